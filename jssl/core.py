@@ -14,6 +14,8 @@ import optax
 from flax import struct
 from jax import Array
 
+from jssl.accumulate import mean_gradient
+
 Tree = Any
 Batch = dict[str, Array]  # leading axis = global batch: image | tokens | ..., size, index, label
 Metrics = dict[str, Array]  # float32 scalars; always has "loss"
@@ -48,58 +50,47 @@ class Method(NamedTuple):
 
 
 def descend(loss, params, opt_state, tx):
-    """One optimizer update of one player.
+    """One optimizer update of one player: `loss(params) -> (scalar, aux)`.
 
-    `loss(params) -> (scalar, aux)`; returns (params, opt_state, aux, metrics), the metrics being
-    the loss and the global norms of gradient and update, all float32.
+    Returns (params, opt_state, aux, metrics), the metrics being the loss and the global norms of
+    gradient and update, float32.
     """
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return apply_gradients(value, aux, grads, params, opt_state, tx)
+    params, opt_state, metrics = update(value, grads, params, opt_state, tx)
+    return params, opt_state, aux, metrics
 
 
-def apply_gradients(value, aux, grads, params, opt_state, tx):
-    """The second half of `descend`, for gradients that were accumulated elsewhere."""
+def update(value, grads, params, opt_state, tx):
+    """The second half of `descend`: apply gradients -> (params, opt_state, metrics)."""
     updates, opt_state = tx.update(grads, opt_state, params)
     metrics = {
         "loss": value.astype(jnp.float32),
-        "grad_norm": optax.global_norm(grads).astype(jnp.float32),
-        "update_norm": optax.global_norm(updates).astype(jnp.float32),
+        "grad_norm": optax.tree.norm(grads).astype(jnp.float32),
+        "update_norm": optax.tree.norm(updates).astype(jnp.float32),
     }
-    return optax.apply_updates(params, updates), opt_state, aux, metrics
+    return optax.apply_updates(params, updates), opt_state, metrics
 
 
 def minimize(objective: Objective, tx: optax.GradientTransformation, accumulate: int = 1) -> Method:
     """Objective + optimizer = Method.
 
     `accumulate` splits the batch into that many micro-batches, run one after another, and applies
-    the mean gradient once. Buffers (BN statistics, queue) pass through the micro-batches in order.
-    A loss that compares examples of a batch then sees only those of its micro-batch.
+    their mean gradient once. Buffers (BN statistics, queue) pass through them in order; a loss that
+    compares the examples of a batch sees only those of its micro-batch.
     """
+    gradient = jax.value_and_grad(objective.loss, has_aux=True)
 
     def init(rng, batch):
         params, buffers = objective.init(rng, batch)
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), buffers)
 
     def train_step(state, batch, rng):
-        def gradients(buffers, part):
-            micro, key = part
-            now = state.replace(buffers=buffers)
-            loss = lambda params: objective.loss(params, now, micro, key)
-            (value, (buffers, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-            return buffers, (value, metrics, grads)
-
         if accumulate == 1:
-            buffers, (value, extra, grads) = gradients(state.buffers, (batch, rng))
+            (value, (buffers, extra)), grads = gradient(state.params, state, batch, rng)
         else:
-            parts = jax.tree.map(lambda x: split(x, accumulate), batch)
-            keys = jax.random.split(rng, accumulate)
-            buffers, stacked = mean_scan(gradients, state.buffers, (parts, keys))
-            value, extra, grads = stacked
-        params, opt_state, _, metrics = apply_gradients(
-            value, None, grads, state.params, state.opt_state, tx
-        )
-        step = state.step + 1
-        return TrainState(step, params, opt_state, buffers), {**extra, **metrics}
+            value, buffers, extra, grads = mean_gradient(gradient, state, batch, rng, accumulate)
+        params, opt_state, metrics = update(value, grads, state.params, state.opt_state, tx)
+        return TrainState(state.step + 1, params, opt_state, buffers), {**extra, **metrics}
 
     def embed(state, batch):
         return objective.embed(state.params, state.buffers, batch)

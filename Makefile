@@ -1,0 +1,35 @@
+# make demo · make test · make lint. Needs make and Python >= 3.11 with venv; everything else is
+# installed into .venv from requirements.lock.
+PYTHON ?= python3
+BIN := .venv/bin
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
+
+.PHONY: demo test lint lock clean
+
+demo: .venv/ready
+	$(BIN)/python -m jssl.demo --workdir=runs/demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "jssl needs Python >= 3.11; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# The exact versions of today, for every Python that pyproject.toml allows.
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test --upgrade \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv .cache build *.egg-info

@@ -1,0 +1,45 @@
+"""jssl train --config=configs/simclr_imagenet.py --config.data.dir=DATA --workdir=runs/simclr_in1k
+
+SimCLR on ImageNet-1k as published (Chen et al. 2020, section 2.2 and appendix B): ResNet-50, batch
+4096, 100 epochs, LARS 0.3 x batch / 256, weight decay 1e-6, temperature 0.1; linear probe 64.5 %
+(google-research/simclr README). As there, pixels stay in 0..1 and are not standardised.
+"""
+
+from jssl.config import recipe
+
+
+def get_config(variant=""):
+    return recipe(
+        variant,
+        dict(
+            method="simclr",
+            steps=31_278,  # 100 epochs of 1,281,167
+            batch_size=4096,
+            temperature=0.1,
+            data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
+            model=dict(
+                name="resnet50", stem="imagenet", width=64, zero_init=True, init="lecun",
+                dtype="bfloat16",
+            ),
+            head=dict(
+                features=(2048, 128), norm=True, last_norm=True, last_scale=True,
+                last_bias=False, init="normal001",
+            ),
+            augment=dict(
+                mode="fused", size=224, crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3),
+                flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,
+                gray=0.2, blur=0.5, blur_sigma=(0.1, 2.0), solarize=0.0, mean=(0.0,), std=(1.0,),
+            ),
+            optim=dict(
+                name="lars", lr=0.3, lr_scaling="linear", warmup_steps=3_127, weight_decay=1e-6
+            ),
+            eval=dict(split="validation", crop=0.875),
+        ),
+        tiny={
+            "steps": 6, "batch_size": 16,
+            "data.source": "digits", "data.split": "train[:3%]", "data.canvas": 32,
+            "data.workers": 0, "augment.size": 24, "model.width": 8, "model.dtype": "float32",
+            "head.features": (16, 8), "optim.warmup_steps": 1, "checkpoint.every": 2,
+            "log.every": 1, "accumulate": 2,
+        },
+    )  # fmt: skip

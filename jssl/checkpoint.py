@@ -1,0 +1,123 @@
+"""Checkpoints: the whole TrainState, written by Orbax beside the training, found again after a kill.
+
+``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept. A step
+that cannot be read is set aside as ``damaged-<step>`` (never deleted) and the one before it is used.
+"""
+
+import logging
+import pathlib
+import shutil
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from jssl.config import UserError
+
+log = logging.getLogger("jssl")
+BEST = "knn_top1"
+
+
+class Checkpoints:
+    """The checkpoints of one workdir."""
+
+    def __init__(self, workdir, *, every: int, keep_latest: int, keep_best: int):
+        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        self.every, self.keep_latest, self.keep_best = every, keep_latest, keep_best
+        self.manager = self._open()
+
+    def _open(self):
+        score = lambda metrics: metrics[BEST]
+        keep = [managers.LatestN(self.keep_latest)]
+        if self.keep_best:
+            keep.append(managers.BestN(get_metric_fn=score, n=self.keep_best))
+        options = ocp.CheckpointManagerOptions(
+            best_fn=score,  # without it Orbax writes no metrics, and BestN sees none
+            preservation_policy=managers.AnyPreservationPolicy(keep),
+            cleanup_tmp_directories=True,
+        )
+        handlers = {"state": ocp.StandardCheckpointHandler()}
+        return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+    def check_space(self, shapes) -> None:
+        """`UserError` if the disk has no room for one more checkpoint of such a state."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        if free < 1.2 * need + 2**20:
+            raise UserError(
+                f"--workdir={self.folder.parent} has {free / 1e9:.2f} GB free and a checkpoint takes "
+                f"{need / 1e9:.2f} GB; free some space or choose another --workdir"
+            )
+
+    def save(self, step: int, state, knn: float | None) -> None:
+        """Starts writing `state`; the copy off the device is made before this returns."""
+        if step in self.manager.all_steps():
+            return
+        score = {BEST: -1.0 if knn is None else float(knn)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state))
+        self.manager.save(step, args=args, metrics=score)
+
+    def restore(self, shapes):
+        """The newest readable state, laid out like `shapes` (ShapeDtypeStructs with shardings), or
+        None if there is no checkpoint. `UserError` if there are some and none can be read, or if
+        one holds another tree (the method's code changed)."""
+        steps = sorted(self.manager.all_steps(), reverse=True)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+        for step in steps:
+            try:
+                self._same_tree(step, shapes)
+                return self.manager.restore(step, args=args).state
+            except (ValueError, KeyError, OSError, TypeError) as error:
+                why = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
+                log.warning("checkpoint %d cannot be read and is set aside: %s", step, why)
+                self._set_aside(step)
+        if steps:
+            raise UserError(
+                f"workdir={self.folder.parent} has no readable checkpoint (tried {steps}); they are "
+                "kept as damaged-*: repair one, or start again in a new workdir"
+            )
+        return None
+
+    def _same_tree(self, step: int, shapes) -> None:
+        found = self.manager.item_metadata(step).get("state")
+        if found is None:
+            raise ValueError("its list of arrays is missing")
+        stored = leaves(found.tree)
+        wanted = leaves(shapes)
+        missing, extra = sorted(wanted - stored), sorted(stored - wanted)
+        if missing or extra:
+            raise UserError(
+                f"workdir={self.folder.parent} step {step} does not fit this model: missing "
+                f"{missing[:3] or 'nothing'}, extra {extra[:3] or 'nothing'}; use the code that "
+                "wrote it, or a new workdir"
+            )
+
+    def _set_aside(self, step: int) -> None:
+        self.manager.close()
+        if jax.process_index() == 0:
+            target = self.folder / f"damaged-{step}"
+            number = 0
+            while target.exists():
+                number += 1
+                target = self.folder / f"damaged-{step}-{number}"
+            (self.folder / str(step)).rename(target)
+        self.manager = self._open()
+
+    def latest(self) -> int | None:
+        return self.manager.latest_step()
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk; raises what went wrong in the background."""
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self.manager.close()
+
+
+def leaves(tree) -> set[str]:
+    """ "path shape" of every array of a tree."""
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return {f"{name(path)} {tuple(leaf.shape)}" for path, leaf in flat}

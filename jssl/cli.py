@@ -1,0 +1,150 @@
+"""The ``jssl`` command. Progress and logs go to stderr; the last line on stdout is one JSON object.
+
+Exit codes: 0 done; 2 the input is wrong (one line says what, where and the cure); 75 stopped by a
+signal after saving, start it again; anything else is a bug in jssl.
+"""
+
+import argparse
+import errno
+import json
+import logging
+import os
+import pathlib
+import sys
+
+from jssl.config import UserError, load, locate, near, parse
+
+COMMANDS = {}
+
+
+def command(function):
+    """Makes `function(arguments, overrides)` a command named like it."""
+    COMMANDS[function.__name__] = function
+    return function
+
+
+@command
+def train(given, overrides):
+    """Pretrains a recipe; goes on where it stopped if --workdir holds a checkpoint."""
+    from jssl.train import train
+
+    return train(load(need(given, "config"), overrides), need(given, "workdir"))
+
+
+@command
+def eval(given, overrides):
+    """Measures the encoder of a workdir: --protocol=knn or linear."""
+    from jssl import workdir
+    from jssl.evals import offline
+
+    config = workdir.stored_config(need(given, "workdir"))
+    return offline.evaluate(override(config, overrides), given["workdir"], given["protocol"])
+
+
+@command
+def bench(given, overrides):
+    """The speed of a recipe's training step on this machine, with made-up data."""
+    from jssl.bench import bench
+
+    return bench(load(need(given, "config"), overrides), steps=int(given["steps"]))
+
+
+@command
+def data(given, overrides):
+    """`jssl data pack --config=... --out=folder`: decodes a data set once, into memory maps."""
+    from jssl.config import bind
+    from jssl.data import load as load_data
+    from jssl.data.packed import pack
+    from jssl.evals.offline import say
+
+    if given["action"] != "pack":
+        raise UserError(
+            f"jssl data {given['action']!r} is unknown; {near(given['action'], ['pack'])}"
+        )
+    section = load(need(given, "config"), overrides).data
+    source = bind(load_data, section, "data").source
+    return pack(source, need(given, "out"), say("packed"))
+
+
+def need(given, name: str) -> str:
+    if not given[name]:
+        raise UserError(f"--{name} is missing; jssl {given['command']} --help shows the use")
+    return given[name]
+
+
+def override(config, overrides):
+    """`overrides` laid over a stored config; only what does not change what was trained."""
+    for key, text in overrides.items():
+        section, name = locate(config, key)
+        if not key.startswith(("eval.", "data.", "mesh.")):
+            raise UserError(f"config.{key} was fixed by training; only eval, data, mesh can change")
+        with config.unlocked():
+            section[name] = parse(f"config.{key}", text, section[name])
+    return config
+
+
+def arguments(argv):
+    """(the command's own flags, {"a.b": text} of every --config.a.b=text)."""
+    parser = argparse.ArgumentParser("jssl", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=sorted(COMMANDS), metavar="|".join(sorted(COMMANDS)))
+    parser.add_argument("action", nargs="?", default="", help="of jssl data: pack")
+    parser.add_argument("--config", default="", help="recipe.py[:variant]")
+    parser.add_argument("--workdir", default="", help="the folder of the run")
+    parser.add_argument("--protocol", default="knn", help="of jssl eval: knn, linear")
+    parser.add_argument("--steps", default="30", help="of jssl bench: steps to time")
+    parser.add_argument("--out", default="", help="where to write")
+    parser.add_argument("--config.KEY=VALUE", dest="_", help="changes one key of the config")
+    own, overrides = [], {}
+    for word in argv:
+        if word.startswith("--config."):
+            key, found, text = word.removeprefix("--config.").partition("=")
+            if not found:
+                raise UserError(f"{word} has no value; write {word}=VALUE")
+            overrides[key] = text
+        else:
+            own.append(word)
+    return vars(parser.parse_args(own)), overrides
+
+
+def setup():
+    """Logging to stderr, a persistent compilation cache, and the other processes, if any."""
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("jssl").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and Grain tell much at WARNING
+    import jax
+
+    from jssl import mesh
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "jssl" / "xla"))
+    mesh.connect()
+
+
+def main(argv=None) -> int:
+    try:
+        given, overrides = arguments(sys.argv[1:] if argv is None else argv)
+        setup()
+        result = COMMANDS[given["command"]](given, overrides)
+    except UserError as error:
+        return complain(str(error))
+    except (OSError, ValueError) as error:
+        if not disk_full(error):
+            raise
+        return complain(f"the disk is full ({error}); free some space and start again")
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+def complain(message: str) -> int:
+    print("jssl: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return 2
+
+
+def disk_full(error) -> bool:
+    """Also when it comes through Orbax, which gives a ValueError with the system's text."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Data: one interface for every source, and one order law for every run.
+
+A source is a plain object with `name`, `canvas` (H, W, C), `classes` (list of names, or None if
+there are no labels), `len(source)`, `describe(i)` (the file or record, for messages) and
+``read(indices)``, which returns for n indices
+
+    image    uint8 [n, H, W, C]   the example at the top-left of the canvas, zero elsewhere
+    size     int32 [n, 2]         its valid height and width
+    index    int32 [n]            which example it is, below len(source), the same in every run
+    label    int32 [n]            only if there are classes; -1 means unlabelled
+    damaged  int32 [n]            -1, or the unreadable example that another one stands in for
+
+It pickles, so that worker processes can read it. `order` says which indices a step reads.
+"""
+
+from typing import Any, NamedTuple
+
+from jssl.config import UserError, near
+from jssl.data.order import split_name
+
+
+class Data(NamedTuple):
+    """A source and how to carry it to the device."""
+
+    source: Any
+    resident: bool  # the whole data set lives on the device
+    workers: int  # processes that read ahead; 0: a thread
+    max_damaged: float  # share of the examples that may be unreadable, 0 to 1
+
+
+def load(
+    *,
+    source: str,
+    name: str,
+    path: str,
+    dir: str,
+    split: str,
+    canvas: int,
+    channels: int,
+    resident: bool,
+    workers: int,
+    max_damaged: float,
+) -> Data:
+    """Opens what the config's section `data` names. Raises UserError for any wrong key.
+
+    source       digits | tfds | folder | packed
+    name, dir    tfds: the data set, and the folder in which TFDS prepared it
+    path         folder, packed: the folder
+    split        "train", "test", or a slice such as "train[:90%]"
+    canvas       longest side that an image keeps, in pixels; larger ones are shrunk to it
+    channels     3 (RGB) or 1 (grey)
+    resident     keep the whole data set on the device, for data sets that fit there
+    workers      processes that read and decode ahead; 0: one thread
+    max_damaged  share of unreadable examples at which the run stops, 0 to 1
+    """
+    if workers < 0:
+        raise UserError(f"data.workers={workers} is wrong because it is negative; use 0 or more")
+    if not 0 <= max_damaged <= 1:
+        raise UserError(f"data.max_damaged={max_damaged} is wrong because it is a share; use 0.01")
+    opened = open_source(
+        source=source,
+        name=name,
+        path=path,
+        dir=dir,
+        split=split,
+        canvas=canvas,
+        channels=channels,
+    )
+    return Data(opened, resident, workers, max_damaged)
+
+
+def open_source(
+    *, source: str, name: str, path: str, dir: str, split: str, canvas: int, channels: int
+):
+    """Only the source of `load`, for evaluations and tools."""
+    if source not in _OPEN:
+        raise UserError(f"data.source={source!r} is unknown; {near(source, _OPEN)}")
+    if canvas < 1:
+        raise UserError(f"data.canvas={canvas} is wrong because it is no size; use 32 or 256")
+    if channels not in (1, 3):
+        raise UserError(f"data.channels={channels} is wrong; use 3 (RGB) or 1 (grey)")
+    return _OPEN[source](name, path, dir, split, canvas, channels)
+
+
+def _digits(name, path, dir, split, canvas, channels):
+    from jssl.data import digits, packed
+
+    wanted = split_name(split)
+    if wanted not in ("train", "test"):
+        raise UserError(f"data.split={split} is wrong because digits has none; use train or test")
+    images, labels = digits.load(wanted)
+    return _fits(packed.arrays(images, labels, "digits", split), canvas, channels)
+
+
+def _tfds(name, path, dir, split, canvas, channels):
+    from jssl.data import tfds_source
+
+    return tfds_source.open_tfds(name, dir, split, canvas, channels)
+
+
+def _folder(name, path, dir, split, canvas, channels):
+    from jssl.data import folder
+
+    return folder.open_folder(path, split, canvas, channels)
+
+
+def _packed(name, path, dir, split, canvas, channels):
+    from jssl.data import packed
+
+    return _fits(packed.open_packed(path, split), canvas, channels)
+
+
+def _fits(source, canvas, channels):
+    """Arrays are stored on a canvas already, and are neither shrunk nor recoloured."""
+    stored = max(source.canvas[:2])
+    if stored > canvas:
+        raise UserError(
+            f"data.canvas={canvas} is wrong because {source.name} is stored at {stored} pixels; "
+            f"use data.canvas={stored}, or pack it again"
+        )
+    if source.canvas[2] != channels:
+        raise UserError(
+            f"data.channels={channels} is wrong because {source.name} is stored with "
+            f"{source.canvas[2]}; use data.channels={source.canvas[2]}, or pack it again"
+        )
+    return source
+
+
+_OPEN = {"digits": _digits, "tfds": _tfds, "folder": _folder, "packed": _packed}

@@ -1,0 +1,193 @@
+"""What carries batches to the devices, ahead of time and in the order that `order` lays down."""
+
+import atexit
+import itertools
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jssl.config import UserError
+from jssl.data import Data
+from jssl.data.order import indices
+from jssl.data.stream import read_all, stream
+from jssl.mesh import batch_sharding
+
+_log = logging.getLogger("jssl")
+
+
+def quiet(done: int, total: int) -> None:
+    """Shows no progress."""
+
+
+class Feed:
+    """The batches of steps `start`, `start` + 1, ... of a run, as global arrays on `mesh`.
+
+    Arrays are split over the mesh axes "data" and "fsdp" along their leading axis; each process
+    reads only the rows that its own devices hold. A step does
+
+        fed = feed.next()                     # outside the jitted step
+        batch = feed.batch(feed.held, fed)    # inside it, `held` and `fed` being arguments
+
+    held     a pytree of replicated device arrays: all of the data set if resident, else {}
+    waited   seconds that `next` has blocked in all
+    damaged  {index: description} of the unreadable examples that this process has met
+
+    `progress(done, total)` is called while a resident data set is read. Raises UserError if the
+    batch cannot be split evenly, the data set does not fit, or too much of it is damaged.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        seed: int,
+        batch_size: int,
+        mesh: Mesh,
+        start: int,
+        progress: Callable[[int, int], None] = quiet,
+    ):
+        self.held, self.waited, self.damaged = {}, 0.0, {}
+        self._source, self._max_damaged = data.source, data.max_damaged
+        self._sharding = _split(mesh, batch_size)
+        self._batch_size, self._rows = batch_size, _local_rows(self._sharding, batch_size)
+        if data.resident:
+            self.held = self._hold(mesh, progress)
+            host = self._places(seed, start)
+        else:
+            host = stream(
+                data.source,
+                seed=seed,
+                batch_size=batch_size,
+                rows=self._rows,
+                start=start,
+                workers=data.workers,
+            )
+        # One batch in the queue and one in the thread's hand: two wait on the device.
+        self._ahead, self._stop, self._error = queue.Queue(maxsize=1), threading.Event(), None
+        self._thread = threading.Thread(target=self._carry, args=(host,), daemon=True, name="feed")
+        self._thread.start()
+        atexit.register(self.close)
+
+    def next(self):
+        """What `batch` needs for the next step; blocks until it is there.
+
+        Raises whatever the reading raised, and UserError once `max_damaged` is exceeded.
+        """
+        if self._error is None:
+            began = time.perf_counter()
+            fed, damaged, self._error = self._ahead.get()
+            self.waited += time.perf_counter() - began
+        if self._error is not None:
+            raise self._error
+        self._note(damaged)
+        return fed
+
+    def batch(self, held, fed):
+        """The batch {image, size, index, label} of a step; pure, to be called under jit."""
+        if not held:
+            return fed
+        rows = fed["row"]
+        return {key: x.at[rows].get(mode="promise_in_bounds") for key, x in held.items()}
+
+    def close(self) -> None:
+        """Ends the thread and the worker processes. The feed gives no batches afterwards."""
+        atexit.unregister(self.close)
+        self._stop.set()
+        self._thread.join(timeout=60)
+        self._error = self._error or RuntimeError("this feed is closed")
+
+    def _carry(self, host):
+        try:
+            for batch in host:
+                damaged = batch.pop("damaged")
+                if not self._offer((self._put(batch), damaged, None)):
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed over, and raised by `next`
+            self._offer((None, None, error))
+        finally:
+            host.close()
+
+    def _offer(self, item):
+        while not self._stop.is_set():
+            try:
+                self._ahead.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _put(self, batch):
+        def local(where):
+            first, last, _ = where[0].indices(self._batch_size)
+            row = np.searchsorted(self._rows, first)
+            return slice(row, row + last - first)
+
+        def array(x):
+            shape = (self._batch_size, *x.shape[1:])
+            return jax.make_array_from_callback(shape, self._sharding, lambda at: x[local(at)])
+
+        return jax.tree.map(array, batch)
+
+    def _places(self, seed, start):
+        for step in itertools.count(start):
+            rows = indices(seed, step, len(self._source), self._batch_size)[self._rows]
+            yield {"row": rows.astype(np.int32), "damaged": np.empty(0, np.int32)}
+
+    def _hold(self, mesh, progress):
+        _check_room(self._source, mesh)
+        whole = read_all(self._source, progress)
+        self._note(whole.pop("damaged"))
+        everywhere = NamedSharding(mesh, P())
+        put = lambda x: jax.make_array_from_callback(x.shape, everywhere, lambda at: x[at])
+        return jax.tree.map(put, whole)
+
+    def _note(self, damaged):
+        for index in np.unique(damaged[damaged >= 0]).tolist():
+            if index not in self.damaged:
+                self.damaged[index] = self._source.describe(index)
+                _log.warning("unreadable, another one stands in: %s", self.damaged[index])
+        share = len(self.damaged) / len(self._source)
+        if share > self._max_damaged:
+            named = ", ".join(itertools.islice(self.damaged.values(), 3))
+            raise UserError(
+                f"data.max_damaged={self._max_damaged} is exceeded because {share:.2%} of "
+                f"{self._source.name} is unreadable so far ({named}); "
+                "mend or remove these, or allow more"
+            )
+
+
+def _split(mesh, batch_size):
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size < 1 or batch_size % devices:
+        below = batch_size // devices * devices
+        near = f"{below} or {below + devices}" if below > 0 else devices
+        raise UserError(
+            f"batch_size={batch_size} is wrong because it must be a multiple of {devices} devices; "
+            f"try {near}"
+        )
+    return batch_sharding(mesh)
+
+
+def _local_rows(sharding, batch_size):
+    """The rows of the global batch that this process's devices hold: int64, ascending."""
+    held = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[where] for where in held]))
+
+
+def _check_room(source, mesh):
+    needed = len(source) * (math.prod(source.canvas) + 16)
+    for device in mesh.local_devices:
+        stats = device.memory_stats() or {}
+        free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
+        if needed > free:
+            raise UserError(
+                f"data.resident=True is wrong because {source.name} needs {needed / 2**30:.1f} GiB "
+                f"and {device} has {free / 2**30:.1f} GiB free; set data.resident=False"
+            )

@@ -1,0 +1,124 @@
+"""Batches on the host: sources are read here, by threads or by worker processes. Knows no JAX."""
+
+import itertools
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from jssl.data.order import indices
+
+_PART = 64 * 2**20  # bytes that a worker hands over at a time; bounds its memory for large batches
+_CHUNK = 8 * 2**20  # bytes that a thread reads at a time
+
+
+class Steps:
+    """Random access to the endless stream, for Grain: element ``step * parts + k`` is the k-th part
+    of the rows `rows` (int64 [r], positions in the global batch) of that step."""
+
+    def __init__(self, source, seed: int, batch_size: int, rows: np.ndarray):
+        self.source, self.seed, self.batch_size, self.rows = source, seed, batch_size, rows
+        self.parts = math.ceil(len(rows) * math.prod(source.canvas) / _PART)
+
+    def __len__(self):
+        return 2**40 * self.parts
+
+    def __getitem__(self, element: int) -> dict[str, np.ndarray]:
+        step, part = divmod(int(element), self.parts)
+        wanted = indices(self.seed, step, len(self.source), self.batch_size)[self.rows]
+        return self.source.read(np.array_split(wanted, self.parts)[part])
+
+
+def stream(
+    source, *, seed: int, batch_size: int, rows: np.ndarray, start: int, workers: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what `source.read` gives for the rows of step `start`, `start` + 1, and so on.
+
+    `workers` processes read ahead, or one thread if there are none; the stream is the same. Errors
+    of a worker are raised here. Closing the generator ends the workers.
+    """
+    steps = Steps(source, seed, batch_size, rows)
+    elements = _elements(steps, start, workers)
+    try:
+        while True:
+            yield _next(elements, steps.parts, workers > 0)
+    finally:
+        elements.close()
+
+
+def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Reads a whole source once, in order, by threads: yields (first index, batch).
+
+    Only a few chunks are in memory at a time. Calls `progress(done, total)` after each.
+    """
+    total, threads = len(source), min(16, os.cpu_count() or 1)
+    size = max(1, min(1024, _CHUNK // math.prod(source.canvas)))
+    pool, ahead = ThreadPoolExecutor(threads), deque()
+    starts = iter(range(0, total, size))
+    try:
+        while True:
+            for first in itertools.islice(starts, 2 * threads - len(ahead)):
+                wanted = np.arange(first, min(first + size, total))
+                ahead.append((first, pool.submit(source.read, wanted)))
+            if not ahead:
+                return
+            first, future = ahead.popleft()
+            yield first, future.result()
+            progress(min(first + size, total), total)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_all(source, progress: Callable) -> dict[str, np.ndarray]:
+    """A whole source as one batch of len(source) examples."""
+    whole = {}
+    for first, batch in chunks(source, progress):
+        for key, value in batch.items():
+            if first == 0:
+                whole[key] = np.empty((len(source), *value.shape[1:]), value.dtype)
+            whole[key][first : first + len(value)] = value
+    return whole
+
+
+def _elements(steps, start, workers):
+    import grain  # takes a second, and resident data sets never need it
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, and fail without
+        flags.FLAGS(["jssl"])
+    ahead = grain.ReadOptions(num_threads=0 if workers else 1, prefetch_buffer_size=2)
+    ds = grain.MapDataset.source(steps)[start * steps.parts :].to_iter_dataset(ahead)
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+        ds = ds.mp_prefetch(options, worker_init_fn=_start_worker)
+    return iter(ds)
+
+
+def _start_worker(index, count):
+    """The run's own process decides on signals: it saves first, while workers still read.
+
+    In return a worker watches that process, and ends with it even if it is killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _next(elements, count, shared):
+    parts = list(itertools.islice(elements, count))
+    if count == 1 and not shared:
+        return parts[0]
+    # A copy even of one part, if it lies in a worker's shared memory: that is then free again at
+    # once, where JAX on a CPU would take it for its own and keep it.
+    return {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in parts[0]}

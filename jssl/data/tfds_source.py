@@ -1,0 +1,160 @@
+"""Data sets that TensorFlow Datasets has prepared as ArrayRecord, read without TensorFlow.
+
+The directory on disk says all (features.json, dataset_info.json), so TFDS is asked to read that and
+never to look a name up, prepare or download: no network is touched.
+"""
+
+import difflib
+import math
+
+import numpy as np
+
+from jssl.config import UserError
+from jssl.data.decode import Unreadable, assemble, decode, place
+
+_INFO = "dataset_info.json"
+
+
+class Records:
+    """A source over the records of a TFDS split; see `open_tfds`.
+
+    `records` is TFDS's own random-access source. It pickles to a few kB, and opens its files in
+    each process when it is first read.
+    """
+
+    def __init__(self, name, blame, records, image_key, canvas, classes):
+        self.name, self.canvas, self.classes = name, canvas, classes
+        self._blame, self._records, self._image_key = blame, records, image_key
+
+    def __len__(self):
+        return len(self._records)
+
+    def describe(self, index: int) -> str:
+        return f"{self.name} record {index}"
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at `indices`; see `decode.assemble` for keys, shapes and substitutes."""
+        indices = np.asarray(indices)
+        fetched = self._fetch(indices)
+        return assemble(
+            indices,
+            lambda index: self._load(index, fetched),
+            len(self),
+            self.canvas,
+            self.classes is not None,
+            self._blame,
+        )
+
+    def _fetch(self, indices):
+        """Many records at one go, several times quicker than one by one."""
+        wanted = np.unique(indices).tolist()
+        try:
+            return dict(zip(wanted, self._records.__getitems__(wanted), strict=True))
+        except Exception:  # noqa: BLE001 - one damaged record fails all: try each alone
+            return {}
+
+    def _load(self, index, fetched):
+        record = fetched.get(index) or self._one(index)
+        size, channels = self.canvas[1:]
+        image, valid = place(decode(record[self._image_key], channels, size), size)
+        return image, valid, -1 if self.classes is None else record["label"]
+
+    def _one(self, index):
+        try:
+            return self._records[index]
+        except Exception as error:  # ArrayRecord and the parser raise errors of many types
+            reason = " ".join(str(error).split())[:100] or type(error).__name__
+            raise Unreadable(reason) from error
+
+
+def open_tfds(name: str, dir: str, split: str, canvas: int, channels: int) -> Records:
+    """The source over `split` of data set `name` ("cifar10", "imagenette/160px-v2", with ":3.0.2"
+    for one version, else the newest) as prepared below `dir`.
+
+    The split may be any of TFDS's, as "train[:90%]" or "train+test". Where all images have one
+    known size below `canvas`, the canvas is only as large as that. Labels are those of a ClassLabel
+    feature "label". Raises UserError for what is missing, unknown, or has no image.
+    """
+    import tensorflow_datasets as tfds  # takes a second
+
+    builder = tfds.builder_from_directory(_directory(name, dir))
+    _check_split(builder.info, name, split)
+    features = dict(builder.info.features.items())
+    images = [key for key, f in sorted(features.items()) if type(f) is tfds.features.Image]
+    if not images:
+        raise UserError(
+            f"data.name={name} is wrong because it has no image, only "
+            f"{', '.join(sorted(features))}; name a data set with an Image feature"
+        )
+    key = "image" if "image" in images else images[0]
+    records = builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding()})
+    label = features.get("label")
+    classes = list(label.names) if type(label) is tfds.features.ClassLabel else None
+    side = min(canvas, max(math.inf if s is None else s for s in features[key].shape[:2]))
+    blame = f"data.name={name}"
+    return Records(f"{name} {split}", blame, records, key, (side, side, channels), classes)
+
+
+def _directory(name, dir):
+    from etils import epath  # TFDS's own paths: a bucket is as good as a disk
+
+    root = epath.Path(dir).expanduser()
+    if not dir or not root.is_dir():
+        raise UserError(
+            f"data.dir={dir!r} is wrong because there is no such folder; "
+            "give the folder that holds the data sets prepared by TFDS"
+        )
+    base, _, version = name.partition(":")
+    folder = root / base / version if version else root / base
+    if base and (folder / _INFO).exists():
+        return folder
+    inner = folder.iterdir() if base and folder.is_dir() else ()
+    versions = [path for path in inner if (path / _INFO).exists()]
+    if versions:
+        return max(versions, key=_version)
+    known = _prepared(dir)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+    raise UserError(
+        f"data.name={name!r} is wrong because it is not prepared in data.dir={dir}; "
+        f"try {_listed(near)}, or prepare it there with file_format=array_record"
+    )
+
+
+def _version(path):
+    return [int(part) if part.isdigit() else -1 for part in path.name.split(".")]
+
+
+def _prepared(dir):
+    """Names of the data sets below a folder: name/version or name/config/version."""
+    from etils import epath
+
+    root = epath.Path(dir).expanduser()
+    found = [path for depth in ("*/*", "*/*/*") for path in root.glob(f"{depth}/{_INFO}")]
+    return sorted({path.parent.parent.relative_to(root).as_posix() for path in found})
+
+
+def _check_split(info, name, split):
+    try:
+        files = [part.filename for part in info.splits[split].file_instructions]
+    except (ValueError, KeyError, AssertionError) as error:
+        raise UserError(
+            f"data.split={split} is wrong because {name} has only {', '.join(info.splits)} "
+            f"({str(error).splitlines()[0]}); use one of these, or a slice such as train[:90%]"
+        ) from error
+    from etils import epath
+
+    if info.file_format is None or info.file_format.value != "array_record":
+        raise UserError(
+            f"data.name={name} is wrong because it is prepared as {info.file_format}; "
+            "prepare it with file_format=array_record"
+        )
+    missing = [file for file in files if not epath.Path(file).exists()]
+    if missing or not files:
+        raise UserError(
+            f"data.split={split} is wrong because {missing[0] if missing else 'every file'} is "
+            f"missing; copy all files of {name} to data.dir, or prepare it again"
+        )
+
+
+def _listed(names):
+    return ", ".join(list(names)[:5]) or "another data.dir, this one holds none"

@@ -1,0 +1,137 @@
+"""MAE: "Masked Autoencoders Are Scalable Vision Learners"
+(He, Chen, Xie, Li, Dollar, Girshick; CVPR 2022; arXiv 2111.06377), figure 1.
+
+Hide three quarters of the patches of an image; encode the rest with a ViT; a small decoder, given
+the encoded patches and a learned mask token at each hidden place, predicts the hidden pixels. The
+loss is the squared error on the hidden patches, each normalised by its own mean and deviation.
+
+Reference code: facebookresearch/mae models_mae.py. Initialisation is its own: Xavier uniform for
+every Dense layer and the patch embedding, N(0, .02) for class and mask token, fixed sine-cosine
+positions in both halves. Weight decay spares biases and LayerNorms (`optim.exclude`). Differences:
+crops are resized bilinearly, not bicubically.
+"""
+
+from functools import partial
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+
+from jssl import augment, nn, optim
+from jssl.config import UserError, bind
+from jssl.core import Method, Objective, minimize
+from jssl.losses import masked_mse
+from jssl.masking import random_keep
+from jssl.nn.apply import apply, init
+from jssl.nn.transformer import INITIALIZERS, Blocks, layer_norm
+from jssl.nn.vit import sincos
+from jssl.ops import patchify, unpatchify
+
+
+class Decoder(linen.Module):
+    """(tokens [B, 1 + K, D] of the kept patches, restore [B, N]) -> pixels [B, N, p * p * C]."""
+
+    dim: int
+    depth: int
+    heads: int
+    pixels: int
+    remat: str
+    scan: bool
+    attention: str
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, tokens, restore, train):
+        b, n = restore.shape
+        dense = partial(linen.Dense, kernel_init=INITIALIZERS["xavier"], dtype=self.dtype)
+        token = self.param("mask_token", linen.initializers.normal(0.02), (1, 1, self.dim))
+        x = dense(self.dim, name="embed")(tokens)
+        kept = x[:, 1:]
+        hidden = jnp.broadcast_to(token.astype(x.dtype), (b, n - kept.shape[1], self.dim))
+        patches = jnp.concatenate([kept, hidden], axis=1)
+        patches = jnp.take_along_axis(patches, restore[..., None], axis=1)
+        x = jnp.concatenate([x[:, :1], patches], axis=1)
+        x = x + sincos(self.dim, round(n**0.5), True).astype(x.dtype)
+        x = Blocks(
+            depth=self.depth, dim=self.dim, heads=self.heads, mlp_ratio=4.0, drop_path=0.0,
+            remat=self.remat, scan=self.scan, attention=self.attention,
+            initializer=INITIALIZERS["xavier"], dtype=self.dtype, name="blocks",
+        )(x, train)  # fmt: skip
+        x = layer_norm(dtype=self.dtype, name="norm")(x)
+        return dense(self.pixels, name="pred")(x)[:, 1:].astype(jnp.float32)
+
+
+def decoder(*, dim: int, depth: int, heads: int, pixels: int, like) -> Decoder:
+    """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads. How it is
+    computed (remat, scan, attention, dtype) is as in the encoder, `like`."""
+    return Decoder(dim, depth, heads, pixels, like.remat, like.scan, like.attention, like.dtype)
+
+
+def normalise(patches):
+    """Each patch by its own mean and variance (section 4.2; models_mae.py `norm_pix_loss`, whose
+    torch.var divides by n - 1): (normalised, mean, deviation)."""
+    mean, var = patches.mean(-1, keepdims=True), patches.var(-1, ddof=1, keepdims=True)
+    deviation = jnp.sqrt(var + 1e-6)
+    return (patches - mean) / deviation, mean, deviation
+
+
+def build(config) -> Method:
+    view = bind(augment.view, config.augment, "augment", dtype="float32")
+    look = dict(mean=config.augment.mean, std=config.augment.std, dtype="float32")
+    centre = augment.center(size=config.augment.size, crop=config.eval.crop, **look)
+    encoder, patch = nn.encoder(config.model), config.model.patch
+    ratio, channels = config.mask_ratio, config.data.channels
+    pixels = patch * patch * channels
+    head = bind(decoder, config.decoder, "decoder", pixels=pixels, like=encoder)
+    if not (0 < ratio < 1 and encoder.class_token):
+        raise UserError(f"mask_ratio={ratio} must be in (0, 1), and model.class_token true")
+
+    def start(rng, batch):
+        rng_f, rng_g, rng_mask = jax.random.split(rng, 3)
+        images = centre(batch["image"], batch["size"])
+        keep, _, restore = masks(rng_mask, images)
+        f, _ = init(encoder, rng_f, images, keep=keep)
+        tokens, _ = apply(encoder, f, {}, images, train=False, keep=keep)
+        g, _ = init(head, rng_g, tokens, restore)
+        return {"encoder": f, "decoder": g}, {}
+
+    def masks(rng, images):
+        n = (images.shape[1] // patch) * (images.shape[2] // patch)
+        return random_keep(rng, len(images), n, ratio)
+
+    def predict(params, images, rng, train):
+        rng_mask, rng_net = jax.random.split(rng)
+        keep, mask, restore = masks(rng_mask, images)
+        rngs = {"drop_path": rng_net} if train else None
+        tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, keep=keep, rngs=rngs)
+        prediction, _ = apply(head, params["decoder"], {}, tokens, restore, train=train)
+        return prediction, mask
+
+    def loss(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        images = view(rng_view, batch["image"], batch["size"])
+        prediction, mask = predict(params, images, rng_net, train=True)
+        target = patchify(images, patch)
+        target = normalise(target)[0] if config.norm_pix else target
+        return masked_mse(prediction, target, mask), (state.buffers, {})
+
+    def embed(params, buffers, batch):
+        images = centre(batch["image"], batch["size"])
+        tokens, _ = apply(encoder, params["encoder"], {}, images, train=False)
+        return encoder.features(tokens)
+
+    def render(params, buffers, batch, rng):
+        """original | masked | reconstruction (visible patches as they are), side by side."""
+        images = centre(batch["image"], batch["size"])
+        prediction, mask = predict(params, images, rng, train=False)
+        patches = patchify(images, patch)
+        if config.norm_pix:  # the prediction lacks each patch's mean and deviation: lend the true
+            _, mean, deviation = normalise(patches)
+            prediction = prediction * deviation + mean
+        hidden = mask[..., None] > 0
+        shown = [patches, jnp.where(hidden, 0.0, patches), jnp.where(hidden, prediction, patches)]
+        row = jnp.concatenate([unpatchify(x, patch, channels) for x in shown], axis=2)
+        return {"masked": row * jnp.array(look["std"]) + jnp.array(look["mean"])}
+
+    objective = Objective(start, loss, embed, render)
+    return minimize(objective, optim.from_config(config), config.accumulate)

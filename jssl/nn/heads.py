@@ -1,0 +1,99 @@
+"""Projection and prediction heads: one MLP with BatchNorm.
+
+`MLP(features=(512, 128), ...)` is Dense 512, BatchNorm, ReLU, Dense 128 (, BatchNorm). Published:
+
+| head | norm | last_norm | last_scale | last_bias | source |
+|---|---|---|---|---|---|
+| SimCLR | yes | yes | yes | no | google-research/simclr model_util.py: center=use_bias=False |
+| SimCLR in lightly | yes | yes | yes | yes | lightly heads.py, SimCLRProjectionHead |
+| SimSiam projector | yes | yes | no | no | lightly heads.py: BatchNorm1d(affine=False) |
+| BYOL, SwAV, SimSiam predictor | yes | no | - | yes | lightly heads.py |
+| Barlow Twins, VICReg | yes | no | - | no | facebookresearch/barlowtwins main.py: bias=False |
+| MoCo v2 | no | no | - | yes | lightly heads.py, MoCoProjectionHead |
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jssl.config import UserError, near
+
+KERNELS = {
+    "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(+-1/sqrt(fan_in))
+    "normal001": nn.initializers.normal(0.01),  # google-research/simclr model_util.py
+    "lecun": nn.initializers.lecun_normal(),
+    "xavier": nn.initializers.xavier_uniform(),
+}
+
+
+class MLP(nn.Module):
+    """``head(x [B, D], train) -> float32 [B, features[-1]]``.
+
+    features: the width of each Dense layer, the output's last.
+    norm: BatchNorm after each hidden Dense layer. last_norm: also after the last one.
+    last_scale: the last BatchNorm learns a scale. last_bias: the last layer, be it the BatchNorm
+      or the Dense, learns a bias. A Dense layer in front of a BatchNorm has no bias (lightly
+      heads.py: use_bias = not batch_norm), for the BatchNorm would take it away again.
+    initializer: a key of `KERNELS`; "torch" also draws the biases, U(+-1/sqrt(fan_in)), PyTorch's
+      Linear default; with the others they start at zero.
+    dtype: of the matrix products; BatchNorm is computed in float32, and the output is float32. For
+      its momentum, eps and its biased running variance see `jssl.nn.resnet`.
+    """
+
+    features: tuple[int, ...]
+    norm: bool
+    last_norm: bool
+    last_scale: bool
+    last_bias: bool
+    initializer: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        batch_norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=jnp.float32,
+        )
+        dense = partial(nn.Dense, kernel_init=KERNELS[self.initializer], dtype=self.dtype)
+        for i, width in enumerate(self.features[:-1]):
+            bias = self.bias_init(x.shape[-1])
+            x = dense(width, use_bias=not self.norm, bias_init=bias, name=f"dense{i}")(x)
+            x = nn.relu(batch_norm(name=f"bn{i}")(x) if self.norm else x)
+        i = len(self.features) - 1
+        use_bias = self.last_bias and not self.last_norm
+        bias = self.bias_init(x.shape[-1])
+        x = dense(self.features[-1], use_bias=use_bias, bias_init=bias, name=f"dense{i}")(x)
+        if self.last_norm:
+            norm = batch_norm(use_scale=self.last_scale, use_bias=self.last_bias, name=f"bn{i}")
+            x = norm(x)
+        return x.astype(jnp.float32)
+
+    def bias_init(self, fan_in: int) -> Callable:
+        """How a Dense layer's bias starts; PyTorch draws it, all others set it to zero."""
+        if self.initializer != "torch":
+            return nn.initializers.zeros
+        bound = fan_in**-0.5
+        return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def build(
+    *,
+    features: tuple,
+    norm: bool,
+    last_norm: bool,
+    last_scale: bool,
+    last_bias: bool,
+    init: str,
+    dtype: str,
+) -> MLP:
+    """An `MLP` from a config's `head` section; `init` is a key of `KERNELS`."""
+    if init not in KERNELS:
+        raise UserError(f"head.init={init!r} is not known; {near(init, KERNELS)}")
+    return MLP(tuple(features), norm, last_norm, last_scale, last_bias, init, jnp.dtype(dtype))

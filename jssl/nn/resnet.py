@@ -1,0 +1,165 @@
+"""ResNet v1.5 (He et al., 2016, arXiv:1512.03385, table 1), as in torchvision's models/resnet.py.
+
+v1.5 means that a bottleneck strides in its 3x3 convolution. Padding is explicit and symmetric.
+Names map to torchvision's one to one: "layer1_0/downsample_0/kernel" is
+"layer1.0.downsample.0.weight" ("_<digit>" becomes ".<digit>", kernel HWIO becomes weight OIHW).
+
+BatchNorm: eps 1e-5, running statistics 0.9 * old + 0.1 * batch (PyTorch's momentum 0.1), arithmetic
+and statistics in float32. Under `jit` a batch is a global array, so the statistics are those of the
+global batch. Flax keeps the biased running variance (1/n) where PyTorch keeps the unbiased
+(1/(n-1)); the two differ only in evaluation mode and by the factor n/(n-1), n = B * H * W.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jssl.nn import choose
+
+INITIALIZERS = {
+    # He normal over fan_out: torchvision's models/resnet.py.
+    "fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    # Truncated normal, variance 1/fan_in: tf VarianceScaling() in google-research/simclr resnet.py.
+    "lecun": nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+    # U(+-1/sqrt(fan_in)): PyTorch's Conv2d default, kept by lightly's models/resnet.py.
+    "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+}
+
+
+def _conv(features: int, kernel: int, stride: int, *, initializer, dtype, name: str) -> nn.Conv:
+    pad = (kernel - 1) // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        padding=[(pad, pad), (pad, pad)],
+        use_bias=False,
+        kernel_init=initializer,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; [B, H, W, C] -> [B, H/stride, W/stride, features]."""
+
+    features: int
+    stride: int
+    conv: Callable
+    norm: Callable
+    last_scale: Callable
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = self.conv(self.features, 3, self.stride, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(self.features, 3, 1, name="conv2")(y)
+        y = self.norm(name="bn2", scale_init=self.last_scale)(y)
+        return nn.relu(y + shortcut(self, x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (strided), 1x1 convolutions; [B, H, W, C] -> [B, H/stride, W/stride, 4 features]."""
+
+    features: int
+    stride: int
+    conv: Callable
+    norm: Callable
+    last_scale: Callable
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = self.conv(self.features, 1, 1, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(self.features, 3, self.stride, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y))
+        y = self.conv(4 * self.features, 1, 1, name="conv3")(y)
+        y = self.norm(name="bn3", scale_init=self.last_scale)(y)
+        return nn.relu(y + shortcut(self, x))
+
+
+def shortcut(block, x: Array) -> Array:
+    """The input, or its 1x1 projection where the shape changes (option B of the paper)."""
+    features = block.expansion * block.features
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    x = block.conv(features, 1, block.stride, name="downsample_0")(x)
+    return block.norm(name="downsample_1")(x)
+
+
+SIZES = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # kernel and stride of conv1
+
+
+class ResNet(nn.Module):
+    """``net(images [B, H, W, C], train) -> float32 [B, D]``, D = 8 * width * expansion."""
+
+    block: Callable
+    depths: tuple[int, ...]
+    stem: str
+    width: int
+    zero_init: bool
+    initializer: Callable
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Array:
+        conv = partial(_conv, initializer=self.initializer, dtype=self.dtype)
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+        )
+        last_scale = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+        x = conv(self.width, *STEMS[self.stem], name="conv1")(images.astype(self.dtype))
+        x = nn.relu(norm(name="bn1")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=[(1, 1), (1, 1)])
+        for stage, depth in enumerate(self.depths):
+            for i in range(depth):
+                stride = 2 if stage > 0 and i == 0 else 1
+                name = f"layer{stage + 1}_{i}"
+                features = self.width * 2**stage
+                x = self.block(features, stride, conv, norm, last_scale, name=name)(x)
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+    def features(self, output: Array) -> Array:
+        """The output is pooled already: [B, D] -> [B, D]."""
+        return output
+
+
+def build(*, name: str, stem: str, width: int, zero_init: bool, init: str, dtype: str) -> ResNet:
+    """A ResNet from a config's `model` section.
+
+    name: resnet18, resnet34, resnet50, resnet101.
+    stem: "imagenet" = 7x7 stride 2 and 3x3 max-pooling stride 2 (the paper), "cifar" = 3x3 stride 1
+      and no pooling (SimCLR, arXiv:2002.05709, appendix B.9).
+    width: channels of the first stage; 64 as published.
+    zero_init: the last BatchNorm scale of each residual branch starts at 0, so that each block
+      starts as its shortcut (Goyal et al., 2017, arXiv:1706.02677, section 5.1).
+    init: "fan_out", "lecun" or "torch", see `INITIALIZERS`.
+    dtype: "float32" or "bfloat16", of activations; parameters are float32.
+    Raises `UserError` for any other choice.
+    """
+    block, depths = SIZES[choose("name", name, SIZES)]
+    return ResNet(
+        block=block,
+        depths=depths,
+        stem=choose("stem", stem, STEMS),
+        width=width,
+        zero_init=zero_init,
+        initializer=INITIALIZERS[choose("init", init, INITIALIZERS)],
+        dtype=jnp.dtype(choose("dtype", dtype, ("float32", "bfloat16"))),
+    )

@@ -1,0 +1,187 @@
+"""Vision Transformer (Dosovitskiy et al., 2021, arXiv:2010.11929), and MAE's encoder on top of it.
+
+He et al., 2022 (arXiv:2111.06377); reference: facebookresearch/mae models_mae.py. Names map to
+timm's: cls_token, pos_embed, blocks/0/..., norm; "patch_embed/kernel" [p * p * C, D] is timm's
+"patch_embed.proj.weight" [D, C, p, p] with its pixels in order (row, column, channel).
+"""
+
+from functools import lru_cache
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jssl.config import UserError
+from jssl.nn import choose
+from jssl.nn.transformer import ATTENTION, INITIALIZERS, REMAT, Blocks, layer_norm
+from jssl.ops import patchify
+
+SIZES = {  # dim, depth, heads: arXiv:2010.11929, table 1; Ti and S: DeiT, arXiv:2012.12877, table 1
+    "vit_test": (32, 2, 2),
+    "vit_ti": (192, 12, 3),
+    "vit_s": (384, 12, 6),
+    "vit_b": (768, 12, 12),
+    "vit_l": (1024, 24, 16),
+    "vit_h": (1280, 32, 16),
+}
+PATCH_INITIALIZERS = {
+    "xavier": nn.initializers.xavier_uniform(),  # over the flattened kernel: MAE
+    # U(+-1/sqrt(fan_in)): timm's init_weights leaves the convolution at PyTorch's default.
+    "trunc02": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+}
+
+
+class ViT(nn.Module):
+    """``net(images [B, H, W, C], train, keep=None) -> tokens [B, 1 + N, D]``, normalized.
+
+    `keep` int32 [B, K] are the ids of the patches to encode; the tokens are then [B, 1 + K, D],
+    in the order of `keep`. Patch n is at row n // grid and column n % grid. The leading token is
+    the class token and is there if `class_token`. `features(tokens)` pools to float32 [B, D].
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    patch: int
+    image_size: int
+    class_token: bool
+    pool: str
+    positions: str
+    drop_path: float
+    remat: str
+    scan: bool
+    attention: str
+    init_name: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool, keep: Array | None = None) -> Array:
+        x = self.embed(images, keep)
+        x = Blocks(
+            depth=self.depth,
+            dim=self.dim,
+            heads=self.heads,
+            mlp_ratio=4.0,
+            drop_path=self.drop_path,
+            remat=self.remat,
+            scan=self.scan,
+            attention=self.attention,
+            initializer=INITIALIZERS[self.init_name],
+            dtype=self.dtype,
+            name="blocks",
+        )(x, train)
+        return layer_norm(dtype=self.dtype, name="norm")(x)
+
+    def embed(self, images: Array, keep: Array | None) -> Array:
+        """The transformer's input [B, 1 + N, D]: embedded patches, positions, class token."""
+        if images.shape[1:3] != (self.image_size, self.image_size):
+            size = "x".join(str(n) for n in images.shape[1:3])
+            raise UserError(f"model.image_size={self.image_size} but the images are {size}")
+        patches = patchify(images, self.patch)
+        table = self.position_table(patches.shape[1])
+        place = table[None, -patches.shape[1] :]
+        # MAE gathers after adding positions. Patches are embedded one by one, so that gathering
+        # first gives the same tokens, for a quarter of the work and with no scatter to go back.
+        if keep is not None:
+            patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
+            place = place[0][keep]
+        kernel_init = PATCH_INITIALIZERS[self.init_name]
+        project = nn.Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="patch_embed")
+        x = (project(patches) + place).astype(self.dtype)
+        if not self.class_token:
+            return x
+        token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.dim))
+        first = (token + table[None, :1]).astype(self.dtype)
+        return jnp.concatenate([jnp.broadcast_to(first, (len(x), 1, self.dim)), x], axis=1)
+
+    def position_table(self, patches: int) -> Array:
+        """float32 [1 + patches, D], the class token's row first; [patches, D] without it."""
+        rows = patches + self.class_token
+        if self.positions == "learned":
+            return self.param("pos_embed", nn.initializers.normal(0.02), (1, rows, self.dim))[0]
+        return jnp.asarray(sincos(self.dim, round(patches**0.5), self.class_token))
+
+    def features(self, tokens: Array) -> Array:
+        """tokens [B, 1 + N, D] -> float32 [B, D].
+
+        "cls": the class token. "mean": the mean of the patch tokens, as MAE's models_vit.py with
+        global_pool, except that the last LayerNorm comes before the mean, not after it.
+        """
+        tokens = tokens.astype(jnp.float32)
+        return tokens[:, 0] if self.pool == "cls" else tokens[:, self.class_token :].mean(axis=1)
+
+
+@lru_cache
+def sincos(dim: int, grid: int, class_token: bool) -> np.ndarray:
+    """Fixed 2-D sine-cosine positions: float32 [grid * grid, dim], MAE's util/pos_embed.py.
+
+    The first half of a row codes the column, the second half the row (MAE: "here w goes first");
+    each half is sin(p w_i), then cos(p w_i), w_i = 10000^(-i / (dim / 4)). The class token's row,
+    which comes first if there is one, is zero.
+    """
+    omega = 10000.0 ** (-np.arange(dim // 4) / (dim / 4))
+    angles = np.arange(grid)[:, None] * omega
+    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # [grid, dim / 2]
+    column, row = np.tile(line, (grid, 1)), np.repeat(line, grid, axis=0)
+    table = np.concatenate([column, row], axis=1)
+    return np.pad(table, ((int(class_token), 0), (0, 0))).astype(np.float32)
+
+
+def build(
+    *,
+    name: str,
+    patch: int,
+    image_size: int,
+    class_token: bool,
+    pool: str,
+    positions: str,
+    drop_path: float,
+    remat: str,
+    scan: bool,
+    attention: str,
+    init: str,
+    dtype: str,
+) -> ViT:
+    """A ViT from a config's `model` section.
+
+    name: vit_ti, vit_s, vit_b, vit_l, vit_h; vit_test is for tests. patch, image_size: pixels.
+    pool: "cls" or "mean". positions: "sincos" (fixed, MAE) or "learned" (N(0, .02), timm).
+    drop_path, remat, scan: see `jssl.nn.transformer.Blocks`. attention: "auto", "xla", "cudnn".
+    init: "xavier" (MAE) or "trunc02" (timm); biases start at zero.
+    dtype: "float32" or "bfloat16", of activations; parameters are float32.
+    Raises `UserError` for any other choice, for a patch that does not divide the image size, and
+    for a class token that is pooled but not there.
+    """
+    dim, depth, heads = SIZES[choose("name", name, SIZES)]
+    check(patch, image_size, class_token, choose("pool", pool, ("cls", "mean")), drop_path)
+    return ViT(
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        patch=patch,
+        image_size=image_size,
+        class_token=class_token,
+        pool=pool,
+        positions=choose("positions", positions, ("sincos", "learned")),
+        drop_path=drop_path,
+        remat=choose("remat", remat, REMAT),
+        scan=scan,
+        attention=choose("attention", attention, ATTENTION),
+        init_name=choose("init", init, INITIALIZERS),
+        dtype=jnp.dtype(choose("dtype", dtype, ("float32", "bfloat16"))),
+    )
+
+
+def check(patch: int, image_size: int, class_token: bool, pool: str, drop_path: float):
+    """`UserError` for values that are right alone and wrong together, or out of range."""
+    if image_size % patch:
+        below = image_size // patch * patch
+        sizes = f"{below} or {below + patch}" if below else str(patch)
+        raise UserError(
+            f"model.patch={patch} does not divide model.image_size={image_size}; try {sizes}"
+        )
+    if pool == "cls" and not class_token:
+        raise UserError("model.pool='cls' needs model.class_token=True; set it, or use pool='mean'")
+    if not 0 <= drop_path < 1:
+        raise UserError(f"model.drop_path={drop_path} must be at least 0 and below 1; try 0.1")

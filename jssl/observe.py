@@ -1,0 +1,159 @@
+"""What watches a run: progress, metrics.jsonl, TensorBoard, W&B, evaluation, pictures, profile.
+
+An observer is called after every step with (step, state, metrics); metrics are device arrays that
+may not exist yet. Only `Recorder` reads them, and it reads those of its *previous* visit, which are
+long finished: the loop never waits for the step that is under way.
+"""
+
+import contextlib
+import logging
+import pathlib
+import sys
+import time
+
+import jax
+import rich.progress
+
+from jssl import sinks as to
+
+log = logging.getLogger("jssl")
+
+
+def fetch(metrics) -> dict[str, float]:
+    """Device scalars as Python floats: the one place where the loop's metrics cross to the host."""
+    return {key: float(value) for key, value in jax.device_get(metrics).items()}
+
+
+class Recorder:
+    """Writes metrics every `every` steps, and says how the run is going.
+
+    `flops`: model FLOPs of one step; `peak`: FLOP/s of all devices, or None if unknown; `waited`
+    gives the seconds that the loop has waited for data so far; `rate`: step -> learning rate;
+    `last`: the newest metrics of this run, from before it was stopped.
+    """
+
+    def __init__(
+        self, workdir, *, start, steps, every, examples, flops, peak, waited, rate, last, **sinks
+    ):
+        self.every, self.steps, self.start = every, steps, start
+        self.examples, self.flops, self.peak, self.waited = examples, flops, peak, waited
+        self.rate, self.last = rate, last
+        self.main = jax.process_index() == 0
+        self.sinks = to.open_all(pathlib.Path(workdir), **sinks) if self.main else []
+        self.progress = Progress(start, steps, self.main)
+        self.pending = None
+        self.mark = (time.perf_counter(), start, 0.0)
+        self.rates = []
+
+    def __call__(self, step, state, metrics):
+        if step % self.every and step != self.steps:
+            return
+        if self.pending:
+            self._flush()
+        for value in metrics.values():
+            value.copy_to_host_async()
+        self.pending = (step, metrics)
+        if step == self.steps:
+            self._flush()
+
+    def _flush(self):
+        """Fetches the metrics of the last visit and hands them to every sink."""
+        (step, metrics), self.pending = self.pending, None
+        values = fetch(metrics)
+        now, waited = time.perf_counter(), self.waited()
+        (before, done, waited_before) = self.mark
+        self.mark = (now, step, waited)
+        seconds = max(now - before, 1e-9)
+        per_step = seconds / max(step - done, 1)
+        speed = {
+            "examples_per_s": self.examples / per_step,
+            "flops_per_s": self.flops / per_step,
+            "data_wait": (waited - waited_before) / seconds,
+        }
+        if self.peak:
+            speed["mfu"] = speed["flops_per_s"] / self.peak
+        if done > self.start:  # the first window holds the compilation
+            self.rates.append((step - done, seconds))
+        values = {**values, **speed, "lr": float(self.rate(step - 1))}
+        self.write(step, values)
+        self.progress(step, values, per_step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Scalars to every sink; evaluations call this too."""
+        self.last.update(values)
+        for sink in self.sinks:
+            sink(step, values)
+
+    @contextlib.contextmanager
+    def aside(self):
+        """Keeps what happens inside (an evaluation) out of the measured speed."""
+        if self.pending:
+            self._flush()
+        yield
+        self.mark = (time.perf_counter(), self.mark[1], self.waited())
+
+    def examples_per_s(self) -> float:
+        """The mean over all windows but the first, which holds the compilation."""
+        steps, seconds = (sum(column) for column in zip(*self.rates)) if self.rates else (0, 1)
+        return self.examples * steps / seconds
+
+    def close(self):
+        if self.pending:
+            self._flush()
+        self.progress.close()
+        for sink in self.sinks:
+            sink.close()
+
+
+class Progress:
+    """A bar on a terminal, plain lines elsewhere; always on stderr."""
+
+    def __init__(self, start, steps, shown):
+        self.steps, self.bar = steps, None
+        self.shown = shown
+        if shown and sys.stderr.isatty():
+            columns = ("[progress.description]{task.description}", rich.progress.BarColumn())
+            columns += (rich.progress.MofNCompleteColumn(), "{task.fields[note]}")
+            console = rich.console.Console(stderr=True)
+            self.bar = rich.progress.Progress(*columns, console=console)
+            self.task = self.bar.add_task("train", total=steps, completed=start, note="compiling")
+            self.bar.start()
+
+    def __call__(self, step, values, per_step):
+        note = describe(values, (self.steps - step) * per_step)
+        if self.bar:
+            self.bar.update(self.task, completed=step, note=note)
+        elif self.shown:
+            print(f"step {step}/{self.steps}  {note}", file=sys.stderr, flush=True)
+
+    def close(self):
+        if self.bar:
+            self.bar.stop()
+
+
+def describe(values, seconds_left: float) -> str:
+    """ "loss 4.12  1,234 examples/s  MFU 31%  data wait 0%  ETA 0:12:30" """
+    used = (
+        f"MFU {values['mfu']:.0%}"
+        if "mfu" in values
+        else f"{values['flops_per_s'] / 1e9:,.1f} GFLOP/s"
+    )
+    hours, rest = divmod(round(seconds_left), 3600)
+    return (
+        f"loss {values['loss']:.4f}  {values['examples_per_s']:,.0f} examples/s  {used}  "
+        f"data wait {values['data_wait']:.0%}  ETA {hours}:{rest // 60:02}:{rest % 60:02}"
+    )
+
+
+def profiler(workdir, at: int, steps: int = 5):
+    """An observer that traces `steps` steps from step `at` on into <workdir>/profile."""
+
+    def observe(step, state, metrics):
+        if step == at:
+            jax.profiler.start_trace(str(pathlib.Path(workdir) / "profile"))
+        if step == at + steps:
+            jax.block_until_ready(metrics)
+            jax.profiler.stop_trace()
+            log.info("profile of steps %d-%d in %s/profile", at, at + steps, workdir)
+
+    return observe

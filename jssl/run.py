@@ -1,0 +1,91 @@
+"""A config made real: mesh, data, method, the state's shapes and places, the compiled step.
+
+Training, evaluation and benchmarks all begin here.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jssl import data, flops, mesh, methods
+from jssl.config import Config, UserError, bind, near
+from jssl.core import Method
+
+
+class Run(NamedTuple):
+    """Everything of a run but its state and its position in the data."""
+
+    config: Config
+    mesh: Any
+    method: Method
+    data: Any
+    example: dict  # two real examples, for shapes
+    shapes: Any  # the state's ShapeDtypeStructs, with shardings
+
+    def init(self):
+        """The state at step 0, sharded from birth."""
+        places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes)
+        return jax.jit(self._init, out_shardings=places)()
+
+    def _init(self):
+        return self.method.init(keys(self.config)[0], self.example)
+
+
+def keys(config):
+    """(for init, for the steps): two independent keys of ``config.seed``."""
+    return jax.random.split(jax.random.key(config.seed))
+
+
+def prepare(config: Config, devices=None, source=None) -> Run:
+    """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
+    `source` (a `data.Data`) may be given instead."""
+    devices = devices or bind(mesh.make, config.mesh, "mesh")
+    check(config, devices)
+    source = source or bind(data.load, config.data, "data")
+    method = methods.load(config)
+    example = source.source.read(np.array([0, min(1, len(source.source) - 1)]))
+    example.pop("damaged")
+    run = Run(config, devices, method, source, example, None)
+    shapes = jax.eval_shape(run._init)
+    places = mesh.shardings(shapes, devices)
+    place = lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to)
+    return run._replace(shapes=jax.tree.map(place, shapes, places))
+
+
+def check(config, devices) -> None:
+    """What can be said before anything is compiled."""
+    if config.steps < 1:
+        raise UserError(f"config.steps={config.steps} must be at least 1")
+    parts = devices.size * config.accumulate
+    what = "devices" if config.accumulate == 1 else "devices x config.accumulate"
+    mesh.check_batch("config.batch_size", config.batch_size, parts, what)
+
+
+def check_read(config) -> None:
+    """Every key of a recipe is read by something; a typo is an error, not a silent default."""
+    for key in config.unread():
+        section, _, name = key.rpartition(".")
+        if not section.startswith(("config.eval", "config.log", "config.checkpoint")):
+            known = [k.rpartition(".")[2] for k in config._seen if k.rpartition(".")[0] == section]
+            raise UserError(f"{key} is read by nothing in {config.method!r}; {near(name, known)}")
+
+
+def compile_step(run: Run, feed):
+    """(state, held, fed) -> (state, metrics), compiled; the state's memory is reused."""
+
+    def step(state, held, fed):
+        rng = jax.random.fold_in(keys(run.config)[1], state.step)
+        return run.method.train_step(state, feed.batch(held, fed), rng)
+
+    places = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
+    return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+
+
+def model_flops(run: Run) -> int:
+    """Matrix and convolution FLOPs of one step, without what rematerialisation repeats."""
+    plain = run.config.changed({"model.remat": "none", "model.attention": "xla"})
+    method = methods.load(plain)
+    grow = lambda x: jax.ShapeDtypeStruct((run.config.batch_size, *x.shape[1:]), x.dtype)
+    batch = jax.tree.map(grow, run.example)
+    return flops.count(method.train_step, run.shapes, batch, jax.random.key(0))

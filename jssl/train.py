@@ -1,0 +1,152 @@
+"""The loop: config -> data -> `method.train_step` -> observers. It knows no method."""
+
+import collections
+import hashlib
+import logging
+import signal
+import sys
+
+import jax
+import numpy as np
+
+from jssl import flops, observe, optim, pictures, workdir
+from jssl.checkpoint import Checkpoints
+from jssl.config import Config, bind
+from jssl.data.feed import Feed
+from jssl.evals.online import OnlineKNN
+from jssl.run import Run, check_read, compile_step, model_flops, prepare
+
+log = logging.getLogger("jssl")
+PREEMPTED = 75  # exit code: saved, start me again
+
+
+def train(tree, folder: str) -> dict:
+    """Trains the config `tree` in the folder to its last step; goes on from its last checkpoint.
+
+    Returns the result: step, loss, examples_per_s, params_sha256, knn_top1. Raises `UserError`
+    for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
+    """
+    config = Config(tree)
+    folder = workdir.open_for(folder, tree)
+    if done := workdir.result(folder):
+        return done
+    run = prepare(config)
+    saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=folder)
+    saves.check_space(run.shapes)
+    state = saves.restore(run.shapes)
+    state = run.init() if state is None else state
+    start = int(state.step)
+    feed = Feed(
+        run.data, config.seed, config.batch_size, run.mesh, start, loading(run.data.source.name)
+    )
+    step = compile_step(run, feed)
+    recorder = make_recorder(run, feed, folder, start)
+    knn = OnlineKNN(run, recorder)
+    check_read(config)
+    workdir.claim(folder, tree)
+    watchers = [recorder, knn, saver(saves, knn, config.steps)]
+    watchers += extras(run, folder, feed)
+    try:
+        state = loop(step, state, feed, start, config.steps, watchers, saves)
+        saves.close()
+    finally:
+        recorder.close()
+        feed.close()
+    result = {
+        "step": int(state.step),
+        "loss": recorder.last.get("loss"),
+        "examples_per_s": round(recorder.examples_per_s(), 1),
+        "params_sha256": params_sha256(state.params),
+        "knn_top1": knn.top1,
+        "damaged_examples": len(feed.damaged),
+    }
+    return workdir.finish(folder, result)
+
+
+def loop(step, state, feed, start, steps, watchers, saves, ahead: int = 8):
+    """The loop itself. At most `ahead` steps are queued on the device: without a bound the batches
+    in flight would fill its memory; the wait is for a step `ahead` before the newest."""
+    stop, queued = asked_to_stop(), collections.deque()
+    for i in range(start, steps):
+        state, metrics = step(state, feed.held, feed.next())
+        for watch in watchers:
+            watch(i + 1, state, metrics)
+        queued.append(metrics["loss"])
+        if len(queued) > ahead:
+            queued.popleft().block_until_ready()
+        if stop and i + 1 < steps:
+            saves.save(i + 1, state, None)
+            saves.close()
+            log.warning("stopped by %s after step %d, saved; start again to go on", stop[0], i + 1)
+            sys.exit(PREEMPTED)
+    return state
+
+
+def asked_to_stop() -> list[str]:
+    """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once."""
+    names = []
+
+    def handle(number, frame):
+        names.append(signal.Signals(number).name)
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(kind, signal.SIG_DFL)
+
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, handle)
+    return names
+
+
+def make_recorder(run: Run, feed, folder, start):
+    config, device = run.config, run.mesh.devices.flat[0]
+    peak = flops.peak(device.device_kind)
+    if peak is None:
+        log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
+    return observe.Recorder(
+        folder, start=start, steps=config.steps, every=config.log.every,
+        examples=config.batch_size, flops=model_flops(run), waited=lambda: feed.waited,
+        peak=peak and peak * run.mesh.devices.size, rate=optim.schedule_of(config),
+        last=workdir.last_metrics(folder), tensorboard=config.log.tensorboard, wandb=config.log.wandb,
+    )  # fmt: skip
+
+
+def saver(saves, knn, steps):
+    """An observer that saves every ``checkpoint.every`` steps and at the end."""
+
+    def observe(step, state, metrics):
+        if step == steps or (saves.every and step % saves.every == 0):
+            saves.save(step, state, knn.top1)
+
+    return observe
+
+
+def extras(run: Run, folder, feed):
+    """The observers that a config asks for: pictures, a profile."""
+    made, log_to = [], run.config.log
+    if run.method.render and log_to.render_every:
+        made.append(pictures.renderer(run, folder, log_to.render_every))
+    if log_to.profile_at:
+        made.append(observe.profiler(folder, log_to.profile_at))
+    return made
+
+
+def loading(source_name):
+    """Says how far a data set that is kept on the device has been read."""
+
+    def progress(done, total):
+        if done == total or done % max(total // 10, 1) < 1:
+            log.info("reading %s: %d of %d", source_name, done, total)
+
+    return progress
+
+
+def params_sha256(params) -> str:
+    """SHA-256 over path, dtype, shape and bytes of every parameter, in the order of the paths."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
+    ):
+        everywhere = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())
+        value = np.asarray(jax.device_put(leaf, everywhere))
+        digest.update(f"{path} {value.dtype} {value.shape}".encode() + value.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""The folder of one run: its config, the versions that made it, and its result.
+
+``config.json`` is written once and says whose folder it is; a run with another config is refused.
+``result.json`` is written at the end; a finished run is not run again.
+"""
+
+import json
+import pathlib
+import subprocess
+
+import jax
+import ml_collections
+
+import jssl
+from jssl.config import UserError, flatten
+
+# What may differ when a run is started again: where and how it runs, not what it computes.
+FREE = ("mesh.", "log.", "checkpoint.", "eval.", "data.dir", "data.path", "data.workers")
+FREE += ("data.resident", "data.max_damaged")
+
+
+def open_for(workdir, config) -> pathlib.Path:
+    """Makes the folder, or checks that the run in it is one of this very config."""
+    if not workdir:
+        raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
+    folder = pathlib.Path(workdir).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be made ({error.strerror}); choose another"
+        ) from None
+    path = folder / "config.json"
+    if path.exists():
+        check_same(folder, read(path)["config"], json.loads(to_json(config)))
+    return folder
+
+
+def claim(folder, config) -> None:
+    """Says whose folder it is, once all that can be wrong with the config has been checked."""
+    path = folder / "config.json"
+    if jax.process_index() == 0 and not path.exists():
+        write(path, {"config": json.loads(to_json(config)), "versions": versions()})
+
+
+def check_same(folder, old: dict, new: dict) -> None:
+    """`UserError` naming the first key in which two runs differ."""
+    old, new = (flatten(ml_collections.ConfigDict(tree)) for tree in (old, new))
+    for key in sorted(old.keys() | new.keys()):
+        if key.removeprefix("config.").startswith(FREE) or old.get(key) == new.get(key):
+            continue
+        raise UserError(
+            f"--workdir={folder} holds a run with {key}={old.get(key)!r}, not {new.get(key)!r}; "
+            "use another --workdir, or give the old value to go on with that run"
+        )
+
+
+def stored_config(workdir) -> ml_collections.ConfigDict:
+    """The config of the run in `workdir`."""
+    path = pathlib.Path(workdir) / "config.json"
+    if not workdir or not path.exists():
+        raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
+    return ml_collections.ConfigDict(tuples(read(path)["config"])).lock()
+
+
+def result(folder) -> dict | None:
+    """What `finish` wrote, if the run is done."""
+    path = folder / "result.json"
+    return read(path) if path.exists() else None
+
+
+def last_metrics(folder) -> dict:
+    """The newest value of each metric in metrics.jsonl; {} if nothing was written yet."""
+    path, values = folder / "metrics.jsonl", {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            values.update(json.loads(line))
+        except ValueError:  # the line that a kill cut off
+            continue
+    return values
+
+
+def finish(folder, values: dict) -> dict:
+    """Marks the run as done."""
+    if jax.process_index() == 0:
+        write(folder / "result.json", values)
+    return values
+
+
+def read(path):
+    """A JSON file of ours; `UserError` if it was damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); restore it or use another --workdir"
+        ) from None
+
+
+def write(path, values) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def to_json(config) -> str:
+    return json.dumps(config.to_dict(), default=list)
+
+
+def tuples(tree):
+    """JSON's lists as the tuples that configs have."""
+    if isinstance(tree, dict):
+        return {key: tuples(value) for key, value in tree.items()}
+    return tuple(tuples(value) for value in tree) if isinstance(tree, list) else tree
+
+
+def versions() -> dict[str, str]:
+    """What code wrote this: jssl (and its commit, in a checkout), jax, the devices."""
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        commit = found.stdout.strip()
+    except OSError:  # no git on this machine
+        commit = ""
+    device = jax.devices()[0].device_kind
+    return {"jssl": jssl.__version__, "commit": commit, "jax": jax.__version__, "device": device}

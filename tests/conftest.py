@@ -1,0 +1,43 @@
+"""Eight simulated devices, a persistent compilation cache, and what several tests share."""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Before JAX is imported anywhere:
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from jax.sharding import AxisType, Mesh  # noqa: E402
+
+from jssl import mesh  # noqa: E402
+
+
+def make_mesh(data: int, fsdp: int = 1) -> Mesh:
+    """A mesh of the first data x fsdp devices."""
+    devices = jax.devices()[: data * fsdp]
+    return jax.make_mesh((data, fsdp), mesh.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def recipes() -> list[str]:
+    """Every recipe of configs/, as "configs/x.py:tiny"."""
+    return [f"configs/{path.name}:tiny" for path in sorted((ROOT / "configs").glob("*.py"))]
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    """Tests name recipes by their path in the repository."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of prepared real data sets; the test is skipped where there is none."""
+    folder = pathlib.Path(os.environ.get("JSSL_DATA_DIR", ROOT / ".." / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is missing; set JSSL_DATA_DIR to use yours")
+    return folder.resolve()

@@ -1,0 +1,389 @@
+"""`jssl.augment` against NumPy references, Pillow, and the distributions it draws from."""
+
+import re
+from functools import cache, partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_augment as reference
+from PIL import Image, ImageEnhance, ImageOps
+
+from jssl import augment
+from jssl.config import UserError
+
+RECIPE = {  # SimCLR's jitter at strength .5, and solarize
+    "mode": "exact",
+    "size": 24,
+    "crop_scale": (0.2, 1.0),
+    "crop_ratio": (3 / 4, 4 / 3),
+    "flip": 0.5,
+    "jitter": 0.8,
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.4,
+    "hue": 0.1,
+    "gray": 0.2,
+    "blur": 0.5,
+    "blur_sigma": (0.1, 2.0),
+    "solarize": 0.2,
+    "mean": (0.0,),
+    "std": (1.0,),
+    "dtype": "float32",
+}
+JITTER = ("brightness", "contrast", "saturation", "hue")
+OFF = dict.fromkeys(("flip", "jitter", "gray", "blur", "solarize"), 0.0)
+BATCH, HEIGHT, WIDTH = 12, 33, 40  # of nearly every test, to compile once
+KEY = jax.random.key(0)
+
+
+def noise(channels=3):
+    shape = (BATCH, HEIGHT, WIDTH, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def smooth():
+    """Images as smooth as photographs are, and more colourful: 5 x 5 random colours, enlarged."""
+    coarse = np.random.default_rng(1).integers(0, 256, (BATCH, 5, 5, 3), dtype=np.uint8)
+    return np.stack([Image.fromarray(c).resize((WIDTH, HEIGHT), 3) for c in coarse])
+
+
+def sizes(height=HEIGHT, width=WIDTH, batch=BATCH):
+    return jnp.tile(jnp.array([height, width], jnp.int32), (batch, 1))
+
+
+def namespace(**changes):
+    return SimpleNamespace(**(RECIPE | changes))
+
+
+@cache
+def compiled(mode, **changes):
+    apply = {"exact": augment.apply_exact, "fused": augment.apply_fused}[mode]
+    return jax.jit(partial(apply, namespace(mode=mode, **changes)))
+
+
+def draw(valid, key=KEY, **changes):
+    return jax.jit(partial(augment.draw, namespace(**changes)))(key, valid)
+
+
+def still(**changes):
+    """Parameters that take the 24 x 24 pixels at the top left as they are, but for `changes`."""
+    box = {"top": 0.0, "left": 0.0, "height": 24.0, "width": 24.0, "sigma": 1.0, "hue": 0.0}
+    box |= dict.fromkeys(("brightness", "contrast", "saturation"), 1.0)
+    box |= dict.fromkeys(("flip", "gray", "blur", "solarize"), False)
+    params = {name: jnp.full(BATCH, value) for name, value in (box | changes).items()}
+    return params | {"order": jnp.tile(jnp.arange(4), (BATCH, 1))}
+
+
+def expected(image, params):
+    rows = [{k: np.asarray(v[i], np.float64) for k, v in params.items()} for i in range(BATCH)]
+    return np.stack([reference.augment(x, row, 24) for x, row in zip(image, rows, strict=True)])
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_exact_is_the_reference(channels):
+    image = noise(channels)
+    params = draw(sizes())
+    params["blur"], params["solarize"], params["flip"] = (
+        jnp.arange(12) % k == 0 for k in (2, 3, 5)
+    )
+    assert len({tuple(order) for order in params["order"].tolist()}) > 6
+    out = compiled("exact")(image, params)
+    np.testing.assert_allclose(out, expected(image, params), atol=3e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"brightness": 1.3}, {"contrast": 0.6}, {"saturation": 1.4}, {"hue": 0.3}, {"hue": -0.4}]
+    + [{"gray": True}, {"blur": True, "sigma": 0.8}, {"solarize": True}, {"flip": True}],
+    ids=str,
+)
+def test_one_operation(change):
+    image, params = noise(), still(**change)
+    out = compiled("exact")(image, params)
+    np.testing.assert_allclose(out, expected(image, params), atol=1e-5)
+
+
+def test_pillow_colours():
+    """Within Pillow's rounding to whole levels, and to a whole mean for contrast."""
+    image = noise()
+    picture = Image.fromarray(image[0, :24, :24])
+    enhance = {"brightness": "Brightness", "contrast": "Contrast", "saturation": "Color"}
+    for name, pillow in enhance.items():
+        for factor in (0.5, 1.5):
+            out = 255 * compiled("exact")(image, still(**{name: factor}))[0]
+            target = np.asarray(getattr(ImageEnhance, pillow)(picture).enhance(factor))
+            np.testing.assert_allclose(out, target, atol=1.5, err_msg=f"{name} {factor}")
+    for mode in ("exact", "fused"):
+        out = 255 * compiled(mode)(image, still(solarize=True))[0]
+        np.testing.assert_allclose(out, ImageOps.solarize(picture, 128), atol=1e-3)
+    out = 255 * compiled("exact")(image, still(gray=True))[0, :, :, 0]
+    np.testing.assert_allclose(out, picture.convert("L"), atol=1)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fused"])
+def test_pillow_crop_and_flip(mode):
+    image = noise()
+    boxes = np.array([[5, 2, 40, 33], [0, 0, 13, 11], [10, 5, 34, 29]] * 4)  # x0, y0, x1, y1
+    left, top, right, bottom = boxes.T.astype(np.float32)
+    params = still(left=left, top=top, width=right - left, height=bottom - top)
+    params["flip"] = jnp.arange(BATCH) % 2 == 0
+    out = compiled(mode)(image, params)
+    for i, box in enumerate(boxes.tolist()):
+        target = Image.fromarray(image[i]).crop(box).resize((24, 24), Image.Resampling.BILINEAR)
+        target = np.asarray(target)[:, :: -1 if i % 2 == 0 else 1]
+        np.testing.assert_allclose(255 * out[i], target, atol=1.1)
+
+
+def test_center_is_pillow():
+    image, std = noise(), (0.25, 0.5, 1.0)
+    valid = jnp.array([[33, 40], [31, 20]] * 6, jnp.int32)
+    f = augment.center(size=14, crop=0.875, mean=(0.5,), std=std, dtype="float32")
+    out = jax.jit(f)(image, valid) * np.array(std) + 0.5
+    for i, (height, width) in enumerate(valid.tolist()):
+        side = 0.875 * min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        picture = Image.fromarray(image[i, :height, :width])
+        box = (left, top, left + side, top + side)
+        target = picture.resize((14, 14), Image.Resampling.BILINEAR, box=box)
+        np.testing.assert_allclose(255 * out[i], target, atol=1.1)
+
+
+def test_blur_matrix_at_every_size():
+    """The reference convolution is within 24 pixels above; here the kernels of other sizes."""
+    for size in (1, 2, 45):
+        sigma, on = jnp.array([0.7, 0.7]), jnp.array([True, False])
+        matrix = np.asarray(augment.blur_matrix(sigma, on, size))
+        np.testing.assert_array_equal(matrix[1], np.eye(size))
+        np.testing.assert_allclose(matrix[0].sum(axis=1), 1, atol=1e-6)
+        if size > 1:  # nothing to reflect in one pixel
+            x = np.random.default_rng(0).random((size, size, 2))
+            out = np.einsum("oh,pw,hwc->opc", matrix[0], matrix[0], x)
+            np.testing.assert_allclose(out, reference.blur(x, 0.7), atol=1e-6)
+
+
+def test_yiq_hue():
+    """The standard library rounds YIQ to two digits; red to green is the right way round."""
+    x = np.random.default_rng(0).random((1, 4, 5, 3))
+    out = augment.rotate_yiq(jnp.swapaxes(jnp.array(x), 2, 3), jnp.full((1, 1, 1, 1), 0.1))
+    out = np.swapaxes(out, 2, 3)[0]
+    np.testing.assert_allclose(out, reference.hue_yiq(x[0], 0.1), atol=1e-2)
+    np.testing.assert_allclose(reference.gray(out), reference.gray(x[0]), atol=1e-5)
+    red = jnp.array([1.0, 0, 0]).reshape(1, 1, 3, 1)
+    r, g, b = augment.rotate_yiq(red, jnp.full((1, 1, 1, 1), 1 / 3)).ravel()
+    assert g > max(r, b)
+
+
+def test_fused_is_exact_without_clipping_and_hue():
+    """Contrast, blur and every order included; levels of 90..165 are never clipped."""
+    image = (90 + 75 * (noise() / 255)).astype(np.uint8)
+    changes = {"brightness": 0.2, "contrast": 0.2, "jitter": 1.0}
+    params = draw(sizes(), jax.random.key(3), **changes)
+    assert params["blur"].any() and params["gray"].any() and not params["gray"].all()
+    # Solarize is a step, and rounding may fall on its other side: it has its own tests.
+    params |= {"solarize": jnp.zeros(BATCH, bool), "hue": jnp.zeros(BATCH)}
+    exact, fused = (compiled(mode)(image, params) for mode in ("exact", "fused"))
+    np.testing.assert_allclose(fused, exact, atol=3e-6)
+
+
+def test_fused_is_near_exact():
+    """The figures of the module's docstring: jitter and blur on every image, no solarize."""
+    image = smooth()
+    params = draw(sizes(), jax.random.key(1), jitter=1.0, blur=1.0, solarize=0.0)
+    calm = params | {"hue": jnp.zeros(BATCH)}
+    difference = {}
+    for name, values in {"all": params, "no hue": calm}.items():
+        exact = compiled("exact")(image, values)
+        for dtype in ("float32", "bfloat16"):
+            fused = compiled("fused", dtype=dtype)(image, values).astype(jnp.float32)
+            difference[name, dtype] = float(jnp.abs(fused - exact).mean())
+    print("mean |fused - exact|:", {k: round(v, 4) for k, v in difference.items()})
+    assert max(difference["all", "float32"], difference["all", "bfloat16"]) < 0.05
+    assert max(difference["no hue", "float32"], difference["no hue", "bfloat16"]) < 0.007
+
+
+def test_crops_are_those_of_torchvision():
+    """Area uniform, log ratio uniform (nearly all fit), whole pixels, inside the valid part."""
+    p = draw(sizes(150, 200, 4000), crop_scale=(0.1, 0.5), crop_ratio=(0.8, 1.25))
+    height, width, top, left = (np.asarray(p[n]) for n in ("height", "width", "top", "left"))
+    for value in (height, width, top, left):
+        assert (value == np.round(value)).all()
+    assert (top >= 0).all() and (top + height).max() == 150
+    assert (left >= 0).all() and (left + width).max() == 200
+    area = height * width / (150 * 200)
+    ratio = np.log(width / height) / np.log(1.25)
+    uniform = np.linspace(0.01, 0.99, 99)
+    np.testing.assert_allclose(np.quantile(area, uniform), 0.1 + 0.4 * uniform, atol=0.015)
+    np.testing.assert_allclose(np.quantile(ratio, uniform), 2 * uniform - 1, atol=0.06)
+    place = (top + 0.5) / (150 - height + 1)
+    np.testing.assert_allclose(np.quantile(place, uniform), uniform, atol=0.03)
+
+
+def test_crop_falls_back_to_the_centre():
+    p = draw(sizes(10, 90, 8), crop_scale=(0.9, 1.0))
+    box = [np.unique(p[n]).tolist() for n in ("top", "left", "height", "width")]
+    assert box == [[0.0], [38.0], [10.0], [13.0]]  # 13 = round(10 * 4 / 3)
+    p = draw(sizes(90, 10, 8), crop_scale=(0.9, 1.0))
+    assert np.unique(p["height"]).tolist() == [13.0] and np.unique(p["top"]).tolist() == [38.0]
+
+
+def test_draws_have_their_distributions():
+    p = draw(sizes(batch=4000))
+    for name, probability in {"flip": 0.5, "gray": 0.2, "blur": 0.5, "solarize": 0.2}.items():
+        assert abs(p[name].mean() - probability) < 0.03, name
+    for name, neutral in zip(JITTER, (1, 1, 1, 0), strict=True):
+        value = np.asarray(p[name])
+        jittered = value[value != neutral] - neutral
+        assert abs(len(jittered) / 4000 - 0.8) < 0.03
+        assert np.abs(jittered).max() <= RECIPE[name] and abs(jittered.mean()) < 0.03
+        assert abs(jittered.std() - RECIPE[name] / np.sqrt(3)) < 0.05 * RECIPE[name]
+    assert (
+        p["sigma"].min() >= 0.1 and p["sigma"].max() <= 2.0 and abs(p["sigma"].mean() - 1.05) < 0.05
+    )
+    counts = np.unique(np.asarray(p["order"]), axis=0, return_counts=True)[1]
+    assert len(counts) == 24 and abs(counts / 4000 - 1 / 24).max() < 0.015
+    names = (*JITTER, "sigma", "flip", "gray", "blur", "solarize", "top", "left", "height")
+    rows = [np.asarray(p[n], float)[np.asarray(p["hue"]) != 0] for n in names]  # jittered ones
+    assert np.abs(np.corrcoef(rows) - np.eye(len(names)))[:9].max() < 0.08
+
+
+def test_strong_brightness_never_turns_negative():
+    assert draw(sizes(batch=500), brightness=3.0)["brightness"].min() >= 0
+
+
+@pytest.mark.parametrize("mode", ["exact", "fused"])
+def test_only_the_valid_part_is_seen(mode):
+    clean = noise()
+    valid = jnp.array([[20, 17], [9, 40], [33, 8]] * 4, jnp.int32)
+    dirty = clean.copy()
+    for i, (height, width) in enumerate(valid.tolist()):
+        dirty[i, height:], dirty[i, :, width:] = 255 - dirty[i, height:], 255 - dirty[i, :, width:]
+    params = draw(valid)
+    assert (clean != dirty).any(axis=(1, 2, 3)).all()
+    f = compiled(mode)
+    np.testing.assert_array_equal(f(clean, params), f(dirty, params))
+
+
+def test_view_is_a_function_of_its_key():
+    view = jax.jit(augment.view(**RECIPE))
+    one = view(KEY, noise(), sizes())
+    np.testing.assert_array_equal(one, view(KEY, noise(), sizes()))
+    other = view(jax.random.key(1), noise(), sizes())
+    assert (np.abs(one - other).mean(axis=(1, 2, 3)) > 0.01).all()
+    assert (
+        len({x.tobytes() for x in np.asarray(view(KEY, 0 * noise() + noise()[:1], sizes()))}) == 12
+    )
+
+
+def test_multicrop():
+    """Shapes, and the key of a view: by name and number, whatever else is asked for."""
+    big = augment.view(**(RECIPE | OFF))
+    small = augment.view(**(RECIPE | OFF | {"size": 10, "dtype": "bfloat16", "mode": "fused"}))
+    out = jax.jit(augment.multicrop({"global": (2, big), "local": (3, small)}))(
+        KEY, noise(), sizes()
+    )
+    assert out["global"].shape == (2, BATCH, 24, 24, 3) and out["global"].dtype == jnp.float32
+    assert out["local"].shape == (3, BATCH, 10, 10, 3) and out["local"].dtype == jnp.bfloat16
+    assert len({x.tobytes() for x in np.asarray(out["global"])}) == 2
+    alone = jax.jit(augment.multicrop({"global": (1, big), "same": (1, big)}))(
+        KEY, noise(), sizes()
+    )
+    np.testing.assert_allclose(alone["global"][0], out["global"][0], atol=1e-6)
+    assert np.abs(alone["same"][0] - alone["global"][0]).mean() > 0.01
+
+
+def test_normalise_and_dtype():
+    image, params = noise(), still()
+    plain = compiled("fused")(image, params)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    out = compiled("fused", mean=mean, std=std)(image, params)
+    np.testing.assert_allclose(out, (plain - np.array(mean)) / np.array(std), atol=1e-5)
+    assert compiled("exact", dtype="bfloat16", **OFF)(image, params).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("mode", ["exact", "fused"])
+@pytest.mark.parametrize("channels", [1, 5])
+def test_other_channels(mode, channels, caplog):
+    augment._warn_once.cache_clear()
+    image, params = noise(channels), draw(sizes(), jitter=1.0)
+    out = [compiled(mode, hue=hue)(image, params) for hue in (0.1, 0.2)]  # traced twice
+    assert out[0].shape == (BATCH, 24, 24, channels)
+    gone = {1: "saturation, hue, gray", 5: ", ".join((*JITTER, "gray", "solarize"))}[channels]
+    assert [r.message for r in caplog.records] == [
+        f"augment: {channels}-channel images get no {gone}"
+    ]
+    if channels == 5:  # geometry and blur remain
+        plain = compiled(mode, **(OFF | {"flip": 0.5, "blur": 0.5}))(image, params)
+        np.testing.assert_allclose(out[0], plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fused"])
+def test_what_is_off_is_not_in_the_program(mode):
+    def program(**changes):
+        f = augment.view(**(RECIPE | {"mode": mode} | changes))
+        return str(jax.make_jaxpr(f)(KEY, noise(), sizes()))
+
+    cheap = program(**OFF)
+    assert cheap.count("dot_general") == 2 and program(**(OFF | {"blur": 0.1})).count("exp") > 0
+    assert " exp " not in cheap and " cos " not in cheap and "reduce_max" not in cheap
+    full = program()
+    hue = {"exact": "reduce_max", "fused": " cos "}[mode]
+    assert hue in full and hue not in program(hue=0.0) and hue not in program(jitter=0.0)
+
+
+def test_everything_is_in_the_scope():
+    """FLOP accounting leaves out what bears this name: every matmul and every draw must."""
+    views = augment.multicrop({"global": (2, augment.view(**(RECIPE | {"mode": "fused"})))})
+    f = augment.center(size=8, crop=1.0, mean=(0.5,), std=(0.5,), dtype="float32")
+    step = jax.jit(lambda key, image, valid: (views(key, image, valid), f(image, valid)))
+    names = re.findall(r'"(jit[^"]*)"', step.lower(KEY, noise(), sizes()).as_text(debug_info=True))
+    names = [
+        name for name in names if name.endswith(("dot_general", "random_bits", "exp", "clamp"))
+    ]
+    assert len(names) >= 4 and all("/augment/" in name for name in names), names
+
+
+@pytest.mark.parametrize(
+    "change,say",
+    [
+        ({"mode": "fussed"}, "try fused"),
+        ({"dtype": "float16"}, "try bfloat16"),
+        ({"size": 0}, "try 1"),
+        ({"flip": 1.5}, "try 1"),
+        ({"solarize": -0.1}, "try 0"),
+        ({"gray": float("nan")}, "0..1"),
+        ({"hue": 0.7}, "try 0.5"),
+        ({"contrast": -1.0}, "try 0"),
+        ({"crop_scale": (0.5, 0.2)}, "try 0.2, 0.5"),
+        ({"crop_scale": (0.0, 1.0)}, "try 0.0001, 1.0"),
+        ({"crop_scale": (0.2, 1.1)}, "try 0.2, 1"),
+        ({"crop_scale": (0.2,)}, "low <= high"),
+        ({"crop_ratio": (-1.0, 1.0)}, "try 0.0001, 1.0"),
+        ({"blur_sigma": (2.0, 0.1)}, "low <= high"),
+        ({"blur_sigma": (0.0, 0.1)}, "try 0.0001, 0.1"),
+    ],
+    ids=str,
+)
+def test_wrong_settings(change, say):
+    with pytest.raises(UserError) as error:
+        augment.view(**(RECIPE | change))
+    (key,) = change
+    message = str(error.value)
+    assert message.startswith(f"augment.{key}=") and say in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "change", [{"mean": (0.5, 0.5)}, {"std": (0.5, 0.5)}, {"mean": ()}], ids=str
+)
+def test_wrong_mean(change):
+    with pytest.raises(UserError, match=rf"augment\.{next(iter(change))}="):
+        jax.eval_shape(augment.view(**(RECIPE | change)), KEY, noise(), sizes())
+
+
+def test_wrong_center():
+    settings = {"size": 8, "crop": 1.0, "mean": (0.5,), "std": (0.5,), "dtype": "float32"}
+    for change in ({"size": 0}, {"crop": 0.0}, {"crop": 1.5}, {"dtype": "f32"}):
+        with pytest.raises(UserError, match=f"augment.{next(iter(change))}="):
+            augment.center(**(settings | change))

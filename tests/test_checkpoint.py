@@ -1,0 +1,131 @@
+"""Checkpoints on disk: what is kept, what damage does, what does not fit."""
+
+import logging
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_mesh
+
+from jssl import mesh
+from jssl.checkpoint import Checkpoints
+from jssl.config import UserError
+from jssl.core import TrainState
+
+
+def state_of(value: float, width: int = 8):
+    """A state whose arrays all hold `value`, on one device."""
+    devices = make_mesh(1)
+    tree = TrainState(
+        jnp.int32(value), {"encoder": jnp.full((width,), value)}, {}, {"seen": jnp.float32(value)}
+    )
+    shapes = jax.eval_shape(lambda: tree)
+    return jax.device_put(tree, mesh.shardings(shapes, devices))
+
+
+def shapes_of(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def opened(folder, **changes):
+    return Checkpoints(folder, **({"every": 1, "keep_latest": 2, "keep_best": 1} | changes))
+
+
+def filled(folder, scores=((10, 0.1), (20, 0.9), (30, 0.3), (40, None), (50, 0.05))):
+    saves = opened(folder)
+    for step, score in scores:
+        saves.save(step, state_of(step), score)
+    saves.close()
+    return pathlib.Path(folder) / "checkpoints"
+
+
+def restored(folder):
+    saves = opened(folder)
+    try:
+        return saves.restore(shapes_of(state_of(0)))
+    finally:
+        saves.close()
+
+
+def test_the_latest_two_and_the_best_are_kept(tmp_path):
+    folder = filled(tmp_path)
+    assert {int(path.name) for path in folder.iterdir()} == {20, 40, 50}
+    state = restored(tmp_path)
+    assert state.step == 50 and (np.asarray(state.params["encoder"]) == 50).all()
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert restored(tmp_path) is None
+
+
+def flip(path: pathlib.Path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def largest(folder: pathlib.Path) -> pathlib.Path:
+    """The file that holds the arrays."""
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+DAMAGE = {
+    "bit flip": lambda step: [flip(path) for path in (step / "state").rglob("d/*")],
+    "truncated": lambda step: largest(step / "state").write_bytes(b""),
+    "no manifest": lambda step: [path.unlink() for path in step.rglob("manifest.ocdbt")],
+    "no metadata": lambda step: (step / "state" / "_METADATA").unlink(),
+    "no state": lambda step: shutil.rmtree(step / "state"),
+    "empty": lambda step: (shutil.rmtree(step), step.mkdir()),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(kind, tmp_path, caplog):
+    folder = filled(tmp_path)
+    DAMAGE[kind](folder / "50")
+    with caplog.at_level(logging.WARNING, "jssl"):
+        state = restored(tmp_path)
+    assert state.step == 40 and (np.asarray(state.params["encoder"]) == 40).all()
+    assert "checkpoint 50" in caplog.text
+    assert (folder / "damaged-50").is_dir(), "nothing is deleted"
+    saves = opened(tmp_path)
+    saves.save(50, state_of(51), None)
+    saves.close()
+    assert restored(tmp_path).step == 51
+
+
+def test_a_half_written_step_is_ignored(tmp_path):
+    folder = filled(tmp_path)
+    (folder / "60.orbax-checkpoint-tmp").mkdir()
+    assert restored(tmp_path).step == 50
+
+
+def test_it_never_starts_from_scratch_when_all_are_damaged(tmp_path):
+    folder = filled(tmp_path)
+    for step in (20, 40, 50):
+        shutil.rmtree(folder / str(step) / "state")
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        restored(tmp_path)
+
+
+def test_another_tree_is_refused_and_nothing_is_moved(tmp_path):
+    folder = filled(tmp_path)
+    saves = opened(tmp_path)
+    with pytest.raises(UserError, match=r"missing \['params/encoder \(9,\)'\]"):
+        saves.restore(shapes_of(state_of(0, width=9)))
+    saves.close()
+    assert (folder / "50").is_dir()
+
+
+def test_a_full_disk_is_said_before_training(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    saves = opened(tmp_path)
+    with pytest.raises(UserError, match="free some space"):
+        saves.check_space(shapes_of(state_of(0)))
+    saves.close()

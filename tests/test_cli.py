@@ -1,0 +1,218 @@
+"""The command as a user meets it: results on stdout, one line and exit code 2 for wrong input."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from jssl import cli
+
+TINY = "--config=configs/simclr_digits.py:tiny"
+
+
+def jssl(capfd, *words):
+    """(exit code, last line of stdout, stderr) of the command, in this process."""
+    code = cli.main(list(words))
+    out, err = capfd.readouterr()
+    return code, out.splitlines()[-1] if out else "", err
+
+
+def refused(capfd, *words):
+    """The one line that the command ends with; it must be the user's fault."""
+    code, out, err = jssl(capfd, *words)
+    assert code == 2, err
+    assert "Traceback" not in err
+    line = err.splitlines()[-1]
+    assert line.startswith("jssl: ") and out == ""
+    return line
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 40 small pictures in no classes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        pixels = rng.integers(0, 256, (20 + i % 7, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo {i:02}.png")
+    return folder
+
+
+def own_images(folder):
+    return [
+        TINY, "--config.data.source=folder", f"--config.data.path={folder}",
+        "--config.data.split=train", "--config.data.resident=false",
+    ]  # fmt: skip
+
+
+def test_train_eval_and_train_again(capfd, tmp_path):
+    code, line, err = jssl(capfd, "train", TINY, f"--workdir={tmp_path}/a")
+    assert code == 0, err
+    found = json.loads(line)
+    assert found["step"] == 6 and found["loss"] > 0 and len(found["params_sha256"]) == 64
+    assert 0 <= found["knn_top1"] <= 1 and found["examples_per_s"] > 0
+    rows = [json.loads(row) for row in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows} == set(range(1, 7))
+    assert list((tmp_path / "a" / "tensorboard").iterdir())
+    assert "GFLOP/s" in err and "data wait" in err and "ETA" in err
+
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "a").rglob("*"))
+    assert jssl(capfd, "train", TINY, f"--workdir={tmp_path}/a")[:2] == (0, line)
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "a").rglob("*"))
+
+    words = ("eval", f"--workdir={tmp_path}/a", "--config.eval.split=test[:10%]")
+    code, line, err = jssl(capfd, *words)
+    assert code == 0, err
+    assert json.loads(line).keys() == {"protocol", "step", "top1", "n_train", "n_test"}
+    words += ("--protocol=linear", "--config.eval.linear_epochs=2")
+    code, line, err = jssl(capfd, *words)
+    assert code == 0 and json.loads(line)["protocol"] == "linear", err
+
+
+def test_own_folder_without_labels(capfd, tmp_path, photos):
+    work = f"--workdir={tmp_path}/a"
+    code, line, err = jssl(capfd, "train", *own_images(photos), work)
+    assert code == 0, err
+    assert json.loads(line)["knn_top1"] is None and "no labels" in err
+    line = refused(capfd, "eval", work)
+    assert "label" in line
+
+
+def test_unreadable_images_are_skipped_counted_and_named(capfd, tmp_path, photos):
+    (photos / "photo 03.png").write_bytes(b"no image")
+    words = (*own_images(photos), "--config.data.max_damaged=0.1")
+    code, line, err = jssl(capfd, "train", *words, f"--workdir={tmp_path}/a")
+    assert code == 0, err
+    assert json.loads(line)["damaged_examples"] == 1 and "photo 03.png" in err
+    words = (*own_images(photos), "--config.data.max_damaged=0.01")
+    line = refused(capfd, "train", *words, f"--workdir={tmp_path}/b")
+    assert "data.max_damaged=0.01" in line and "photo 03.png" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--config.optim.lrr=1"], ["config.optim.lrr", "'lr'"]),
+        (["--config.steps=abc"], ["config.steps='abc'", "int"]),
+        (["--config.steps"], ["--config.steps=VALUE"]),
+        (["--config.steps=0"], ["config.steps=0"]),
+        (["--config.batch_size=20"], ["config.batch_size=20", "8 devices", "16 or 24"]),
+        (["--config.batch_size=16", "--config.accumulate=4"], ["config.batch_size=16", "32"]),
+        (["--config.mesh.data=3"], ["mesh.data=3", "8 devices"]),
+        (["--config.method=simclrr"], ["config.method='simclrr'", "'simclr'"]),
+        (["--config.model.name=resnet19"], ["model.name='resnet19'", "resnet18"]),
+        (["--config.optim.name=sdg"], ["optim.name='sdg'", "'sgd'"]),
+        (["--config.augment.mode=fast"], ["augment.mode='fast'"]),
+        (["--config.data.source=tdfs"], ["data.source='tdfs'", "'tfds'"]),
+        (["--config.data.split=tset"], ["data.split"]),
+    ],
+)
+def test_wrong_keys_and_values(words, expected, capfd, tmp_path):
+    line = refused(capfd, "train", TINY, *words, f"--workdir={tmp_path}/a")
+    assert all(word in line for word in expected), line
+    assert not (tmp_path / "a" / "config.json").exists(), "the folder is not claimed"
+
+
+def test_image_size_not_divisible_by_the_patch(capfd, tmp_path):
+    words = ("--config=configs/mae_imagenette.py:tiny", "--config.model.patch=7")
+    line = refused(capfd, "train", *words, f"--workdir={tmp_path}/a")
+    assert "model.patch=7" in line and "28 or 35" in line
+
+
+def test_missing_and_empty_folder(capfd, tmp_path):
+    line = refused(capfd, "train", *own_images(tmp_path / "no"), f"--workdir={tmp_path}/a")
+    assert "data.path" in line and str(tmp_path / "no") in line
+    (tmp_path / "empty").mkdir()
+    line = refused(capfd, "train", *own_images(tmp_path / "empty"), f"--workdir={tmp_path}/a")
+    assert "data.path" in line
+
+
+def test_a_workdir_of_another_run(capfd, tmp_path):
+    work = f"--workdir={tmp_path}/a"
+    assert jssl(capfd, "train", TINY, work, "--config.eval.every=0")[0] == 0
+    line = refused(capfd, "train", TINY, work, "--config.optim.lr=0.5")
+    assert "config.optim.lr" in line and "0.5" in line and "--workdir" in line
+    assert jssl(capfd, "train", TINY, work, "--config.log.every=3")[0] == 0, "how, not what"
+
+
+def test_workdir_missing_or_impossible(capfd, tmp_path):
+    assert "--workdir is missing" in refused(capfd, "train", TINY)
+    (tmp_path / "file").touch()
+    line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/file/a")
+    assert "--workdir" in line
+    assert "config.json" in refused(capfd, "eval", f"--workdir={tmp_path}/nothing")
+    assert "--config is missing" in refused(capfd, "train", f"--workdir={tmp_path}/a")
+
+
+def test_a_full_disk(capfd, tmp_path, monkeypatch):
+    real = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: real._replace(free=10_000))
+        line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/a")
+    assert "free some space" in line
+
+    def full(self, step, values):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("jssl.sinks.Jsonl.__call__", full)
+    line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/b")
+    assert "the disk is full" in line
+
+
+def test_unknown_protocol(capfd, tmp_path):
+    assert jssl(capfd, "train", TINY, f"--workdir={tmp_path}/a", "--config.eval.every=0")[0] == 0
+    line = refused(capfd, "eval", f"--workdir={tmp_path}/a", "--protocol=liner")
+    assert "'linear'" in line
+    line = refused(capfd, "eval", f"--workdir={tmp_path}/a", "--config.optim.lr=3")
+    assert "config.optim.lr" in line
+
+
+def test_bench_is_one_json_line(capfd):
+    code, line, err = jssl(capfd, "bench", TINY, "--steps=2")
+    assert code == 0, err
+    found = json.loads(line)
+    assert found["examples_per_s"] > 0 and found["flops_per_step"] > 0 and found["mfu"] is None
+
+
+def test_pack_and_train_on_it(capfd, tmp_path, photos):
+    packed = tmp_path / "packed"
+    code, line, err = jssl(capfd, "data", "pack", *own_images(photos), f"--out={packed}")
+    assert code == 0 and json.loads(line)["examples"] == 40, err
+    words = [TINY, "--config.data.source=packed", f"--config.data.path={packed}"]
+    words += ["--config.data.split=train", f"--workdir={tmp_path}/a"]
+    assert jssl(capfd, "train", *words)[0] == 0
+    line = refused(capfd, "data", "pack", *own_images(photos), f"--out={packed}")
+    assert str(packed) in line
+
+
+def test_a_signal_saves_and_exits_75(tmp_path):
+    command = [sys.executable, "-m", "jssl.cli", "train", TINY, f"--workdir={tmp_path}/a"]
+    command += ["--config.steps=100000", "--config.eval.every=0", "--config.checkpoint.every=0"]
+    env = {**os.environ, "XLA_FLAGS": ""}
+    with subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        for line in run.stderr:
+            if line.startswith("step 5/"):
+                break
+        run.send_signal(signal.SIGTERM)
+        rest, began = run.stderr.read(), time.monotonic()
+        assert run.wait(60) == 75, rest
+    assert time.monotonic() - began < 60
+    assert "stopped by SIGTERM" in rest and "Traceback" not in rest
+    steps = [int(path.name) for path in (tmp_path / "a" / "checkpoints").iterdir()]
+    assert len(steps) == 1 and steps[0] >= 5
+
+
+def test_tensorflow_is_never_imported():
+    code = "import sys, jssl.cli, jssl.train, jssl.bench, jssl.evals.offline, jssl.data.tfds_source"
+    code += "\nimport tensorflow_datasets\nassert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

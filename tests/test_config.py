@@ -1,0 +1,104 @@
+"""Recipes, overrides, and the one line that says what is wrong with them."""
+
+import pathlib
+
+import pytest
+from conftest import ROOT, recipes
+
+from jssl import config
+from jssl.config import Config, UserError
+
+
+def test_overrides_take_the_type_of_the_recipe():
+    words = {"optim.lr": "1", "steps": "1e3", "data.resident": "false", "augment.mean": "(0.5,)"}
+    words |= {"optim.name": "lars", "augment.crop_scale": "0.2,1"}
+    tree = config.load("configs/simclr_digits.py", words)
+    assert tree.optim.lr == 1.0 and isinstance(tree.optim.lr, float)
+    assert tree.steps == 1000 and isinstance(tree.steps, int)
+    assert tree.data.resident is False
+    assert tree.augment.mean == (0.5,) and tree.augment.crop_scale == (0.2, 1)
+    assert tree.optim.name == "lars"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("optim.lrr", "1", ["config.optim.lrr", "did you mean 'lr'?"]),
+        ("optm.lr", "1", ["config.optm", "did you mean 'optim'?"]),
+        ("model", "x", ["config.model is a section"]),
+        ("steps.many", "1", ["config.steps is not a section"]),
+        ("steps", "abc", ["config.steps='abc'", "int"]),
+        ("steps", "1.5", ["config.steps='1.5'", "int"]),
+        ("steps", "True", ["config.steps='True'", "int"]),
+        ("optim.lr", "fast", ["config.optim.lr='fast'", "float"]),
+        ("data.resident", "maybe", ["config.data.resident='maybe'", "bool"]),
+        ("optim.lr", "__import__('os')", ["config.optim.lr", "float"]),
+    ],
+)
+def test_a_wrong_override_is_one_line(key, text, words):
+    with pytest.raises(UserError) as error:
+        config.load("configs/simclr_digits.py", {key: text})
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("configs/simclr_digit.py", ["is not a file", "configs/simclr_digits.py"]),
+        ("configs/simclr_digits.py:tny", ["no variant 'tny'", "tiny"]),
+        ("nowhere/x.py", ["is not a file"]),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(spec, words):
+    with pytest.raises(UserError) as error:
+        config.load(spec)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_broken_recipe_is_named(tmp_path):
+    (tmp_path / "a.py").write_text("def get_config(:\n")
+    with pytest.raises(UserError, match="line 1 is not Python"):
+        config.load(str(tmp_path / "a.py"))
+    (tmp_path / "b.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match="has no get_config"):
+        config.load(str(tmp_path / "b.py"))
+
+
+def build(*, width: int, rate: float, name: str, given):
+    return width, rate, name, given
+
+
+def test_bind_checks_names_and_types():
+    good = {"width": 3, "rate": 1, "name": "x"}
+    assert config.bind(build, good, "model", given=5) == (3, 1, "x", 5)
+    for change, words in (
+        ({"widht": 3}, "config.model.widht is not a key; did you mean 'width'"),
+        ({"width": 3.5}, "config.model.width=3.5 must be of type int"),
+        ({"width": True}, "config.model.width=True must be of type int"),
+        ({"name": 3}, "config.model.name=3 must be of type str"),
+        ({"given": 3}, "config.model.given is not a key"),
+    ):
+        with pytest.raises(UserError, match=words.replace("?", ".")):
+            config.bind(build, good | change, "model", given=5)
+    with pytest.raises(UserError, match="config.model.width is missing"):
+        config.bind(build, {"rate": 1.0, "name": "x"}, "model", given=5)
+
+
+def test_what_is_not_read_is_known():
+    view = Config(config.load("configs/simclr_digits.py"))
+    assert view.optim.lr and "config.optim.lr" not in view.unread()
+    assert "config.temperature" in view.unread()
+    assert view.changed({"temperature": 9.0, "model.no_such": 1}).temperature == 9.0
+    assert "config.temperature" not in view.unread()
+    with pytest.raises(UserError, match="config.temprature is missing; did you mean 'temperature'"):
+        _ = view.temprature
+
+
+def test_every_recipe_says_its_own_command_and_fits_a_screen():
+    for recipe in recipes():
+        path = pathlib.Path(ROOT / recipe.partition(":")[0])
+        text = path.read_text()
+        assert f"--config=configs/{path.name}" in text.splitlines()[0]
+        assert len(text.splitlines()) <= 60, path
+        assert config.load(str(path)).steps > config.load(recipe).steps

@@ -1,0 +1,128 @@
+"""Optimizers by name against update rules written out in NumPy; schedules; masks."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jssl import config, optim
+from jssl.config import UserError
+
+BASE = dict(config.RUN["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
+PARAMS = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, 2.0])}}
+GRADS = {"layer": {"kernel": jnp.array([[0.1, 0.2], [-0.3, 0.4]]), "bias": jnp.array([0.5, -0.5])}}
+
+
+def build(steps=10, batch_size=256, **changes):
+    return config.bind(optim.build, BASE | changes, "optim", steps=steps, batch_size=batch_size)
+
+
+def run(tx, steps=2):
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(steps):
+        updates, state = tx.update(GRADS, state, params)
+        params = optax.apply_updates(params, updates)
+    return {key: np.float64(value) for key, value in params["layer"].items()}
+
+
+def by_hand(rule, steps=2):
+    """`rule(weights, gradient, memory, decay, step) -> (weights, memory)` for kernel and bias."""
+    out = {}
+    for key in ("kernel", "bias"):
+        w, g, memory = np.float64(PARAMS["layer"][key]), np.float64(GRADS["layer"][key]), 0.0
+        for step in range(steps):
+            w, memory = rule(w, g, memory, 0.01 * (key == "kernel"), step)
+        out[key] = w
+    return out
+
+
+def close(found, wanted):
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-5, err_msg=key)
+
+
+def test_sgd_is_pytorchs():
+    def rule(w, g, velocity, decay, step):
+        velocity = 0.9 * velocity + (g + decay * w)
+        return w - 0.1 * velocity, velocity
+
+    close(run(build(name="sgd")), by_hand(rule))
+
+
+def test_lars_is_the_simclr_reference():
+    def rule(w, g, velocity, decay, step):
+        g = g + decay * w
+        ratio = 0.001 * np.linalg.norm(w) / np.linalg.norm(g) if decay else 1.0
+        velocity = 0.9 * velocity + 0.1 * ratio * g
+        return w - velocity, velocity
+
+    close(run(build(name="lars")), by_hand(rule))
+
+
+def test_adamw_decouples_the_decay():
+    def rule(w, g, memory, decay, step):
+        m, v = memory or (0.0, 0.0)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        return w - 0.1 * (m_hat / (np.sqrt(v_hat) + 1e-8) + decay * w), (m, v)
+
+    close(run(build(name="adamw")), by_hand(rule))
+
+
+def test_lamb_scales_by_the_trust_ratio():
+    def rule(w, g, memory, decay, step):
+        m, v = memory or (0.0, 0.0)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        update = m_hat / (np.sqrt(v_hat) + 1e-8) + decay * w
+        return w - 0.1 * update * np.linalg.norm(w) / np.linalg.norm(update), (m, v)
+
+    close(run(build(name="lamb")), by_hand(rule))
+
+
+def test_muon_orthogonalises_matrices():
+    tx = build(name="muon", weight_decay=0.0)
+    update = tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]["layer"]["kernel"]
+    values = np.linalg.svd(np.asarray(update) / -0.1, compute_uv=False)
+    assert values.min() > 0.6 and values.max() < 1.3  # Newton-Schulz pulls both towards 1
+
+
+def test_clip_bounds_the_gradient():
+    tx = build(name="sgd", clip=0.1, weight_decay=0.0, momentum=0.0)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(optax.tree.norm(updates), 0.1 * 0.1, rtol=1e-5)
+
+
+def test_mask_by_path():
+    keep = optim.mask(("bias$", "scale$"))(
+        {"encoder": {"bn1": {"scale": 0, "bias": 0}, "conv1": {"kernel": 0}}, "cls_token": 0}
+    )
+    assert keep == {
+        "encoder": {"bn1": {"scale": False, "bias": False}, "conv1": {"kernel": True}},
+        "cls_token": True,
+    }
+
+
+def test_cosine_with_warmup():
+    given = {"lr": 0.3, "lr_scaling": "linear", "warmup_steps": 10, "schedule": "cosine"}
+    rate = optim.learning_rate(**given, steps=110, batch_size=512)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0.0, 0.3, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(rate(60), 0.3, rtol=1e-5)  # half-way down the cosine
+    np.testing.assert_allclose(rate(110), 0.0, atol=1e-7)
+    assert optim.peak_lr(0.075, "sqrt", 4096) == 0.075 * 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "adamx"}, ["optim.name='adamx'", "adamw"]),
+        ({"name": "sgd", "schedule": "cosin"}, ["optim.schedule='cosin'", "cosine"]),
+        ({"name": "sgd", "lr_scaling": "lin"}, ["optim.lr_scaling='lin'", "linear"]),
+        ({"name": "sgd", "warmup_steps": 10}, ["optim.warmup_steps=10", "steps=10"]),
+        ({"name": "sgd", "lr": "high"}, ["config.optim.lr='high'", "float"]),
+    ],
+)
+def test_wrong_values_are_named(changes, words):
+    with pytest.raises(UserError) as error:
+        build(**changes)
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
