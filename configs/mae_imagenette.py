@@ -1,4 +1,4 @@
-"""jssl train --config=configs/mae_imagenette.py --config.data.dir=DATA --workdir=runs/mae_imagenette
+"""jssl train --config=configs/mae_imagenette.py --config.data.dir=DATA --workdir=runs/mae_nette
 
 MAE ViT-S/16 on Imagenette (160 px) at 128 px, as in lightly's Imagenette benchmark: batch 256, 800
 epochs, AdamW 1.5e-4, betas .9 / .95, weight decay .05, 40 epochs of warm-up, mask .75; published

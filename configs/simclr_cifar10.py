@@ -1,4 +1,4 @@
-"""jssl train --config=configs/simclr_cifar10.py --config.data.dir=DATA --workdir=runs/simclr_cifar10
+"""jssl train --config=configs/simclr_cifar10.py --config.data.dir=DATA --workdir=runs/simclr_c10
 
 SimCLR on CIFAR-10 with the settings of lightly's benchmark (docs, cifar10_benchmark.py): ResNet-18,
 batch 512, 200 epochs; published there: kNN .848 (k=200, T=0.1, best epoch, original PNG pixels).

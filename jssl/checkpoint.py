@@ -1,7 +1,8 @@
-"""Checkpoints: the whole TrainState, written by Orbax beside the training, found again after a kill.
+"""Checkpoints: the whole TrainState, written by Orbax beside the training.
 
-``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept. A step
-that cannot be read is set aside as ``damaged-<step>`` (never deleted) and the one before it is used.
+``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept.
+A step that cannot be read is set aside as ``damaged-<step>``, never deleted, and the one before it
+is used.
 """
 
 import logging
@@ -46,8 +47,8 @@ class Checkpoints:
         need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
         if free < 1.2 * need + 2**20:
             raise UserError(
-                f"--workdir={self.folder.parent} has {free / 1e9:.2f} GB free and a checkpoint takes "
-                f"{need / 1e9:.2f} GB; free some space or choose another --workdir"
+                f"--workdir={self.folder.parent} has {free / 1e9:.2f} GB free and a checkpoint "
+                f"takes {need / 1e9:.2f} GB; free some space or choose another --workdir"
             )
 
     def save(self, step: int, state, knn: float | None) -> None:
@@ -74,8 +75,8 @@ class Checkpoints:
                 self._set_aside(step)
         if steps:
             raise UserError(
-                f"workdir={self.folder.parent} has no readable checkpoint (tried {steps}); they are "
-                "kept as damaged-*: repair one, or start again in a new workdir"
+                f"workdir={self.folder.parent} has no readable checkpoint (tried {steps}); they "
+                "are kept as damaged-*: repair one, or start again in a new workdir"
             )
         return None
 

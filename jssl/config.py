@@ -31,8 +31,8 @@ RUN = dict(
     ),
     checkpoint=dict(every=1000, keep_latest=2, keep_best=1),
     eval=dict(
-        every=0, split="test", crop=1.0, batch_size=256, knn_k=200, knn_temperature=0.1,
-        linear_lrs=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0), linear_weight_decays=(0.0, 1e-6, 1e-4),
+        every=0, split="test", size=0, crop=1.0, batch_size=256, knn_k=200, knn_temperature=0.1,
+        linear_lrs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), linear_weight_decays=(0.0, 1e-4, 1e-3, 1e-2),
         linear_epochs=50, linear_batch_size=256, linear_held_out=0.1, linear_standardize=True,
     ),
     log=dict(every=20, tensorboard=True, wandb="", profile_at=0, render_every=0),
@@ -92,7 +92,7 @@ def load(spec: str, overrides: dict[str, str] | None = None) -> ml_collections.C
 
 
 def locate(config, dotted: str):
-    """(section, last name) of ``a.b.c``; `UserError` with the nearest known key if there is none."""
+    """(section, last name) of ``a.b.c``; `UserError` naming the nearest known key if it is not."""
     section, path = config, "config"
     *parents, name = dotted.split(".")
     for part in parents:
@@ -154,7 +154,7 @@ class Config:
     def changed(self, values: dict):
         """A copy in which those of ``{"model.remat": ...}`` that exist have other values; what is
         read of it counts as read here."""
-        tree = ml_collections.ConfigDict(self._tree).unlock()
+        tree = self._tree.copy_and_resolve_references().unlock()
         flat = flatten(tree)
         tree.update_from_flattened_dict({k: v for k, v in values.items() if f"config.{k}" in flat})
         return Config(tree, seen=self._seen)

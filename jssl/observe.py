@@ -94,8 +94,8 @@ class Recorder:
 
     def examples_per_s(self) -> float:
         """The mean over all windows but the first, which holds the compilation."""
-        steps, seconds = (sum(column) for column in zip(*self.rates)) if self.rates else (0, 1)
-        return self.examples * steps / seconds
+        seconds = sum(seconds for _, seconds in self.rates)
+        return self.examples * sum(steps for steps, _ in self.rates) / max(seconds, 1e-9)
 
     def close(self):
         if self.pending:

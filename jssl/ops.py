@@ -5,7 +5,7 @@ from jax import lax
 
 
 def unit(x, eps: float = 1e-12):
-    """x / |x| along the last axis, in float32; the zero vector stays zero and its gradient finite."""
+    """x / |x| along the last axis, in float32; zero stays zero, with a finite gradient."""
     x = x.astype(jnp.float32)
     return x * lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), eps))
 

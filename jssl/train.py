@@ -13,6 +13,7 @@ from jssl import flops, observe, optim, pictures, workdir
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, bind
 from jssl.data.feed import Feed
+from jssl.evals.offline import say
 from jssl.evals.online import OnlineKNN
 from jssl.run import Run, check_read, compile_step, model_flops, prepare
 
@@ -37,7 +38,12 @@ def train(tree, folder: str) -> dict:
     state = run.init() if state is None else state
     start = int(state.step)
     feed = Feed(
-        run.data, config.seed, config.batch_size, run.mesh, start, loading(run.data.source.name)
+        run.data,
+        config.seed,
+        config.batch_size,
+        run.mesh,
+        start,
+        say(f"reading {run.data.source.name}"),
     )
     step = compile_step(run, feed)
     recorder = make_recorder(run, feed, folder, start)
@@ -105,7 +111,8 @@ def make_recorder(run: Run, feed, folder, start):
         folder, start=start, steps=config.steps, every=config.log.every,
         examples=config.batch_size, flops=model_flops(run), waited=lambda: feed.waited,
         peak=peak and peak * run.mesh.devices.size, rate=optim.schedule_of(config),
-        last=workdir.last_metrics(folder), tensorboard=config.log.tensorboard, wandb=config.log.wandb,
+        last=workdir.last_metrics(folder),
+        tensorboard=config.log.tensorboard, wandb=config.log.wandb,
     )  # fmt: skip
 
 
@@ -127,16 +134,6 @@ def extras(run: Run, folder, feed):
     if log_to.profile_at:
         made.append(observe.profiler(folder, log_to.profile_at))
     return made
-
-
-def loading(source_name):
-    """Says how far a data set that is kept on the device has been read."""
-
-    def progress(done, total):
-        if done == total or done % max(total // 10, 1) < 1:
-            log.info("reading %s: %d of %d", source_name, done, total)
-
-    return progress
 
 
 def params_sha256(params) -> str:

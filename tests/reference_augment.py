@@ -7,6 +7,7 @@ import colorsys
 import math
 
 import numpy as np
+from scipy.linalg import expm
 
 WEIGHTS = {1: [1.0], 3: [0.299, 0.587, 0.114]}  # ITU-R BT.601-7, 2.5.1
 
@@ -36,15 +37,10 @@ def hue(x, shift):
     return out
 
 
-def hue_yiq(x, shift):
-    """A turn about the gray axis: the standard library's YIQ, positive from red towards green."""
-    out = np.empty_like(x)
-    to_rgb = np.linalg.inv(np.array([colorsys.rgb_to_yiq(*unit) for unit in np.eye(3)]).T)
-    for row, column in np.ndindex(x.shape[:2]):
-        y, i, q = colorsys.rgb_to_yiq(*x[row, column])
-        turned = complex(i, q) * np.exp(-2j * math.pi * shift)
-        out[row, column] = to_rgb @ [y, turned.real, turned.imag]
-    return out
+def hue_gray_axis(x, shift):
+    """A turn of RGB space about the unit vector of gray: the exponential of its cross product."""
+    n = 3**-0.5
+    return x @ expm(2 * math.pi * shift * np.array([[0, -n, n], [n, 0, -n], [-n, n, 0]])).T
 
 
 def blur(x, sigma):

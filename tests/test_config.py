@@ -89,7 +89,9 @@ def test_what_is_not_read_is_known():
     view = Config(config.load("configs/simclr_digits.py"))
     assert view.optim.lr and "config.optim.lr" not in view.unread()
     assert "config.temperature" in view.unread()
-    assert view.changed({"temperature": 9.0, "model.no_such": 1}).temperature == 9.0
+    other = view.changed({"temperature": 9.0, "model.width": 2, "model.no_such": 1})
+    assert (other.temperature, other.model.width) == (9.0, 2)
+    assert view._tree.temperature != 9.0 and view._tree.model.width != 2, "the first is untouched"
     assert "config.temperature" not in view.unread()
     with pytest.raises(UserError, match="config.temprature is missing; did you mean 'temperature'"):
         _ = view.temprature

@@ -1,4 +1,4 @@
-"""Scattered digits: the same bytes everywhere, no scan in both splits, and not solvable in pixels."""
+"""Scattered digits: the same bytes everywhere, no scan in both splits, not solvable in pixels."""
 
 import hashlib
 

@@ -103,7 +103,7 @@ def test_knn_ties_go_to_the_earlier_row_and_the_lower_class():
 def test_knn_k_above_the_bank_is_lowered_with_a_warning(caplog):
     options = {"classes": 4, "temperature": 0.1, "chunk": 64}
     assert knn.top1(*BANK, *QUERIES, k=200, **options) == knn.top1(*BANK, *QUERIES, k=60, **options)
-    assert "eval.k=200" in caplog.text
+    assert "eval.knn_k=200" in caplog.text
 
 
 def test_unlabelled_rows_are_left_out_and_counted(caplog):
@@ -131,15 +131,15 @@ def test_what_cannot_be_measured_is_said():
             np.where(np.arange(60)[:, None] < 2, np.nan, BANK[0]), BANK[1], *QUERIES, **options
         )
     for key in ("k", "temperature"):
-        with pytest.raises(UserError, match=f"eval.{key}=0 .*try"):
+        with pytest.raises(UserError, match=f"eval.knn_{key}=0 .*try"):
             knn.top1(*BANK, *QUERIES, **(options | {key: 0}))
 
 
 # --- linear probe ----------------------------------------------------------------------------
 
 OPTIONS = {
-    "classes": 4, "lrs": (0.01, 0.1, 1.0), "weight_decays": (0.0, 1e-3), "epochs": 10, "batch_size": 32,
-    "held_out": 0.2, "standardize": True, "seed": 0,
+    "classes": 4, "lrs": (0.01, 0.1, 1.0), "weight_decays": (0.0, 1e-3), "epochs": 10,
+    "batch_size": 32, "held_out": 0.2, "standardize": True, "seed": 0,
 }  # fmt: skip
 FIT = {
     "classes": 4,
@@ -182,7 +182,7 @@ def numpy_sgd(x, y, orders, rates, lr, decay, classes):
     """torch.optim.SGD's update with the softmax's gradient by hand, float64."""
     weight, bias = np.zeros((x.shape[1], classes)), np.zeros(classes)
     weight_v, bias_v = np.zeros_like(weight), np.zeros_like(bias)
-    for rows, rate in zip(orders, rates):
+    for rows, rate in zip(orders, rates, strict=True):
         z = x[rows] @ weight + bias
         p = np.exp(z - z.max(1, keepdims=True))
         error = (p / p.sum(1, keepdims=True) - np.eye(classes)[y[rows]]) / len(rows)
@@ -240,7 +240,7 @@ def test_winner_learns_the_held_out_rows_too():
 
 
 def test_choice_is_by_held_out_not_by_test():
-    """The test labels are the answers of the small rate, which is the worse one on held-out rows."""
+    """The test labels are the answers of the small rate, the worse one on held-out rows."""
     x, y = clusters(100, spread=0.1)
     x = x + 3 * np.float32(
         np.random.default_rng(5).normal(size=(100, 1))
@@ -264,7 +264,7 @@ def test_choice_is_by_held_out_not_by_test():
 
 
 def test_diverged_points_never_win():
-    """Not-a-number logits answer class 0, which here is right more often than what noise teaches."""
+    """Not-a-number logits answer class 0, here right more often than what noise teaches."""
     x = np.float32(np.random.default_rng(0).normal(size=(150, 8)))
     y = np.int32(np.where(np.arange(150) % 5 == 3, np.arange(150) % 4, 0))
     data, options = (x[:100], y[:100], x[100:], y[100:]), OPTIONS | {"weight_decays": (0.0,)}
@@ -272,7 +272,7 @@ def test_diverged_points_never_win():
     found = linear.probe(*data, **(options | {"lrs": (np.inf, 20.0, np.inf)}))
     _, held = linear.split(100, options["held_out"], options["seed"])
     assert found["lr"] == 20.0 and found["held_out_top1"] < np.mean(y[held] == 0)
-    with pytest.raises(UserError, match=r"eval.lrs=\(inf,\) all diverged"):
+    with pytest.raises(UserError, match=r"eval.linear_lrs=\(inf,\) all diverged"):
         linear.probe(*data, **(options | {"lrs": (np.inf,)}))
 
 
@@ -305,7 +305,7 @@ def test_probe_says_what_is_wrong():
     train, test = clusters(20), clusters(10, seed=1)
     wrong = {"lrs": (0.1, -1.0), "weight_decays": (), "epochs": 0, "held_out": 1.0}
     for key, value in wrong.items():
-        with pytest.raises(UserError, match=f"eval.{key}=.*try"):
+        with pytest.raises(UserError, match=f"eval.linear_{key}=.*try"):
             linear.probe(*train, *test, **(OPTIONS | {key: value}))
     with pytest.raises(UserError, match="none of the 20 train examples has a label"):
         linear.probe(train[0], np.full(20, -1), *test, **OPTIONS)

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
@@ -24,6 +25,13 @@ EASY = {  # an optimizer under which any objective should fall within a few step
     "optim.schedule": "constant",
     "optim.warmup_steps": "0",
     "optim.clip": "0",
+}
+# Rounding differs with the number of devices, and a large rate amplifies it without bound.
+GENTLE = {
+    "optim.name": "sgd",
+    "optim.lr": "1e-6",
+    "optim.lr_scaling": "none",
+    "optim.warmup_steps": "0",
 }
 each_recipe = pytest.mark.parametrize("recipe", recipes())
 
@@ -45,11 +53,17 @@ class Small:
         self.step = jax.jit(self.function, out_shardings=(places, None))
 
     def steps(self, count=3, batches=None):
-        state, losses = self.init(), []
+        """(state, losses) after some steps."""
+        state, found = self.trace(count, batches)
+        return state, [row["loss"] for row in found]
+
+    def trace(self, count=3, batches=None):
+        """(state, metrics of each step) after some steps."""
+        state, found = self.init(), []
         for i in range(count):
             state, metrics = self.step(state, (batches or self.batches)[i % 3])
-            losses.append(float(metrics["loss"]))
-        return state, losses
+            found.append({key: float(value) for key, value in metrics.items()})
+        return state, found
 
 
 def same(a, b):
@@ -79,9 +93,9 @@ def test_1_train_step_is_pure(recipe, small):
 @each_recipe
 def test_2_the_loss_falls(recipe):
     one = Small(recipe, EASY)
-    _, losses = one.steps(24)
+    _, losses = one.steps(60)
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.02, losses
+    assert np.mean(losses[-6:]) < 0.95 * np.mean(losses[:6]), losses
 
 
 @each_recipe
@@ -96,12 +110,13 @@ def test_3_labels_never_reach_the_step(recipe, small):
 
 @each_recipe
 @pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
-def test_4_eight_devices_equal_one(recipe, shape, small, monkeypatch):
+def test_4_eight_devices_equal_one(recipe, shape, monkeypatch):
     monkeypatch.setattr("jssl.mesh.SMALLEST", 1)  # tiny parameters are split too
-    _, losses = small(recipe).steps()
-    eight = Small(recipe, devices=make_mesh(*shape))
-    state, split_losses = eight.steps()
-    np.testing.assert_allclose(split_losses, losses, rtol=1e-5)
+    _, alone = Small(recipe, GENTLE).trace()
+    state, split = Small(recipe, GENTLE, devices=make_mesh(*shape)).trace()
+    for one, eight in zip(alone, split, strict=True):
+        np.testing.assert_allclose(eight["loss"], one["loss"], rtol=1e-5)
+        np.testing.assert_allclose(eight["grad_norm"], one["grad_norm"], rtol=1e-4)
     if shape[1] > 1:
         specs = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
         assert any("fsdp" in spec for spec in specs)
@@ -160,3 +175,43 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
     assert "step 3/6" in resumed.stderr and "step 2/6" not in resumed.stderr, resumed.stderr
     for key in ("step", "loss", "params_sha256"):
         assert result(resumed)[key] == whole[key], key
+
+
+@pytest.mark.parametrize(
+    "recipe", ["configs/simclr_digits.py:tiny", "configs/mae_imagenette.py:tiny"]
+)
+def test_4_two_processes_equal_one(recipe, tmp_path):
+    """Also: both write one checkpoint, evaluate together, and one process reads it back."""
+    words = ["-m", "jssl.cli", "train", f"--config={recipe}", "--config.steps=5"]
+    words += [f"--config.{key}={value}" for key, value in GENTLE.items()]
+    alone = result(process(*words, f"--workdir={tmp_path}/one"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    env = {
+        **os.environ,
+        "XLA_FLAGS": "",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+    }
+    command = [sys.executable, *words, f"--workdir={tmp_path}/two"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    pair = [
+        subprocess.Popen(command, env=env | {"JAX_PROCESS_ID": str(i)}, **pipes) for i in range(2)
+    ]
+    ends = [(*one.communicate(timeout=240), one.returncode) for one in pair]
+    assert [code for *_, code in ends] == [0, 0], ends[0][1][-2000:] + ends[1][1][-2000:]
+    both = [json.loads(out.splitlines()[-1]) for out, *_ in ends]
+    assert both[0]["params_sha256"] == both[1]["params_sha256"]
+    rows = [losses(tmp_path / name) for name in ("one", "two")]
+    assert rows[0].keys() == rows[1].keys() == set(range(1, 6))
+    for step, (loss, grad_norm) in rows[0].items():
+        np.testing.assert_allclose(rows[1][step][0], loss, rtol=1e-5)
+        np.testing.assert_allclose(rows[1][step][1], grad_norm, rtol=1e-3)
+    np.testing.assert_allclose(both[0]["knn_top1"], alone["knn_top1"], atol=0.02)
+
+
+def losses(folder) -> dict:
+    """{step: (loss, grad_norm)} of a run's metrics.jsonl."""
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows if "loss" in row}

@@ -38,14 +38,14 @@ def top1(
     Ties are settled alike everywhere: the earlier bank row is nearer, the lower class wins.
     Raises UserError if k, temperature or chunk is not positive, or see `labelled`.
     """
-    positive = ("k", k, 20), ("temperature", temperature, 0.1), ("batch_size", chunk, 256)
+    positive = ("knn_k", k, 20), ("knn_temperature", temperature, 0.1), ("batch_size", chunk, 256)
     for key, value, cure in positive:
         if value <= 0:
             raise UserError(f"eval.{key}={value} must be above 0; try {cure}")
     bank, bank_labels = labelled(bank, bank_labels, classes=classes, name="train")
     queries, labels = labelled(queries, labels, classes=classes, name="test")
     if k > len(bank):
-        log.warning("eval.k=%d is above the %d labelled examples to vote; all do", k, len(bank))
+        log.warning("eval.knn_k=%d is above the %d labelled examples to vote; all do", k, len(bank))
         k = len(bank)
 
     mesh = mesh or one_device()

@@ -3,7 +3,7 @@
 SGD, momentum 0.9, cosine decay to 0, a learning rate per 256 examples, scaled by batch / 256 (MoCo
 v3 ``main_lincls.py``, DINO ``eval_linear.py``). Features may be standardized, as by the BatchNorm
 without affine before MAE's head (arXiv 2111.06377, appendix A.1; eps of its ``main_linprobe.py``),
-with the statistics of all training rows. Many heads side by side, as in DINOv2's ``eval/linear.py``.
+with the statistics of all training rows. Many heads at once, as in DINOv2's ``eval/linear.py``.
 """
 
 import functools
@@ -49,7 +49,7 @@ def probe(
     right = np.where(np.isfinite(cost), right, -1)[: len(grid)]  # the answer of not-a-number is 0
     best = np.lexsort((cost[: len(grid)], -right))[0]  # ties go to the lower cross-entropy
     if right[best] < 0:
-        raise UserError(f"eval.lrs={lrs} all diverged; try {min(lrs) / 100:g} and above")
+        raise UserError(f"eval.linear_lrs={lrs} all diverged; try {min(lrs) / 100:g} and above")
     winner = learn(np.arange(len(x)), grid[best : best + 1])
     return {
         "top1": int(measure(*winner, test, test_labels, mesh=mesh)[0][0]) / len(test),
@@ -63,11 +63,11 @@ def probe(
 
 def check(lrs, weight_decays, epochs, batch_size, held_out):
     for key, value, right, cure in (
-        ("lrs", lrs, min(lrs, default=0) > 0, (0.001, 0.01, 0.1)),
-        ("weight_decays", weight_decays, min(weight_decays, default=-1) >= 0, (0.0, 1e-3)),
-        ("epochs", epochs, epochs >= 1, 30),
+        ("linear_lrs", lrs, min(lrs, default=0) > 0, (0.001, 0.01, 0.1)),
+        ("linear_weight_decays", weight_decays, min(weight_decays, default=-1) >= 0, (0.0,)),
+        ("linear_epochs", epochs, epochs >= 1, 30),
         ("linear_batch_size", batch_size, batch_size >= 1, 256),
-        ("held_out", held_out, 0 < held_out < 1, 0.1),
+        ("linear_held_out", held_out, 0 < held_out < 1, 0.1),
     ):
         if not right:
             raise UserError(f"eval.{key}={value} is out of range; try {cure}")
@@ -82,7 +82,7 @@ def split(n: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit(x, y, rows, grid, *, classes, epochs, batch_size, standardize, seed, mesh, progress):
-    """Heads [D + 1, G, C] for the G points of `grid`, repeated up to a multiple of the devices, from
+    """Heads [D + 1, G, C] for the G points of `grid`, repeated up to a multiple of devices, from
     zero on `rows` of x [N, D], y [N]; and the (mean, scale) that features are standardized with."""
     grid = np.resize(np.float32(grid), (-(-len(grid) // mesh.size) * mesh.size, 2))
     moments = statistics(x, rows) if standardize else (np.float32(0), np.float32(1))
@@ -124,7 +124,7 @@ def loss(heads: jax.Array, moments, x: jax.Array, y: jax.Array) -> jax.Array:
 def train_epoch(heads, velocity, x, y, moments, order, rates, grid) -> tuple[jax.Array, jax.Array]:
     """One SGD step per row of order int32 [S, B], at `rates` [S] times the grid's lr [G].
 
-    v = 0.9 v + gradient + decay * weight, weight -= lr * v, as in torch.optim.SGD; the bias does not
+    v = 0.9 v + gradient + decay * weight, weight -= lr * v, as torch.optim.SGD; the bias does not
     decay, as in penalized regression (Hastie et al., Elements of Statistical Learning, 4.4.4)."""
     lr, decay = grid[:, :1], grid[:, 1:]  # [G, 1] over the classes
 

@@ -1,6 +1,7 @@
 """`jssl eval`: what the encoder of a finished or running workdir is worth."""
 
 import logging
+import time
 
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, UserError, bind, near
@@ -61,11 +62,14 @@ def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
 PROTOCOLS = {"knn": run_knn, "linear": run_linear}
 
 
-def say(what: str):
-    """progress(done, total) -> about ten lines in the log."""
+def say(what: str, every: float = 5.0):
+    """progress(done, total) -> a line in the log every few seconds, none for what is quick."""
+    last = time.monotonic()
 
     def progress(done, total):
-        if done == total or done * 10 // total > (done - 1) * 10 // total:
+        nonlocal last
+        if time.monotonic() - last > every:
+            last = time.monotonic()
             log.info("%s: %d of %d", what, done, total)
 
     return progress

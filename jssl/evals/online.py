@@ -50,8 +50,8 @@ def evaluation_source(config):
     source = bind(data.load, section, "data").source
     if source.classes is None:
         raise UserError(
-            f"config.eval.split={config.eval.split!r} of {source.name} has no labels, which a probe "
-            "needs; name a labelled split, or set config.eval.every=0"
+            f"config.eval.split={config.eval.split!r} of {source.name} has no labels, which a "
+            "probe needs; name a labelled split, or set config.eval.every=0"
         )
     return source
 

@@ -93,6 +93,7 @@ def shortcut(block, x: Array) -> Array:
 
 
 SIZES = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
@@ -143,7 +144,7 @@ class ResNet(nn.Module):
 def build(*, name: str, stem: str, width: int, zero_init: bool, init: str, dtype: str) -> ResNet:
     """A ResNet from a config's `model` section.
 
-    name: resnet18, resnet34, resnet50, resnet101.
+    name: resnet18, resnet34, resnet50, resnet101; resnet10, one block a stage, is for demos.
     stem: "imagenet" = 7x7 stride 2 and 3x3 max-pooling stride 2 (the paper), "cifar" = 3x3 stride 1
       and no pooling (SimCLR, arXiv:2002.05709, appendix B.9).
     width: channels of the first stage; 64 as published.
