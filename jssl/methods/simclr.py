@@ -24,8 +24,8 @@ from jssl.nn.apply import apply, init
 def build(config) -> Method:
     view = bind(augment.view, config.augment, "augment", dtype=config.model.dtype)
     centre = augment.center(
-        size=config.eval.size or config.augment.size, crop=config.eval.crop, mean=config.augment.mean,
-        std=config.augment.std, dtype=config.model.dtype,
+        size=config.eval.size or config.augment.size, crop=config.eval.crop,
+        mean=config.augment.mean, std=config.augment.std, dtype=config.model.dtype,
     )  # fmt: skip
     encoder = nn.encoder(config.model)
     head = bind(heads.build, config.head, "head", dtype=config.model.dtype)
