@@ -28,22 +28,22 @@ class Recorder:
     """Writes metrics every `every` steps, and says how the run is going.
 
     `flops`: model FLOPs of one step; `peak`: FLOP/s of all devices, or None if unknown; `waited`
-    gives the seconds that the loop has waited for data so far; `rate`: step -> learning rate;
-    `last`: the newest metrics of this run, from before it was stopped.
+    gives the seconds that the loop has waited for data so far; `rates`: the learning rate of every
+    step; `last`: the newest metrics of this run, from before it was stopped.
     """
 
     def __init__(
-        self, workdir, *, start, steps, every, examples, flops, peak, waited, rate, last, **sinks
+        self, workdir, *, start, steps, every, examples, flops, peak, waited, rates, last, **sinks
     ):
         self.every, self.steps, self.start = every, steps, start
         self.examples, self.flops, self.peak, self.waited = examples, flops, peak, waited
-        self.rate, self.last = rate, last
+        self.lr, self.last = rates, last
         self.main = jax.process_index() == 0
         self.sinks = to.open_all(pathlib.Path(workdir), **sinks) if self.main else []
         self.progress = Progress(start, steps, self.main)
         self.pending = None
         self.mark = (time.perf_counter(), start, 0.0)
-        self.rates = []
+        self.windows = []
 
     def __call__(self, step, state, metrics):
         if step % self.every and step != self.steps:
@@ -73,8 +73,8 @@ class Recorder:
         if self.peak:
             speed["mfu"] = speed["flops_per_s"] / self.peak
         if done > self.start:  # the first window holds the compilation
-            self.rates.append((step - done, seconds))
-        values = {**values, **speed, "lr": float(self.rate(step - 1))}
+            self.windows.append((step - done, seconds))
+        values = {**values, **speed, "lr": float(self.lr[step - 1])}
         self.write(step, values)
         self.progress(step, values, per_step)
 
@@ -94,8 +94,8 @@ class Recorder:
 
     def examples_per_s(self) -> float:
         """The mean over all windows but the first, which holds the compilation."""
-        seconds = sum(seconds for _, seconds in self.rates)
-        return self.examples * sum(steps for steps, _ in self.rates) / max(seconds, 1e-9)
+        seconds = sum(seconds for _, seconds in self.windows)
+        return self.examples * sum(steps for steps, _ in self.windows) / max(seconds, 1e-9)
 
     def close(self):
         if self.pending:

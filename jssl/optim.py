@@ -8,6 +8,7 @@ no trust ratio.
 import re
 
 import jax
+import numpy as np
 import optax
 
 from jssl.config import UserError, bind, near
@@ -48,11 +49,13 @@ def learning_rate(*, lr, lr_scaling, warmup_steps, schedule, steps, batch_size):
     return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps)
 
 
-def schedule_of(config):
-    """The learning-rate schedule of a whole config, for the log."""
+def all_rates(config) -> np.ndarray:
+    """The learning rate of every step of a config, float32 [steps], for the log: asking a schedule
+    during training would queue work on the device and wait for it."""
     keys = ("lr", "lr_scaling", "warmup_steps", "schedule")
     given = {key: config.optim[key] for key in keys}
-    return learning_rate(**given, steps=config.steps, batch_size=config.batch_size)
+    rate = learning_rate(**given, steps=config.steps, batch_size=config.batch_size)
+    return np.asarray(jax.jit(jax.vmap(rate))(np.arange(config.steps)), np.float32)
 
 
 def build(

@@ -110,7 +110,7 @@ def make_recorder(run: Run, feed, folder, start):
     return observe.Recorder(
         folder, start=start, steps=config.steps, every=config.log.every,
         examples=config.batch_size, flops=model_flops(run), waited=lambda: feed.waited,
-        peak=peak and peak * run.mesh.devices.size, rate=optim.schedule_of(config),
+        peak=peak and peak * run.mesh.devices.size, rates=optim.all_rates(config),
         last=workdir.last_metrics(folder),
         tensorboard=config.log.tensorboard, wandb=config.log.wandb,
     )  # fmt: skip

@@ -103,6 +103,13 @@ def test_mask_by_path():
     }
 
 
+def test_the_log_knows_every_rate():
+    view = config.Config(config.load("configs/simclr_digits.py"))
+    rates = optim.all_rates(view)
+    assert rates.shape == (view.steps,) and rates[0] == 0
+    np.testing.assert_allclose(rates[view.optim.warmup_steps], view.optim.lr, rtol=1e-6)
+
+
 def test_cosine_with_warmup():
     given = {"lr": 0.3, "lr_scaling": "linear", "warmup_steps": 10, "schedule": "cosine"}
     rate = optim.learning_rate(**given, steps=110, batch_size=512)

@@ -1,0 +1,108 @@
+"""What the loop costs and writes: transfers, metrics, pictures, the order of the data."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from PIL import Image
+
+from jssl import config, mesh, observe, pictures, train
+
+QUIET = {"eval.every": "0", "checkpoint.every": "0", "log.tensorboard": "false"}
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Every crossing of an array from device to host by this process: a list of call sites."""
+    array = type(jnp.zeros(()))
+    value, sites = array._value, []
+
+    def counted(self):
+        sites.append(self.shape)
+        return value.fget(self)
+
+    monkeypatch.setattr(array, "_value", property(counted))
+    return sites
+
+
+def test_the_counter_of_transfers_counts(reads):
+    """The guard of the test below: it must see what a careless loop would do."""
+    for x in jnp.arange(3.0).reshape(3, 1):
+        float(x[0])
+    assert len(reads) == 3
+
+
+def test_the_loop_does_not_wait_for_the_device_every_step(reads, tmp_path, monkeypatch):
+    """50 steps, metrics every 10: five visits read the metrics, and nothing else is read; nothing
+    but the feed's own explicit copies goes to the device."""
+    begun, inner = [], train.loop
+
+    def guarded(*args, **kw):
+        begun.append(len(reads))
+        with jax.transfer_guard_host_to_device("disallow"):
+            return inner(*args, **kw)
+
+    monkeypatch.setattr(train, "loop", guarded)
+    tree = config.load("configs/simclr_digits.py:tiny", QUIET | {"steps": "50", "log.every": "10"})
+    train.train(tree, str(tmp_path))
+    in_loop = [shape for shape in reads[begun[0] :] if shape == ()]
+    metrics = 4  # loss, grad_norm, update_norm, contrast_top1
+    visits = 5 + 1  # the last step is fetched at once, beside the visit before it
+    assert metrics * 5 <= len(in_loop) <= metrics * visits + 5, in_loop
+
+
+def test_metrics_of_every_visit_are_written(tmp_path):
+    tree = config.load("configs/simclr_digits.py:tiny", QUIET | {"steps": "7", "log.every": "3"})
+    found = train.train(tree, str(tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6, 7]
+    assert rows[-1]["loss"] == found["loss"]
+    assert all(0 <= row["data_wait"] <= 1 and row["lr"] >= 0 for row in rows)
+
+
+def test_pictures_are_written_and_look_right(tmp_path):
+    words = {"eval.every": "0", "steps": "2", "log.render_every": "2", "mask_ratio": "0.5"}
+    tree = config.load("configs/mae_imagenette.py:tiny", words)
+    train.train(tree, str(tmp_path))
+    picture = np.asarray(Image.open(tmp_path / "pictures" / "masked-0000002.png"), np.int32)
+    assert picture.shape == (8 * 32, 3 * 32, 3)
+    original, masked, rebuilt = np.split(picture, 3, axis=1)
+    same = (masked == original).all(-1)
+    assert 0.45 < same.mean() < 0.6, "half of the patches are hidden"
+    np.testing.assert_array_equal(rebuilt[same], original[same])
+    assert (rebuilt != masked).any()
+
+
+def test_a_grid_of_pictures():
+    images = np.arange(3 * 2 * 2 * 1).reshape(3, 2, 2, 1) / 255
+    picture = pictures.grid(images, columns=2)
+    assert picture.shape == (4, 4, 1)
+    np.testing.assert_array_equal(picture[:2, 2:, 0], [[4, 5], [6, 7]])
+    assert (picture[2:, 2:] == 255).all(), "the empty place is white"
+
+
+def test_progress_says_what_users_ask_for():
+    values = {"loss": 1.5, "examples_per_s": 1234.4, "mfu": 0.31, "data_wait": 0.02}
+    line = observe.describe(values | {"flops_per_s": 1e12}, 3725)
+    assert line == "loss 1.5000  1,234 examples/s  MFU 31%  data wait 2%  ETA 1:02:05"
+
+
+def test_mesh_rules_split_large_parameters_only():
+    shapes = {
+        "params": {
+            "encoder": {
+                "large": jax.ShapeDtypeStruct((512, 1024), jnp.float32),
+                "odd": jax.ShapeDtypeStruct((511, 1023), jnp.float32),
+                "small": jax.ShapeDtypeStruct((64, 64), jnp.float32),
+            }
+        },
+        "buffers": {"encoder": jax.ShapeDtypeStruct((512, 1024), jnp.float32)},
+    }
+    placed = mesh.shardings(shapes, mesh.make(data=2, fsdp=4))
+    assert placed["params"]["encoder"]["large"].spec == P(None, "fsdp")
+    assert set(placed["params"]["encoder"]["odd"].spec) <= {None}
+    assert placed["params"]["encoder"]["small"].spec == P()
+    assert placed["buffers"]["encoder"].spec == P()
