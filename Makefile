@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/python -m jssl.demo --workdir=runs/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 tests
 
 lint: .venv/ready
 	$(BIN)/ruff check .

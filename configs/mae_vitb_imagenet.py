@@ -37,11 +37,11 @@ def get_config(variant=""):
             eval=dict(split="validation", crop=0.875),
         ),
         tiny={
-            "steps": 6, "batch_size": 16,
-            "data.source": "digits", "data.split": "train[:3%]", "data.canvas": 32,
-            "data.workers": 0, "augment.size": 32, "model.name": "vit_test", "model.patch": 8,
-            "model.image_size": 32, "model.dtype": "float32", "decoder.dim": 16,
-            "decoder.depth": 1, "decoder.heads": 2, "optim.warmup_steps": 1,
-            "checkpoint.every": 2, "log.every": 1,
+            "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
+            "data.canvas": 32, "data.workers": 0, "augment.size": 32, "model.name": "vit_test",
+            "model.patch": 8, "model.image_size": 32, "model.dtype": "float32",
+            "decoder.dim": 16, "decoder.depth": 1, "decoder.heads": 2,
+            "optim.warmup_steps": 1, "checkpoint.every": 2, "eval.split": "test[:5%]",
+            "log.every": 1,
         },
     )  # fmt: skip

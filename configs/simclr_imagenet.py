@@ -36,10 +36,10 @@ def get_config(variant=""):
             eval=dict(split="validation", crop=0.875),
         ),
         tiny={
-            "steps": 6, "batch_size": 16,
-            "data.source": "digits", "data.split": "train[:3%]", "data.canvas": 32,
-            "data.workers": 0, "augment.size": 24, "model.width": 8, "model.dtype": "float32",
+            "steps": 6, "batch_size": 16, "accumulate": 2, "data.source": "digits",
+            "data.split": "train[:3%]", "data.canvas": 32, "data.workers": 0, "augment.size": 24,
+            "model.name": "resnet18", "model.width": 8, "model.dtype": "float32",
             "head.features": (16, 8), "optim.warmup_steps": 1, "checkpoint.every": 2,
-            "log.every": 1, "accumulate": 2,
+            "eval.split": "test[:5%]", "log.every": 1,
         },
     )  # fmt: skip

@@ -47,14 +47,20 @@ class Checkpoints:
         need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
         if free < 1.2 * need + 2**20:
             raise UserError(
-                f"--workdir={self.folder.parent} has {free / 1e9:.2f} GB free and a checkpoint "
-                f"takes {need / 1e9:.2f} GB; free some space or choose another --workdir"
+                f"--workdir={self.folder.parent} has {free / 1e6:,.1f} MB free and a checkpoint "
+                f"takes {need / 1e6:,.1f} MB and some more; free some space and start again, "
+                "or choose another --workdir"
             )
 
     def save(self, step: int, state, knn: float | None) -> None:
-        """Starts writing `state`; the copy off the device is made before this returns."""
+        """Starts writing `state`; the copy off the device is made before this returns.
+
+        `UserError` if the disk is full, before anything is written: what was saved stays whole.
+        """
         if step in self.manager.all_steps():
             return
+        self.wait()  # for the one before, which Orbax would do as well
+        self.check_space(state)
         score = {BEST: -1.0 if knn is None else float(knn)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state))
         self.manager.save(step, args=args, metrics=score)

@@ -5,13 +5,13 @@ signal after saving, start it again; anything else is a bug in jssl.
 """
 
 import argparse
-import errno
 import json
 import logging
 import os
 import pathlib
 import sys
 
+from jssl import quiet
 from jssl.config import UserError, load, locate, near, parse
 
 COMMANDS = {}
@@ -85,7 +85,12 @@ def override(config, overrides):
 
 def arguments(argv):
     """(the command's own flags, {"a.b": text} of every --config.a.b=text)."""
-    parser = argparse.ArgumentParser("jssl", description=__doc__.splitlines()[0])
+    about = "\n".join(f"  {name:6} {run.__doc__.splitlines()[0]}" for name, run in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        "jssl", description=f"{__doc__}\ncommands:\n{about}",
+        epilog="--config.KEY=VALUE changes one key of the config, e.g. --config.optim.lr=0.3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("command", choices=sorted(COMMANDS), metavar="|".join(sorted(COMMANDS)))
     parser.add_argument("action", nargs="?", default="", help="of jssl data: pack")
     parser.add_argument("--config", default="", help="recipe.py[:variant]")
@@ -93,7 +98,6 @@ def arguments(argv):
     parser.add_argument("--protocol", default="knn", help="of jssl eval: knn, linear")
     parser.add_argument("--steps", default="30", help="of jssl bench: steps to time")
     parser.add_argument("--out", default="", help="where to write")
-    parser.add_argument("--config.KEY=VALUE", dest="_", help="changes one key of the config")
     own, overrides = [], {}
     for word in argv:
         if word.startswith("--config."):
@@ -110,7 +114,7 @@ def setup():
     """Logging to stderr, a persistent compilation cache, and the other processes, if any."""
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr, force=True)
     logging.getLogger("jssl").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and Grain tell much at WARNING
+    quiet.libraries()
     import jax
 
     from jssl import mesh
@@ -129,8 +133,9 @@ def main(argv=None) -> int:
     except UserError as error:
         return complain(str(error))
     except (OSError, ValueError) as error:
-        if not disk_full(error):
+        if not quiet.disk_full(error):
             raise
+        quiet.way_out()
         return complain(f"the disk is full ({error}); free some space and start again")
     print(json.dumps(result), flush=True)
     return 0
@@ -139,11 +144,6 @@ def main(argv=None) -> int:
 def complain(message: str) -> int:
     print("jssl: " + " ".join(message.split()), file=sys.stderr, flush=True)
     return 2
-
-
-def disk_full(error) -> bool:
-    """Also when it comes through Orbax, which gives a ValueError with the system's text."""
-    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The loop: config -> data -> `method.train_step` -> observers. It knows no method."""
 
 import collections
+import contextlib
 import hashlib
 import logging
 import signal
@@ -32,33 +33,29 @@ def train(tree, folder: str) -> dict:
     if done := workdir.result(folder):
         return done
     run = prepare(config)
+    with contextlib.ExitStack() as open_things:
+        return workdir.finish(folder, _train(run, tree, folder, open_things.callback))
+
+
+def _train(run: Run, tree, folder, at_exit) -> dict:
+    """Opens what a run needs, and runs it; `at_exit(close)` is called for each thing opened."""
+    config = run.config
     saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=folder)
     saves.check_space(run.shapes)
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state
-    start = int(state.step)
-    feed = Feed(
-        run.data,
-        config.seed,
-        config.batch_size,
-        run.mesh,
-        start,
-        say(f"reading {run.data.source.name}"),
-    )
-    step = compile_step(run, feed)
+    start, reading = int(state.step), say(f"reading {run.data.source.name}")
+    feed = Feed(run.data, config.seed, config.batch_size, run.mesh, start, reading)
+    at_exit(feed.close)
     recorder = make_recorder(run, feed, folder, start)
+    at_exit(recorder.close)
     knn = OnlineKNN(run, recorder)
     check_read(config)
     workdir.claim(folder, tree)
-    watchers = [recorder, knn, saver(saves, knn, config.steps)]
-    watchers += extras(run, folder, feed)
-    try:
-        state = loop(step, state, feed, start, config.steps, watchers, saves)
-        saves.close()
-    finally:
-        recorder.close()
-        feed.close()
-    result = {
+    watchers = [recorder, knn, saver(saves, knn, config.steps), *extras(run, folder)]
+    state = loop(compile_step(run, feed), state, feed, start, config.steps, watchers, saves)
+    saves.close()
+    return {
         "step": int(state.step),
         "loss": recorder.last.get("loss"),
         "examples_per_s": round(recorder.examples_per_s(), 1),
@@ -66,40 +63,44 @@ def train(tree, folder: str) -> dict:
         "knn_top1": knn.top1,
         "damaged_examples": len(feed.damaged),
     }
-    return workdir.finish(folder, result)
 
 
 def loop(step, state, feed, start, steps, watchers, saves, ahead: int = 8):
     """The loop itself. At most `ahead` steps are queued on the device: without a bound the batches
     in flight would fill its memory; the wait is for a step `ahead` before the newest."""
-    stop, queued = asked_to_stop(), collections.deque()
-    for i in range(start, steps):
-        state, metrics = step(state, feed.held, feed.next())
-        for watch in watchers:
-            watch(i + 1, state, metrics)
-        queued.append(metrics["loss"])
-        if len(queued) > ahead:
-            queued.popleft().block_until_ready()
-        if stop and i + 1 < steps:
-            saves.save(i + 1, state, None)
-            saves.close()
-            log.warning("stopped by %s after step %d, saved; start again to go on", stop[0], i + 1)
-            sys.exit(PREEMPTED)
+    queued = collections.deque()
+    with asked_to_stop() as stop:
+        for i in range(start, steps):
+            state, metrics = step(state, feed.held, feed.next())
+            for watch in watchers:
+                watch(i + 1, state, metrics)
+            queued.append(metrics["loss"])
+            if len(queued) > ahead:
+                queued.popleft().block_until_ready()
+            if stop and i + 1 < steps:
+                saves.save(i + 1, state, None)
+                saves.close()
+                log.warning("%s: saved after step %d; start again to go on", stop[0], i + 1)
+                sys.exit(PREEMPTED)
     return state
 
 
-def asked_to_stop() -> list[str]:
+@contextlib.contextmanager
+def asked_to_stop():
     """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once."""
-    names = []
+    names, kinds = [], (signal.SIGTERM, signal.SIGINT)
 
     def handle(number, frame):
         names.append(signal.Signals(number).name)
-        for kind in (signal.SIGTERM, signal.SIGINT):
+        for kind in kinds:
             signal.signal(kind, signal.SIG_DFL)
 
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, handle)
-    return names
+    before = [signal.signal(kind, handle) for kind in kinds]
+    try:
+        yield names
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 def make_recorder(run: Run, feed, folder, start):
@@ -126,7 +127,7 @@ def saver(saves, knn, steps):
     return observe
 
 
-def extras(run: Run, folder, feed):
+def extras(run: Run, folder):
     """The observers that a config asks for: pictures, a profile."""
     made, log_to = [], run.config.log
     if run.method.render and log_to.render_every:

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import FAST, ROOT
 from PIL import Image
 
 from jssl import cli
@@ -169,6 +169,33 @@ def test_a_full_disk(capfd, tmp_path, monkeypatch):
     assert "the disk is full" in line
 
 
+def test_a_disk_that_fills_up_while_training(tmp_path):
+    """A real one, of 4 MB: one line, and what was saved before is still there and readable."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a small file system here")
+    command = [sys.executable, "-m", "jssl.cli", "train", TINY, f"--workdir={disk}/a"]
+    command += ["--config.steps=200", "--config.eval.every=0", "--config.checkpoint.every=1"]
+    command += ["--config.checkpoint.keep_latest=1000", "--config.model.width=4"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        kept = {path.name for path in (disk / "a" / "checkpoints").iterdir()}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "free some space" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert {"1", "2"} <= kept
+
+
+def test_wandb_is_an_extra(capfd, tmp_path):
+    line = refused(capfd, "train", TINY, "--config.log.wandb=mine", f"--workdir={tmp_path}/a")
+    assert "log.wandb='mine'" in line and "pip install" in line
+
+
 def test_unknown_protocol(capfd, tmp_path):
     assert jssl(capfd, "train", TINY, f"--workdir={tmp_path}/a", "--config.eval.every=0")[0] == 0
     line = refused(capfd, "eval", f"--workdir={tmp_path}/a", "--protocol=liner")
@@ -198,7 +225,7 @@ def test_pack_and_train_on_it(capfd, tmp_path, photos):
 def test_a_signal_saves_and_exits_75(tmp_path):
     command = [sys.executable, "-m", "jssl.cli", "train", TINY, f"--workdir={tmp_path}/a"]
     command += ["--config.steps=100000", "--config.eval.every=0", "--config.checkpoint.every=0"]
-    env = {**os.environ, "XLA_FLAGS": ""}
+    env = {**os.environ, "XLA_FLAGS": FAST}
     with subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
         for line in run.stderr:
             if line.startswith("step 5/"):
@@ -207,7 +234,7 @@ def test_a_signal_saves_and_exits_75(tmp_path):
         rest, began = run.stderr.read(), time.monotonic()
         assert run.wait(60) == 75, rest
     assert time.monotonic() - began < 60
-    assert "stopped by SIGTERM" in rest and "Traceback" not in rest
+    assert "SIGTERM: saved after step" in rest and "Traceback" not in rest
     steps = [int(path.name) for path in (tmp_path / "a" / "checkpoints").iterdir()]
     assert len(steps) == 1 and steps[0] >= 5
 

@@ -216,7 +216,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
             made = stream.stream(
                 source, seed=0, batch_size=4, rows=np.arange(4), start=0, workers=2
             )
-            next(made)
+            next(made), next(made)  # one from each worker: both are up
             print(*[p.pid for p in multiprocessing.active_children()], flush=True)
             sys.stdin.read()
     """

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -12,7 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, make_mesh, recipes
+from conftest import FAST, ROOT, make_mesh, recipes
 
 from jssl.config import Config, load
 from jssl.data.feed import Feed
@@ -93,9 +92,9 @@ def test_1_train_step_is_pure(recipe, small):
 @each_recipe
 def test_2_the_loss_falls(recipe):
     one = Small(recipe, EASY)
-    _, losses = one.steps(60)
+    _, losses = one.steps(60, one.batches[:1] * 3)
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-6:]) < 0.95 * np.mean(losses[:6]), losses
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10]), losses
 
 
 @each_recipe
@@ -109,17 +108,16 @@ def test_3_labels_never_reach_the_step(recipe, small):
 
 
 @each_recipe
-@pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
-def test_4_eight_devices_equal_one(recipe, shape, monkeypatch):
+def test_4_eight_devices_equal_one(recipe, monkeypatch):
     monkeypatch.setattr("jssl.mesh.SMALLEST", 1)  # tiny parameters are split too
     _, alone = Small(recipe, GENTLE).trace()
-    state, split = Small(recipe, GENTLE, devices=make_mesh(*shape)).trace()
-    for one, eight in zip(alone, split, strict=True):
-        np.testing.assert_allclose(eight["loss"], one["loss"], rtol=1e-5)
-        np.testing.assert_allclose(eight["grad_norm"], one["grad_norm"], rtol=1e-4)
-    if shape[1] > 1:
-        specs = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
-        assert any("fsdp" in spec for spec in specs)
+    for shape in ((8, 1), (4, 2)):
+        state, split = Small(recipe, GENTLE, devices=make_mesh(*shape)).trace()
+        for one, eight in zip(alone, split, strict=True):
+            np.testing.assert_allclose(eight["loss"], one["loss"], rtol=1e-5)
+            np.testing.assert_allclose(eight["grad_norm"], one["grad_norm"], rtol=1e-3)
+    specs = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
+    assert any("fsdp" in spec for spec in specs)
 
 
 @each_recipe
@@ -137,6 +135,8 @@ def test_6_embed_depends_on_the_input(recipe, small):
 KILLED = """
 import os, signal, sys
 from jssl import cli, train
+command, folder = sys.argv[1:-1], sys.argv[-1]
+assert cli.main([*command, f"--workdir={folder}/whole"]) == 0
 plain = train.saver
 def deadly(saves, knn, steps):
     save = plain(saves, knn, steps)
@@ -147,13 +147,13 @@ def deadly(saves, knn, steps):
             os.kill(os.getpid(), signal.SIGKILL)
     return observe
 train.saver = deadly
-cli.main(sys.argv[1:])
+cli.main([*command, f"--workdir={folder}/killed"])
 """
 
 
 def process(*words, **environ):
     """A new process with one device; the environment's XLA flags are the tests' own."""
-    env = {**os.environ, "XLA_FLAGS": "", **environ}
+    env = {**os.environ, "XLA_FLAGS": FAST, **environ}
     return subprocess.run(
         [sys.executable, *words], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
     )
@@ -166,13 +166,14 @@ def result(done) -> dict:
 
 @each_recipe
 def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
+    """One process trains a whole run, then another one and is killed in it; a new one resumes."""
     command = ["train", f"--config={recipe}", "--config.eval.every=0"]
-    whole = result(process("-m", "jssl.cli", *command, f"--workdir={tmp_path}/whole"))
-    killed = process("-c", KILLED, *command, f"--workdir={tmp_path}/killed")
+    killed = process("-c", KILLED, *command, str(tmp_path))
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
-    assert (pathlib.Path(tmp_path) / "killed" / "checkpoints" / "2").is_dir()
+    assert (tmp_path / "killed" / "checkpoints" / "2").is_dir()
     resumed = process("-m", "jssl.cli", *command, f"--workdir={tmp_path}/killed")
     assert "step 3/6" in resumed.stderr and "step 2/6" not in resumed.stderr, resumed.stderr
+    whole = json.loads((tmp_path / "whole" / "result.json").read_text())
     for key in ("step", "loss", "params_sha256"):
         assert result(resumed)[key] == whole[key], key
 
@@ -190,7 +191,7 @@ def test_4_two_processes_equal_one(recipe, tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     env = {
         **os.environ,
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": FAST,
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
     }

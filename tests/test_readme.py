@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from conftest import ROOT
+from conftest import FAST, ROOT
 
 RECIPE = """
 from jssl.config import recipe
@@ -31,7 +31,7 @@ def test_the_readmes_method_trains(tmp_path):
     (tmp_path / "my_fork").mkdir()
     (tmp_path / "my_fork" / "denoise.py").write_text(code)
     (tmp_path / "recipe.py").write_text(RECIPE)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "XLA_FLAGS": ""}
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "XLA_FLAGS": FAST}
     command = [sys.executable, "-m", "jssl.cli", "train", "--config=recipe.py"]
     command += [f"--workdir={tmp_path}/run", "--config.log.every=1"]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)

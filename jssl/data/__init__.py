@@ -48,7 +48,7 @@ def load(
     path         folder, packed: the folder
     split        "train", "test", or a slice such as "train[:90%]"
     canvas       longest side that an image keeps, in pixels; larger ones are shrunk to it
-    channels     3 (RGB) or 1 (grey)
+    channels     3 (RGB) or 1 (grey); packed: as many as were packed
     resident     keep the whole data set on the device, for data sets that fit there
     workers      processes that read and decode ahead; 0: one thread
     max_damaged  share of unreadable examples at which the run stops, 0 to 1
@@ -77,7 +77,7 @@ def open_source(
         raise UserError(f"data.source={source!r} is unknown; {near(source, _OPEN)}")
     if canvas < 1:
         raise UserError(f"data.canvas={canvas} is wrong because it is no size; use 32 or 256")
-    if channels not in (1, 3):
+    if channels not in (1, 3) and source in ("tfds", "folder"):
         raise UserError(f"data.channels={channels} is wrong; use 3 (RGB) or 1 (grey)")
     return _OPEN[source](name, path, dir, split, canvas, channels)
 

@@ -13,6 +13,8 @@ Scans: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UC
 Repository (CC BY 4.0), as `sklearn.datasets.load_digits` ships its test part.
 """
 
+import functools
+
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -26,6 +28,7 @@ CONTRAST = 72  # grey levels of 255, least luma difference between digit and bac
 NOISE = 8  # grey levels, largest absolute value of the uniform noise on every channel
 
 
+@functools.cache
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of one split, in a fixed order that mixes the labels.
 
@@ -47,7 +50,9 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     rng = stream(1 + list(RENDERINGS).index(split))
     times = RENDERINGS[split]
     images = np.concatenate([render(rng, scans) for _ in range(times)])
-    return images, np.tile(targets[rows].astype(np.int32), times)
+    labels = np.tile(targets[rows].astype(np.int32), times)
+    images.flags.writeable = labels.flags.writeable = False  # the next caller gets the same arrays
+    return images, labels
 
 
 def scan_rows(split: str, targets: np.ndarray) -> np.ndarray:
