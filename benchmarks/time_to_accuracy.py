@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,11 @@ def run(*words) -> tuple[dict, float]:
     command = [sys.executable, "-m", "jssl.cli", *words]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1]), time.perf_counter() - began
+
+
+def anonymous(command: str) -> str:
+    """The command without the folders of this machine."""
+    return re.sub(r"(--config\.data\.(?:dir|path)=)\S+", r"\1DATA", command)
 
 
 def main():
@@ -44,7 +50,7 @@ def main():
         folder = pathlib.Path(work.partition("=")[2])
         versions = json.loads((folder / "config.json").read_text())["versions"]
     found = {
-        "command": "jssl " + " ".join(words),
+        "command": anonymous("jssl " + " ".join(words)),
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "versions": versions,
