@@ -35,7 +35,7 @@ class Recorder:
     def __init__(
         self, workdir, *, start, steps, every, examples, flops, peak, waited, rates, last, **sinks
     ):
-        self.every, self.steps, self.start = every, steps, start
+        self.every, self.steps = every, steps
         self.examples, self.flops, self.peak, self.waited = examples, flops, peak, waited
         self.lr, self.last = rates, last
         self.main = jax.process_index() == 0
@@ -72,8 +72,7 @@ class Recorder:
         }
         if self.peak:
             speed["mfu"] = speed["flops_per_s"] / self.peak
-        if done > self.start:  # the first window holds the compilation
-            self.windows.append((step - done, seconds))
+        self.windows.append((step - done, seconds))
         values = {**values, **speed, "lr": float(self.lr[step - 1])}
         self.write(step, values)
         self.progress(step, values, per_step)
@@ -93,9 +92,10 @@ class Recorder:
         self.mark = (time.perf_counter(), self.mark[1], self.waited())
 
     def examples_per_s(self) -> float:
-        """The mean over all windows but the first, which holds the compilation."""
-        seconds = sum(seconds for _, seconds in self.windows)
-        return self.examples * sum(steps for steps, _ in self.windows) / max(seconds, 1e-9)
+        """The mean over all windows but the first, which holds the compilation (unless alone)."""
+        windows = self.windows[1:] or self.windows
+        seconds = sum(seconds for _, seconds in windows)
+        return self.examples * sum(steps for steps, _ in windows) / max(seconds, 1e-9)
 
     def close(self):
         if self.pending:

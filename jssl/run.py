@@ -41,7 +41,6 @@ def prepare(config: Config, devices=None, source=None) -> Run:
     """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
     `source` (a `data.Data`) may be given instead."""
     devices = devices or bind(mesh.make, config.mesh, "mesh")
-    check(config, devices)
     source = source or bind(data.load, config.data, "data")
     method = methods.load(config)
     example = source.source.read(np.array([0, min(1, len(source.source) - 1)]))
@@ -53,11 +52,12 @@ def prepare(config: Config, devices=None, source=None) -> Run:
     return run._replace(shapes=jax.tree.map(place, shapes, places))
 
 
-def check(config, devices) -> None:
-    """What can be said before anything is compiled."""
+def check_steps(run: Run) -> None:
+    """What training asks of a config and a machine, and evaluation does not."""
+    config = run.config
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
-    parts = devices.size * config.accumulate
+    parts = run.mesh.size * config.accumulate
     what = "devices" if config.accumulate == 1 else "devices x config.accumulate"
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 

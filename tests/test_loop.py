@@ -10,6 +10,8 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from jssl import config, mesh, observe, pictures, train
+from jssl.data.feed import Feed
+from jssl.run import compile_step, prepare
 
 QUIET = {"eval.every": "0", "checkpoint.every": "0", "log.tensorboard": "false"}
 
@@ -52,6 +54,19 @@ def test_the_loop_does_not_wait_for_the_device_every_step(reads, tmp_path, monke
     metrics = 4  # loss, grad_norm, update_norm, contrast_top1
     visits = 5 + 1  # the last step is fetched at once, beside the visit before it
     assert metrics * 5 <= len(in_loop) <= metrics * visits + 5, in_loop
+
+
+def test_every_step_has_its_own_random_key():
+    """The same state and batch at another step number give other views, and so another loss."""
+    run = prepare(config.Config(config.load("configs/simclr_digits.py:tiny")))
+    feed = Feed(run.data, 0, run.config.batch_size, run.mesh, 0)
+    step, fed, losses = compile_step(run, feed), feed.next(), []
+    for number in (0, 0, 1):
+        state = run.init()
+        state = state.replace(step=state.step + number)
+        losses.append(float(step(state, feed.held, fed)[1]["loss"]))
+    feed.close()
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_metrics_of_every_visit_are_written(tmp_path):

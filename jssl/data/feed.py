@@ -18,7 +18,7 @@ from jssl.config import UserError
 from jssl.data import Data
 from jssl.data.order import indices
 from jssl.data.stream import read_all, stream
-from jssl.mesh import batch_sharding
+from jssl.mesh import batch_sharding, check_batch
 
 _log = logging.getLogger("jssl")
 
@@ -55,7 +55,8 @@ class Feed:
     ):
         self.held, self.waited, self.damaged = {}, 0.0, {}
         self._source, self._max_damaged = data.source, data.max_damaged
-        self._sharding = _split(mesh, batch_size)
+        check_batch("config.batch_size", batch_size, mesh.size, "devices")
+        self._sharding = batch_sharding(mesh)
         self._batch_size, self._rows = batch_size, _local_rows(self._sharding, batch_size)
         if data.resident:
             self.held = self._hold(mesh, progress)
@@ -161,18 +162,6 @@ class Feed:
                 f"{self._source.name} is unreadable so far ({named}); "
                 "mend or remove these, or allow more"
             )
-
-
-def _split(mesh, batch_size):
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size < 1 or batch_size % devices:
-        below = batch_size // devices * devices
-        near = f"{below} or {below + devices}" if below > 0 else devices
-        raise UserError(
-            f"batch_size={batch_size} is wrong because it must be a multiple of {devices} devices; "
-            f"try {near}"
-        )
-    return batch_sharding(mesh)
 
 
 def _local_rows(sharding, batch_size):
