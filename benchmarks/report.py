@@ -1,4 +1,4 @@
-"""Writes benchmarks/RESULTS.md from the JSON files in benchmarks/results.
+"""Writes benchmarks/RESULTS.md, and the demo's table in README.md, from benchmarks/results/*.json.
 
     python benchmarks/report.py
 
@@ -10,6 +10,8 @@ import json
 import pathlib
 
 from step import table
+
+from jssl.demo import render
 
 HERE = pathlib.Path(__file__).parent
 INTRO = """# Results
@@ -43,9 +45,25 @@ def steps(found: list[dict]) -> str:
     return "\n".join(parts)
 
 
+def put_demo(found: dict) -> None:
+    """The newest demo's output between the marks in the README."""
+    readme = HERE.parent / "README.md"
+    before, mark, rest = readme.read_text().partition("<!-- demo -->\n")
+    about = (
+        f"`make demo`, commit {found['commit'][:7]}, {found['device']} (two cores), "
+        f"{found['train_seconds']} s of training:"
+    )
+    shown = f"{about}\n\n```\n{render(found)}\n```\n"
+    readme.write_text(
+        before + mark + shown + "<!-- end of demo -->" + rest.partition("<!-- end of demo -->")[2]
+    )
+
+
 def main():
     found = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
     parts = [INTRO]
+    for demo in (one for one in found if "top1" in one):
+        put_demo(demo)
     for section, key in ((runs, "train"), (steps, "rows")):
         if chosen := [one for one in found if key in one]:
             parts += [section(chosen), ""]

@@ -5,6 +5,7 @@ pretrained encoder. Labels are used by the protocols only.
 """
 
 import argparse
+import io
 import json
 import logging
 import pathlib
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jssl import cli, config, train
+from jssl import workdir as workdirs
 from jssl.checkpoint import Checkpoints
 from jssl.evals import offline
 from jssl.evals.features import Features
@@ -58,16 +60,20 @@ def demo(workdir: str, spec: str) -> dict:
         }
         for name, pair in rows.items()
     }
-    return {"train_seconds": round(seconds), "steps": result["step"], "top1": table}
+    about = workdirs.versions()
+    return {"train_seconds": round(seconds), "steps": result["step"], "top1": table, **about}
 
 
-def show(found: dict) -> None:
+def render(found: dict) -> str:
+    """The table that the demo prints."""
     table = Table(title="Top-1 accuracy on unseen scans")
     for column in ("features", "kNN", "linear probe"):
         table.add_column(column, justify="left" if column == "features" else "right")
     for name, scores in found["top1"].items():
         table.add_row(name, *(f"{scores[protocol]:.3f}" for protocol in ("knn", "linear")))
-    Console().print(table)
+    console = Console(file=io.StringIO(), width=60)
+    console.print(table)
+    return console.file.getvalue().rstrip()
 
 
 def main() -> int:
@@ -80,7 +86,7 @@ def main() -> int:
         found = demo(given.workdir, given.config)
     except config.UserError as error:
         return cli.complain(str(error))
-    show(found)
+    print(render(found))
     print(json.dumps(found))
     return 0
 
