@@ -42,7 +42,8 @@ def get_config(variant=""):
         epochs50={"steps": 4_882},
         tiny={
             "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
-            "model.width": 8, "model.dtype": "float32", "head.features": (16, 8),
+            "model.name": "resnet10", "model.width": 8, "model.dtype": "float32",
+            "head.features": (16, 8),
             "checkpoint.every": 2, "eval.every": 3, "eval.split": "test[:5%]", "log.every": 1,
         },
     )  # fmt: skip

@@ -9,7 +9,7 @@ from jssl import data, flops
 from jssl.config import Config
 from jssl.data import packed
 from jssl.data.feed import Feed
-from jssl.run import check_steps, compile_step, model_flops, prepare
+from jssl.run import check_batch, compile_step, model_flops, prepare
 
 
 def bench(tree, steps: int, warmup: int = 3) -> dict:
@@ -21,7 +21,7 @@ def bench(tree, steps: int, warmup: int = 3) -> dict:
     """
     config = Config(tree)
     run = prepare(config, source=made_up(config))
-    check_steps(run)
+    check_batch(run)
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, 0)
     fed, began = feed.next(), time.perf_counter()
     state = run.init()

@@ -40,6 +40,8 @@ def keys(config):
 def prepare(config: Config, devices=None, source=None) -> Run:
     """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
     `source` (a `data.Data`) may be given instead."""
+    if config.steps < 1:
+        raise UserError(f"config.steps={config.steps} must be at least 1")
     devices = devices or bind(mesh.make, config.mesh, "mesh")
     source = source or bind(data.load, config.data, "data")
     method = methods.load(config)
@@ -52,11 +54,9 @@ def prepare(config: Config, devices=None, source=None) -> Run:
     return run._replace(shapes=jax.tree.map(place, shapes, places))
 
 
-def check_steps(run: Run) -> None:
-    """What training asks of a config and a machine, and evaluation does not."""
+def check_batch(run: Run) -> None:
+    """What training asks of a batch size and a machine, and evaluation does not."""
     config = run.config
-    if config.steps < 1:
-        raise UserError(f"config.steps={config.steps} must be at least 1")
     parts = run.mesh.size * config.accumulate
     what = "devices" if config.accumulate == 1 else "devices x config.accumulate"
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)

@@ -16,7 +16,7 @@ from jssl.config import Config, bind
 from jssl.data.feed import Feed
 from jssl.evals.offline import say
 from jssl.evals.online import OnlineKNN
-from jssl.run import Run, check_read, check_steps, compile_step, model_flops, prepare
+from jssl.run import Run, check_batch, check_read, compile_step, model_flops, prepare
 
 log = logging.getLogger("jssl")
 PREEMPTED = 75  # exit code: saved, start me again
@@ -33,7 +33,7 @@ def train(tree, folder: str) -> dict:
     if done := workdir.result(folder):
         return done
     run = prepare(config)
-    check_steps(run)
+    check_batch(run)
     with contextlib.ExitStack() as open_things:
         return workdir.finish(folder, _train(run, tree, folder, open_things.callback))
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import FAST, ROOT, make_mesh, recipes
 
+from jssl.checkpoint import Checkpoints
 from jssl.config import Config, load
 from jssl.data.feed import Feed
 from jssl.run import keys, prepare
@@ -26,27 +27,27 @@ EASY = {  # an optimizer under which any objective should fall within a few step
     "optim.clip": "0",
 }
 # Rounding differs with the number of devices, and a large rate amplifies it without bound.
-GENTLE = {
-    "optim.name": "sgd",
-    "optim.lr": "1e-6",
-    "optim.lr_scaling": "none",
-    "optim.warmup_steps": "0",
-}
+GENTLE = EASY | {"optim.name": "sgd", "optim.lr": "1e-6"}
 each_recipe = pytest.mark.parametrize("recipe", recipes())
+BY_METHOD = {load(recipe).method: recipe for recipe in reversed(recipes())}  # the first of each
+each_method = pytest.mark.parametrize("recipe", BY_METHOD.values())
 
 
 class Small:
-    """A recipe on a mesh: its run, its first state, its step and its batches."""
+    """A recipe on a mesh: its run, its first state, its step and its batches.
 
-    def __init__(self, recipe, overrides=None, devices=None):
+    `like`: another Small, whose first state is taken, laid out anew; it saves compiling `init`.
+    """
+
+    def __init__(self, recipe, overrides=None, devices=None, like=None):
         config = Config(load(recipe, overrides))
         self.run = prepare(config, devices or make_mesh(1))
         feed = Feed(self.run.data, config.seed, config.batch_size, self.run.mesh, 0)
         self.batches = [feed.batch(feed.held, feed.next()) for _ in range(3)]
         feed.close()
-        self.init = self.run.init
         rng = keys(config)[1]
         places = jax.tree.map(lambda leaf: leaf.sharding, self.run.shapes)
+        self.first = jax.device_put(like.first, places) if like else self.run.init()
         fold = lambda state: jax.random.fold_in(rng, state.step)
         self.function = lambda s, b: self.run.method.train_step(s, b, fold(s))
         self.step = jax.jit(self.function, out_shardings=(places, None))
@@ -58,7 +59,7 @@ class Small:
 
     def trace(self, count=3, batches=None):
         """(state, metrics of each step) after some steps."""
-        state, found = self.init(), []
+        state, found = self.first, []
         for i in range(count):
             state, metrics = self.step(state, (batches or self.batches)[i % 3])
             found.append({key: float(value) for key, value in metrics.items()})
@@ -79,11 +80,11 @@ def small():
 @each_recipe
 def test_1_train_step_is_pure(recipe, small):
     one, two = small(recipe), Small(recipe)
-    jaxpr = jax.make_jaxpr(one.function)(one.init(), one.batches[0])
+    jaxpr = jax.make_jaxpr(one.function)(one.first, one.batches[0])
     assert not jaxpr.effects
     before = np.random.get_state()[1].copy()
     (state, losses), (again, losses_again) = one.steps(), two.steps()
-    assert jax.tree.structure(state) == jax.tree.structure(one.init())
+    assert jax.tree.structure(state) == jax.tree.structure(one.first)
     assert losses == losses_again
     same(state, again)
     np.testing.assert_array_equal(before, np.random.get_state()[1])
@@ -108,22 +109,48 @@ def test_3_labels_never_reach_the_step(recipe, small):
 
 
 @each_recipe
-def test_4_eight_devices_equal_one(recipe, monkeypatch):
-    monkeypatch.setattr("jssl.mesh.SMALLEST", 1)  # tiny parameters are split too
-    _, alone = Small(recipe, GENTLE).trace()
-    for shape in ((8, 1), (4, 2)):
-        state, split = Small(recipe, GENTLE, devices=make_mesh(*shape)).trace()
-        for one, eight in zip(alone, split, strict=True):
-            np.testing.assert_allclose(eight["loss"], one["loss"], rtol=1e-5)
-            np.testing.assert_allclose(eight["grad_norm"], one["grad_norm"], rtol=1e-3)
+def test_4_eight_devices_equal_one(recipe, small, monkeypatch):
+    """Loss, gradient and buffers of the first step; parameters are split too."""
+    monkeypatch.setattr("jssl.mesh.SMALLEST", 1)
+    one = small(recipe)
+    alone_state, (alone,) = one.trace(1)
+    eight = Small(recipe, devices=make_mesh(4, 2), like=one)
+    state, (split,) = eight.trace(1)
+    np.testing.assert_allclose(split["loss"], alone["loss"], rtol=1e-5)
+    np.testing.assert_allclose(split["grad_norm"], alone["grad_norm"], rtol=1e-3)
+    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+    jax.tree.map(close, state.buffers, alone_state.buffers)
     specs = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
     assert any("fsdp" in spec for spec in specs)
+
+
+@each_method
+def test_4_data_parallel_over_some_steps(recipe):
+    one = Small(recipe, GENTLE)
+    eight = Small(recipe, GENTLE, devices=make_mesh(8), like=one)
+    for a, b in zip(one.trace()[1], eight.trace()[1], strict=True):
+        np.testing.assert_allclose(b["loss"], a["loss"], rtol=1e-5)
+        np.testing.assert_allclose(b["grad_norm"], a["grad_norm"], rtol=1e-3)
+
+
+@each_recipe
+def test_5_a_saved_state_goes_on_bit_for_bit(recipe, small, tmp_path):
+    """Through a real checkpoint, in fresh objects; the next test does it in a new process."""
+    one, again = small(recipe), Small(recipe)
+    straight, _ = one.trace(3)
+    saves = Checkpoints(tmp_path, every=1, keep_latest=1, keep_best=0)
+    saves.save(2, one.trace(2)[0], None)
+    saves.close()
+    saves = Checkpoints(tmp_path, every=1, keep_latest=1, keep_best=0)
+    state = saves.restore(again.run.shapes)
+    saves.close()
+    same(again.step(state, again.batches[2])[0], straight)
 
 
 @each_recipe
 def test_6_embed_depends_on_the_input(recipe, small):
     one = small(recipe)
-    state = one.init()
+    state = one.first
     embed = jax.jit(one.run.method.embed)
     features = np.asarray(embed(state, one.batches[0]))
     assert features.shape[0] == one.run.config.batch_size and features.ndim == 2
@@ -164,7 +191,7 @@ def result(done) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@each_recipe
+@each_method
 def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
     """One process trains a whole run, then another one and is killed in it; a new one resumes."""
     command = ["train", f"--config={recipe}", "--config.eval.every=0"]
@@ -178,9 +205,7 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
         assert result(resumed)[key] == whole[key], key
 
 
-@pytest.mark.parametrize(
-    "recipe", ["configs/simclr_digits.py:tiny", "configs/mae_imagenette.py:tiny"]
-)
+@each_method
 def test_4_two_processes_equal_one(recipe, tmp_path):
     """Also: both write one checkpoint, evaluate together, and one process reads it back."""
     words = ["-m", "jssl.cli", "train", f"--config={recipe}", "--config.steps=5"]

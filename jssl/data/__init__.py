@@ -13,10 +13,14 @@ there are no labels), `len(source)`, `describe(i)` (the file or record, for mess
 It pickles, so that worker processes can read it. `order` says which indices a step reads.
 """
 
+import logging
+import os
 from typing import Any, NamedTuple
 
 from jssl.config import UserError, near
 from jssl.data.order import split_name
+
+log = logging.getLogger("jssl")
 
 
 class Data(NamedTuple):
@@ -50,7 +54,7 @@ def load(
     canvas       longest side that an image keeps, in pixels; larger ones are shrunk to it
     channels     3 (RGB) or 1 (grey); packed: as many as were packed
     resident     keep the whole data set on the device, for data sets that fit there
-    workers      processes that read and decode ahead; 0: one thread
+    workers      processes that read and decode ahead, at most one a core; 0: one thread
     max_damaged  share of unreadable examples at which the run stops, 0 to 1
     """
     if workers < 0:
@@ -66,7 +70,10 @@ def load(
         canvas=canvas,
         channels=channels,
     )
-    return Data(opened, resident, workers, max_damaged)
+    cores = os.cpu_count() or 1
+    if workers > cores:  # the order of the data does not depend on it
+        log.info("data.workers=%d: only %d are started, one a core", workers, cores)
+    return Data(opened, resident, min(workers, cores), max_damaged)
 
 
 def open_source(
