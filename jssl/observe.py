@@ -98,11 +98,13 @@ class Recorder:
         return self.examples * sum(steps for steps, _ in windows) / max(seconds, 1e-9)
 
     def close(self):
-        if self.pending:
-            self._flush()
-        self.progress.close()
-        for sink in self.sinks:
-            sink.close()
+        try:
+            if self.pending:
+                self._flush()
+        finally:
+            self.progress.close()
+            for sink in self.sinks:
+                sink.close()
 
 
 class Progress:

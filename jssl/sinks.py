@@ -59,9 +59,6 @@ class Wandb:
 
 def open_all(workdir, *, tensorboard: bool, wandb: str):
     """metrics.jsonl always, TensorBoard and W&B by config."""
-    sinks = [Jsonl(workdir / "metrics.jsonl")]
-    if tensorboard:
-        sinks.append(TensorBoard(workdir / "tensorboard"))
-    if wandb:
-        sinks.append(Wandb(wandb, workdir))
-    return sinks
+    sinks = [Wandb(wandb, workdir)] if wandb else []  # first: it may not be installed
+    sinks.append(Jsonl(workdir / "metrics.jsonl"))
+    return sinks + ([TensorBoard(workdir / "tensorboard")] if tensorboard else [])
