@@ -1,8 +1,7 @@
 """The contract between a method and everything else: two named tuples of pure functions.
 
-A method file ends in ``def build(config) -> Method``. Most methods are an `Objective` (one scalar
-to minimize) turned into a `Method` by `minimize`; one with two players writes its own `train_step`
-with two `descend` calls. The training loop, the evaluations and the benchmarks know only `Method`.
+A method file ends in ``def build(config) -> Method``. Most methods are an `Objective` that
+`minimize` turns into a `Method`; one with two players writes a `train_step` with two `descend`s.
 """
 
 from collections.abc import Callable
@@ -52,8 +51,7 @@ class Method(NamedTuple):
 def descend(loss, params, opt_state, tx):
     """One optimizer update of one player: `loss(params) -> (scalar, aux)`.
 
-    Returns (params, opt_state, aux, metrics), the metrics being the loss and the global norms of
-    gradient and update, float32.
+    Returns (params, opt_state, aux, metrics): loss and global norms of gradient and update.
     """
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     params, opt_state, metrics = update(value, grads, params, opt_state, tx)
