@@ -100,6 +100,12 @@ def center(*, size: int, crop: float, mean: tuple, std: tuple, dtype: str) -> Ca
     return crop_and_resize
 
 
+def eval_view(config) -> Callable:
+    """`center` as a whole config asks for it: ``eval.size`` (0: as in training), ``eval.crop``."""
+    look = {key: config.augment[key] for key in ("mean", "std")} | {"dtype": config.model.dtype}
+    return center(size=config.eval.size or config.augment.size, crop=config.eval.crop, **look)
+
+
 def draw(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str, Array]:
     """All random values of one view of each example, each [B]; valid is int32 [B, 2].
 

@@ -30,3 +30,29 @@ def masked_mse(prediction, target, mask):
     """
     error = jnp.square(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
     return (error * mask).sum() / mask.sum()
+
+
+def regression(p, z):
+    """2 - 2 cos(p, z), equation 2 of BYOL (Grill et al. 2020), mean over the batch.
+
+    p [B, D]: predictions; z [B, D]: what they should be. No gradient flows to z. SimSiam's negative
+    cosine (Chen & He 2021, equation 1) is half of this, less 1.
+    """
+    return 2 - 2 * (unit(p) * unit(lax.stop_gradient(z))).sum(-1).mean()
+
+
+def barlow(z_a, z_b, weight: float):
+    """Barlow Twins' loss (Zbontar et al. 2021, equations 1 and 2).
+
+    z_a, z_b: [B, D]. The cross-correlation of the two views' features, each standardised over the
+    batch, should be the identity: squared deviation of the diagonal, plus `weight` (lambda) times
+    that of the rest. Reference: facebookresearch/barlowtwins main.py (BatchNorm without affine).
+    """
+
+    def standard(z):
+        z = z.astype(jnp.float32)
+        return (z - z.mean(0)) * lax.rsqrt(z.var(0) + 1e-5)
+
+    c = jnp.matmul(standard(z_a).T, standard(z_b), precision=lax.Precision.HIGHEST) / len(z_a)
+    on = jnp.diagonal(c)
+    return jnp.square(on - 1).sum() + weight * (jnp.square(c).sum() - jnp.square(on).sum())

@@ -1,5 +1,6 @@
 """Small pure functions that more than one method needs."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -24,3 +25,13 @@ def unpatchify(patches, patch: int, channels: int):
     side = round(n**0.5)
     x = patches.reshape(b, side, side, patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, side * patch, side * patch, channels)
+
+
+def ema(old, new, decay):
+    """decay * old + (1 - decay) * new, leaf by leaf; no gradient flows to `new`."""
+    return jax.tree.map(lambda a, b: decay * a + (1 - decay) * lax.stop_gradient(b), old, new)
+
+
+def cosine(step, steps: int, first: float, last: float):
+    """`first` at step 0, `last` at `steps`, half a cosine between (BYOL, section 3.2)."""
+    return last - (last - first) * (jnp.cos(jnp.pi * step / steps) + 1) / 2

@@ -124,3 +124,46 @@ def test_unit():
     np.testing.assert_allclose(ops.unit(jnp.float32(x)), wanted, rtol=1e-6)
     zero = jax.grad(lambda v: ops.unit(v).sum())(jnp.zeros(3))
     assert np.isfinite(zero).all()
+
+
+def reference_cosine(p, z):
+    """Cosine of each row."""
+    return (p * z).sum(1) / np.linalg.norm(p, axis=1) / np.linalg.norm(z, axis=1)
+
+
+def test_regression_is_byols_equation_2_and_stops_the_targets_gradient():
+    rng = np.random.default_rng(0)
+    p, z, direction = rng.normal(size=(3, 5, 4))
+    wanted = lambda p: np.mean([np.sum((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2)
+                                for a, b in zip(p, z, strict=True)])  # fmt: skip
+    value, grads = jax.value_and_grad(losses.regression, (0, 1))(jnp.float32(p), jnp.float32(z))
+    np.testing.assert_allclose(value, wanted(p), rtol=1e-5)
+    np.testing.assert_allclose((grads[0] * direction).sum(), slope(wanted, p, direction), rtol=1e-3)
+    np.testing.assert_array_equal(grads[1], 0)
+
+
+def reference_barlow(a, b, weight):
+    """Equations 1 and 2 of the paper, sums written out."""
+    a, b = ((z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) for z in (a, b))
+    total = 0.0
+    for i in range(a.shape[1]):
+        for j in range(a.shape[1]):
+            c = (a[:, i] * b[:, j]).sum() / len(a)
+            total += (1 - c) ** 2 if i == j else weight * c**2
+    return total
+
+
+def test_barlow_is_equations_1_and_2():
+    rng = np.random.default_rng(0)
+    a, b, direction = rng.normal(size=(3, 9, 4)) * 2 + 1
+    value, grad = jax.value_and_grad(losses.barlow)(jnp.float32(a), jnp.float32(b), 0.3)
+    np.testing.assert_allclose(value, reference_barlow(a, b, 0.3), rtol=1e-5)
+    along = slope(lambda a: reference_barlow(a, b, 0.3), a, direction)
+    np.testing.assert_allclose((grad * direction).sum(), along, rtol=2e-3, atol=1e-4)
+
+
+def test_ema_and_its_cosine():
+    tree = ops.ema({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 6.0])}, 0.75)
+    np.testing.assert_allclose(tree["w"], [1.5, 3.0])
+    ends = [ops.cosine(step, 100, 0.99, 1.0) for step in (0, 50, 100)]
+    np.testing.assert_allclose(ends, [0.99, 0.995, 1.0], rtol=1e-6)

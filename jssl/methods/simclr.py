@@ -18,42 +18,29 @@ from jssl.config import bind
 from jssl.core import Method, Objective, minimize
 from jssl.losses import nt_xent
 from jssl.nn import heads
-from jssl.nn.apply import apply, init
+from jssl.nn.apply import Chain
 
 
 def build(config) -> Method:
-    view = bind(augment.view, config.augment, "augment", dtype=config.model.dtype)
-    centre = augment.center(
-        size=config.eval.size or config.augment.size, crop=config.eval.crop,
-        mean=config.augment.mean, std=config.augment.std, dtype=config.model.dtype,
-    )  # fmt: skip
-    encoder = nn.encoder(config.model)
-    head = bind(heads.build, config.head, "head", dtype=config.model.dtype)
+    dtype, centre = config.model.dtype, augment.eval_view(config)
+    view = bind(augment.view, config.augment, "augment", dtype=dtype)
+    head = bind(heads.build, config.head, "head", dtype=dtype)
+    net = Chain({"encoder": nn.encoder(config.model), "head": head})
 
-    def start(rng, batch):
-        rng_f, rng_g = jax.random.split(rng)
-        images = centre(batch["image"], batch["size"])
-        f, f_stats = init(encoder, rng_f, images)
-        h = jax.eval_shape(lambda: encode(f, f_stats, images, train=False)[0])
-        g, g_stats = init(head, rng_g, jnp.zeros(h.shape, h.dtype))
-        return {"encoder": f, "head": g}, {"encoder": f_stats, "head": g_stats}
-
-    def encode(params, stats, images, train, rng=None):
-        rngs = {"drop_path": rng} if train else None
-        out, stats = apply(encoder, params, stats, images, train=train, rngs=rngs)
-        return encoder.features(out), stats
+    def init(rng, batch):
+        return net.init(rng, centre(batch["image"], batch["size"]))
 
     def loss(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         image, size = (jnp.repeat(batch[key], 2, axis=0) for key in ("image", "size"))
         views = view(rng_view, image, size)  # [2B, H, W, C]: the two views of an image in a row
-        h, f_stats = encode(params["encoder"], state.buffers["encoder"], views, True, rng_net)
-        z, g_stats = apply(head, params["head"], state.buffers["head"], h, train=True)
+        out, stats = net(params, state.buffers, views, train=True, rng=rng_net)
+        z = out["head"]
         value, accuracy = nt_xent(z[0::2], z[1::2], config.temperature)
-        return value, ({"encoder": f_stats, "head": g_stats}, {"contrast_top1": accuracy})
+        return value, (stats, {"contrast_top1": accuracy})
 
     def embed(params, buffers, batch):
         images = centre(batch["image"], batch["size"])
-        return encode(params["encoder"], buffers["encoder"], images, train=False)[0]
+        return net.first("encoder")(params, buffers, images, train=False)[0]["encoder"]
 
-    return minimize(Objective(start, loss, embed), optim.from_config(config), config.accumulate)
+    return minimize(Objective(init, loss, embed), optim.from_config(config), config.accumulate)

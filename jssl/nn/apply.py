@@ -4,8 +4,11 @@ Losses and steps use only `init` and `apply`, so they know nothing of the module
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 Tree = dict
@@ -34,3 +37,40 @@ def apply(module: nn.Module, params: Tree, stats: Tree, *args, train: bool, rngs
         return run(), stats
     out, updated = run(mutable=["batch_stats"])
     return out, updated["batch_stats"]
+
+
+class Chain(NamedTuple):
+    """Modules that follow one another: {"encoder": ..., "head": ..., "predictor": ...}.
+
+    Parameters and statistics are dicts with the same names. What follows an encoder gets its
+    pooled features.
+    """
+
+    modules: dict[str, nn.Module]
+
+    def init(self, rng: Array, x: Array) -> tuple[Tree, Tree]:
+        """(params, stats) for inputs shaped like x."""
+        params, stats = {}, {}
+        for name, key in zip(self.modules, jax.random.split(rng, len(self.modules)), strict=True):
+            params[name], stats[name] = init(self.modules[name], key, x)
+            one = partial(self._one, name, params[name], stats[name], train=False, rng=None)
+            shape = jax.eval_shape(lambda x, one=one: one(x)[0], x)
+            x = jnp.zeros(shape.shape, shape.dtype)
+        return params, stats
+
+    def __call__(self, params: Tree, stats: Tree, x: Array, train: bool, rng: Array | None = None):
+        """({name: output}, stats) of x; `rng` drops paths, if the encoder does."""
+        outputs, updated = {}, {}
+        for name in self.modules:
+            x, updated[name] = self._one(name, params[name], stats[name], x, train, rng)
+            outputs[name] = x
+        return outputs, updated
+
+    def first(self, *names: str) -> "Chain":
+        """The chain of some of the modules: a target network has no predictor."""
+        return Chain({name: self.modules[name] for name in names})
+
+    def _one(self, name, params, stats, x, train, rng):
+        module, rngs = self.modules[name], {"drop_path": rng} if train else None
+        x, stats = apply(module, params, stats, x, train=train, rngs=rngs)
+        return (module.features(x) if name == "encoder" else x), stats
