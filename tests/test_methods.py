@@ -2,9 +2,11 @@
 
 import jax
 import numpy as np
+import pytest
 from conftest import make_mesh
 
-from jssl.config import Config, load
+from jssl import methods
+from jssl.config import Config, UserError, load
 from jssl.run import keys, prepare
 
 STILL = {  # views that are the image itself
@@ -46,3 +48,10 @@ def test_byol_target_is_the_average_and_gets_no_gradient():
             wanted,
         )
     assert "predictor" not in third.buffers["target"]
+
+
+@pytest.mark.parametrize("name", ["byol", "simsiam"])
+def test_a_predictor_as_wide_as_the_head(name):
+    config = Config(load(f"configs/{name}_cifar10.py:tiny", {"head.features": "(16, 4)"}))
+    with pytest.raises(UserError, match="ends in 8 and config.head.features in 4"):
+        methods.load(config)

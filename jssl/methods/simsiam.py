@@ -28,7 +28,7 @@ def build(config) -> Method:
         {
             "encoder": nn.encoder(config.model),
             "head": bind(heads.build, config.head, "head", dtype=dtype),
-            "predictor": bind(heads.build, config.predictor, "predictor", dtype=dtype),
+            "predictor": heads.predictor(config),
         }
     )
 

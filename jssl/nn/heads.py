@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError, near
+from jssl.config import UserError, bind, near
 
 KERNELS = {
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(+-1/sqrt(fan_in))
@@ -97,3 +97,14 @@ def build(
     if init not in KERNELS:
         raise UserError(f"head.init={init!r} is not known; {near(init, KERNELS)}")
     return MLP(tuple(features), norm, last_norm, last_scale, last_bias, init, jnp.dtype(dtype))
+
+
+def predictor(config) -> MLP:
+    """The MLP of ``config.predictor``; `UserError` if its end is not as wide as the head's."""
+    ours, wanted = config.predictor.features[-1], config.head.features[-1]
+    if ours != wanted:
+        raise UserError(
+            f"config.predictor.features ends in {ours} and config.head.features in {wanted}, but "
+            f"one predicts the other; end both in {wanted}"
+        )
+    return bind(build, config.predictor, "predictor", dtype=config.model.dtype)
