@@ -74,6 +74,7 @@ def main():
         if given.only not in name:
             continue
         variant = (f"{recipe}.py:tiny", {}) if given.tiny else (f"{recipe}.py", changes | NONE)
+        name = f"{recipe}:tiny" if given.tiny else name  # a row says what was run
         print(name, file=sys.stderr, flush=True)
         rows[name] = measure(*variant, given.steps, [f"--{word}" for word in given.set])
     print(table(rows))
