@@ -2,10 +2,12 @@
 
 BYOL on CIFAR-10 with the settings of lightly's benchmark (docs, cifar10_benchmark.py): ResNet-18,
 batch 512, 200 epochs; published there: kNN .868 (k=200, T=0.1, best epoch, original PNG pixels).
-lightly's loss is a quarter of the paper's, which is used here: the rate is a quarter of lightly's.
+:solo has solo-learn's settings, 1,000 epochs: online linear probe 92.58 %. lightly's loss is a
+quarter of the paper's, which is used here: with a quarter of its rate and four times its decay, the
+steps are the same.
 """
 
-from jssl.config import recipe
+from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
 
 
 def get_config(variant=""):
@@ -17,38 +19,19 @@ def get_config(variant=""):
             batch_size=512,
             ema=0.99, ema_final=0.99,
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
-            model=dict(
-                name="resnet18", stem="cifar", width=64, zero_init=False, init="torch",
-                dtype="bfloat16",
-            ),
-            head=dict(
-                features=(1024, 256), norm=True, last_norm=False, last_scale=False,
-                last_bias=True, init="torch",
-            ),
-            predictor=dict(
-                features=(1024, 256), norm=True, last_norm=False, last_scale=False,
-                last_bias=True, init="torch",
-            ),
-            augment_b=dict(blur=0.0, solarize=0.0),  # the second view; off, as at lightly's
-            augment=dict(
-                mode="fused", size=32, crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3),
-                flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1,
-                gray=0.2, blur=0.0, blur_sigma=(0.1, 2.0), solarize=0.0,
-                mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-            ),
-            optim=dict(
-                name="sgd", lr=0.03, lr_scaling="linear", momentum=0.9, weight_decay=5e-4,
-                exclude=(),  # PyTorch's SGD decays every parameter
-            ),
+            model=resnet("resnet18", "cifar"),
+            head=mlp(1024, 256, last="bias"),
+            predictor=mlp(1024, 256, last="bias"),
+            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1)),
+            augment_b=dict(solarize=0.2),  # the second view
+            optim=LIGHTLY | dict(lr=0.03, weight_decay=2e-3),
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
-        epochs50={"steps": 4_882},
-        tiny={
-            "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
-            "model.name": "resnet10", "model.width": 8, "model.dtype": "float32",
-            "head.features": (16, 8),
-            "predictor.features": (16, 8),
-            "checkpoint.every": 2, "eval.every": 3, "eval.split": "test[:5%]", "log.every": 1,
+        epochs50=EPOCHS50,
+        solo=SOLO | {
+            "ema_final": 1.0, "head.features": (4096, 256), "predictor.features": (4096, 256),
+            "optim.lr": 1.0, "optim.weight_decay": 1e-5,
         },
+        tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8)},
     )  # fmt: skip

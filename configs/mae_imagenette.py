@@ -5,7 +5,7 @@ epochs, AdamW 1.5e-4, betas .9 / .95, weight decay .05, 40 epochs of warm-up, ma
 there: kNN .610 (k=200, T=0.1, best epoch). Decoder and normalised pixels as in the MAE paper.
 """
 
-from jssl.config import recipe
+from jssl.recipes import recipe
 
 
 def get_config(variant=""):

@@ -5,7 +5,7 @@ PRETRAIN.md): batch 4096, 800 epochs, AdamW 1.5e-4 x batch / 256, betas .9 / .95
 40 epochs of warm-up, mask .75, normalised pixels; fine-tuned 83.3 % (figure 7; 83.6 after 1600).
 """
 
-from jssl.config import recipe
+from jssl.recipes import recipe
 
 
 def get_config(variant=""):

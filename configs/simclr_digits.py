@@ -4,7 +4,7 @@ SimCLR on the embedded scattered digits: the recipe of `make demo`, minutes on t
 is a nuisance there, hence the strong hue; views of 24 of the 32 pixels halve the work.
 """
 
-from jssl.config import recipe
+from jssl.recipes import recipe
 
 
 def get_config(variant=""):
@@ -14,7 +14,7 @@ def get_config(variant=""):
             method="simclr",
             steps=1_600,
             batch_size=64,
-            temperature=0.2,
+            loss="nt_xent", temperature=0.2,
             data=dict(source="digits", canvas=32, resident=True),
             model=dict(
                 name="resnet10", stem="cifar", width=16, zero_init=False, init="fan_out",
@@ -22,7 +22,7 @@ def get_config(variant=""):
             ),
             head=dict(
                 features=(256, 128), norm=True, last_norm=True, last_scale=True, last_bias=True,
-                init="lecun",
+                activation="relu", init="lecun",
             ),
             augment=dict(
                 mode="fused", size=24, crop_scale=(0.5, 1.0), crop_ratio=(3 / 4, 4 / 3),

@@ -5,7 +5,7 @@ SimCLR on ImageNet-1k as published (Chen et al. 2020, section 2.2 and appendix B
 (google-research/simclr README). As there, pixels stay in 0..1 and are not standardised.
 """
 
-from jssl.config import recipe
+from jssl.recipes import recipe
 
 
 def get_config(variant=""):
@@ -15,7 +15,7 @@ def get_config(variant=""):
             method="simclr",
             steps=31_278,  # 100 epochs of 1,281,167
             batch_size=4096,
-            temperature=0.1,
+            loss="nt_xent", temperature=0.1,
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=dict(
                 name="resnet50", stem="imagenet", width=64, zero_init=True, init="lecun",
@@ -23,7 +23,7 @@ def get_config(variant=""):
             ),
             head=dict(
                 features=(2048, 128), norm=True, last_norm=True, last_scale=True,
-                last_bias=False, init="normal001",
+                last_bias=False, activation="relu", init="normal001",
             ),
             augment=dict(
                 mode="fused", size=224, crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3),

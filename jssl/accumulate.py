@@ -1,14 +1,42 @@
-"""Gradients of a batch that is too large to be differentiated at once."""
+"""Gradients, of a batch at once or of one too large for that, and their application."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import optax
+
+from jssl.config import UserError
 
 
-def mean_gradient(gradient, state, batch, rng, n: int):
-    """(loss, buffers, metrics, gradient) over n micro-batches, one at a time in memory."""
+def update(value, grads, params, opt_state, tx):
+    """Applies gradients -> (params, opt_state, metrics)."""
+    updates, opt_state = tx.update(grads, opt_state, params)
+    metrics = {
+        "loss": value.astype(jnp.float32),
+        "grad_norm": optax.tree.norm(grads).astype(jnp.float32),
+        "update_norm": optax.tree.norm(updates).astype(jnp.float32),
+    }
+    return optax.apply_updates(params, updates), opt_state, metrics
 
-    def deal(x):  # like cards, [B] -> [n, B/n], so that each device keeps rows of every micro-batch
-        return x.reshape(x.shape[0] // n, n, *x.shape[1:]).swapaxes(0, 1)
+
+def choose(objective, n: int, grad_cache: bool):
+    """(state, batch, rng) -> ((loss, (buffers, metrics)), gradient), in n micro-batches."""
+    if grad_cache and n == 1:
+        raise UserError("config.grad_cache=True needs config.accumulate above 1; try 4")
+    if grad_cache and not objective.parts:
+        raise UserError("config.grad_cache=True, but the method's loss is not made of two parts "
+                        "(jssl.core.coupled); set it to False")  # fmt: skip
+    if n == 1:
+        return lambda state, batch, rng: jax.value_and_grad(objective.loss, has_aux=True)(
+            state.params, state, batch, rng
+        )
+    return partial(cached_gradient if grad_cache else mean_gradient, objective, n=n)
+
+
+def mean_gradient(objective, state, batch, rng, *, n: int):
+    """(loss, (buffers, metrics)), gradient: means over n micro-batches, one at a time in memory."""
+    gradient = jax.value_and_grad(objective.loss, has_aux=True)
 
     def micro(carry, part):
         buffers, total = carry
@@ -17,7 +45,63 @@ def mean_gradient(gradient, state, batch, rng, n: int):
         return (buffers, jax.tree.map(jnp.add, total, grads)), (value, metrics)
 
     carry = (state.buffers, jax.tree.map(jnp.zeros_like, state.params))
-    parts = (jax.tree.map(deal, batch), jax.random.split(rng, n))
+    parts = (deal(batch, n), jax.random.split(rng, n))
     (buffers, total), (values, metrics) = jax.lax.scan(micro, carry, parts)
     mean = jax.tree.map(lambda m: m.mean(0), metrics)
-    return values.mean(), buffers, mean, jax.tree.map(lambda g: g / n, total)
+    return (values.mean(), (buffers, mean)), jax.tree.map(lambda g: g / n, total)
+
+
+def cached_gradient(objective, state, batch, rng, *, n: int):
+    """As `mean_gradient`, but the loss compares all examples of the batch: GradCache
+    (Gao et al. 2021, arXiv 2101.06983, section 3.3).
+
+    Encodes the micro-batches without gradient, differentiates the comparison of all their outputs,
+    and encodes each anew to carry its part of that gradient back to the parameters. Only outputs,
+    never activations, are held for the whole batch. Equal to the whole batch but for BatchNorm,
+    whose statistics are each micro-batch's own.
+    """
+    encode, compare = objective.parts
+    rng_encode, rng_compare = jax.random.split(rng)
+    parts = (deal(batch, n), jax.random.split(rng_encode, n))
+
+    def forward(buffers, part):
+        out, buffers = encode(state.params, state.replace(buffers=buffers), *part)
+        return buffers, out
+
+    buffers, outputs = jax.lax.scan(forward, state.buffers, parts)
+    rows = len(jax.tree.leaves(batch)[0]) // n
+    coupled = jax.value_and_grad(compare, (0, 1), has_aux=True)
+    now = state.replace(buffers=buffers)
+    found, (direct, cotangent) = coupled(
+        state.params, gather(outputs, rows), now, batch, rng_compare
+    )
+
+    def backward(carry, part):
+        buffers, total = carry
+        part, cotangent = part
+        again = lambda params: encode(params, state.replace(buffers=buffers), *part)
+        _, pull, buffers = jax.vjp(again, state.params, has_aux=True)
+        (grads,) = pull(cotangent)
+        return (buffers, jax.tree.map(jnp.add, total, grads)), None
+
+    carry = (state.buffers, direct)
+    cotangents = jax.tree.map(lambda x: deal(x.reshape(rows * n, -1, *x.shape[1:]), n), cotangent)
+    cotangents = jax.tree.map(lambda c, o: c.reshape(o.shape), cotangents, outputs)
+    return found, jax.lax.scan(backward, carry, (parts, cotangents))[0][1]
+
+
+def deal(batch, n: int):
+    """[B, ...] -> [n, B/n, ...] like cards, so that each device keeps rows of every micro-batch."""
+    return jax.tree.map(lambda x: x.reshape(len(x) // n, n, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def gather(outputs, rows: int):
+    """The inverse of `deal` for outputs [n, rows * v, ...], v in a row of each example: [B v, ...]
+    in the order of the batch."""
+
+    def one(x):
+        n = len(x)
+        x = x.reshape(n, rows, -1, *x.shape[2:]).swapaxes(0, 1)
+        return x.reshape(-1, *x.shape[3:])
+
+    return jax.tree.map(one, outputs)

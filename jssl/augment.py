@@ -20,7 +20,6 @@ import difflib
 import functools
 import itertools
 import logging
-import zlib
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -63,25 +62,6 @@ def view(*, mode: str, size: int, crop_scale: tuple, crop_ratio: tuple, flip: fl
     return augment
 
 
-def multicrop(views: dict[str, tuple[int, Callable]]) -> Callable:
-    """Several views of each sort (SwAV, Caron et al. 2020): {"global": (2, f), "local": (6, f)}.
-
-    Returns f(rng, image, valid) -> {"global": [2, B, h, w, C], "local": [6, B, h', w', C]}. The key
-    of a view depends on its name and number alone.
-    """
-
-    @jax.named_scope("augment")
-    def augment(rng, image, valid):
-        out = {}
-        for name, (count, one) in views.items():
-            named = jax.random.fold_in(rng, zlib.crc32(name.encode()))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(named, jnp.arange(count))
-            out[name] = jax.vmap(one, (0, None, None))(keys, image, valid)
-        return out
-
-    return augment
-
-
 def center(*, size: int, crop: float, mean: tuple, std: tuple, dtype: str) -> Callable:
     """The view of evaluation: f(image uint8 [B, H, W, C], valid [B, 2]) -> [B, size, size, C].
 
@@ -98,12 +78,6 @@ def center(*, size: int, crop: float, mean: tuple, std: tuple, dtype: str) -> Ca
         return _finish(_resample(planes, *weights) / 255, recipe)
 
     return crop_and_resize
-
-
-def eval_view(config) -> Callable:
-    """`center` as a whole config asks for it: ``eval.size`` (0: as in training), ``eval.crop``."""
-    look = {key: config.augment[key] for key in ("mean", "std")} | {"dtype": config.model.dtype}
-    return center(size=config.eval.size or config.augment.size, crop=config.eval.crop, **look)
 
 
 def draw(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str, Array]:

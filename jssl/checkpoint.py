@@ -111,6 +111,11 @@ class Checkpoints:
             (self.folder / str(step)).rename(target)
         self.manager = self._open()
 
+    def steps(self) -> list[int]:
+        """The steps that are whole on disk."""
+        self.wait()
+        return sorted(self.manager.all_steps())
+
     def latest(self) -> int | None:
         return self.manager.latest_step()
 

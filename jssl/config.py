@@ -1,8 +1,9 @@
 """Configs: load a recipe, apply the command line's overrides, say what is wrong in one line.
 
 A recipe is a Python file with ``get_config(variant="")`` that returns a `ConfigDict` of literals,
-usually made by `recipe`. A section of it is the keyword arguments of one function, so that the
-function's signature *is* the schema: `bind` checks names and types against it and calls it.
+usually made by `jssl.recipes.recipe`. A section of it is the keyword arguments of one function, so
+that the function's signature *is* the schema: `bind` checks names and types against it and calls
+it.
 `Config` is the read-only view that methods get; it remembers what was read, so that a key that
 nothing reads (a typo in a fork) is an error and not a silent default.
 """
@@ -14,29 +15,6 @@ import inspect
 import pathlib
 
 import ml_collections
-
-# What every run has and few recipes change. A recipe's own values go over these.
-RUN = dict(
-    seed=0,
-    accumulate=1,  # micro-batches per update
-    mesh=dict(data=-1, fsdp=1),  # devices on each axis; -1: all that are left
-    data=dict(
-        source="", name="", path="", dir="", split="train", canvas=0, channels=3,
-        resident=False, workers=0, max_damaged=0.01,
-    ),
-    optim=dict(
-        name="", lr=0.0, lr_scaling="none", warmup_steps=0, schedule="cosine", weight_decay=0.0,
-        exclude=("bias$", "scale$"), clip=0.0, momentum=0.9, nesterov=False, b1=0.9, b2=0.999,
-        eps=1e-8, trust=0.001,
-    ),
-    checkpoint=dict(every=1000, keep_latest=2, keep_best=1),
-    eval=dict(
-        every=0, split="test", size=0, crop=1.0, batch_size=256, knn_k=200, knn_temperature=0.1,
-        linear_lrs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), linear_weight_decays=(0.0, 1e-4, 1e-3, 1e-2),
-        linear_epochs=50, linear_batch_size=256, linear_held_out=0.1, linear_standardize=True,
-    ),
-    log=dict(every=20, tensorboard=True, wandb="", profile_at=0, render_every=0),
-)  # fmt: skip
 
 
 class UserError(Exception):
@@ -51,22 +29,6 @@ def near(word, choices) -> str:
     if len(known) <= 12 or not close:
         cure.append(f"known: {', '.join(known) or 'none'}")
     return " ".join(cure)
-
-
-def recipe(variant: str, sections: dict, **variants: dict) -> ml_collections.ConfigDict:
-    """A recipe's config: `RUN`, then `sections`, then the flat ``{"a.b": value}`` of `variant`.
-
-    Raises `UserError` for a variant that the recipe does not have.
-    """
-    config = ml_collections.ConfigDict(RUN)
-    config.update(sections)
-    if variant:
-        if variant not in variants:
-            raise UserError(f"the recipe has no variant {variant!r}; {near(variant, variants)}")
-        for key, value in variants[variant].items():
-            section, name = locate(config, key)
-            section[name] = value
-    return config.lock()
 
 
 def load(spec: str, overrides: dict[str, str] | None = None) -> ml_collections.ConfigDict:
@@ -177,7 +139,7 @@ def flatten(tree, path: str = "config") -> dict:
 KINDS = {int: (int,), float: (int, float), str: (str,), bool: (bool,), tuple: (tuple, list)}
 
 
-def bind(function, section, prefix: str, **given):
+def bind(function, section, prefix: str, /, **given):
     """``function(**section, **given)`` after checking `section` against the signature.
 
     An unknown key, a missing key or a value of the wrong type is a `UserError` that names

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jax import Array
 
-from jssl.accumulate import mean_gradient
+from jssl.accumulate import choose, update
 
 Tree = Any
 Batch = dict[str, Array]  # leading axis = global batch: image | tokens | ..., size, index, label
@@ -37,6 +36,24 @@ class Objective(NamedTuple):
     loss: Callable  # (params, state, batch, rng) -> (loss, (buffers, metrics))
     embed: Callable  # (params, buffers, batch) -> [B, D]
     render: Callable | None = None  # (params, buffers, batch, rng) -> {name: [B, H, W, 3]}
+    prepare: Callable | None = None  # (state, rng) -> state: once an update, ahead of the loss
+    parts: tuple[Callable, Callable] | None = None  # (encode, compare), see `coupled`
+
+
+def coupled(init, encode, compare, embed, prepare=None) -> Objective:
+    """An objective in two parts: networks see examples, the loss compares all that they said.
+
+    encode(params, state, batch, rng) -> (outputs, buffers): a tree of float [B v, ...], v rows of
+    each example in a row; compare(params, outputs, state, batch, rng) -> (loss, (buffers,
+    metrics)), whose state has the buffers that encode left.
+    """
+
+    def loss(params, state, batch, rng):
+        rng_encode, rng_compare = jax.random.split(rng)
+        outputs, buffers = encode(params, state, batch, rng_encode)
+        return compare(params, outputs, state.replace(buffers=buffers), batch, rng_compare)
+
+    return Objective(init, loss, embed, prepare=prepare, parts=(encode, compare))
 
 
 class Method(NamedTuple):
@@ -58,35 +75,24 @@ def descend(loss, params, opt_state, tx):
     return params, opt_state, aux, metrics
 
 
-def update(value, grads, params, opt_state, tx):
-    """The second half of `descend`: apply gradients -> (params, opt_state, metrics)."""
-    updates, opt_state = tx.update(grads, opt_state, params)
-    metrics = {
-        "loss": value.astype(jnp.float32),
-        "grad_norm": optax.tree.norm(grads).astype(jnp.float32),
-        "update_norm": optax.tree.norm(updates).astype(jnp.float32),
-    }
-    return optax.apply_updates(params, updates), opt_state, metrics
-
-
-def minimize(objective: Objective, tx: optax.GradientTransformation, accumulate: int = 1) -> Method:
+def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = False) -> Method:
     """Objective + optimizer = Method.
 
-    `accumulate` splits the batch into that many micro-batches, run one after another, and applies
-    their mean gradient once. Buffers (BN statistics, queue) pass through them in order; a loss that
-    compares the examples of a batch sees only those of its micro-batch.
+    `accumulate` splits the batch into micro-batches, run one after another; buffers pass through
+    them in order, and the mean gradient is applied once. A loss that compares the examples of a
+    batch then sees only those of its micro-batch, unless `grad_cache`: see `accumulate.py`.
     """
-    gradient = jax.value_and_grad(objective.loss, has_aux=True)
+    gradient = choose(objective, accumulate, grad_cache)
 
     def init(rng, batch):
         params, buffers = objective.init(rng, batch)
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), buffers)
 
     def train_step(state, batch, rng):
-        if accumulate == 1:
-            (value, (buffers, extra)), grads = gradient(state.params, state, batch, rng)
-        else:
-            value, buffers, extra, grads = mean_gradient(gradient, state, batch, rng, accumulate)
+        if objective.prepare:
+            rng, rng_prepare = jax.random.split(rng)
+            state = objective.prepare(state, rng_prepare)
+        (value, (buffers, extra)), grads = gradient(state, batch, rng)
         params, opt_state, metrics = update(value, grads, state.params, state.opt_state, tx)
         return TrainState(state.step + 1, params, opt_state, buffers), {**extra, **metrics}
 

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
-AUGMENT = re.compile(r"\baugment\b")  # jax.named_scope("augment"): making views is not model work
+# jax.named_scope("augment"), ("diagnose"), ("cluster"): what is not the model's work
+ASIDE = re.compile(r"\b(augment|diagnose|cluster)\b")
 
 # bfloat16 FLOP/s of one JAX device with float32 accumulation, dense (NVIDIA's data sheets often
 # print the figure with 2:4 sparsity, twice this one). Keys are `jax.Device.device_kind`.
@@ -53,13 +54,13 @@ def count(fn, *args) -> int:
     counts, and the body of a `while` counts once, because its length is not known. A shard_map
     counts on all its shards. Work that remat repeats counts again: for utilization in the sense of
     PaLM (arXiv:2204.02311, appendix B), count the function built without remat. What runs under
-    ``jax.named_scope("augment")`` does not count.
+    one of the scopes `ASIDE` names does not count.
     """
     return _jaxpr_flops(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
 def _jaxpr_flops(jaxpr) -> int:
-    counted = (e for e in jaxpr.eqns if not AUGMENT.search(str(e.source_info.name_stack)))
+    counted = (e for e in jaxpr.eqns if not ASIDE.search(str(e.source_info.name_stack)))
     return sum(RULES.get(eqn.primitive.name, _inner)(eqn) for eqn in counted)
 
 

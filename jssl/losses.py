@@ -1,26 +1,93 @@
 """Losses as plain functions of global batches, float32 inside, no state."""
 
+import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from jssl.ops import unit
+from jssl.ops import standard, unit
+
+WHOLE = 2**28  # elements of a similarity matrix; a larger one is never in memory as a whole:
+CHUNK = 4096  # so many columns of it are computed at a time, and once more on the way back
+NEVER = -1e30  # the logit of what does not count: finite, so that its gradient is zero and not NaN
+
+
+def rest(queries, keys, skip, temperature):
+    """What the keys other than a query's own say: (log-sum-exp [N], largest logit [N]).
+
+    queries [N, D], keys [M, D]: unit rows; skip int32 [N, s]: ids of keys that do not count.
+    """
+
+    def block(keys, ids):
+        logits = jnp.matmul(queries, keys.T, precision=lax.Precision.HIGHEST) / temperature
+        out = (ids[None, :, None] == skip[:, None, :]).any(-1) | (ids >= len_keys)[None]
+        logits = jnp.where(out, NEVER, logits)
+        return jax.nn.logsumexp(logits, axis=1), lax.stop_gradient(logits.max(axis=1))
+
+    len_keys, ids = len(keys), jnp.arange(len(keys))
+    if len(queries) * len_keys <= WHOLE:
+        return block(keys, ids)
+    blocks = -(-len_keys // CHUNK)
+    ids = jnp.arange(blocks * CHUNK).reshape(blocks, CHUNK)
+    keys = jnp.pad(keys, ((0, blocks * CHUNK - len_keys), (0, 0))).reshape(blocks, CHUNK, -1)
+
+    @jax.checkpoint
+    def merge(carry, part):
+        total, largest = block(*part)
+        return (jnp.logaddexp(carry[0], total), jnp.maximum(carry[1], largest)), None
+
+    nothing = jnp.full(len(queries), NEVER)
+    return lax.scan(merge, (nothing, nothing), (keys, ids))[0]
+
+
+def pairs(z_a, z_b, temperature):
+    """Of all 2B views: (similarity to the partner, log-sum-exp of the 2B - 2 others, top1)."""
+    z = unit(jnp.concatenate([z_a, z_b]))
+    n = jnp.arange(len(z))
+    partner = (n + len(z_a)) % len(z)
+    own = (z * z[partner]).sum(-1) / temperature
+    others, rival = rest(z, z, jnp.stack([n, partner], axis=1), temperature)
+    return own, others, (own > rival).mean(dtype=jnp.float32)
 
 
 def nt_xent(z_a, z_b, temperature: float):
     """NT-Xent, equation 1 of SimCLR (Chen et al. 2020), over the 2B views of a batch.
 
     z_a, z_b: [B, D], two views of the same B images, any scale. Each view must find its partner
-    among the other 2B - 1. Returns (loss [], accuracy []): the mean over 2B views, and the share
-    whose partner is the nearest.
+    among the other 2B - 1. Returns (loss [], top1 []): the mean over 2B views, and the share whose
+    partner is the nearest.
     """
-    z = unit(jnp.concatenate([z_a, z_b]))
-    n = len(z)
-    logits = jnp.matmul(z, z.T, precision=lax.Precision.HIGHEST) / temperature
-    logits = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, logits)  # a view is not its own partner
-    partner = (jnp.arange(n) + n // 2) % n
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, partner).mean()
-    return loss, (logits.argmax(1) == partner).mean(dtype=jnp.float32)
+    own, others, top1 = pairs(z_a, z_b, temperature)
+    return (jnp.logaddexp(own, others) - own).mean(), top1
+
+
+def dcl(z_a, z_b, temperature: float, sigma: float = 0.0):
+    """Decoupled contrastive loss (Yeh et al. 2022, equation 6): NT-Xent whose denominator leaves
+    the partner out. With sigma > 0 DCLW, its equation 7: a pair weighs 2 - B softmax(s / sigma),
+    s the cosine of the pair, so that pairs far apart weigh more; no gradient flows to the weight.
+
+    Arguments and results as in `nt_xent`.
+    """
+    own, others, top1 = pairs(z_a, z_b, temperature)
+    weight = 1.0
+    if sigma:
+        closeness = jax.nn.softmax(own[: len(z_a)] * temperature / sigma)
+        weight = lax.stop_gradient(jnp.tile(2 - len(z_a) * closeness, 2))
+    return (others - weight * own).mean(), top1
+
+
+def info_nce(q, k, temperature: float, queue=None):
+    """InfoNCE (van den Oord et al. 2018): q_i must find k_i. q, k: [B, D] of any scale.
+
+    Without `queue` among all k of the batch (MoCo v3, algorithm 1; NNCLR, equation 3), with it
+    [N, D] among k_i and the queue's rows (MoCo, equation 1). Returns (loss [], top1 []).
+    """
+    q, k = unit(q), unit(k)
+    own = (q * k).sum(-1) / temperature
+    if queue is None:
+        others, rival = rest(q, k, jnp.arange(len(k))[:, None], temperature)
+    else:
+        others, rival = rest(q, unit(queue), jnp.full((len(q), 1), -1), temperature)
+    return (jnp.logaddexp(own, others) - own).mean(), (own > rival).mean(dtype=jnp.float32)
 
 
 def masked_mse(prediction, target, mask):
@@ -48,11 +115,54 @@ def barlow(z_a, z_b, weight: float):
     batch, should be the identity: squared deviation of the diagonal, plus `weight` (lambda) times
     that of the rest. Reference: facebookresearch/barlowtwins main.py (BatchNorm without affine).
     """
-
-    def standard(z):
-        z = z.astype(jnp.float32)
-        return (z - z.mean(0)) * lax.rsqrt(z.var(0) + 1e-5)
-
-    c = jnp.matmul(standard(z_a).T, standard(z_b), precision=lax.Precision.HIGHEST) / len(z_a)
+    a, b = standard(z_a), standard(z_b)
+    c = jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST) / len(z_a)
     on = jnp.diagonal(c)
-    return jnp.square(on - 1).sum() + weight * (jnp.square(c).sum() - jnp.square(on).sum())
+    return jnp.square(on - 1).sum() + weight * off_diagonal(c)
+
+
+def off_diagonal(c):
+    """The sum of the squares off the diagonal of [D, D]."""
+    return jnp.square(c).sum() - jnp.square(jnp.diagonal(c)).sum()
+
+
+def vicreg(z_a, z_b, invariance: float, variance: float, covariance: float):
+    """VICReg (Bardes, Ponce, LeCun 2022, equations 1 to 6), with the means and halves of its code,
+    facebookresearch/vicreg main_vicreg.py. z_a, z_b: [B, D]. Returns (loss, its three terms)."""
+    views = [z.astype(jnp.float32) for z in (z_a, z_b)]
+    centred = [z - z.mean(0) for z in views]
+    hinge = lambda z: jnp.maximum(0, 1 - jnp.sqrt(z.var(0, ddof=1) + 1e-4)).mean()
+    moment = lambda z: jnp.matmul(z.T, z, precision=lax.Precision.HIGHEST) / (len(z) - 1)
+    terms = {
+        "invariance": jnp.square(views[0] - views[1]).mean(),
+        "variance": sum(map(hinge, views)) / 2,
+        "covariance": sum(off_diagonal(moment(z)) for z in centred) / z_a.shape[1],
+    }
+    weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+    return sum(weights[name] * term for name, term in terms.items()), terms
+
+
+def soft_cross_entropy(logits, target):
+    """-sum target log softmax(logits), mean over rows [B, K]; no gradient flows to the target
+    (SwAV, Caron et al. 2020, equation 2; DINO, Caron et al. 2021, equation 2)."""
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -(lax.stop_gradient(target).astype(jnp.float32) * log_p).sum(-1).mean()
+
+
+def sigreg(rng, z, slices: int):
+    """SIGReg of LeJEPA (Balestriero & LeCun 2025, algorithm 1): how far the embeddings z [V, B, D]
+    of each view are from a standard Gaussian, on `slices` random directions; mean over V."""
+    directions = unit(jax.random.normal(rng, (slices, z.shape[-1]))).T
+    z = jnp.matmul(z.astype(jnp.float32), directions, precision=lax.Precision.HIGHEST)
+    return epps_pulley(z).mean()
+
+
+def epps_pulley(x, knots: int = 17, end: float = 3.0):
+    """Epps-Pulley's statistic of each column of x [..., B, M] -> [..., M]: B times the squared
+    distance of the empirical characteristic function from exp(-t^2 / 2), weighted by the same, over
+    -end <= t <= end; by symmetry twice the trapezoids of 0 <= t (LeJEPA, equation 7, its code)."""
+    t = jnp.linspace(0, end, knots)
+    bell = jnp.exp(-jnp.square(t) / 2)
+    angle = x.astype(jnp.float32)[..., None] * t
+    error = jnp.square(jnp.cos(angle).mean(-3) - bell) + jnp.square(jnp.sin(angle).mean(-3))
+    return x.shape[-2] * 2 * jnp.trapezoid(error * bell, t, axis=-1)

@@ -31,9 +31,15 @@ def largest(shape, mesh) -> P:
     return P(*["fsdp" if fits and i == fits[0] else None for i in range(len(shape))])
 
 
+def rows(shape, mesh) -> P:
+    """Split the rows over all devices, if they divide them: queues, banks."""
+    return P(AXES) if shape and shape[0] % mesh.size == 0 and mesh.size > 1 else P()
+
+
 # First match wins. A path looks like "params/encoder/conv1/kernel", "opt_state/1/0/trace/...".
 RULES = (
     (r"^(params|opt_state|buffers/target)/", largest),
+    (r"^buffers/(queue|bank)\b", rows),
     (r"", replicated),
 )
 

@@ -15,13 +15,16 @@ import jax
 import rich.progress
 
 from jssl import sinks as to
+from jssl.diagnose import SELDOM
 
 log = logging.getLogger("jssl")
 
 
 def fetch(metrics) -> dict[str, float]:
-    """Device scalars as Python floats: the one place where the loop's metrics cross to the host."""
-    return {key: float(value) for key, value in jax.device_get(metrics).items()}
+    """Device scalars as Python floats: the one place where the loop's metrics cross to the host.
+    What was not due at this step is left out."""
+    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    return {key: value for key, value in values.items() if key not in SELDOM or value == value}
 
 
 class Recorder:
@@ -29,15 +32,17 @@ class Recorder:
 
     `flops`: model FLOPs of one step; `peak`: FLOP/s of all devices, or None if unknown; `waited`
     gives the seconds that the loop has waited for data so far; `rates`: the learning rate of every
-    step; `last`: the newest metrics of this run, from before it was stopped.
+    step; `last`: the newest metrics of this run, from before it was stopped; `alarm` hears the
+    metrics in every process, so that all stop together.
     """
 
     def __init__(
-        self, workdir, *, start, steps, every, examples, flops, peak, waited, rates, last, **sinks
-    ):
+        self, workdir, *, start, steps, every, examples, flops, peak, waited, rates, last, alarm,
+        **sinks,
+    ):  # fmt: skip
         self.every, self.steps = every, steps
         self.examples, self.flops, self.peak, self.waited = examples, flops, peak, waited
-        self.lr, self.last = rates, last
+        self.lr, self.last, self.alarm = rates, last, alarm
         self.main = jax.process_index() == 0
         self.sinks = to.open_all(pathlib.Path(workdir), **sinks) if self.main else []
         self.progress = Progress(start, steps, self.main)
@@ -76,6 +81,7 @@ class Recorder:
         values = {**values, **speed, "lr": float(self.lr[step - 1])}
         self.write(step, values)
         self.progress(step, values, per_step)
+        self.alarm(step, values)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Scalars to every sink; evaluations call this too."""

@@ -4,11 +4,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+COLUMNS = 1024  # centroids that are compared with all rows at a time
+
 
 def unit(x, eps: float = 1e-12):
     """x / |x| along the last axis, in float32; zero stays zero, with a finite gradient."""
     x = x.astype(jnp.float32)
     return x * lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), eps))
+
+
+def standard(x, eps: float = 1e-5):
+    """(x - mean) / deviation of each column over the batch, in float32: BatchNorm, no affine."""
+    x = x.astype(jnp.float32)
+    return (x - x.mean(0)) * lax.rsqrt(x.var(0) + eps)
 
 
 def patchify(images, patch: int):
@@ -35,3 +43,83 @@ def ema(old, new, decay):
 def cosine(step, steps: int, first: float, last: float):
     """`first` at step 0, `last` at `steps`, half a cosine between (BYOL, section 3.2)."""
     return last - (last - first) * (jnp.cos(jnp.pi * step / steps) + 1) / 2
+
+
+def ramp(step, steps: int, first: float, last: float):
+    """A straight line from `first` at step 0 to `last` at `steps`, and `last` from there on."""
+    return first + (last - first) * jnp.minimum(step / max(steps, 1), 1)
+
+
+def push(queue, z):
+    """[N, D] with the rows of z [B, D] first; the oldest B rows fall out."""
+    return jnp.concatenate([lax.stop_gradient(z).astype(queue.dtype), queue])[: len(queue)]
+
+
+def sinkhorn(scores, epsilon: float, iterations: int):
+    """Soft assignments [B, K] of B rows to K prototypes that share the batch out evenly; rows sum
+    to 1 (SwAV, Caron et al. 2020, section 3.1 and appendix A.1). No gradient flows through."""
+    log_q = lax.stop_gradient(scores).astype(jnp.float32) / epsilon
+    for _ in range(iterations):  # in logarithms: exp of unbounded scores would overflow
+        log_q = log_q - jax.nn.logsumexp(log_q, axis=0, keepdims=True)
+        log_q = log_q - jax.nn.logsumexp(log_q, axis=1, keepdims=True)
+    return jnp.exp(log_q)
+
+
+def nearest(x, centroids, spherical: bool):
+    """int32 [N]: which of the centroids [K, D] is nearest to each row of x [N, D]: by the inner
+    product if `spherical`, else by Euclid. No [N, K] matrix is held, only [N, COLUMNS]."""
+    k, width = len(centroids), min(COLUMNS, len(centroids))
+    blocks = -(-k // width)
+    half = 0.0 if spherical else jnp.square(centroids).sum(1) / 2
+    offset = jnp.full(blocks * width, -jnp.inf).at[:k].set(-half)
+    padded = jnp.pad(centroids, ((0, blocks * width - k), (0, 0)))
+
+    def better(carry, part):
+        best, found = carry
+        centroids, offset, first = part
+        score = jnp.matmul(x, centroids.T, precision=lax.Precision.HIGHEST) + offset
+        here = score.max(1)
+        return (
+            jnp.maximum(best, here),
+            jnp.where(here > best, first + score.argmax(1).astype(jnp.int32), found),
+        ), None
+
+    start = (jnp.full(len(x), -jnp.inf), jnp.zeros(len(x), jnp.int32))
+    firsts = jnp.arange(blocks, dtype=jnp.int32) * width
+    parts = (padded.reshape(blocks, width, -1), offset.reshape(blocks, width), firsts)
+    return lax.scan(better, start, parts)[0][1]
+
+
+def kmeans(rng, x, weight, k: int, iterations: int, spherical: bool):
+    """Lloyd's k-means: (centroids [k, D], assignment int32 [N]) of the rows of x [N, D].
+
+    Starts at k different rows drawn by `weight` [N]; rows of weight 0 do not count. An empty
+    cluster stays where it was. `spherical`: centroids are unit vectors, as DeepCluster v2's
+    (facebookresearch/swav main_deepclusterv2.py); else plain k-means, as in DeepCluster.
+    """
+    x, weight = x.astype(jnp.float32), weight.astype(jnp.float32)
+    start = jax.random.choice(rng, len(x), (k,), replace=False, p=weight / weight.sum())
+
+    def again(_, centroids):
+        found = nearest(x, centroids, spherical)
+        total = jax.ops.segment_sum(x * weight[:, None], found, k)
+        count = jax.ops.segment_sum(weight, found, k)[:, None]
+        moved = jnp.where(count > 0, total / jnp.maximum(count, 1e-9), centroids)
+        return unit(moved) if spherical else moved
+
+    centroids = unit(x[start]) if spherical else x[start]
+    centroids = lax.fori_loop(0, iterations, again, centroids)
+    return centroids, nearest(x, centroids, spherical)
+
+
+def whiten(x, weight, dims: int):
+    """PCA of the rows of x [N, D] that have weight: [N, min(dims, D)] of unit variance, in order
+    of variance (DeepCluster, Caron et al. 2018, section 3.3; its clustering.py)."""
+    x, total = x.astype(jnp.float32), weight.sum()
+    x = x - (x * weight[:, None]).sum(0) / total
+    high = lax.Precision.HIGHEST
+    covariance = jnp.matmul((x * weight[:, None]).T, x, precision=high) / total
+    values, vectors = jnp.linalg.eigh(covariance)
+    few = slice(None, -min(dims, x.shape[1]) - 1, -1)  # the largest first
+    scale = lax.rsqrt(jnp.maximum(values[few], 1e-6 * values[-1]))
+    return jnp.matmul(x, vectors[:, few] * scale, precision=high)

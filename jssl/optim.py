@@ -8,12 +8,14 @@ no trust ratio.
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jssl import ops
 from jssl.config import UserError, bind, near
 
-NAMES = ("sgd", "lars", "adamw", "lamb", "muon")
+NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -36,9 +38,10 @@ def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
     return lr * rules[lr_scaling]
 
 
-def learning_rate(*, lr, lr_scaling, warmup_steps, schedule, steps, batch_size):
-    """step -> learning rate: linear warm-up from 0, then a half cosine to 0, or constant."""
-    peak = peak_lr(lr, lr_scaling, batch_size)
+def learning_rate(*, lr, lr_final, lr_scaling, warmup_steps, schedule, steps, batch_size):
+    """step -> learning rate: linear warm-up from 0, then a half cosine to `lr_final`, which scales
+    as `lr` does, or constant."""
+    peak, last = (peak_lr(rate, lr_scaling, batch_size) for rate in (lr, lr_final))
     if schedule not in SCHEDULES:
         raise UserError(f"optim.schedule={schedule!r} is unknown; {near(schedule, SCHEDULES)}")
     if not 0 <= warmup_steps < max(steps, 1):
@@ -46,53 +49,143 @@ def learning_rate(*, lr, lr_scaling, warmup_steps, schedule, steps, batch_size):
     first = 0.0 if warmup_steps else peak
     if schedule == "constant":
         return optax.warmup_constant_schedule(first, peak, warmup_steps)
-    return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps)
+    return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps, last)
 
 
 def all_rates(config) -> np.ndarray:
     """The learning rate of every step of a config, float32 [steps], for the log: asking a schedule
     during training would queue work on the device and wait for it."""
-    keys = ("lr", "lr_scaling", "warmup_steps", "schedule")
+    keys = ("lr", "lr_final", "lr_scaling", "warmup_steps", "schedule")
     given = {key: config.optim[key] for key in keys}
     rate = learning_rate(**given, steps=config.steps, batch_size=config.batch_size)
     return np.asarray(jax.jit(jax.vmap(rate))(np.arange(config.steps)), np.float32)
 
 
+def larc(rate, weight_decay, keep, trust, clip, momentum) -> optax.GradientTransformation:
+    """LARS with the momentum before the learning rate, as in NVIDIA apex's LARC and solo-learn's
+    LARS: g = ratio * (g + decay * w), ratio = trust |w| / (|g| + decay |w|), only where `keep`.
+
+    `clip`: no step is larger than plain SGD's, ratio = min(ratio / rate, 1).
+    """
+
+    def init(params):
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+
+    def update(grads, state, params):
+        now = rate(state.count)
+
+        def scaled(g, w, adapts):
+            if not adapts:
+                return g
+            size, slope = jnp.linalg.norm(w.ravel()), jnp.linalg.norm(g.ravel())
+            ratio = trust * size / (slope + weight_decay * size + 1e-8)
+            ratio = jnp.minimum(ratio / jnp.maximum(now, 1e-12), 1) if clip else ratio
+            return jnp.where((size > 0) & (slope > 0), ratio * (g + weight_decay * w), g)
+
+        return jax.tree.map(scaled, grads, params, keep(params)), state._replace(
+            count=state.count + 1
+        )
+
+    return optax.chain(optax.GradientTransformation(init, update), optax.sgd(rate, momentum))
+
+
+def held(tx, patterns, until: int) -> optax.GradientTransformation:
+    """`tx`, but parameters whose path matches one of `patterns` stay exactly as they are for the
+    first `until` updates; -1: for ever. Their moments go on, so that Adam's scale is right then."""
+    free = mask(patterns)
+
+    def init(params):
+        return jnp.zeros([], jnp.int32), tx.init(params)
+
+    def update(grads, state, params):
+        count, inner = state
+        updates, inner = tx.update(grads, inner, params)
+        still = (until < 0) | (count < until)
+        hold = lambda u, is_free: u if is_free else jnp.where(still, 0, u)
+        return jax.tree.map(hold, updates, free(params)), (count + 1, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+def adjusted(tx, rate, peak, factors, constant) -> optax.GradientTransformation:
+    """`tx`, but the update of a parameter whose path matches a pattern of `factors` (pairs of
+    pattern and number) is so many times larger, and the rate of one that matches a pattern of
+    `constant` stays `peak` (exact where an update is proportional to the rate of its step)."""
+
+    def init(params):
+        return jnp.zeros([], jnp.int32), tx.init(params)
+
+    def update(grads, state, params):
+        count, inner = state
+        updates, inner = tx.update(grads, inner, params)
+        steady = peak / jnp.maximum(rate(count), 1e-12)
+
+        def one(path, u):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            found = [factor for pattern, factor in factors if re.search(pattern, name)]
+            found += [steady] if any(re.search(pattern, name) for pattern in constant) else []
+            return u * found[0] if found else u
+
+        return jax.tree_util.tree_map_with_path(one, updates), (count + 1, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+def clip_each(limit: float) -> optax.GradientTransformation:
+    """Every tensor's gradient to a norm of at most `limit` (DINO, utils.py clip_gradients)."""
+    clip = lambda g: g * jnp.minimum(1, limit / (jnp.linalg.norm(g.ravel()) + 1e-6))
+    return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
+
+
 def build(
-    *, name: str, lr: float, lr_scaling: str, warmup_steps: int, schedule: str,
-    weight_decay: float, exclude: tuple, clip: float, momentum: float, nesterov: bool,
-    b1: float, b2: float, eps: float, trust: float, steps: int, batch_size: int,
+    *, name: str, lr: float, lr_final: float, lr_scaling: str, warmup_steps: int, schedule: str,
+    weight_decay: float, weight_decay_final: float, exclude: tuple, clip: float,
+    clip_tensor: float, lr_factors: tuple, lr_constant: tuple, momentum: float,
+    nesterov: bool, b1: float, b2: float, eps: float, trust: float, trust_clip: bool,
+    freeze: tuple, freeze_steps: int, steps: int, batch_size: int,
 ) -> optax.GradientTransformation:  # fmt: skip
     """The optax chain of ``config.optim``.
 
     sgd: L2 added to the gradient before momentum, as in PyTorch. lars: You et al. 2017 as in
-    google-research/simclr lars_optimizer.py (momentum after the learning rate). adamw: decoupled
-    decay times the learning rate (Loshchilov & Hutter 2019). lamb: You et al. 2020. muon: Jordan
-    2024, for matrices; other shapes go to its Adam. `clip` bounds the global gradient norm; 0: off.
+    google-research/simclr lars_optimizer.py (momentum after the learning rate); larc: see `larc`.
+    adamw: decoupled decay times the learning rate (Loshchilov & Hutter 2019). lamb: You et al.
+    2020. muon: Jordan 2024, for matrices; other shapes go to its Adam.
+    weight_decay_final: the decay goes there in half a cosine (DINO); -1: it is constant.
+    clip: bounds the global gradient norm; 0: off. clip_tensor: that of each parameter. lr_factors,
+    lr_constant: see `adjusted`. freeze, freeze_steps: see `held`; 0: off.
     """
     if name not in NAMES:
         raise UserError(f"optim.name={name!r} is unknown; {near(name, NAMES)}")
     rate = learning_rate(
-        lr=lr, lr_scaling=lr_scaling, warmup_steps=warmup_steps, schedule=schedule,
-        steps=steps, batch_size=batch_size,
+        lr=lr, lr_final=lr_final, lr_scaling=lr_scaling, warmup_steps=warmup_steps,
+        schedule=schedule, steps=steps, batch_size=batch_size,
     )  # fmt: skip
-    keep = mask(exclude)
+    keep, decay = mask(exclude), weight_decay
+    if weight_decay_final >= 0:
+        if name in ("larc", "muon"):
+            raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
+        decay = lambda step: ops.cosine(step, steps, weight_decay, weight_decay_final)
     chains = {
         "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(weight_decay, keep), optax.sgd(rate, momentum, nesterov)
+            optax.add_decayed_weights(decay, keep), optax.sgd(rate, momentum, nesterov)
         ),
         "lars": lambda: optax.lars(
-            rate, weight_decay, keep, trust, 0.0, keep, momentum=momentum, nesterov=nesterov
+            rate, decay, keep, trust, 0.0, keep, momentum=momentum, nesterov=nesterov
         ),
-        "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=keep),
-        "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=weight_decay, mask=keep),
+        "larc": lambda: larc(rate, decay, keep, trust, trust_clip, momentum),
+        "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=decay, mask=keep),
+        "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=decay, mask=keep),
         "muon": lambda: optax.contrib.muon(
-            rate, beta=momentum, eps=eps, weight_decay=weight_decay, weight_decay_mask=keep,
+            rate, beta=momentum, eps=eps, weight_decay=decay, weight_decay_mask=keep,
             adam_b1=b1, adam_b2=b2,
         ),
     }  # fmt: skip
     tx = chains[name]()
-    return optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
+    if lr_factors or lr_constant:
+        tx = adjusted(tx, rate, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant)
+    tx = optax.chain(clip_each(clip_tensor), tx) if clip_tensor else tx
+    tx = optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
+    return held(tx, freeze, freeze_steps) if freeze_steps else tx
 
 
 def from_config(config) -> optax.GradientTransformation:

@@ -44,6 +44,7 @@ def prepare(config: Config, devices=None, source=None) -> Run:
         raise UserError(f"config.steps={config.steps} must be at least 1")
     devices = devices or bind(mesh.make, config.mesh, "mesh")
     source = source or bind(data.load, config.data, "data")
+    config = sized(config, len(source.source))
     method = methods.load(config)
     example = source.source.read(np.array([0, min(1, len(source.source) - 1)]))
     example.pop("damaged")
@@ -54,6 +55,16 @@ def prepare(config: Config, devices=None, source=None) -> Run:
     return run._replace(shapes=jax.tree.map(place, shapes, places))
 
 
+def sized(config: Config, examples: int) -> Config:
+    """The config with ``config.examples`` filled in, the number that a bank of examples needs."""
+    if config.examples not in (0, examples):
+        raise UserError(
+            f"config.examples={config.examples}, but {config.data.source!r} has {examples}; "
+            "set it to 0, to have it found"
+        )
+    return config.changed({"examples": examples})
+
+
 def check_batch(run: Run) -> None:
     """What training asks of a batch size and a machine, and evaluation does not."""
     config = run.config
@@ -62,13 +73,17 @@ def check_batch(run: Run) -> None:
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 
+ELSEWHERE = ("config.eval.", "config.log.", "config.checkpoint.", "config.alarm.")
+
+
 def check_read(config) -> None:
     """Every key of a recipe is read by something; a typo is an error, not a silent default."""
     for key in config.unread():
         section, _, name = key.rpartition(".")
-        if not section.startswith(("config.eval", "config.log", "config.checkpoint")):
-            known = [k.rpartition(".")[2] for k in config._seen if k.rpartition(".")[0] == section]
-            raise UserError(f"{key} is read by nothing in {config.method!r}; {near(name, known)}")
+        if key.startswith(ELSEWHERE) or (key == "config.grad_cache" and not config.grad_cache):
+            continue
+        known = [k.rpartition(".")[2] for k in config._seen if k.rpartition(".")[0] == section]
+        raise UserError(f"{key} is read by nothing in {config.method!r}; {near(name, known)}")
 
 
 def compile_step(run: Run, feed):

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 
 from jssl import flops, observe, optim, pictures, workdir
+from jssl.alarm import CollapseAlarm
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, bind
 from jssl.data.feed import Feed
 from jssl.evals.offline import say
-from jssl.evals.online import OnlineKNN
+from jssl.evals.online import OnlineProbes
 from jssl.run import Run, check_batch, check_read, compile_step, model_flops, prepare
 
 log = logging.getLogger("jssl")
@@ -25,8 +26,8 @@ PREEMPTED = 75  # exit code: saved, start me again
 def train(tree, folder: str) -> dict:
     """Trains the config `tree` in the folder to its last step; goes on from its last checkpoint.
 
-    Returns the result: step, loss, examples_per_s, params_sha256, knn_top1. Raises `UserError`
-    for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
+    Returns the result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1. Raises
+    `UserError` for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
     """
     config = Config(tree)
     folder = workdir.open_for(folder, tree)
@@ -48,12 +49,12 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     start, reading = int(state.step), say(f"reading {run.data.source.name}")
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, start, reading)
     at_exit(feed.close)
-    recorder = make_recorder(run, feed, folder, start)
+    recorder = make_recorder(run, feed, folder, start, saves)
     at_exit(recorder.close)
-    knn = OnlineKNN(run, recorder)
+    probes = OnlineProbes(run, recorder)
     check_read(config)
     workdir.claim(folder, tree)
-    watchers = [recorder, knn, saver(saves, knn, config.steps), *extras(run, folder)]
+    watchers = [recorder, probes, saver(saves, probes, config.steps), *extras(run, folder)]
     state = loop(compile_step(run, feed), state, feed, start, config.steps, watchers, saves)
     saves.close()
     return {
@@ -61,7 +62,8 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
         "loss": recorder.last.get("loss"),
         "examples_per_s": round(recorder.examples_per_s(), 1),
         "params_sha256": params_sha256(state.params),
-        "knn_top1": knn.top1,
+        "knn_top1": probes.found.get("knn_top1"),
+        "linear_top1": probes.found.get("linear_top1"),
         "damaged_examples": len(feed.damaged),
     }
 
@@ -104,7 +106,7 @@ def asked_to_stop():
             signal.signal(kind, handler)
 
 
-def make_recorder(run: Run, feed, folder, start):
+def make_recorder(run: Run, feed, folder, start, saves):
     config, device = run.config, run.mesh.devices.flat[0]
     peak = flops.peak(device.device_kind)
     if peak is None:
@@ -114,16 +116,17 @@ def make_recorder(run: Run, feed, folder, start):
         examples=config.batch_size, flops=model_flops(run), waited=lambda: feed.waited,
         peak=peak and peak * run.mesh.devices.size, rates=optim.all_rates(config),
         last=workdir.last_metrics(folder),
+        alarm=bind(CollapseAlarm, config.alarm, "alarm", workdir=folder, checkpoints=saves.steps),
         tensorboard=config.log.tensorboard, wandb=config.log.wandb,
     )  # fmt: skip
 
 
-def saver(saves, knn, steps):
+def saver(saves, probes, steps):
     """An observer that saves every ``checkpoint.every`` steps and at the end."""
 
     def observe(step, state, metrics):
         if step == steps or (saves.every and step % saves.every == 0):
-            saves.save(step, state, knn.top1)
+            saves.save(step, state, probes.found.get("knn_top1"))
 
     return observe
 

@@ -15,7 +15,7 @@ import jssl
 from jssl.config import UserError, flatten
 
 # What may differ when a run is started again: where and how it runs, not what it computes.
-FREE = ("mesh.", "log.", "checkpoint.", "eval.", "data.dir", "data.path", "data.workers")
+FREE = ("mesh.", "log.", "checkpoint.", "eval.", "alarm.", "data.dir", "data.path", "data.workers")
 FREE += ("data.resident", "data.max_damaged")
 
 

@@ -280,23 +280,6 @@ def test_view_is_a_function_of_its_key():
     )
 
 
-def test_multicrop():
-    """Shapes, and the key of a view: by name and number, whatever else is asked for."""
-    big = augment.view(**(RECIPE | OFF))
-    small = augment.view(**(RECIPE | OFF | {"size": 10, "dtype": "bfloat16", "mode": "fused"}))
-    out = jax.jit(augment.multicrop({"global": (2, big), "local": (3, small)}))(
-        KEY, noise(), sizes()
-    )
-    assert out["global"].shape == (2, BATCH, 24, 24, 3) and out["global"].dtype == jnp.float32
-    assert out["local"].shape == (3, BATCH, 10, 10, 3) and out["local"].dtype == jnp.bfloat16
-    assert len({x.tobytes() for x in np.asarray(out["global"])}) == 2
-    alone = jax.jit(augment.multicrop({"global": (1, big), "same": (1, big)}))(
-        KEY, noise(), sizes()
-    )
-    np.testing.assert_allclose(alone["global"][0], out["global"][0], atol=1e-6)
-    assert np.abs(alone["same"][0] - alone["global"][0]).mean() > 0.01
-
-
 def test_normalise_and_dtype():
     image, params = noise(), still()
     plain = compiled("fused")(image, params)
@@ -338,7 +321,7 @@ def test_what_is_off_is_not_in_the_program(mode):
 
 def test_everything_is_in_the_scope():
     """FLOP accounting leaves out what bears this name: every matmul and every draw must."""
-    views = augment.multicrop({"global": (2, augment.view(**(RECIPE | {"mode": "fused"})))})
+    views = augment.view(**(RECIPE | {"mode": "fused"}))
     f = augment.center(size=8, crop=1.0, mean=(0.5,), std=(0.5,), dtype="float32")
     step = jax.jit(lambda key, image, valid: (views(key, image, valid), f(image, valid)))
     names = re.findall(r'"(jit[^"]*)"', step.lower(KEY, noise(), sizes()).as_text(debug_info=True))

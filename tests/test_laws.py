@@ -28,9 +28,17 @@ EASY = {  # an optimizer under which any objective should fall within a few step
 }
 # Rounding differs with the number of devices, and a large rate amplifies it without bound.
 GENTLE = EASY | {"optim.name": "sgd", "optim.lr": "1e-6"}
-each_recipe = pytest.mark.parametrize("recipe", recipes())
+# Every recipe obeys every law: `make laws`. `make test` asks all of one recipe of each method, of
+# the others what one compilation can show, and has processes killed and paired for a few methods
+# whose states differ in kind.
+ALL = os.environ.get("JSSL_LAWS") == "all"
+KINDS = ("simclr", "moco", "deepcluster", "mae")  # nothing but statistics; target, queue; bank; ViT
 BY_METHOD = {load(recipe).method: recipe for recipe in reversed(recipes())}  # the first of each
-each_method = pytest.mark.parametrize("recipe", BY_METHOD.values())
+each_recipe = pytest.mark.parametrize("recipe", recipes())
+each_method = pytest.mark.parametrize("recipe", recipes() if ALL else BY_METHOD.values())
+each_kind = pytest.mark.parametrize(
+    "recipe", BY_METHOD.values() if ALL else [BY_METHOD[name] for name in KINDS]
+)
 
 
 class Small:
@@ -90,12 +98,13 @@ def test_1_train_step_is_pure(recipe, small):
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
-@each_recipe
+@each_method
 def test_2_the_loss_falls(recipe):
     one = Small(recipe, EASY)
     _, losses = one.steps(60, one.batches[:1] * 3)
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10]), losses
+    start = losses[4:14]  # a queue is random before, a bank is empty
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(start), losses
 
 
 @each_recipe
@@ -108,7 +117,7 @@ def test_3_labels_never_reach_the_step(recipe, small):
     same(state, again)
 
 
-@each_recipe
+@each_method
 def test_4_eight_devices_equal_one(recipe, small, monkeypatch):
     """Loss, gradient and buffers of the first step; parameters are split too."""
     monkeypatch.setattr("jssl.mesh.SMALLEST", 1)
@@ -133,7 +142,7 @@ def test_4_data_parallel_over_some_steps(recipe):
         np.testing.assert_allclose(b["grad_norm"], a["grad_norm"], rtol=1e-3)
 
 
-@each_recipe
+@each_method
 def test_5_a_saved_state_goes_on_bit_for_bit(recipe, small, tmp_path):
     """Through a real checkpoint, in fresh objects; the next test does it in a new process."""
     one, again = small(recipe), Small(recipe)
@@ -165,8 +174,8 @@ from jssl import cli, train
 command, folder = sys.argv[1:-1], sys.argv[-1]
 assert cli.main([*command, f"--workdir={folder}/whole"]) == 0
 plain = train.saver
-def deadly(saves, knn, steps):
-    save = plain(saves, knn, steps)
+def deadly(saves, probes, steps):
+    save = plain(saves, probes, steps)
     def observe(step, state, metrics):
         save(step, state, metrics)
         if step == 3:
@@ -191,7 +200,7 @@ def result(done) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@each_method
+@each_kind
 def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
     """One process trains a whole run, then another one and is killed in it; a new one resumes."""
     command = ["train", f"--config={recipe}", "--config.eval.every=0"]
@@ -205,7 +214,7 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
         assert result(resumed)[key] == whole[key], key
 
 
-@each_method
+@each_kind
 def test_4_two_processes_equal_one(recipe, tmp_path):
     """Also: both write one checkpoint, evaluate together, and one process reads it back."""
     words = ["-m", "jssl.cli", "train", f"--config={recipe}", "--config.steps=5"]

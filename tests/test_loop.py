@@ -51,7 +51,7 @@ def test_the_loop_does_not_wait_for_the_device_every_step(reads, tmp_path, monke
     tree = config.load("configs/simclr_digits.py:tiny", QUIET | {"steps": "50", "log.every": "10"})
     train.train(tree, str(tmp_path))
     in_loop = [shape for shape in reads[begun[0] :] if shape == ()]
-    metrics = 4  # loss, grad_norm, update_norm, contrast_top1
+    metrics = 8  # loss, two norms, contrast_top1, and four diagnostics
     visits = 5 + 1  # the last step is fetched at once, beside the visit before it
     assert metrics * 5 <= len(in_loop) <= metrics * visits + 5, in_loop
 

@@ -464,6 +464,7 @@ HEAD = {
     "last_norm": True,
     "last_scale": True,
     "last_bias": True,
+    "activation": "relu",
     "initializer": "torch",
     "dtype": jnp.float32,
 }

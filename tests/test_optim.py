@@ -5,10 +5,10 @@ import numpy as np
 import optax
 import pytest
 
-from jssl import config, optim
+from jssl import config, optim, recipes
 from jssl.config import UserError
 
-BASE = dict(config.RUN["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
+BASE = dict(recipes.RUN["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
 PARAMS = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, 2.0])}}
 GRADS = {"layer": {"kernel": jnp.array([[0.1, 0.2], [-0.3, 0.4]]), "bias": jnp.array([0.5, -0.5])}}
 
@@ -111,7 +111,13 @@ def test_the_log_knows_every_rate():
 
 
 def test_cosine_with_warmup():
-    given = {"lr": 0.3, "lr_scaling": "linear", "warmup_steps": 10, "schedule": "cosine"}
+    given = {
+        "lr": 0.3,
+        "lr_final": 0.0,
+        "lr_scaling": "linear",
+        "warmup_steps": 10,
+        "schedule": "cosine",
+    }
     rate = optim.learning_rate(**given, steps=110, batch_size=512)
     np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0.0, 0.3, 0.6], rtol=1e-6)
     np.testing.assert_allclose(rate(60), 0.3, rtol=1e-5)  # half-way down the cosine

@@ -9,7 +9,7 @@ import sys
 from conftest import FAST, ROOT
 
 RECIPE = """
-from jssl.config import recipe
+from jssl.recipes import recipe
 
 def get_config(variant=""):
     return recipe(variant, dict(

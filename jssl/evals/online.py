@@ -1,21 +1,27 @@
-"""kNN accuracy of the encoder while it trains, every ``eval.every`` steps and at the end."""
+"""What the encoder is worth while it trains: kNN and a linear probe, every ``eval.every`` steps and
+at the end, on features that are computed once for both.
+
+The probe is fitted anew each time to features that are fixed by then: its gradients cannot reach
+the encoder, and it never lags behind.
+"""
 
 import logging
 import time
 
 from jssl import data
 from jssl.config import UserError, bind
-from jssl.evals import knn
+from jssl.evals import knn, linear
 from jssl.evals.features import Features
 
 log = logging.getLogger("jssl")
 
 
-class OnlineKNN:
-    """An observer. `top1` is the newest accuracy, None before the first; off without labels."""
+class OnlineProbes:
+    """An observer. `found` holds the newest accuracies, {} before the first; off without labels."""
 
     def __init__(self, run, recorder):
-        self.run, self.recorder, self.top1 = run, recorder, recorder.last.get("knn_top1")
+        self.run, self.recorder, names = run, recorder, ("knn_top1", "linear_top1")
+        self.found = {name: recorder.last[name] for name in names if name in recorder.last}
         self.every, self.steps = run.config.eval.every, run.config.steps
         self.pair = labelled(run) if self.every else None
         self.features = Features(run.method.embed, run.mesh, run.config.eval.batch_size)
@@ -25,10 +31,11 @@ class OnlineKNN:
             return
         with self.recorder.aside():
             began = time.perf_counter()
-            self.top1 = knn_top1(self.run, state, *self.pair, self.features)
+            self.found = probe(self.run, state, *self.pair, self.features)
             seconds = time.perf_counter() - began
-        self.recorder.write(step, {"knn_top1": self.top1, "eval_seconds": seconds})
-        log.info("step %d: kNN top-1 %.4f (%.1f s)", step, self.top1, seconds)
+        self.recorder.write(step, self.found | {"eval_seconds": seconds})
+        said = ", ".join(f"{name} {value:.4f}" for name, value in self.found.items())
+        log.info("step %d: %s (%.1f s)", step, said, seconds)
 
 
 def labelled(run):
@@ -56,12 +63,22 @@ def evaluation_source(config):
     return source
 
 
-def knn_top1(run, state, bank, queries, features) -> float:
-    """Top-1 of the weighted kNN with the training split as its bank."""
-    config = run.config.eval
-    known, known_labels = features(state, bank)
-    asked, labels = features(state, queries)
-    return knn.top1(
-        known, known_labels, asked, labels, classes=len(bank.classes), k=config.knn_k,
-        temperature=config.knn_temperature, mesh=run.mesh, chunk=config.batch_size,
-    )  # fmt: skip
+def probe(run, state, bank, queries, features) -> dict[str, float]:
+    """Top-1 of the weighted kNN, whose bank is the training split, and of a quick linear probe."""
+    config, mesh = run.config.eval, run.mesh
+    pairs = (*features(state, bank), *features(state, queries))
+    classes = len(bank.classes)
+    found = {
+        "knn_top1": knn.top1(
+            *pairs, classes=classes, k=config.knn_k, temperature=config.knn_temperature,
+            mesh=mesh, chunk=config.batch_size,
+        )
+    }  # fmt: skip
+    if config.online_linear_epochs:
+        found["linear_top1"] = linear.probe(
+            *pairs, classes=classes, lrs=config.linear_lrs, weight_decays=(0.0,),
+            epochs=config.online_linear_epochs, batch_size=config.linear_batch_size,
+            held_out=config.linear_held_out, standardize=config.linear_standardize,
+            seed=run.config.seed, mesh=mesh,
+        )["top1"]  # fmt: skip
+    return found

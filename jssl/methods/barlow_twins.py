@@ -4,39 +4,38 @@
 Two views of each image go through one network; over the batch, each output feature of one view
 should correlate with itself in the other view, and with no other feature.
 
-Reference code: facebookresearch/barlowtwins main.py.
+Reference code: facebookresearch/barlowtwins main.py. `config.scale` multiplies the loss: 1 in the
+paper, 0.1 at solo-learn, whose learning rates go with it.
 """
 
 import jax
-import jax.numpy as jnp
 
-from jssl import augment, nn, optim
-from jssl.config import bind
-from jssl.core import Method, Objective, minimize
+from jssl import diagnose, optim, views
+from jssl.core import Method, coupled, minimize
 from jssl.losses import barlow
 from jssl.nn import heads
-from jssl.nn.apply import Chain
 
 
 def build(config) -> Method:
-    dtype, centre = config.model.dtype, augment.eval_view(config)
-    view = bind(augment.view, config.augment, "augment", dtype=dtype)
-    head = bind(heads.build, config.head, "head", dtype=dtype)
-    net = Chain({"encoder": nn.encoder(config.model), "head": head})
+    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    net = heads.chain(config, "head")
 
     def init(rng, batch):
-        return net.init(rng, centre(batch["image"], batch["size"]))
+        params, stats = net.init(rng, centre(batch))
+        return params, {"stats": stats}
 
-    def loss(params, state, batch, rng):
+    def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        image, size = (jnp.repeat(batch[key], 2, axis=0) for key in ("image", "size"))
-        views = view(rng_view, image, size)  # [2B, H, W, C]: the two views of an image in a row
-        out, stats = net(params, state.buffers, views, train=True, rng=rng_net)
-        z = out["head"]
-        return barlow(z[0::2], z[1::2], config.off_diagonal), (stats, {})
+        x = pair(rng_view, batch)
+        out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
+        return out["head"], {"stats": stats}
+
+    def compare(params, z, state, batch, rng):
+        value = config.scale * barlow(z[0::2], z[1::2], config.off_diagonal)
+        return value, (state.buffers, watch(state.step, z[0::2], z[1::2]))
 
     def embed(params, buffers, batch):
-        images = centre(batch["image"], batch["size"])
-        return net.first("encoder")(params, buffers, images, train=False)[0]["encoder"]
+        return net.embed(params, buffers["stats"], centre(batch))
 
-    return minimize(Objective(init, loss, embed), optim.from_config(config), config.accumulate)
+    objective = coupled(init, encode, compare, embed)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

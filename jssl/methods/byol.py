@@ -5,65 +5,41 @@ An online network (encoder, projector, predictor) predicts from one view of an i
 network (encoder, projector) says of another. The target's weights are a moving average of the
 online network's; no other image is compared with.
 
-Reference code: google-deepmind/deepmind-research/byol. The moving average goes first: with a target
-that starts as the online network, averaging before the forward pass gives the sequence of targets
-that averaging after the update gives; the saved target is one update behind.
+Reference code: google-deepmind/deepmind-research/byol. When the average is taken: `jssl.target`.
 """
 
 import jax
-import jax.numpy as jnp
 
-from jssl import augment, nn, optim
-from jssl.config import bind
-from jssl.core import Method, Objective, minimize
+from jssl import diagnose, optim, target, views
+from jssl.core import Method, coupled, minimize
 from jssl.losses import regression
 from jssl.nn import heads
-from jssl.nn.apply import Chain
-from jssl.ops import cosine, ema
-
-TARGET = ("encoder", "head")
 
 
 def build(config) -> Method:
-    dtype, centre = config.model.dtype, augment.eval_view(config)
-    first = dict(config.augment)
-    views = [
-        bind(augment.view, section, "augment", dtype=dtype)
-        for section in (first, first | dict(config.augment_b))
-    ]
-    online = Chain(
-        {
-            "encoder": nn.encoder(config.model),
-            "head": bind(heads.build, config.head, "head", dtype=dtype),
-            "predictor": heads.predictor(config),
-        }
-    )
-    target = online.first(*TARGET)
+    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    online = heads.chain(config, "head", "predictor")
+    slow = target.of(config, online, "encoder", "head")
 
     def init(rng, batch):
-        params, stats = online.init(rng, centre(batch["image"], batch["size"]))
-        copy = lambda tree: {name: jax.tree.map(jnp.copy, tree[name]) for name in TARGET}
-        return params, {"online": stats, "target": copy(params), "target_stats": copy(stats)}
+        params, stats = online.init(rng, centre(batch))
+        return params, {"stats": stats} | slow.start(params, stats)
 
-    def loss(params, state, batch, rng):
-        rng_a, rng_b, rng_net = jax.random.split(rng, 3)
-        a, b = (
-            view(key, batch["image"], batch["size"])
-            for view, key in zip(views, (rng_a, rng_b), strict=True)
-        )
-        x = jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])  # [2B, ...]: pairs in a row
-        decay = cosine(state.step, config.steps, config.ema, config.ema_final)
-        slow = ema(state.buffers["target"], {name: params[name] for name in TARGET}, decay)
-        out, stats = online(params, state.buffers["online"], x, train=True, rng=rng_net)
-        told, slow_stats = target(slow, state.buffers["target_stats"], x, train=True, rng=rng_net)
-        p, z = out["predictor"], told["head"]
+    def encode(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        x = pair(rng_view, batch)
+        out, stats = online(params, state.buffers["stats"], x, train=True, rng=rng_net)
+        told, buffers = slow(state.buffers, x)
+        return {"p": out["predictor"], "z": told["head"]}, buffers | {"stats": stats}
+
+    def compare(params, out, state, batch, rng):
+        p, z = out["p"], out["z"]
         value = regression(p[0::2], z[1::2]) + regression(p[1::2], z[0::2])
-        buffers = {"online": stats, "target": slow, "target_stats": slow_stats}
-        return value, (buffers, {"ema": decay.astype(jnp.float32)})
+        metrics = watch(state.step, z[0::2], z[1::2])
+        return value, (state.buffers, metrics | {"ema": slow.now(state)})
 
     def embed(params, buffers, batch):
-        images = centre(batch["image"], batch["size"])
-        found, _ = online.first("encoder")(params, buffers["online"], images, train=False)
-        return found["encoder"]
+        return online.embed(params, buffers["stats"], centre(batch))
 
-    return minimize(Objective(init, loss, embed), optim.from_config(config), config.accumulate)
+    objective = coupled(init, encode, compare, embed, prepare=slow.follow)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

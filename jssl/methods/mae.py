@@ -17,7 +17,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import augment, nn, optim
+from jssl import augment, diagnose, nn, optim
 from jssl.config import UserError, bind
 from jssl.core import Method, Objective, minimize
 from jssl.losses import masked_mse
@@ -76,6 +76,7 @@ def normalise(patches):
 
 
 def build(config) -> Method:
+    watch = diagnose.watcher(config)
     view = bind(augment.view, config.augment, "augment", dtype="float32")
     look = dict(mean=config.augment.mean, std=config.augment.std, dtype="float32")
     centre = augment.center(size=config.augment.size, crop=config.eval.crop, **look)
@@ -105,15 +106,16 @@ def build(config) -> Method:
         rngs = {"drop_path": rng_net} if train else None
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, keep=keep, rngs=rngs)
         prediction, _ = apply(head, params["decoder"], {}, tokens, restore, train=train)
-        return prediction, mask
+        return prediction, mask, tokens
 
     def loss(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         images = view(rng_view, batch["image"], batch["size"])
-        prediction, mask = predict(params, images, rng_net, train=True)
+        prediction, mask, tokens = predict(params, images, rng_net, train=True)
         target = patchify(images, patch)
         target = normalise(target)[0] if config.norm_pix else target
-        return masked_mse(prediction, target, mask), (state.buffers, {})
+        metrics = watch(state.step, encoder.features(tokens))
+        return masked_mse(prediction, target, mask), (state.buffers, metrics)
 
     def embed(params, buffers, batch):
         images = centre(batch["image"], batch["size"])
@@ -123,7 +125,7 @@ def build(config) -> Method:
     def render(params, buffers, batch, rng):
         """original | masked | reconstruction (visible patches as they are), side by side."""
         images = centre(batch["image"], batch["size"])
-        prediction, mask = predict(params, images, rng, train=False)
+        prediction, mask, _ = predict(params, images, rng, train=False)
         patches = patchify(images, patch)
         if config.norm_pix:  # the prediction lacks each patch's mean and deviation: lend the true
             _, mean, deviation = normalise(patches)
@@ -134,4 +136,4 @@ def build(config) -> Method:
         return {"masked": row * jnp.array(look["std"]) + jnp.array(look["mean"])}
 
     objective = Objective(start, loss, embed, render)
-    return minimize(objective, optim.from_config(config), config.accumulate)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

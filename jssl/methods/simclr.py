@@ -5,42 +5,51 @@ Two random views of each image; a network f and a projection head g; the loss as
 z = g(f(view)) to find the z of the other view of its image among all others of the global batch.
 What is kept afterwards is f.
 
+`config.loss` chooses NT-Xent or its decoupled form, DCL or DCLW ("Decoupled Contrastive Learning",
+Yeh et al.; ECCV 2022; arXiv 2110.06848).
+
 Reference code: google-research/simclr (tf2/model.py, tf2/objective.py). As there, both views go
 through the network as one batch of 2B, so BatchNorm sees them together (lightly runs them one after
 the other). Head: Dense-BN-ReLU-Dense-BN; `config.head` says which of its last layer learns a bias.
 """
 
-import jax
-import jax.numpy as jnp
+from functools import partial
 
-from jssl import augment, nn, optim
-from jssl.config import bind
-from jssl.core import Method, Objective, minimize
-from jssl.losses import nt_xent
+import jax
+
+from jssl import diagnose, optim, views
+from jssl.config import UserError, near
+from jssl.core import Method, coupled, minimize
+from jssl.losses import dcl, nt_xent
 from jssl.nn import heads
-from jssl.nn.apply import Chain
+
+LOSSES = {"nt_xent": nt_xent, "dcl": dcl, "dclw": partial(dcl, sigma=0.5)}  # paper: sigma = 0.5
 
 
 def build(config) -> Method:
-    dtype, centre = config.model.dtype, augment.eval_view(config)
-    view = bind(augment.view, config.augment, "augment", dtype=dtype)
-    head = bind(heads.build, config.head, "head", dtype=dtype)
-    net = Chain({"encoder": nn.encoder(config.model), "head": head})
+    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    net = heads.chain(config, "head")
+    if config.loss not in LOSSES:
+        raise UserError(f"config.loss={config.loss!r} is not known; {near(config.loss, LOSSES)}")
+    contrast = partial(LOSSES[config.loss], temperature=config.temperature)
 
     def init(rng, batch):
-        return net.init(rng, centre(batch["image"], batch["size"]))
+        params, stats = net.init(rng, centre(batch))
+        return params, {"stats": stats}
 
-    def loss(params, state, batch, rng):
+    def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        image, size = (jnp.repeat(batch[key], 2, axis=0) for key in ("image", "size"))
-        views = view(rng_view, image, size)  # [2B, H, W, C]: the two views of an image in a row
-        out, stats = net(params, state.buffers, views, train=True, rng=rng_net)
-        z = out["head"]
-        value, accuracy = nt_xent(z[0::2], z[1::2], config.temperature)
-        return value, (stats, {"contrast_top1": accuracy})
+        x = pair(rng_view, batch)
+        out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
+        return out["head"], {"stats": stats}
+
+    def compare(params, z, state, batch, rng):
+        value, top1 = contrast(z[0::2], z[1::2])
+        metrics = watch(state.step, z[0::2], z[1::2])
+        return value, (state.buffers, metrics | {"contrast_top1": top1})
 
     def embed(params, buffers, batch):
-        images = centre(batch["image"], batch["size"])
-        return net.first("encoder")(params, buffers, images, train=False)[0]["encoder"]
+        return net.embed(params, buffers["stats"], centre(batch))
 
-    return minimize(Objective(init, loss, embed), optim.from_config(config), config.accumulate)
+    objective = coupled(init, encode, compare, embed)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -10,43 +10,35 @@ Reference code: facebookresearch/simsiam. The predictor's learning rate is not k
 """
 
 import jax
-import jax.numpy as jnp
 
-from jssl import augment, nn, optim
-from jssl.config import bind
-from jssl.core import Method, Objective, minimize
+from jssl import diagnose, optim, views
+from jssl.core import Method, coupled, minimize
 from jssl.losses import regression
 from jssl.nn import heads
-from jssl.nn.apply import Chain
-from jssl.ops import unit
 
 
 def build(config) -> Method:
-    dtype, centre = config.model.dtype, augment.eval_view(config)
-    view = bind(augment.view, config.augment, "augment", dtype=dtype)
-    net = Chain(
-        {
-            "encoder": nn.encoder(config.model),
-            "head": bind(heads.build, config.head, "head", dtype=dtype),
-            "predictor": heads.predictor(config),
-        }
-    )
+    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    net = heads.chain(config, "head", "predictor")
 
     def init(rng, batch):
-        return net.init(rng, centre(batch["image"], batch["size"]))
+        params, stats = net.init(rng, centre(batch))
+        return params, {"stats": stats}
 
-    def loss(params, state, batch, rng):
+    def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        image, size = (jnp.repeat(batch[key], 2, axis=0) for key in ("image", "size"))
-        views = view(rng_view, image, size)  # [2B, H, W, C]: the two views of an image in a row
-        out, stats = net(params, state.buffers, views, train=True, rng=rng_net)
-        p, z = out["predictor"], out["head"]
+        x = pair(rng_view, batch)
+        out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
+        return {"p": out["predictor"], "z": out["head"]}, {"stats": stats}
+
+    def compare(params, out, state, batch, rng):
+        p, z = out["p"], out["z"]
         both = regression(p[0::2], z[1::2]) + regression(p[1::2], z[0::2])
-        spread = unit(z).std(0).mean() * z.shape[-1] ** 0.5  # 1 if spread evenly, 0 if collapsed
-        return both / 4 - 1, (stats, {"spread": spread})  # equation 2: half the negative cosines
+        metrics = watch(state.step, z[0::2], z[1::2])
+        return both / 4 - 1, (state.buffers, metrics)  # equation 2: half the negative cosines
 
     def embed(params, buffers, batch):
-        images = centre(batch["image"], batch["size"])
-        return net.first("encoder")(params, buffers, images, train=False)[0]["encoder"]
+        return net.embed(params, buffers["stats"], centre(batch))
 
-    return minimize(Objective(init, loss, embed), optim.from_config(config), config.accumulate)
+    objective = coupled(init, encode, compare, embed)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -66,11 +66,12 @@ class Chain(NamedTuple):
             outputs[name] = x
         return outputs, updated
 
-    def first(self, *names: str) -> "Chain":
-        """The chain of some of the modules: a target network has no predictor."""
-        return Chain({name: self.modules[name] for name in names})
+    def embed(self, params: Tree, stats: Tree, x: Array) -> Array:
+        """The encoder's features of x in evaluation mode, float32 [B, D]."""
+        only = Chain({"encoder": self.modules["encoder"]})
+        return only(params, stats, x, train=False)[0]["encoder"]
 
     def _one(self, name, params, stats, x, train, rng):
-        module, rngs = self.modules[name], {"drop_path": rng} if train else None
+        module, rngs = self.modules[name], None if rng is None else {"drop_path": rng}
         x, stats = apply(module, params, stats, x, train=train, rngs=rngs)
         return (module.features(x) if name == "encoder" else x), stats

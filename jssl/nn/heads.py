@@ -10,6 +10,9 @@
 | BYOL, SwAV, SimSiam predictor | yes | no | - | yes | lightly heads.py |
 | Barlow Twins, VICReg | yes | no | - | no | facebookresearch/barlowtwins main.py: bias=False |
 | MoCo v2 | no | no | - | yes | lightly heads.py, MoCoProjectionHead |
+| MoCo v3 projector, predictor | yes | yes | no | no | facebookresearch/moco-v3 builder.py |
+| NNCLR projector | yes | yes | yes | yes | lightly heads.py, NNCLRProjectionHead |
+| DINO (GELU), up to its bottleneck | no | no | - | yes | facebookresearch/dino DINOHead |
 """
 
 from collections.abc import Callable
@@ -21,13 +24,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import UserError, bind, near
+from jssl.nn import encoder as nn_encoder
+from jssl.nn.apply import Chain
+from jssl.nn.norm import batch_norm
 
 KERNELS = {
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(+-1/sqrt(fan_in))
     "normal001": nn.initializers.normal(0.01),  # google-research/simclr model_util.py
     "lecun": nn.initializers.lecun_normal(),
     "xavier": nn.initializers.xavier_uniform(),
+    "trunc02": nn.initializers.normal(0.02),  # facebookresearch/dino; cut at +-2, that is nowhere
 }
+ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=False)}
 
 
 class MLP(nn.Module):
@@ -38,6 +46,7 @@ class MLP(nn.Module):
     last_scale: the last BatchNorm learns a scale. last_bias: the last layer, be it the BatchNorm
       or the Dense, learns a bias. A Dense layer in front of a BatchNorm has no bias (lightly
       heads.py: use_bias = not batch_norm), for the BatchNorm would take it away again.
+    activation: a key of `ACTIVATIONS`, after each hidden layer.
     initializer: a key of `KERNELS`; "torch" also draws the biases, U(+-1/sqrt(fan_in)), PyTorch's
       Linear default; with the others they start at zero.
     dtype: of the matrix products; BatchNorm is computed in float32, and the output is float32. For
@@ -49,30 +58,25 @@ class MLP(nn.Module):
     last_norm: bool
     last_scale: bool
     last_bias: bool
+    activation: str
     initializer: str
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        batch_norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=jnp.float32,
-        )
+        norm = batch_norm(train, jnp.float32)
         dense = partial(nn.Dense, kernel_init=KERNELS[self.initializer], dtype=self.dtype)
         for i, width in enumerate(self.features[:-1]):
             bias = self.bias_init(x.shape[-1])
             x = dense(width, use_bias=not self.norm, bias_init=bias, name=f"dense{i}")(x)
-            x = nn.relu(batch_norm(name=f"bn{i}")(x) if self.norm else x)
+            x = norm(name=f"bn{i}")(x) if self.norm else x
+            x = ACTIVATIONS[self.activation](x)
         i = len(self.features) - 1
         use_bias = self.last_bias and not self.last_norm
         bias = self.bias_init(x.shape[-1])
         x = dense(self.features[-1], use_bias=use_bias, bias_init=bias, name=f"dense{i}")(x)
         if self.last_norm:
-            norm = batch_norm(use_scale=self.last_scale, use_bias=self.last_bias, name=f"bn{i}")
-            x = norm(x)
+            x = norm(use_scale=self.last_scale, use_bias=self.last_bias, name=f"bn{i}")(x)
         return x.astype(jnp.float32)
 
     def bias_init(self, fan_in: int) -> Callable:
@@ -90,21 +94,35 @@ def build(
     last_norm: bool,
     last_scale: bool,
     last_bias: bool,
+    activation: str,
     init: str,
     dtype: str,
+    section: str = "head",
 ) -> MLP:
-    """An `MLP` from a config's `head` section; `init` is a key of `KERNELS`."""
-    if init not in KERNELS:
-        raise UserError(f"head.init={init!r} is not known; {near(init, KERNELS)}")
-    return MLP(tuple(features), norm, last_norm, last_scale, last_bias, init, jnp.dtype(dtype))
+    """An `MLP` from a config's section of this name; `init` is a key of `KERNELS`, `activation` of
+    `ACTIVATIONS`."""
+    for key, value, known in (("init", init, KERNELS), ("activation", activation, ACTIVATIONS)):
+        if value not in known:
+            raise UserError(f"{section}.{key}={value!r} is not known; {near(value, known)}")
+    return MLP(
+        tuple(features), norm, last_norm, last_scale, last_bias, activation, init, jnp.dtype(dtype)
+    )
 
 
-def predictor(config) -> MLP:
-    """The MLP of ``config.predictor``; `UserError` if its end is not as wide as the head's."""
-    ours, wanted = config.predictor.features[-1], config.head.features[-1]
-    if ours != wanted:
-        raise UserError(
-            f"config.predictor.features ends in {ours} and config.head.features in {wanted}, but "
-            f"one predicts the other; end both in {wanted}"
-        )
-    return bind(build, config.predictor, "predictor", dtype=config.model.dtype)
+def chain(config, *names: str) -> Chain:
+    """The encoder of ``config.model`` and the heads that follow it, each an MLP of the section of
+    its name: ``chain(config, "head", "predictor")``.
+
+    Raises `UserError` if a predictor's end is not as wide as the head's.
+    """
+    modules = {"encoder": nn_encoder(config.model)}
+    for name in names:
+        modules[name] = bind(build, config[name], name, dtype=config.model.dtype, section=name)
+    if "predictor" in modules:
+        ours, wanted = modules["predictor"].features[-1], modules["head"].features[-1]
+        if ours != wanted:
+            raise UserError(
+                f"config.predictor.features ends in {ours} and config.head.features in {wanted}, "
+                f"but one predicts the other; end both in {wanted}"
+            )
+    return Chain(modules)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.nn import choose
+from jssl.nn.norm import batch_norm
 
 INITIALIZERS = {
     # He normal over fan_out: torchvision's models/resnet.py.
@@ -112,17 +113,12 @@ class ResNet(nn.Module):
     zero_init: bool
     initializer: Callable
     dtype: jnp.dtype
+    bn_splits: int = 1  # see `jssl.nn.norm`; a method sets it by `clone`
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
         conv = partial(_conv, initializer=self.initializer, dtype=self.dtype)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(train, self.dtype, self.bn_splits)
         last_scale = nn.initializers.zeros if self.zero_init else nn.initializers.ones
         x = conv(self.width, *STEMS[self.stem], name="conv1")(images.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))

@@ -8,6 +8,7 @@ timm's: cls_token, pos_embed, blocks/0/..., norm; "patch_embed/kernel" [p * p * 
 from functools import lru_cache
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -75,9 +76,14 @@ class ViT(nn.Module):
 
     def embed(self, images: Array, keep: Array | None) -> Array:
         """The transformer's input [B, 1 + N, D]: embedded patches, positions, class token."""
-        if images.shape[1:3] != (self.image_size, self.image_size):
-            size = "x".join(str(n) for n in images.shape[1:3])
-            raise UserError(f"model.image_size={self.image_size} but the images are {size}")
+        height, width = images.shape[1:3]
+        if height != width or height % self.patch:
+            raise UserError(f"model.patch={self.patch} does not divide images of {height}x{width}")
+        if height != self.image_size and self.positions == "sincos":
+            raise UserError(
+                f"model.image_size={self.image_size} but the images are {height}x{width}, for "
+                "which model.positions='sincos' has no table; 'learned' are resized"
+            )
         patches = patchify(images, self.patch)
         table = self.position_table(patches.shape[1])
         place = table[None, -patches.shape[1] :]
@@ -97,10 +103,17 @@ class ViT(nn.Module):
 
     def position_table(self, patches: int) -> Array:
         """float32 [1 + patches, D], the class token's row first; [patches, D] without it."""
-        rows = patches + self.class_token
-        if self.positions == "learned":
-            return self.param("pos_embed", nn.initializers.normal(0.02), (1, rows, self.dim))[0]
-        return jnp.asarray(sincos(self.dim, round(patches**0.5), self.class_token))
+        side, grid = round(patches**0.5), self.image_size // self.patch
+        if self.positions == "sincos":
+            return jnp.asarray(sincos(self.dim, side, self.class_token))
+        shape = (1, grid * grid + self.class_token, self.dim)
+        table = self.param("pos_embed", nn.initializers.normal(0.02), shape)[0]
+        if side == grid:
+            return table
+        # Smaller crops get the same table, resized: DINO's interpolate_pos_encoding.
+        places = table[self.class_token :].reshape(grid, grid, self.dim)
+        places = jax.image.resize(places, (side, side, self.dim), "cubic", antialias=False)
+        return jnp.concatenate([table[: self.class_token], places.reshape(-1, self.dim)])
 
     def features(self, tokens: Array) -> Array:
         """tokens [B, 1 + N, D] -> float32 [B, D].

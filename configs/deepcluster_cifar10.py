@@ -1,0 +1,40 @@
+"""jssl train --config=configs/deepcluster_cifar10.py --config.data.dir=DATA --workdir=runs/dc_c10
+
+DeepCluster v2 on CIFAR-10 with the settings of solo-learn (scripts/pretrain/cifar, shell script):
+ResNet-18, batch 256, 1,000 epochs, three groupings into 3,000 clusters; published there: online
+linear probe 88.85 %. The first epoch fills the bank and holds all parameters still, as there.
+:v1 is the first DeepCluster: one plain k-means of whitened encoder features and a linear
+classifier (no figure is published for this network and data set).
+"""
+
+from jssl.recipes import CIFAR, EPOCHS50, SOLO_OPTIM, TINY_RESNET, look, mlp, recipe, resnet
+
+
+def get_config(variant=""):
+    return recipe(
+        variant,
+        dict(
+            method="deepcluster",
+            version=2,
+            steps=195_000,  # 1,000 epochs of 195 batches
+            batch_size=256,
+            clusters=(3000, 3000, 3000), period=195, iterations=10, temperature=0.1, pca=256,
+            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            model=resnet("resnet18", "cifar", init="fan_out"),
+            head=mlp(2048, 128, last="bias"),
+            augment=look(32, (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), pixels=CIFAR),
+            local=dict(count=0),
+            optim=SOLO_OPTIM | dict(
+                lr=0.6, lr_final=6e-4, weight_decay=1e-6, exclude=(), warmup_steps=2_145,
+                freeze=("",), freeze_steps=195,
+            ),
+            checkpoint=dict(every=2_000),
+            eval=dict(every=9_750),
+        ),
+        epochs50=EPOCHS50 | {"period": 97, "optim.freeze_steps": 97, "optim.warmup_steps": 1_067},
+        v1={"version": 1, "clusters": (3000,)},
+        tiny=TINY_RESNET | {
+            "data.split": "train[:16]", "head.features": (16, 8), "clusters": (6, 4), "period": 1,
+            "optim.warmup_steps": 1, "optim.freeze_steps": 1,
+        },
+    )  # fmt: skip

@@ -1,0 +1,119 @@
+"""DeepCluster v2: "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments"
+(Caron, Misra, Mairal, Goyal, Bojanowski, Joulin; NeurIPS 2020; arXiv 2006.09882, appendix), and
+DeepCluster: "Deep Clustering for Unsupervised Learning of Visual Features"
+(Caron, Bojanowski, Joulin, Douze; ECCV 2018; arXiv 1807.05520).
+
+The embeddings of all images are remembered in a bank, by their index. Every `config.period` steps,
+an epoch as published, k-means groups the bank; until the next time, each crop of an image must say
+which cluster the image is in.
+
+version 2: embeddings are unit vectors, k-means is spherical; it is run for every number in
+  `config.clusters`, in turn on the bank of the first and of the second view; the logits of a crop
+  are its products with the centroids, which are not trained.
+  Code: facebookresearch/swav main_deepclusterv2.py.
+version 1: one plain k-means of the encoder's features, whitened by PCA to `config.pca` dimensions
+  and put on the unit sphere; a linear classifier, drawn anew each time, learns the clusters.
+  Code: facebookresearch/deepcluster main.py. Not done here: its Sobel filter, its sampling of
+  images evenly over clusters.
+
+The bank starts empty: the first `period` steps only fill it and train nothing, like the reference's
+pass over the data before its first epoch. The recipe holds all parameters still for that time
+(`optim.freeze`); where it does not, weight decay acts on them.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl import diagnose, optim, views
+from jssl.config import UserError
+from jssl.core import Method, coupled, minimize
+from jssl.nn import heads
+from jssl.ops import kmeans, unit, whiten
+
+PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices shares it out
+
+
+def build(config) -> Method:
+    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    first, clusters, pca = config.version == 1, config.clusters, config.pca
+    net = heads.chain(config, *(() if first else ("head",)))
+    rows = -(-config.examples // PAD) * PAD
+    if config.version not in (1, 2) or (first and len(clusters) != 1):
+        raise UserError(f"config.version={config.version} with config.clusters={clusters}: "
+                        "version is 1 or 2, and version 1 has one number of clusters")  # fmt: skip
+
+    def init(rng, batch):
+        params, stats = net.init(rng, centre(batch))
+        width = jax.eval_shape(lambda: net.embed(params, stats, centre(batch))).shape[-1]
+        width = width if first else config.head.features[-1]
+        bank = {name: jnp.zeros((rows, width)) for name in "ab"}
+        bank |= {"seen": jnp.zeros(rows), "label": -jnp.ones((rows, len(clusters)), jnp.int32)}
+        if first:
+            params["classifier"] = classifier(rng, width, clusters[0])
+        centroids = {} if first else {str(i): jnp.zeros((k, width)) for i, k in enumerate(clusters)}
+        return params, {"stats": stats, "bank": bank, "centroids": centroids}
+
+    def prepare(state, rng):
+        due = (state.step > 0) & (state.step % config.period == 0)
+        return lax.cond(due, cluster, lambda state, rng: state, state, rng)
+
+    @jax.named_scope("cluster")
+    def cluster(state, rng):
+        bank, labels, centroids, params = state.buffers["bank"], [], {}, state.params
+        for i, k in enumerate(clusters):
+            x, key = bank["ab"[i % 2]], jax.random.fold_in(rng, i)
+            x = unit(whiten(x, bank["seen"], pca)) if first else x
+            found, label = kmeans(key, x, bank["seen"], k, config.iterations, spherical=not first)
+            labels.append(jnp.where(bank["seen"] > 0, label, -1))
+            centroids[str(i)] = found
+        if first:
+            centroids = {}
+            params = params | {"classifier": classifier(rng, bank["a"].shape[1], clusters[0])}
+        bank = bank | {"label": jnp.stack(labels, axis=1)}
+        buffers = state.buffers | {"bank": bank, "centroids": centroids}
+        return state.replace(params=params, buffers=buffers)
+
+    def encode(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        found, stats = {}, state.buffers["stats"]
+        for name, x in crops(rng_view, batch).items():
+            out, stats = net(params, stats, x, train=True, rng=rng_net)
+            found[name] = out["encoder"] if first else unit(out["head"])
+        return found, state.buffers | {"stats": stats}
+
+    def logits(params, centroids, i, z):
+        if first:
+            return z @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+        return z @ centroids[str(i)].T / config.temperature
+
+    def compare(params, found, state, batch, rng):
+        bank, centroids = state.buffers["bank"], state.buffers["centroids"]
+        label, losses = bank["label"][batch["index"]], []  # [B, heads], -1: not in a cluster yet
+        for i in range(len(clusters)):
+            total, count = 0.0, 0.0
+            for z in found.values():
+                answer = jnp.repeat(label[:, i], len(z) // len(label))
+                log_p = jax.nn.log_softmax(logits(params, centroids, i, z))
+                right = jnp.take_along_axis(log_p, jnp.maximum(answer, 0)[:, None], axis=1)[:, 0]
+                total, count = total - (right * (answer >= 0)).sum(), count + (answer >= 0).sum()
+            losses.append(total / jnp.maximum(count, 1))
+        a, b = (lax.stop_gradient(found["global"][i::2]) for i in range(2))
+        at = batch["index"]
+        bank = bank | {"a": bank["a"].at[at].set(a), "b": bank["b"].at[at].set(b)}
+        bank["seen"] = bank["seen"].at[at].set(1.0)
+        used = jnp.bincount(jnp.maximum(label[:, 0], 0), length=clusters[0]) / len(label)
+        metrics = watch(state.step, a, b) | diagnose.entropy(used[None])
+        return sum(losses) / len(losses), (state.buffers | {"bank": bank}, metrics)
+
+    def embed(params, buffers, batch):
+        return net.embed(params, buffers["stats"], centre(batch))
+
+    objective = coupled(init, encode, compare, embed, prepare)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+
+
+def classifier(rng, width: int, clusters: int):
+    """DeepCluster's top layer as main.py draws it: N(0, .01), no bias."""
+    kernel = 0.01 * jax.random.normal(rng, (width, clusters))
+    return {"kernel": kernel, "bias": jnp.zeros(clusters)}

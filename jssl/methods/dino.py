@@ -1,0 +1,85 @@
+"""DINO: "Emerging Properties in Self-Supervised Vision Transformers"
+(Caron, Touvron, Misra, Jegou, Mairal, Bojanowski, Joulin; ICCV 2021; arXiv 2104.14294),
+algorithm 1.
+
+Student and teacher, a moving average of the student, each give a distribution over K outputs. From
+every crop of an image, small local ones too, the student predicts what the teacher says of its two
+global views. The teacher's is centred and sharpened, so that neither one output wins nor all do.
+
+Reference code: facebookresearch/dino main_dino.py. `config.centring`: "centre", as published, or
+"sinkhorn" (as in DINOv2). The last layer has unit rows (weight norm with a fixed scale, if
+`config.norm_last_layer`) and stays as drawn in the first epoch: `optim.freeze`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl import diagnose, optim, target, views
+from jssl.config import UserError, near
+from jssl.core import Method, coupled, minimize
+from jssl.losses import soft_cross_entropy
+from jssl.nn import heads
+from jssl.ops import ramp, sinkhorn, unit
+
+CENTRING = ("centre", "sinkhorn")
+
+
+def build(config) -> Method:
+    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    net, outputs = heads.chain(config, "head"), config.prototypes
+    slow = target.of(config, net, "encoder", "head", extra=("prototypes",))
+    if config.centring not in CENTRING:
+        raise UserError(f"config.centring={config.centring!r}: {near(config.centring, CENTRING)}")
+
+    def init(rng, batch):
+        rng_net, rng_w = jax.random.split(rng)
+        params, stats = net.init(rng_net, centre(batch))
+        w = jax.random.normal(rng_w, (outputs, config.head.features[-1]))
+        scale = {} if config.norm_last_layer else {"scale": jnp.ones(outputs)}
+        params["prototypes"] = {"direction": w} | scale
+        start = slow.start(params, stats)
+        return params, {"stats": stats, "centre": jnp.zeros(outputs)} | start
+
+    def encode(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        found, stats, x = {}, state.buffers["stats"], crops(rng_view, batch)
+        for name in x:
+            out, stats = net(params, stats, x[name], train=True, rng=rng_net)
+            found[name] = unit(out["head"])
+        told, buffers = slow(state.buffers, x["global"])
+        return found | {"teacher": unit(told["head"])}, buffers | {"stats": stats}
+
+    def compare(params, found, state, batch, rng):
+        buffers, centre = state.buffers, state.buffers["centre"]
+        told = last_layer(buffers["target"]["prototypes"], found["teacher"])
+        heat = ramp(state.step, config.teacher_warmup, config.teacher_first, config.teacher_last)
+        if config.centring == "centre":
+            p = lax.stop_gradient(jax.nn.softmax((told - centre) / heat))
+        else:
+            p = sinkhorn(told, heat, 3)
+        logits = lambda z: last_layer(params["prototypes"], z) / config.temperature
+        said = logits(found["global"])
+        value = soft_cross_entropy(said[0::2], p[1::2]) + soft_cross_entropy(said[1::2], p[0::2])
+        terms = 2
+        if "local" in found:
+            count = 2 * len(found["local"]) // len(p)
+            both = jnp.repeat(p[0::2] + p[1::2], count, axis=0)
+            value += count * soft_cross_entropy(logits(found["local"]), both)
+            terms += 2 * count
+        centre = 0.9 * centre + 0.1 * lax.stop_gradient(told).mean(0)  # the paper's m = 0.9
+        z = found["teacher"]
+        metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
+        metrics |= {"ema": slow.now(state), "teacher_temperature": jnp.float32(heat)}
+        return value / terms, (buffers | {"centre": centre}, metrics)
+
+    def embed(params, buffers, batch):
+        return net.embed(params, buffers["stats"], centre(batch))
+
+    objective = coupled(init, encode, compare, embed, prepare=slow.follow)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+
+
+def last_layer(layer, z):
+    """Logits [N, K] of unit rows z [N, D]: a Dense layer without bias, under weight norm."""
+    return z @ unit(layer["direction"]).T * layer.get("scale", 1.0)

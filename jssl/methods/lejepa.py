@@ -1,0 +1,56 @@
+"""LeJEPA: "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics"
+(Balestriero & LeCun; 2025; arXiv 2511.08544), section 5 and algorithm 2.
+
+All views of an image should have one embedding: each is drawn to the mean of the image's global
+views. The embeddings of each view should be an isotropic Gaussian (SIGReg), which alone keeps them
+from collapsing: no teacher, no stopped gradient, no predictor.
+
+Reference code: rbalestr-lab/lejepa; its README draws views to the global views' mean
+(`config.anchor` "global"), its MINIMAL.md to that of all ("all").
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jssl import diagnose, optim, views
+from jssl.config import UserError
+from jssl.core import Method, coupled, minimize
+from jssl.losses import sigreg
+from jssl.nn import heads
+
+
+def build(config) -> Method:
+    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    net, weight = heads.chain(config, "head"), config.sigreg
+    if config.anchor not in ("global", "all"):
+        raise UserError(f"config.anchor={config.anchor!r} must be 'global' or 'all'")
+
+    def init(rng, batch):
+        params, stats = net.init(rng, centre(batch))
+        return params, {"stats": stats}
+
+    def encode(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        found, stats = {}, state.buffers["stats"]
+        for name, x in crops(rng_view, batch).items():
+            out, stats = net(params, stats, x, train=True, rng=rng_net)
+            found[name] = out["head"]
+        return found, {"stats": stats}
+
+    def compare(params, found, state, batch, rng):
+        b, width = len(batch["image"]), config.head.features[-1]
+        by_image = {name: z.reshape(b, -1, width) for name, z in found.items()}
+        z = jnp.concatenate([*by_image.values()], axis=1)  # [B, V, D]
+        anchor = z if config.anchor == "all" else by_image["global"]
+        middle = anchor.mean(1, keepdims=True)
+        prediction = jnp.square(middle - z).mean()
+        gaussian = sigreg(rng, z.swapaxes(0, 1), config.slices)
+        metrics = watch(state.step, z[:, 0], z[:, 1])
+        metrics |= {"prediction": prediction, "sigreg": gaussian}
+        return (1 - weight) * prediction + weight * gaussian, (state.buffers, metrics)
+
+    def embed(params, buffers, batch):
+        return net.embed(params, buffers["stats"], centre(batch))
+
+    objective = coupled(init, encode, compare, embed)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -1,0 +1,77 @@
+"""MoCo v2: "Momentum Contrast for Unsupervised Visual Representation Learning"
+(He, Fan, Wu, Xie, Girshick; CVPR 2020; arXiv 1911.05722), algorithm 1, with the head, the
+augmentation and the schedule of "Improved Baselines with Momentum Contrastive Learning"
+(Chen, Fan, Girshick, He; 2020; arXiv 2003.04297).
+
+A query, one view of an image, must find its key, the other view as a slowly moving copy of the
+network encodes it, among the keys of earlier batches, which a queue remembers.
+
+Reference code: facebookresearch/moco builder.py. BatchNorm would tell which key belongs to which
+query; as there, keys are encoded in shuffled order, with statistics by parts of the batch
+(`config.bn_splits`: the reference's number of GPUs). `config.symmetric`: each view is query and key
+in turn, as in lightly's benchmark and the authors' CIFAR-10 notebook; the parts then hold both
+views of their images.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jssl import diagnose, optim, target, views
+from jssl.config import UserError
+from jssl.core import Method, coupled, minimize
+from jssl.losses import info_nce
+from jssl.nn import heads
+from jssl.ops import push, unit
+
+
+def build(config) -> Method:
+    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    net, both = split_norm(heads.chain(config, "head"), config), config.symmetric
+    slow = target.of(config, net, "encoder", "head")
+    width = config.head.features[-1]
+
+    def init(rng, batch):
+        rng_net, rng_queue = jax.random.split(rng)
+        params, stats = net.init(rng_net, centre(batch))
+        queue = unit(jax.random.normal(rng_queue, (config.queue, width)))
+        return params, {"stats": stats, "queue": queue} | slow.start(params, stats)
+
+    def encode(params, state, batch, rng):
+        rng_view, rng_net, rng_shuffle = jax.random.split(rng, 3)
+        x = pair(rng_view, batch)
+        queries, keys = (x, x) if both else (x[0::2], x[1::2])
+        out, stats = net(params, state.buffers["stats"], queries, train=True, rng=rng_net)
+        order = jax.random.permutation(rng_shuffle, len(keys))
+        told, buffers = slow(state.buffers, keys[order])
+        k = unit(told["head"])[jnp.argsort(order)]
+        return {"q": out["head"], "k": k}, buffers | {"stats": stats}
+
+    def compare(params, out, state, batch, rng):
+        q, k, queue = out["q"], out["k"], state.buffers["queue"]
+        partner = jnp.arange(len(k)) ^ 1 if both else slice(None)  # the other view of the image
+        value, top1 = info_nce(q, k[partner], config.temperature, queue)
+        metrics = watch(state.step, q, k[partner]) | {"contrast_top1": top1, "ema": slow.now(state)}
+        return value, (state.buffers | {"queue": push(queue, k)}, metrics)
+
+    def embed(params, buffers, batch):
+        return net.embed(params, buffers["stats"], centre(batch))
+
+    objective = coupled(init, encode, compare, embed, prepare=slow.follow)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+
+
+def split_norm(net, config):
+    """`net` with the encoder's BatchNorm in ``config.bn_splits`` parts of the batch."""
+    splits, rows = config.bn_splits, config.batch_size * (2 if config.symmetric else 1)
+    if rows // config.accumulate % splits:
+        raise UserError(f"config.bn_splits={splits} must divide the {rows} views of a batch; try 8")
+    if config.queue < rows // config.accumulate:
+        raise UserError(f"config.queue={config.queue} must hold a batch's {rows} keys; try {rows}")
+    encoder = net.modules["encoder"]
+    if splits > 1:
+        if not hasattr(encoder, "bn_splits"):
+            raise UserError(
+                f"config.bn_splits={splits} needs a ResNet, as model.name; or set it to 1"
+            )
+        encoder = encoder.clone(bn_splits=splits)
+    return net._replace(modules=net.modules | {"encoder": encoder})

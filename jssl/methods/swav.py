@@ -1,0 +1,82 @@
+"""SwAV: "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments"
+(Caron, Misra, Mairal, Goyal, Bojanowski, Joulin; NeurIPS 2020; arXiv 2006.09882), algorithm 1.
+
+Views are compared with trained prototypes. The soft assignment of one view, made so that a batch
+uses all prototypes equally (Sinkhorn-Knopp), must be predicted from every other crop of the image.
+
+Reference code: facebookresearch/swav main_swav.py. As there, prototypes are put back on the unit
+sphere before each update, and stay as drawn at first: `optim.freeze`. From `config.queue_start` on,
+`config.queue` embeddings of earlier batches join in the assignment, where a batch is smaller than
+the number of prototypes; they are collected from the start, so that the queue is full by then.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl import diagnose, optim, views
+from jssl.core import Method, coupled, minimize
+from jssl.losses import soft_cross_entropy
+from jssl.nn import heads
+from jssl.ops import push, sinkhorn, unit
+
+
+def build(config) -> Method:
+    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    net, width = heads.chain(config, "head"), config.head.features[-1]
+
+    def init(rng, batch):
+        rng_net, rng_w = jax.random.split(rng)
+        params, stats = net.init(rng_net, centre(batch))
+        params["prototypes"] = on_sphere(jax.random.normal(rng_w, (width, config.prototypes)))
+        queue = {name: jnp.zeros((config.queue, width)) for name in "ab"} if config.queue else {}
+        return params, {"stats": stats, "queue": queue}
+
+    def prepare(state, rng):
+        params = state.params | {"prototypes": on_sphere(state.params["prototypes"])}
+        return state.replace(params=params)
+
+    def encode(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        found, stats = {}, state.buffers["stats"]
+        for name, x in crops(rng_view, batch).items():
+            out, stats = net(params, stats, x, train=True, rng=rng_net)
+            found[name] = unit(out["head"])
+        return found, state.buffers | {"stats": stats}
+
+    def assign(z, queue, prototypes, step):
+        """Codes [B, K] of z [B, D]: section 3.1, with the queue of section 3.1's last paragraph."""
+        code = lambda z: sinkhorn(z @ prototypes, config.epsilon, config.sinkhorn)[-len(z_own) :]
+        z_own = z
+        if queue is None:
+            return code(z)
+        joined = lambda: code(jnp.concatenate([queue, z]))
+        return lax.cond(step >= config.queue_start, joined, lambda: code(z))
+
+    def compare(params, found, state, batch, rng):
+        queue, w = state.buffers["queue"], params["prototypes"]
+        z = {"a": found["global"][0::2], "b": found["global"][1::2]}
+        codes = {
+            name: assign(*lax.stop_gradient((z[name], queue.get(name), w)), state.step)
+            for name in z
+        }
+        predict = lambda z, code: soft_cross_entropy(z @ w / config.temperature, code)
+        value, terms = predict(z["a"], codes["b"]) + predict(z["b"], codes["a"]), 2
+        if "local" in found:
+            count = len(found["local"]) // len(z["a"])
+            both = jnp.repeat(codes["a"] + codes["b"], count, axis=0)
+            value, terms = value + count * predict(found["local"], both), 2 + 2 * count
+        metrics = watch(state.step, z["a"], z["b"]) | diagnose.entropy(codes["a"])
+        queue = {name: push(queue[name], z[name]) for name in queue}
+        return value / terms, (state.buffers | {"queue": queue}, metrics)
+
+    def embed(params, buffers, batch):
+        return net.embed(params, buffers["stats"], centre(batch))
+
+    objective = coupled(init, encode, compare, embed, prepare)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+
+
+def on_sphere(w):
+    """Columns of w [D, K] as unit vectors."""
+    return unit(w.T).T

@@ -1,0 +1,41 @@
+"""VICReg: "Variance-Invariance-Covariance Regularization for Self-Supervised Learning"
+(Bardes, Ponce, LeCun; ICLR 2022; arXiv 2105.04906), algorithm 1.
+
+Two views of each image should have the same embedding (invariance), each feature should vary over
+the batch (variance), and no two features should vary together (covariance).
+
+Reference code: facebookresearch/vicreg main_vicreg.py.
+"""
+
+import jax
+
+from jssl import diagnose, optim, views
+from jssl.core import Method, coupled, minimize
+from jssl.losses import vicreg
+from jssl.nn import heads
+
+
+def build(config) -> Method:
+    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    net = heads.chain(config, "head")
+    weights = (config.invariance, config.variance, config.covariance)
+
+    def init(rng, batch):
+        params, stats = net.init(rng, centre(batch))
+        return params, {"stats": stats}
+
+    def encode(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        x = pair(rng_view, batch)
+        out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
+        return out["head"], {"stats": stats}
+
+    def compare(params, z, state, batch, rng):
+        value, terms = vicreg(z[0::2], z[1::2], *weights)
+        return value, (state.buffers, watch(state.step, z[0::2], z[1::2]) | terms)
+
+    def embed(params, buffers, batch):
+        return net.embed(params, buffers["stats"], centre(batch))
+
+    objective = coupled(init, encode, compare, embed)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -1,0 +1,132 @@
+"""What recipes are made of: `recipe`, and the sections that many of them share.
+
+Each of these returns a dict of literals, a section of the config; any key of it can be set by
+``--config.section.key=value``.
+"""
+
+import ml_collections
+
+from jssl.config import UserError, locate, near
+
+# What every run has and few recipes change. A recipe's own values go over these.
+RUN = dict(
+    seed=0,
+    accumulate=1,  # micro-batches per update
+    grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
+    examples=0,  # of the data set: found when a run is prepared, for methods that keep a bank
+    mesh=dict(data=-1, fsdp=1),  # devices on each axis; -1: all that are left
+    data=dict(
+        source="", name="", path="", dir="", split="train", canvas=0, channels=3,
+        resident=False, workers=0, max_damaged=0.01,
+    ),
+    optim=dict(
+        name="", lr=0.0, lr_final=0.0, lr_scaling="none", warmup_steps=0, schedule="cosine",
+        weight_decay=0.0, weight_decay_final=-1.0, exclude=("bias$", "scale$"), clip=0.0,
+        clip_tensor=0.0, lr_factors=(), lr_constant=(), momentum=0.9, nesterov=False, b1=0.9,
+        b2=0.999, eps=1e-8, trust=0.001, trust_clip=False, freeze=(), freeze_steps=0,
+    ),
+    checkpoint=dict(every=1000, keep_latest=2, keep_best=1),
+    eval=dict(
+        every=0, split="test", size=0, crop=1.0, batch_size=256, knn_k=200, knn_temperature=0.1,
+        linear_lrs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), linear_weight_decays=(0.0, 1e-4, 1e-3, 1e-2),
+        linear_epochs=50, linear_batch_size=256, linear_held_out=0.1, linear_standardize=True,
+        online_linear_epochs=10,  # of the probe beside the kNN; 0: none
+    ),
+    alarm=dict(collapse="warn", feature_std=0.01, patience=3),
+    log=dict(
+        every=20, tensorboard=True, wandb="", profile_at=0, render_every=0, rank_every=200,
+    ),
+)  # fmt: skip
+
+
+def recipe(variant: str, sections: dict, **variants: dict) -> ml_collections.ConfigDict:
+    """A recipe's config: `RUN`, then `sections`, then the flat ``{"a.b": value}`` of `variant`.
+
+    Raises `UserError` for a variant that the recipe does not have.
+    """
+    config = ml_collections.ConfigDict(RUN)
+    config.update(sections)
+    if variant:
+        if variant not in variants:
+            raise UserError(f"the recipe has no variant {variant!r}; {near(variant, variants)}")
+        for key, value in variants[variant].items():
+            section, name = locate(config, key)
+            section[name] = value
+    return config.lock()
+
+
+def resnet(name: str, stem: str, *, init="torch", zero_init=False) -> dict:
+    """`model`: a ResNet of the published width in bfloat16; see `jssl.nn.resnet.build`."""
+    return dict(
+        name=name, stem=stem, width=64, zero_init=zero_init, init=init, dtype="bfloat16"
+    )  # fmt: skip
+
+
+def vit(name: str, patch: int, size: int, *, positions="learned", init="trunc02", drop_path=0.0):
+    """`model`: a ViT in bfloat16 with a class token; see `jssl.nn.vit.build`."""
+    return dict(
+        name=name, patch=patch, image_size=size, class_token=True, pool="cls",
+        positions=positions, drop_path=drop_path, remat="none", scan=False, attention="auto",
+        init=init, dtype="bfloat16",
+    )  # fmt: skip
+
+
+LAST = {  # the end of a head: (last_norm, last_scale, last_bias)
+    "bias": (False, False, True),  # Dense with bias
+    "plain": (False, False, False),  # Dense alone
+    "bn": (True, True, True),  # Dense, BatchNorm
+    "bn_scale": (True, True, False),  # Dense, BatchNorm that learns no bias
+    "bn_plain": (True, False, False),  # Dense, BatchNorm that learns nothing
+}
+
+
+def mlp(*features: int, last: str, norm=True, activation="relu", init="torch") -> dict:
+    """`head`, `predictor`: an MLP of these widths; see `jssl.nn.heads`."""
+    last_norm, last_scale, last_bias = LAST[last]
+    return dict(
+        features=features, norm=norm, last_norm=last_norm, last_scale=last_scale,
+        last_bias=last_bias, activation=activation, init=init,
+    )  # fmt: skip
+
+
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CIFAR = dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
+def look(size: int, scale: tuple, jitter: tuple, *, blur=0.0, solarize=0.0, pixels=IMAGENET):
+    """`augment`: the view of most methods: crop of `scale` resized, flip .5, jitter .8 with
+    (brightness, contrast, saturation, hue), grayscale .2, blur, solarize."""
+    brightness, contrast, saturation, hue = jitter
+    return dict(
+        mode="fused", size=size, crop_scale=scale, crop_ratio=(3 / 4, 4 / 3), flip=0.5,
+        jitter=0.8, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
+        gray=0.2, blur=blur, blur_sigma=(0.1, 2.0), solarize=solarize, **pixels,
+    )  # fmt: skip
+
+
+# Sizes for the laws: the embedded digits, two steps a second.
+TINY = {
+    "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
+    "data.canvas": 32, "data.workers": 0, "augment.size": 32, "model.dtype": "float32",
+    "checkpoint.every": 2, "eval.every": 3, "eval.split": "test[:5%]", "log.every": 1,
+    "log.rank_every": 2,
+}  # fmt: skip
+TINY_RESNET = TINY | {"model.name": "resnet10", "model.width": 8}
+TINY_VIT = TINY | {"model.name": "vit_test", "model.patch": 8, "model.image_size": 32}
+# lightly's CIFAR-10 benchmark (docs/source/getting_started/benchmarks/cifar10_benchmark.py): SGD,
+# rate .06 at 128 examples, decay of every parameter, no warm-up, cosine to 0, no blur.
+LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, exclude=())
+# solo-learn's CIFAR-10 runs (scripts/pretrain/cifar): 1,000 epochs of 195 batches of 256. The
+# figures are of its shell scripts; the later YAML files differ: they blur half of the views
+# (augmentations/symmetric*.yaml, ImageNet's) and name an ImageNet-100 folder as val_path. Not as
+# there: convolution padding 1 and not 2 in the stem, warm-up from 0 and not 3e-5.
+SOLO_OPTIM = dict(
+    name="larc", lr_scaling="linear", warmup_steps=1_950, trust=0.02, trust_clip=True
+)  # fmt: skip
+SOLO = {
+    "steps": 195_000, "batch_size": 256, "model.init": "fan_out",
+    "optim.exclude": ("bias$", "scale$"),
+    **{f"optim.{key}": value for key, value in SOLO_OPTIM.items()},
+    **{f"augment.{key}": value for key, value in CIFAR.items()},
+}  # fmt: skip
+EPOCHS50 = {"steps": 4_882, "batch_size": 512}  # of CIFAR-10's 50,000

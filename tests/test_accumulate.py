@@ -1,0 +1,127 @@
+"""Micro-batches: GradCache equals the whole batch, and what happens once an update happens once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_mesh
+
+from jssl import accumulate
+from jssl.config import Config, UserError, load
+from jssl.run import keys, prepare
+
+# Views without chance and a network without BatchNorm: nothing then depends on how a batch is cut.
+STILL = {
+    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip": "0",
+    "augment.jitter": "0", "augment.gray": "0", "augment.solarize": "0",
+}  # fmt: skip
+VIT = {"name": "vit_test", "patch": 8, "image_size": 32, "class_token": True, "pool": "cls",
+       "positions": "learned", "drop_path": 0.0, "remat": "none", "scan": False,
+       "attention": "auto", "init": "trunc02", "dtype": "float32"}  # fmt: skip
+
+
+def run_of(recipe, **changes):
+    tree = load(f"configs/{recipe}_cifar10.py:tiny", STILL)
+    with tree.unlocked():
+        tree.model = VIT
+        tree.head.norm = tree.head.last_norm = False
+        tree.optim.lr_scaling = "none"
+        if "augment_b" in tree:
+            tree.augment_b = {"solarize": 0.0}
+        for key, value in changes.items():
+            tree[key] = value
+    return prepare(Config(tree), make_mesh(1))
+
+
+def update_of(run, state, batch):
+    """(gradient norm, loss, parameters, buffers) after one step."""
+    after, metrics = jax.jit(run.method.train_step)(state, batch, keys(run.config)[1])
+    return metrics, after
+
+
+def batch_of(run, n=16):
+    batch = run.data.source.read(np.arange(n))
+    batch.pop("damaged")
+    return batch
+
+
+@pytest.mark.parametrize("recipe", ["simclr", "vicreg", "moco"])
+def test_grad_cache_equals_the_large_batch(recipe):
+    """The law: loss, gradient and buffers within 1e-5; plain accumulation gives another loss."""
+    extra = {"bn_splits": 1} if recipe == "moco" else {}
+    whole = run_of(recipe, **extra)
+    cached = run_of(recipe, **extra, accumulate=4, grad_cache=True)
+    plain = run_of(recipe, **extra, accumulate=4)
+    state, batch = whole.init(), batch_of(whole)
+    (one, after), (four, after_four) = (update_of(run, state, batch) for run in (whole, cached))
+    np.testing.assert_allclose(four["loss"], one["loss"], rtol=1e-5)
+    np.testing.assert_allclose(four["grad_norm"], one["grad_norm"], rtol=1e-5)
+    np.testing.assert_allclose(four["alignment"], one["alignment"], rtol=1e-4)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, (after_four.params, after_four.buffers), (after.params, after.buffers))
+    if recipe != "moco":  # whose loss is a mean over examples: the queue's keys are the negatives
+        assert abs(update_of(plain, state, batch)[0]["loss"] / one["loss"] - 1) > 3e-4
+
+
+def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
+    """With BatchNorm by micro-batch, the gradient is that of the loss of those very outputs."""
+    config = Config(load("configs/simclr_cifar10.py:tiny"))
+    run = prepare(config, make_mesh(1))
+    state, batch, rng, n = run.init(), batch_of(run), jax.random.key(5), 4
+    from jssl.methods import simclr
+
+    made = {}
+    original, simclr.minimize = simclr.minimize, lambda objective, *_: made.update(o=objective)
+    try:
+        simclr.build(config)
+    finally:
+        simclr.minimize = original
+    encode, compare = made["o"].parts
+
+    def direct(params):
+        rng_encode, rng_compare = jax.random.split(rng)
+        parts, ks = accumulate.deal(batch, n), jax.random.split(rng_encode, n)
+        outs = [
+            encode(params, state, jax.tree.map(lambda x, i=i: x[i], parts), ks[i])[0]
+            for i in range(n)
+        ]
+        z = accumulate.gather(jnp.stack(outs), len(batch["image"]) // n)
+        return compare(params, z, state, batch, rng_compare)[0]
+
+    wanted, grads = jax.jit(jax.value_and_grad(direct))(state.params)
+    cached = jax.jit(lambda s: accumulate.cached_gradient(made["o"], s, batch, rng, n=n))
+    (value, _), found = cached(state)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, found, grads)
+
+
+def test_dealt_and_gathered_is_the_batch():
+    x = jnp.arange(24).reshape(12, 2)
+    views = jnp.repeat(x, 2, axis=0)
+    dealt = accumulate.deal(x, 3)
+    assert dealt.shape == (3, 4, 2) and dealt[1, 0, 0] == x[1, 0]
+    outputs = jnp.stack([jnp.repeat(part, 2, axis=0) for part in dealt])
+    np.testing.assert_array_equal(accumulate.gather(outputs, 4), views)
+
+
+@pytest.mark.parametrize("grad_cache", [True, False])
+def test_the_target_follows_once_an_update(grad_cache):
+    """However many micro-batches: a target that moved with each would be nearer to the weights."""
+    changes = {"ema": 0.5, "ema_final": 0.5}
+    one = run_of("byol", **changes)
+    four = run_of("byol", **changes, accumulate=4, grad_cache=grad_cache)
+    state, batch = one.init(), batch_of(one)
+    moved = state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
+    found = [update_of(run, moved, batch)[1].buffers["target"] for run in (one, four)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *found)
+    kernel = lambda tree: np.asarray(tree["encoder"]["patch_embed"]["kernel"])
+    np.testing.assert_allclose(kernel(found[1]), kernel(state.params) + 0.5, rtol=1e-5)
+
+
+def test_grad_cache_says_what_it_needs():
+    with pytest.raises(UserError, match="needs config.accumulate above 1"):
+        run_of("simclr", grad_cache=True)
+    words = {"accumulate": "2", "grad_cache": "true"}
+    with pytest.raises(UserError, match="two parts"):
+        prepare(Config(load("configs/mae_imagenette.py:tiny", words)), make_mesh(1))
