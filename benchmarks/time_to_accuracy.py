@@ -32,6 +32,38 @@ def anonymous(command: str) -> str:
     return re.sub(r"(--config\.data\.(?:dir|path)=)\S+", r"\1DATA", command)
 
 
+def measure(config: str, overrides: list[str], workdir: str = "") -> dict:
+    """Trains and evaluates a recipe; everything that a table needs to say of it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        work = f"--workdir={workdir or scratch + '/run'}"
+        words = ("train", f"--config={config}", *overrides)
+        trained, seconds = run(*words, work)
+        scores = {p: run("eval", work, f"--protocol={p}")[0] for p in ("knn", "linear")}
+        folder = pathlib.Path(work.partition("=")[2])
+        versions = json.loads((folder / "config.json").read_text())["versions"]
+        rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        history = {row["step"]: row["knn_top1"] for row in rows if "knn_top1" in row}
+    return {
+        "command": anonymous("jssl " + " ".join(words)),
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions,
+        "wall_seconds": round(seconds, 1),
+        "train": trained,
+        "eval": scores,
+        "knn_history": history,
+    }
+
+
+def save(found: dict, folder: str, name: str) -> pathlib.Path:
+    """<folder>/<name>-<device>-<date>.json"""
+    device = found["versions"]["device"].replace(" ", "_")
+    path = pathlib.Path(folder) / f"{name}-{device}-{found['date']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    return path
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -42,30 +74,10 @@ def main():
         "--workdir", default="", help="keep the run here (default: a temporary one)"
     )
     given, overrides = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        work = f"--workdir={given.workdir or scratch + '/run'}"
-        words = ("train", f"--config={given.config}", *overrides)
-        trained, seconds = run(*words, work)
-        scores = {p: run("eval", work, f"--protocol={p}")[0] for p in ("knn", "linear")}
-        folder = pathlib.Path(work.partition("=")[2])
-        versions = json.loads((folder / "config.json").read_text())["versions"]
-    found = {
-        "command": anonymous("jssl " + " ".join(words)),
-        "commit": commit(),
-        "date": datetime.date.today().isoformat(),
-        "versions": versions,
-        "wall_seconds": round(seconds, 1),
-        "train": trained,
-        "eval": scores,
-    }
+    found = measure(given.config, overrides, given.workdir)
     print(json.dumps(found, indent=1))
     if given.out:
-        name = pathlib.Path(given.config.partition(":")[0]).stem
-        device = versions["device"].replace(" ", "_")
-        path = pathlib.Path(given.out) / f"{name}-{device}-{found['date']}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        print(path)
+        print(save(found, given.out, pathlib.Path(given.config.partition(":")[0]).stem))
 
 
 if __name__ == "__main__":

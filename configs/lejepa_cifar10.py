@@ -19,7 +19,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 2048, 16, last="bias"),
-            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), solarize=0.2),
+            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), solarize=0.1),
             local=dict(count=2),  # beside the two global views, and like them
             optim=dict(name="adamw", lr=2e-3, weight_decay=0.05, warmup_steps=98, lr_final=1e-3),
             checkpoint=dict(every=2_000),

@@ -10,7 +10,7 @@ import pytest
 
 from jssl import nn
 from jssl.config import UserError
-from jssl.nn import heads, resnet, transformer, vit
+from jssl.nn import heads, norm, resnet, transformer, vit
 from jssl.nn.apply import apply, init
 
 KEY = jax.random.key(0)
@@ -569,3 +569,65 @@ def test_images_of_another_size_are_refused():
     net = nn.encoder(VIT)
     with pytest.raises(UserError, match="model.image_size=12 but the images are 16x16"):
         jax.eval_shape(lambda x: init(net, KEY, x), images(2, 16))
+
+
+def test_split_batch_norm_is_batch_norm_of_each_run_of_rows():
+    x = np.random.default_rng(0).normal(2, 3, (12, 2, 2, 4)).astype(np.float32)
+    split, whole = (norm.batch_norm(True, jnp.float32, n)() for n in (3, 1))
+    rng = np.random.default_rng(1)
+    drawn = lambda: rng.uniform(0.2, 1.2, 4).astype(np.float32)
+    params, stats = ({a: drawn(), b: drawn()} for a, b in (("scale", "bias"), ("mean", "var")))
+    variables = {"params": params, "batch_stats": stats}
+    forward = lambda net: run(lambda x: net.apply(variables, x, mutable=["batch_stats"]), x)
+    out, found = forward(split)
+    found = found["batch_stats"]
+    means, variances = [], []
+    for i in range(3):
+        part = x[4 * i : 4 * i + 4]
+        means.append(part.mean((0, 1, 2)))
+        variances.append(part.var((0, 1, 2)))
+        wanted = (part - means[-1]) / np.sqrt(variances[-1] + 1e-5)
+        wanted = wanted * params["scale"] + params["bias"]
+        np.testing.assert_allclose(out[4 * i : 4 * i + 4], wanted, rtol=1e-3, atol=1e-4)
+    for name, parts in (("mean", means), ("var", variances)):
+        running = 0.9 * stats[name] + 0.1 * np.mean(parts, 0)
+        np.testing.assert_allclose(found[name], running, rtol=1e-4)
+    assert np.abs(out - forward(whole)[0]).max() > 0.01
+
+
+def test_a_resnet_with_split_norm_has_the_same_parameters_and_evaluation():
+    plain = resnet.build(**RESNET).clone(depths=(1,))
+    split = plain.clone(bn_splits=2)
+    x = images(8, 8)
+    params, stats = fill(plain, x)
+    again, _ = fill(split, x)
+    assert set(named(params)) == set(named(again))
+    evaluate = lambda net: run(lambda *a: apply(net, *a, train=False)[0], params, stats, x)
+    np.testing.assert_array_equal(evaluate(plain), evaluate(split))
+
+
+def test_a_head_with_gelu():
+    head = heads.MLP(**HEAD | {"norm": False, "last_norm": False, "activation": "gelu"})
+    x = images(8, 1).reshape(8, 3)
+    p, stats = fill(head, x)
+    y = np.float64(x)
+    for i in range(3):
+        y = y @ p[f"dense{i}"]["kernel"] + p[f"dense{i}"]["bias"]
+        y = y * np.vectorize(lambda v: 0.5 * (1 + math.erf(v / math.sqrt(2))))(y) if i < 2 else y
+    out, _ = run(lambda *a: apply(head, *a, train=True), p, stats, x)
+    np.testing.assert_allclose(out, y, rtol=1e-3, atol=1e-4)
+
+
+def test_learned_positions_are_resized_for_smaller_crops():
+    net = vit.build(**VIT | {"positions": "learned"})
+    params, _ = fill(net, images())
+    table = np.array(params["pos_embed"])
+    table[:, 1:] = table[:, 1:2]  # the same everywhere: resized, it is that again
+    forward = lambda net, p: run(lambda p, x: apply(net, p, {}, x, train=False)[0], p, images(2, 8))
+    small = forward(net, params | {"pos_embed": table})
+    own = vit.build(**VIT | {"positions": "learned", "image_size": 8})
+    wanted = forward(own, params | {"pos_embed": table[:, : 1 + 2 * 2]})
+    assert small.shape == (2, 1 + 2 * 2, net.dim)
+    np.testing.assert_allclose(small, wanted, atol=1e-5)
+    table[:, 1:, 0] += np.linspace(0, 1, 9)
+    assert np.abs(forward(net, params | {"pos_embed": table}) - small).max() > 1e-3

@@ -139,3 +139,81 @@ def test_wrong_values_are_named(changes, words):
     with pytest.raises(UserError) as error:
         build(**changes)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_larc_is_apexs_and_solo_learns():
+    """g = ratio (g + wd w), ratio = trust |w| / (|g| + wd |w|), clipped at 1 by the rate or not;
+    then momentum, then the rate; what is excluded is plain SGD."""
+    for clip in (False, True):
+        tx = build(name="larc", trust=0.02, trust_clip=clip, momentum=0.9)
+        w, bias = np.float64(PARAMS["layer"]["kernel"]), np.float64(PARAMS["layer"]["bias"])
+        g, g_bias = np.float64(GRADS["layer"]["kernel"]), np.float64(GRADS["layer"]["bias"])
+        v = v_bias = 0.0
+        for _ in range(2):
+            ratio = 0.02 * np.linalg.norm(w) / (np.linalg.norm(g) + 0.01 * np.linalg.norm(w))
+            ratio = min(ratio / 0.1, 1) if clip else ratio
+            v, v_bias = 0.9 * v + ratio * (g + 0.01 * w), 0.9 * v_bias + g_bias
+            w, bias = w - 0.1 * v, bias - 0.1 * v_bias
+        found = run(tx)
+        np.testing.assert_allclose(found["kernel"], w, rtol=1e-5)
+        np.testing.assert_allclose(found["bias"], bias, rtol=1e-5)
+
+
+def test_frozen_parameters_stay_exactly_and_then_move():
+    tx = build(name="adamw", freeze=("kernel$",), freeze_steps=2)
+    params, state = PARAMS, tx.init(PARAMS)
+    for step in range(3):
+        updates, state = tx.update(GRADS, state, params)
+        params = optax.apply_updates(params, updates)
+        still = np.array_equal(params["layer"]["kernel"], PARAMS["layer"]["kernel"])
+        assert still == (step < 2)
+        assert not np.array_equal(params["layer"]["bias"], PARAMS["layer"]["bias"])
+    # Adam's moments went on: the first step is of full size, not the fraction a fresh start gives
+    free = run(build(name="adamw"), 1)["kernel"]
+    moved, plain = (x - PARAMS["layer"]["kernel"] for x in (params["layer"]["kernel"], free))
+    np.testing.assert_allclose(moved, plain, rtol=1e-3)
+    for_ever = run(build(name="sgd", freeze=("kernel$",), freeze_steps=-1), 5)
+    np.testing.assert_array_equal(for_ever["kernel"], PARAMS["layer"]["kernel"])
+
+
+def test_rates_of_some_parameters():
+    plain = run(build(name="sgd", weight_decay=0.0), 1)
+    less = run(build(name="sgd", weight_decay=0.0, lr_factors=(("bias$", 0.5),)), 1)
+    np.testing.assert_array_equal(less["kernel"], plain["kernel"])
+    np.testing.assert_allclose(
+        less["bias"] - PARAMS["layer"]["bias"],
+        0.5 * (plain["bias"] - PARAMS["layer"]["bias"]),
+        rtol=1e-4,
+    )
+    falling = {"name": "sgd", "schedule": "cosine", "weight_decay": 0.0, "momentum": 0.0}
+    steady = run(build(**falling, lr_constant=("bias$",)), 5)
+    bias = PARAMS["layer"]["bias"] - 5 * 0.1 * GRADS["layer"]["bias"]
+    np.testing.assert_allclose(steady["bias"], bias, rtol=1e-5)
+    assert np.abs(steady["kernel"] - PARAMS["layer"]["kernel"]).max() < 0.9 * 5 * 0.1 * 0.4
+
+
+def test_clipping_of_each_tensor():
+    tx = build(name="sgd", clip_tensor=0.3, weight_decay=0.0, momentum=0.0)
+    found = run(tx, 1)
+    for name, norm in (("kernel", 0.3), ("bias", 0.3)):
+        step = np.linalg.norm((found[name] - PARAMS["layer"][name]).ravel()) / 0.1
+        np.testing.assert_allclose(step, norm, rtol=1e-4)
+
+
+def test_weight_decay_that_rises():
+    """DINO: decay by half a cosine; the update with no gradient is rate * decay * weight."""
+    tx = build(steps=10, name="adamw", weight_decay=0.04, weight_decay_final=0.4)
+    state, zero = tx.init(PARAMS), {"layer": {k: 0 * v for k, v in PARAMS["layer"].items()}}
+    for step in range(3):
+        updates, state = tx.update(zero, state, PARAMS)
+        decay = 0.4 + (0.04 - 0.4) * (1 + np.cos(np.pi * step / 10)) / 2
+        wanted = -0.1 * decay * PARAMS["layer"]["kernel"]
+        np.testing.assert_allclose(updates["layer"]["kernel"], wanted, rtol=1e-5)
+    with pytest.raises(UserError, match="optim.weight_decay_final=0.4"):
+        build(name="larc", weight_decay_final=0.4)
+
+
+def test_the_cosine_ends_where_it_is_told():
+    given = {"lr": 0.3, "lr_final": 0.003, "lr_scaling": "linear", "warmup_steps": 0}
+    rate = optim.learning_rate(**given, schedule="cosine", steps=100, batch_size=512)
+    np.testing.assert_allclose([rate(0), rate(100)], [0.6, 0.006], rtol=1e-5)

@@ -35,7 +35,10 @@ def build(config) -> Method:
     def init(rng, batch):
         rng_net, rng_w = jax.random.split(rng)
         params, stats = net.init(rng_net, centre(batch))
-        w = jax.random.normal(rng_w, (outputs, config.head.features[-1]))
+        width = config.head.features[-1]  # drawn as PyTorch's Linear: its length sets how fast
+        w = (
+            jax.random.uniform(rng_w, (outputs, width), minval=-1, maxval=1) * width**-0.5
+        )  # it turns
         scale = {} if config.norm_last_layer else {"scale": jnp.ones(outputs)}
         params["prototypes"] = {"direction": w} | scale
         start = slow.start(params, stats)

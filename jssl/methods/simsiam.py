@@ -5,8 +5,8 @@ One network (encoder, projector) sees two views of an image; a predictor on one 
 comes out on the other, whose gradient is stopped. No negatives, no moving average: the stopped
 gradient is what keeps the features from collapsing.
 
-Reference code: facebookresearch/simsiam. The predictor's learning rate is not kept constant
-(section 4.2 of the paper found that it need not fall; lightly's benchmark lets it fall too).
+Reference code: facebookresearch/simsiam. There the predictor's learning rate does not fall
+(section 4.2): `optim.lr_constant`; in lightly's benchmark it does.
 """
 
 import jax

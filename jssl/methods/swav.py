@@ -23,7 +23,7 @@ from jssl.ops import push, sinkhorn, unit
 
 def build(config) -> Method:
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
-    net, width = heads.chain(config, "head"), config.head.features[-1]
+    net, width, begins = heads.chain(config, "head"), config.head.features[-1], config.queue_start
 
     def init(rng, batch):
         rng_net, rng_w = jax.random.split(rng)
@@ -51,7 +51,7 @@ def build(config) -> Method:
         if queue is None:
             return code(z)
         joined = lambda: code(jnp.concatenate([queue, z]))
-        return lax.cond(step >= config.queue_start, joined, lambda: code(z))
+        return lax.cond(step >= begins, joined, lambda: code(z))
 
     def compare(params, found, state, batch, rng):
         queue, w = state.buffers["queue"], params["prototypes"]

@@ -1,0 +1,62 @@
+"""Every method on CIFAR-10: what its encoder is worth after 50 epochs of batch 512.
+
+    python benchmarks/methods.py --data=DATA --out=benchmarks/results            # an accelerator
+    python benchmarks/methods.py --data=DATA --out=benchmarks/results --small    # two CPU cores
+
+One run for each configs/*_cifar10.py, at the settings of the recipe, and one with a rate of 0: an
+encoder of random weights whose BatchNorm has seen the data. --small is another, far smaller task
+(ResNet-10 of width 16, a fifth of the images, 5 epochs of batch 128) that shows no more than that
+each method learns; its figures say nothing about which method is better.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from step import ROOT
+from time_to_accuracy import measure, save
+
+SMALL = {
+    "model.name": "resnet10", "model.width": 16, "model.dtype": "float32", "batch_size": 128,
+    "data.split": "train[:20%]", "steps": 390, "eval.every": 130, "log.every": 39,
+    "checkpoint.every": 195, "eval.online_linear_epochs": 0,
+}  # fmt: skip
+# What is counted in steps or examples has to shrink with the task.
+FEWER = {
+    "moco": {"queue": 2048, "bn_splits": 4},
+    "moco_v3": {"optim.warmup_steps": 39},
+    "nnclr": {"queue": 2048},
+    "deepcluster": {"period": 78, "clusters": "(300,300,300)", "optim.freeze_steps": 78,
+                    "optim.warmup_steps": 117},
+    "vicreg": {"optim.warmup_steps": 39},
+}  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder with TFDS's cifar10")
+    parser.add_argument("--out", required=True, help="folder for the JSON files")
+    parser.add_argument("--small", action="store_true", help="a task for two CPU cores")
+    parser.add_argument("--only", nargs="*", default=[], help="methods; default: all")
+    given = parser.parse_args()
+    recipes = sorted((ROOT / "configs").glob("*_cifar10.py"))
+    names = [path.stem.removesuffix("_cifar10") for path in recipes]
+    for name in ["untrained", *names]:
+        if given.only and name not in given.only:
+            continue
+        print(f"--- {name}", file=sys.stderr, flush=True)
+        recipe = "simclr" if name == "untrained" else name
+        config = f"configs/{recipe}_cifar10.py:epochs50"
+        changes = SMALL | FEWER.get(name, {}) if given.small else {"eval.every": 976}
+        if name == "untrained":
+            changes = changes | {"optim.lr": 0, "steps": 50}
+        words = [f"--config.{key}={value}" for key, value in changes.items()]
+        found = measure(config, [f"--config.data.dir={pathlib.Path(given.data)}", *words])
+        found |= {"method": name, "task": "small" if given.small else "full"}
+        print(save(found, given.out, f"method-{name}-{found['task']}"), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""jssl train --config=configs/byol_imagenet.py --config.data.dir=DATA --workdir=runs/byol_in1k
+
+BYOL on ImageNet-1k as published (deepmind-research byol/configs, README): ResNet-50, batch 4096,
+1,000 epochs, LARS .2 x batch / 256; linear probe 74.4 % (paper 74.3). :epochs300 has its preset of
+300 epochs. Differences: the target starts as a copy of the network and not with weights of its own;
+crops are bilinear and not bicubic, brightness is multiplied and not added; both views pass through
+BatchNorm together; images are first shrunk to 256 pixels (`data.canvas`).
+"""
+
+from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+
+
+def get_config(variant=""):
+    return recipe(
+        variant,
+        dict(
+            method="byol",
+            steps=312_784,  # 1,000 epochs of 1,281,167
+            batch_size=4096,
+            ema=0.996, ema_final=1.0,
+            data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
+            model=resnet("resnet50", "imagenet", init="lecun"),
+            head=mlp(4096, 256, last="plain", init="lecun"),
+            predictor=mlp(4096, 256, last="plain", init="lecun"),
+            augment=look(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment_b=dict(blur=0.1, solarize=0.2),  # the second view
+            optim=dict(
+                name="larc", lr=0.2, lr_scaling="linear", warmup_steps=3_127, weight_decay=1.5e-6
+            ),
+            eval=dict(split="validation", crop=0.875),
+        ),
+        epochs300={"steps": 93_835, "ema": 0.99, "optim.lr": 0.3, "optim.weight_decay": 1e-6},
+        tiny=TINY_RESNET | {
+            "head.features": (16, 8), "predictor.features": (16, 8), "optim.warmup_steps": 1,
+        },
+    )  # fmt: skip
