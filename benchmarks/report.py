@@ -36,6 +36,64 @@ def runs(found: list[dict]) -> str:
     return "\n".join(lines)
 
 
+ABOUT = {
+    "full": "Every method on CIFAR-10, 50 epochs of batch 512, at its recipe's settings.",
+    "small": (
+        "Every method on a small task: a fifth of CIFAR-10, ResNet-10 of width 16 in float32, 5 "
+        "epochs of batch 128. It shows that each learns more than an encoder of random weights "
+        "knows; so short a run says nothing about which method is better."
+    ),
+}
+
+
+def compared(found: list[dict]) -> str:
+    """The methods side by side, a table for each task and device."""
+    parts = ["## Methods"]
+    groups = sorted({(run["task"], run["versions"]["device"]) for run in found})
+    for task, device in groups:
+        chosen = [r for r in found if (r["task"], r["versions"]["device"]) == (task, device)]
+        flag = " --small" if task == "small" else ""
+        command = f"`python benchmarks/methods.py --data=DATA --out=benchmarks/results{flag}`"
+        parts += ["", f"{ABOUT[task]} Device: {device}. {command}", ""]
+        parts += [
+            "| method | kNN, last | kNN, best | linear | wall s | examples/s | commit | date |"
+        ]
+        parts += ["|" + "---|" * 8]
+        for run in sorted(chosen, key=lambda run: -run["eval"]["knn"]["top1"]):
+            best = max([*run["knn_history"].values(), run["eval"]["knn"]["top1"]])
+            parts.append(
+                f"| {run['method']} | {run['eval']['knn']['top1']:.4f} | {best:.4f} | "
+                f"{run['eval']['linear']['top1']:.4f} | {run['wall_seconds']:.0f} | "
+                f"{run['train']['examples_per_s']:,.0f} | {run['commit']} | {run['date']} |"
+            )
+    return "\n".join(parts)
+
+
+def memory(found: list[dict]) -> str:
+    """What chunks and GradCache save, by the compiler's own count."""
+    parts = ["## Memory"]
+    for run in found:
+        parts += [
+            "",
+            f"`{run['command']}`, {run['device']}, commit {run['commit']}, {run['date']}:",
+        ]
+        loss, step = run["memory"]
+        gb = lambda n: f"{n / 1e9:.2f} GB"
+        sizes = [gb(loss[name]) for name in ("chunked", "whole", "matrix_bytes")]
+        parts += [
+            "",
+            f"- {loss['work']}: {sizes[0]} in chunks, {sizes[1]} with the whole matrix, which "
+            f"alone is {sizes[2]}.",
+            f"- {step['work']}: "
+            + ", ".join(
+                f"{gb(n)} in {parts_} micro-batch{'es' if parts_ != '1' else ''}"
+                for parts_, n in step["micro_batches"].items()
+            )
+            + " of GradCache, with the gradient of the whole batch.",
+        ]
+    return "\n".join(parts)
+
+
 def steps(found: list[dict]) -> str:
     """Step times; the commands stand in the JSON files."""
     parts = ["## Training steps, views included"]
@@ -64,8 +122,14 @@ def main():
     parts = [INTRO]
     for demo in (one for one in found if "top1" in one):
         put_demo(demo)
-    for section, key in ((runs, "train"), (steps, "rows")):
-        if chosen := [one for one in found if key in one]:
+    sections = (
+        (compared, lambda one: "method" in one),
+        (runs, lambda one: "train" in one and "method" not in one),
+        (steps, lambda one: "rows" in one),
+        (memory, lambda one: "memory" in one),
+    )
+    for section, belongs in sections:
+        if chosen := [one for one in found if belongs(one)]:
             parts += [section(chosen), ""]
     (HERE / "RESULTS.md").write_text("\n".join(parts))
     print((HERE / "RESULTS.md").read_text())
