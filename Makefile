@@ -1,16 +1,20 @@
-# make demo · make test · make lint. Needs make and Python >= 3.11 with venv; everything else is
+# make demo · make test · make lint · make laws. Needs make and Python >= 3.11 with venv; everything else is
 # installed into .venv from requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test laws lint lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m jssl.demo --workdir=runs/demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 tests
+
+# Every law over every recipe; `make test` takes one recipe of each method for the long ones.
+laws: .venv/ready
+	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 tests/test_laws.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The contract between a method and everything else: two named tuples of pure functions.
 
-A method file ends in ``def build(config) -> Method``. Most methods are an `Objective` that
-`minimize` turns into a `Method`; one with two players writes a `train_step` with two `descend`s.
+A method file ends in ``def build(config) -> Method``. Most are an `Objective` that `minimize` turns
+into a `Method`; one with two players writes a `train_step` with two `descend`s.
 """
 
 from collections.abc import Callable
@@ -41,11 +41,11 @@ class Objective(NamedTuple):
 
 
 def coupled(init, encode, compare, embed, prepare=None) -> Objective:
-    """An objective in two parts: networks see examples, the loss compares all that they said.
+    """An objective in two parts, networks that see examples and a loss that compares what they say.
 
     encode(params, state, batch, rng) -> (outputs, buffers): a tree of float [B v, ...], v rows of
-    each example in a row; compare(params, outputs, state, batch, rng) -> (loss, (buffers,
-    metrics)), whose state has the buffers that encode left.
+    each example in a row. compare(params, outputs, state, batch, rng) -> (loss, (buffers,
+    metrics)); its state has the buffers that encode left.
     """
 
     def loss(params, state, batch, rng):
@@ -66,10 +66,8 @@ class Method(NamedTuple):
 
 
 def descend(loss, params, opt_state, tx):
-    """One optimizer update of one player: `loss(params) -> (scalar, aux)`.
-
-    Returns (params, opt_state, aux, metrics): loss and global norms of gradient and update.
-    """
+    """One optimizer update of one player, `loss(params) -> (scalar, aux)`: (params, opt_state, aux,
+    metrics), the metrics being loss and global norms of gradient and update."""
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     params, opt_state, metrics = update(value, grads, params, opt_state, tx)
     return params, opt_state, aux, metrics
@@ -78,9 +76,9 @@ def descend(loss, params, opt_state, tx):
 def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = False) -> Method:
     """Objective + optimizer = Method.
 
-    `accumulate` splits the batch into micro-batches, run one after another; buffers pass through
-    them in order, and the mean gradient is applied once. A loss that compares the examples of a
-    batch then sees only those of its micro-batch, unless `grad_cache`: see `accumulate.py`.
+    `accumulate` micro-batches run one after another, buffers pass through them in order, the mean
+    gradient is applied once. A loss then compares only examples of a micro-batch, unless
+    `grad_cache` (see `accumulate.py`).
     """
     gradient = choose(objective, accumulate, grad_cache)
 
@@ -96,10 +94,6 @@ def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = F
         params, opt_state, metrics = update(value, grads, state.params, state.opt_state, tx)
         return TrainState(state.step + 1, params, opt_state, buffers), {**extra, **metrics}
 
-    def embed(state, batch):
-        return objective.embed(state.params, state.buffers, batch)
-
-    def render(state, batch, rng):
-        return objective.render(state.params, state.buffers, batch, rng)
-
+    embed = lambda state, batch: objective.embed(state.params, state.buffers, batch)
+    render = lambda state, *rest: objective.render(state.params, state.buffers, *rest)
     return Method(init, train_step, embed, render if objective.render else None)

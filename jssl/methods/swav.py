@@ -45,12 +45,11 @@ def build(config) -> Method:
         return found, state.buffers | {"stats": stats}
 
     def assign(z, queue, prototypes, step):
-        """Codes [B, K] of z [B, D]: section 3.1, with the queue of section 3.1's last paragraph."""
-        code = lambda z: sinkhorn(z @ prototypes, config.epsilon, config.sinkhorn)[-len(z_own) :]
-        z_own = z
+        """Codes [B, K] of z [B, D], with the queue's rows, if there are any, in the balance."""
+        code = lambda z: sinkhorn(z @ prototypes, config.epsilon, config.sinkhorn)
         if queue is None:
             return code(z)
-        joined = lambda: code(jnp.concatenate([queue, z]))
+        joined = lambda: code(jnp.concatenate([queue, z]))[len(queue) :]
         return lax.cond(step >= begins, joined, lambda: code(z))
 
     def compare(params, found, state, batch, rng):
