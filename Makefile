@@ -10,11 +10,11 @@ demo: .venv/ready
 	$(BIN)/python -m jssl.demo --workdir=runs/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
-# Every law over every recipe; `make test` takes one recipe of each method for the long ones.
+# Every law over every recipe; `make test` takes one recipe of each method.
 laws: .venv/ready
-	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 tests/test_laws.py
+	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_laws.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -21,7 +21,10 @@ def get_config(variant=""):
             head=mlp(2048, 2048, 16, last="bias"),
             augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), solarize=0.1),
             local=dict(count=2),  # beside the two global views, and like them
-            optim=dict(name="adamw", lr=2e-3, weight_decay=0.05, warmup_steps=98, lr_final=1e-3),
+            optim=dict(
+                name="adamw", lr=2e-3, lr_final=1e-3, warmup_steps=98, weight_decay=0.05,
+                exclude=(),
+            ),
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),

@@ -22,6 +22,7 @@ def get_config(variant=""):
             head=mlp(2048, 256, last="bn"),
             predictor=mlp(4096, 256, last="bias"),
             augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
+            augment_b=dict(solarize=0.0),  # the second view
             optim=LIGHTLY,
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
@@ -30,6 +31,7 @@ def get_config(variant=""):
         solo=SOLO | {
             "temperature": 0.2, "queue": 65536, "head.features": (2048, 2048, 256),
             "optim.lr": 0.4, "optim.weight_decay": 1e-5, "augment.saturation": 0.2,
+            "augment_b.solarize": 0.2,
         },
         tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8), "queue": 64},
     )  # fmt: skip

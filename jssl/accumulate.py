@@ -22,6 +22,8 @@ def update(value, grads, params, opt_state, tx):
 
 def choose(objective, n: int, grad_cache: bool):
     """(state, batch, rng) -> ((loss, (buffers, metrics)), gradient), in n micro-batches."""
+    if n < 1:
+        raise UserError(f"config.accumulate={n} must be at least 1")
     if grad_cache and n == 1:
         raise UserError("config.grad_cache=True needs config.accumulate above 1; try 4")
     if grad_cache and not objective.parts:

@@ -4,6 +4,7 @@ It hears the metrics that the recorder fetches anyway, so it never makes the loo
 """
 
 import logging
+import math
 
 from jssl.config import UserError, near
 
@@ -16,10 +17,13 @@ class CollapseAlarm:
 
     Rings when `feature_std` (1: evenly spread, 0: all features equal; `jssl.diagnose`) was below
     the threshold at `patience` visits in a row: "warn" logs a line, "stop" raises a `UserError`
-    that names the last checkpoint from before. `checkpoints()` gives the steps that are on disk.
+    that names the last checkpoint from before. `checkpoints()` gives the steps that are on disk;
+    `start` is the step where this process began, whose features count as healthy.
     """
 
-    def __init__(self, *, collapse: str, feature_std: float, patience: int, workdir, checkpoints):
+    def __init__(
+        self, *, collapse: str, feature_std: float, patience: int, workdir, checkpoints, start: int
+    ):
         if collapse not in CHOICES:
             raise UserError(f"alarm.collapse={collapse!r} is unknown; {near(collapse, CHOICES)}")
         if patience < 1:
@@ -27,11 +31,11 @@ class CollapseAlarm:
         self.stops, self.on = collapse == "stop", collapse != "off"
         self.threshold, self.patience = feature_std, patience
         self.workdir, self.checkpoints = workdir, checkpoints
-        self.low, self.healthy = 0, 0  # visits below the threshold; the last step above it
+        self.low, self.healthy = 0, start  # visits below the threshold; the last step above it
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         now = values.get("feature_std")
-        if not self.on or now is None:
+        if not self.on or now is None or math.isnan(now):
             return
         if now >= self.threshold:
             self.low, self.healthy = 0, step

@@ -1,14 +1,16 @@
 """`jssl bench`: the speed of a recipe's training step, with made-up images on the device."""
 
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 
 from jssl import data, flops
 from jssl.config import Config
-from jssl.data import packed
+from jssl.data import packed, tokenizer
 from jssl.data.feed import Feed
+from jssl.data.tokens import Tokens
 from jssl.run import check_batch, compile_step, model_flops, prepare
 
 
@@ -65,8 +67,23 @@ def timed(step, state, feed, steps: int):
 
 
 def made_up(config) -> data.Data:
-    """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device."""
+    """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device; for
+    text as many rows of random tokens, of ``config.vocab.size`` ids (0: as of bytes)."""
+    if config.data.length:
+        return data.Data(made_up_text(config), True, 0, 1.0)
     side, channels = config.data.canvas, config.data.channels
     count = max(2, min(config.batch_size, 2**26 // (side * side * channels)))
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), np.uint8)
     return data.Data(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)
+
+
+def made_up_text(config) -> Tokens:
+    size = config.vocab.size or tokenizer.Bytes().vocab["size"]
+    none = np.zeros(size, bool)
+    fake = SimpleNamespace(
+        vocab=tokenizer.Bytes().vocab | {"size": size}, begins=none, follows=none
+    )
+    length = config.data.length
+    flat = np.random.default_rng(0).integers(4, size, config.batch_size * length, np.int32)
+    offsets = np.arange(0, len(flat) + 1, length)
+    return Tokens("made-up text", flat, offsets, fake, length, True)

@@ -13,6 +13,7 @@ import sys
 
 from jssl import quiet
 from jssl.config import UserError, load, locate, near, parse
+from jssl.recipes import recipe
 
 COMMANDS = {}
 
@@ -33,12 +34,12 @@ def train(given, overrides):
 
 @command
 def eval(given, overrides):
-    """Measures the encoder of a workdir: --protocol=knn or linear."""
+    """Measures the encoder of a workdir: --protocol=knn, linear, lowshot or finetune."""
     from jssl import workdir
     from jssl.evals import offline
 
-    config = workdir.stored_config(need(given, "workdir"))
-    return offline.evaluate(override(config, overrides), given["workdir"], given["protocol"])
+    config = override(workdir.stored_config(need(given, "workdir")), overrides)
+    return offline.evaluate(config, given["workdir"], given["protocol"], given["untrained"])
 
 
 @command
@@ -51,19 +52,43 @@ def bench(given, overrides):
 
 @command
 def data(given, overrides):
-    """`jssl data pack --config=... --out=folder`: decodes a data set once, into memory maps."""
-    from jssl.config import bind
-    from jssl.data import load as load_data
-    from jssl.data.packed import pack
-    from jssl.evals.offline import say
+    """`jssl data pack|tokenizer --config=... --out=...`: memory maps; a BPE of --vocab ids.
 
-    if given["action"] != "pack":
+    pack decodes or tokenizes a data set once; tokenizer trains a byte-level BPE on its text.
+    """
+    actions = {"pack": pack, "tokenizer": train_tokenizer}
+    if given["action"] not in actions:
         raise UserError(
-            f"jssl data {given['action']!r} is unknown; {near(given['action'], ['pack'])}"
+            f"jssl data {given['action']!r} is unknown; {near(given['action'], actions)}"
         )
     section = load(need(given, "config"), overrides).data
-    source = bind(load_data, section, "data").source
-    return pack(source, need(given, "out"), say("packed"))
+    return actions[given["action"]](section, need(given, "out"), given)
+
+
+def pack(section, out, given):
+    from jssl.config import bind
+    from jssl.data import load as load_data
+    from jssl.data import packed, tokenized, tokenizer
+    from jssl.evals.offline import say
+
+    if section.source == "text" or section.length:  # streamed: it may exceed memory
+        return tokenized.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)
+    return packed.pack(bind(load_data, section, "data").source, out, say("packed"))
+
+
+def train_tokenizer(section, out, given):
+    from jssl.data import tokenized
+
+    size = parse("--vocab", given["vocab"], 8192)
+    return tokenized.train(corpus_of(section), size, out)
+
+
+def corpus_of(section):
+    from jssl.config import bind
+    from jssl.data.text import open_corpus
+
+    keys = ("source", "name", "path", "dir", "split")
+    return bind(open_corpus, {key: section[key] for key in keys}, "data")
 
 
 def need(given, name: str) -> str:
@@ -74,12 +99,15 @@ def need(given, name: str) -> str:
 
 def override(config, overrides):
     """`overrides` laid over a stored config; only what does not change what was trained."""
+    config = recipe("", config)  # a key that is newer than the run has its default
+    free = ("eval", "finetune", "data", "mesh")
     for key, text in overrides.items():
         section, name = locate(config, key)
-        if not key.startswith(("eval.", "data.", "mesh.")):
-            raise UserError(f"config.{key} was fixed by training; only eval, data, mesh can change")
-        with config.unlocked():
-            section[name] = parse(f"config.{key}", text, section[name])
+        if not key.startswith(tuple(f"{part}." for part in free)):
+            raise UserError(
+                f"config.{key} was fixed by training; only {', '.join(free)} can change"
+            )
+        section[name] = parse(f"config.{key}", text, section[name])
     return config
 
 
@@ -92,12 +120,15 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("command", choices=sorted(COMMANDS), metavar="|".join(sorted(COMMANDS)))
-    parser.add_argument("action", nargs="?", default="", help="of jssl data: pack")
+    parser.add_argument("action", nargs="?", default="", help="of jssl data: pack, tokenizer")
     parser.add_argument("--config", default="", help="recipe.py[:variant]")
     parser.add_argument("--workdir", default="", help="the folder of the run")
-    parser.add_argument("--protocol", default="knn", help="of jssl eval: knn, linear")
+    known = "of jssl eval: knn, linear, lowshot, finetune"
+    parser.add_argument("--protocol", default="knn", help=known)
+    parser.add_argument("--untrained", action="store_true", help="of jssl eval: as before training")
     parser.add_argument("--steps", default="30", help="of jssl bench: steps to time")
     parser.add_argument("--out", default="", help="where to write")
+    parser.add_argument("--vocab", default="8192", help="of jssl data tokenizer: ids at most")
     own, overrides = [], {}
     for word in argv:
         if word.startswith("--config."):

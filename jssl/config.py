@@ -127,6 +127,13 @@ class Config:
         return [key for key in flat if key not in self._seen]
 
 
+def above(config, low, *keys) -> None:
+    """`UserError` unless each of ``config.<key>`` is a number above `low`."""
+    for key in keys:
+        if not config[key] > low:
+            raise UserError(f"config.{key}={config[key]} must be above {low}")
+
+
 def flatten(tree, path: str = "config") -> dict:
     """``{"config.optim.lr": 0.3, ...}`` of a nested config."""
     flat = {}

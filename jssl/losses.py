@@ -99,6 +99,22 @@ def masked_mse(prediction, target, mask):
     return (error * mask).sum() / mask.sum()
 
 
+def masked_l1(prediction, target, mask):
+    """Mean absolute error over the masked places only: SimMIM (Xie et al. 2022), equation 1.
+
+    Shapes as in `masked_mse`.
+    """
+    error = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
+    return (error * mask).sum() / mask.sum()
+
+
+def smooth_l1(error, beta: float):
+    """error^2 / (2 beta) up to beta, |error| - beta / 2 beyond, elementwise (data2vec, section 3.3;
+    torch.nn.functional.smooth_l1_loss)."""
+    size = jnp.abs(error.astype(jnp.float32))
+    return jnp.where(size < beta, jnp.square(size) / (2 * beta), size - beta / 2)
+
+
 def regression(p, z):
     """2 - 2 cos(p, z), equation 2 of BYOL (Grill et al. 2020), mean over the batch.
 
@@ -142,6 +158,43 @@ def vicreg(z_a, z_b, invariance: float, variance: float, covariance: float):
     return sum(weights[name] * term for name, term in terms.items()), terms
 
 
+def cross_entropy(logits, answer, weight=None):
+    """(mean -log softmax(logits)[answer], share that is right): logits [N, K], answer int [N],
+    weight [N] or None for all the same."""
+    weight = jnp.ones(len(answer)) if weight is None else weight
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    cost = -jnp.take_along_axis(log_p, answer[:, None], axis=1)[:, 0]
+    right, total = log_p.argmax(1) == answer, jnp.maximum(weight.sum(), 1e-9)
+    return (cost * weight).sum() / total, (right * weight).sum() / total
+
+
+def next_token(hidden, table, tokens, segment, chunk: int):
+    """(mean -log p, share that is right) of each token given those before it in its document.
+
+    hidden [B, L, D], table [V, D] of the compute dtype, tokens and segment int32 [B, L]; segment
+    is 0 at padding. Logits are there for `chunk` places a row at a time, and are computed once
+    more on the way back.
+    """
+    answer = jnp.roll(tokens, -1, axis=1)
+    follows = (jnp.roll(segment, -1, axis=1) == segment) & (segment > 0)
+    weight = follows.at[:, -1].set(False).astype(jnp.float32)
+    cut = lambda x: x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def add(total, part):
+        hidden, answer, weight = part
+        logits = jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
+        log_z = jax.nn.logsumexp(logits, axis=-1)
+        own = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0]
+        right = (own >= lax.stop_gradient(logits.max(-1))) * weight
+        return (total[0] + ((log_z - own) * weight).sum(), total[1] + right.sum()), None
+
+    parts = jax.tree.map(cut, (hidden.astype(table.dtype), answer, weight))
+    cost, right = lax.scan(add, (jnp.float32(0), jnp.float32(0)), parts)[0]
+    count = jnp.maximum(weight.sum(), 1)
+    return cost / count, right / count
+
+
 def soft_cross_entropy(logits, target):
     """-sum target log softmax(logits), mean over rows [B, K]; no gradient flows to the target
     (SwAV, Caron et al. 2020, equation 2; DINO, Caron et al. 2021, equation 2)."""
@@ -149,12 +202,23 @@ def soft_cross_entropy(logits, target):
     return -(lax.stop_gradient(target).astype(jnp.float32) * log_p).sum(-1).mean()
 
 
+def koleo(x, eps: float = 1e-8):
+    """-log of the distance to the nearest other row of x [N, D] on the unit sphere, mean over rows:
+    spreads features out (Sablayrolles et al. 2019, equation 2; DINOv2, Oquab et al. 2024)."""
+    x = unit(x)
+    similar = jnp.matmul(x, x.T, precision=lax.Precision.HIGHEST)
+    near = jnp.where(jnp.eye(len(x), dtype=bool), -2.0, lax.stop_gradient(similar)).argmax(1)
+    gap = jnp.square(x - x[near]).sum(-1)
+    return -jnp.log(jnp.sqrt(gap + eps) + eps).mean()
+
+
 def sigreg(rng, z, slices: int):
     """SIGReg of LeJEPA (Balestriero & LeCun 2025, algorithm 1): how far the embeddings z [V, B, D]
     of each view are from a standard Gaussian, on `slices` random directions; mean over V."""
     directions = unit(jax.random.normal(rng, (slices, z.shape[-1]))).T
-    z = jnp.matmul(z.astype(jnp.float32), directions, precision=lax.Precision.HIGHEST)
-    return epps_pulley(z).mean()
+    one = lambda x: epps_pulley(jnp.matmul(x, directions, precision=lax.Precision.HIGHEST)).mean()
+    # View by view, and once more on the way back: [V, B, slices, knots] is never in memory.
+    return lax.map(jax.checkpoint(one), z.astype(jnp.float32)).mean()
 
 
 def epps_pulley(x, knots: int = 17, end: float = 3.0):

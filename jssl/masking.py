@@ -15,3 +15,56 @@ def random_keep(rng, batch: int, patches: int, ratio: float):
     shuffled = jnp.argsort(jax.random.uniform(rng, (batch, patches)), axis=1)
     restore = jnp.argsort(shuffled, axis=1)
     return shuffled[:, :kept], (restore >= kept).astype(jnp.float32), restore
+
+
+def unit_mask(rng, batch: int, grid: int, unit: int, ratio: float):
+    """bool [B, grid * grid], True where hidden: squares of unit x unit patches, drawn at random,
+    exactly int(ratio * squares + .5) of them (SimMIM, Xie et al. 2022, section 3.2)."""
+    side = grid // unit
+    count = int(ratio * side * side + 0.5)
+    hidden = first(jax.random.uniform(rng, (batch, side * side)), count).reshape(batch, side, side)
+    return jnp.repeat(jnp.repeat(hidden, unit, axis=1), unit, axis=2).reshape(batch, -1)
+
+
+def block_mask(rng, batch: int, grid: int, count, *, area: tuple, aspect: tuple, blocks=32):
+    """bool [B, grid * grid], True at exactly `count` (int, or int [B]) patches, in rectangles.
+
+    Rectangles of `area` (range, in patches) and `aspect` (range of height / width) are laid one
+    over another until `count` patches are covered; of the last one only a random part is taken
+    (BEiT, Bao et al. 2022, algorithm 1, whose own count may fall short).
+    """
+    rng_box, rng_order = jax.random.split(rng)
+    inside = boxes(rng_box, (batch, blocks), grid, area=area, aspect=aspect)
+    covers = jnp.where(inside.any(1), inside.argmax(1), blocks)  # the first rectangle over a patch
+    return first(covers + jax.random.uniform(rng_order, covers.shape), count)
+
+
+def boxes(rng, shape: tuple, grid: int, *, area: tuple, aspect: tuple):
+    """bool [*shape, grid * grid]: rectangles of patches at random places. `area` in patches and
+    `aspect` (height / width) are ranges; sides are rounded, and at least 1 and at most `grid`."""
+    u = jax.random.uniform(rng, (4, *shape))
+    size = area[0] + u[0] * (area[1] - area[0])
+    ratio = jnp.exp(jnp.log(aspect[0]) + u[1] * (jnp.log(aspect[1]) - jnp.log(aspect[0])))
+    height, width = (jnp.clip(jnp.round(x), 1, grid) for x in side_lengths(size, ratio))
+    top, left = (jnp.floor(x * (grid + 1 - n)) for x, n in ((u[2], height), (u[3], width)))
+    at = jnp.arange(grid)
+    within = lambda start, n: (at >= start[..., None]) & (at < (start + n)[..., None])
+    rows, columns = within(top, height), within(left, width)
+    return (rows[..., :, None] & columns[..., None, :]).reshape(*shape, grid * grid)
+
+
+def side_lengths(area, aspect):
+    """(height, width) of a rectangle."""
+    return jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)
+
+
+def first(order, count: int):
+    """bool, True at the `count` (int, or int [B]) smallest of each row of `order` [B, N]."""
+    rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
+    return rank < jnp.reshape(count, (-1, 1))
+
+
+def places(mask, count: int):
+    """int32 [B, count]: where `mask` [B, N] is True, in order; padded with places where it is not
+    if there are fewer, cut if there are more."""
+    return jnp.argsort(~mask, axis=1, stable=True)[:, :count].astype(jnp.int32)

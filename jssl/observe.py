@@ -15,6 +15,7 @@ import jax
 import rich.progress
 
 from jssl import sinks as to
+from jssl.config import UserError
 from jssl.diagnose import SELDOM
 
 log = logging.getLogger("jssl")
@@ -40,6 +41,8 @@ class Recorder:
         self, workdir, *, start, steps, every, examples, flops, peak, waited, rates, last, alarm,
         **sinks,
     ):  # fmt: skip
+        if every < 1:
+            raise UserError(f"config.log.every={every} must be at least 1; try 20")
         self.every, self.steps = every, steps
         self.examples, self.flops, self.peak, self.waited = examples, flops, peak, waited
         self.lr, self.last, self.alarm = rates, last, alarm
@@ -153,15 +156,20 @@ def describe(values, seconds_left: float) -> str:
     )
 
 
-def profiler(workdir, at: int, steps: int = 5):
-    """An observer that traces `steps` steps from step `at` on into <workdir>/profile."""
+def profiler(workdir, at: int, last: int, steps: int = 5):
+    """An observer that traces `steps` steps from step `at` on, to the run's `last` step at most,
+    into <workdir>/profile. A run that resumes at or after `at` traces nothing."""
+    end, tracing = min(at + steps, last), False
 
     def observe(step, state, metrics):
-        if step == at:
+        nonlocal tracing
+        if step == at and at < end:
             jax.profiler.start_trace(str(pathlib.Path(workdir) / "profile"))
-        if step == at + steps:
+            tracing = True
+        if tracing and step == end:
             jax.block_until_ready(metrics)
             jax.profiler.stop_trace()
-            log.info("profile of steps %d-%d in %s/profile", at, at + steps, workdir)
+            tracing = False
+            log.info("profile of steps %d-%d in %s/profile", at, end, workdir)
 
     return observe

@@ -19,6 +19,12 @@ def standard(x, eps: float = 1e-5):
     return (x - x.mean(0)) * lax.rsqrt(x.var(0) + eps)
 
 
+def normal_rows(x, eps: float = 1e-6):
+    """(x - mean) / deviation along the last axis, in float32: LayerNorm without parameters."""
+    x = x.astype(jnp.float32)
+    return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + eps)
+
+
 def patchify(images, patch: int):
     """[B, H, W, C] -> [B, H/p * W/p, p * p * C]: rows of patches, pixels in order (row, column,
     channel) as in MAE's models_mae.py."""

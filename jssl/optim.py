@@ -5,6 +5,7 @@ parameter paths ("encoder/layer1_0/bn1/scale"); what matches gets no weight deca
 no trust ratio.
 """
 
+import math
 import re
 
 import jax
@@ -17,6 +18,8 @@ from jssl.config import UserError, bind, near
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
+PER_TENSOR = ("lars", "larc", "lamb", "muon")  # what they do depends on where a tensor ends
+DEFAULT_EXCLUDE = ("bias$", "scale$")
 
 
 def mask(exclude):
@@ -61,7 +64,7 @@ def all_rates(config) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(rate))(np.arange(config.steps)), np.float32)
 
 
-def larc(rate, weight_decay, keep, trust, clip, momentum) -> optax.GradientTransformation:
+def larc(rate, weight_decay, keep, trust, clip, momentum, nesterov) -> optax.GradientTransformation:
     """LARS with the momentum before the learning rate, as in NVIDIA apex's LARC and solo-learn's
     LARS: g = ratio * (g + decay * w), ratio = trust |w| / (|g| + decay |w|), only where `keep`.
 
@@ -86,7 +89,9 @@ def larc(rate, weight_decay, keep, trust, clip, momentum) -> optax.GradientTrans
             count=state.count + 1
         )
 
-    return optax.chain(optax.GradientTransformation(init, update), optax.sgd(rate, momentum))
+    return optax.chain(
+        optax.GradientTransformation(init, update), optax.sgd(rate, momentum, nesterov)
+    )
 
 
 def held(tx, patterns, until: int) -> optax.GradientTransformation:
@@ -124,7 +129,7 @@ def adjusted(tx, rate, peak, factors, constant) -> optax.GradientTransformation:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             found = [factor for pattern, factor in factors if re.search(pattern, name)]
             found += [steady] if any(re.search(pattern, name) for pattern in constant) else []
-            return u * found[0] if found else u
+            return u * math.prod(found) if found else u
 
         return jax.tree_util.tree_map_with_path(one, updates), (count + 1, inner)
 
@@ -135,6 +140,34 @@ def clip_each(limit: float) -> optax.GradientTransformation:
     """Every tensor's gradient to a norm of at most `limit` (DINO, utils.py clip_gradients)."""
     clip = lambda g: g * jnp.minimum(1, limit / (jnp.linalg.norm(g.ravel()) + 1e-6))
     return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
+
+
+def checked(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
+    """`tx`, but a pattern that is no regular expression or matches no parameter is a `UserError`,
+    and so are scanned layers, which are one tensor, under what treats each tensor by itself."""
+    for key, found in patterns.items():
+        for pattern in found:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"optim.{key}={pattern!r} is no pattern: {error}") from None
+
+    def init(params):
+        flat = jax.tree_util.tree_flatten_with_path(params)[0]
+        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+        for key, found in patterns.items():
+            for pattern in found:
+                if not any(re.search(pattern, name) for name in names):
+                    raise UserError(
+                        f"optim.{key}={pattern!r} matches no parameter; {near(pattern, names)}"
+                    )
+        if per_tensor and any("/layers/" in name for name in names):
+            raise UserError(
+                f"optim: {per_tensor} takes scanned layers for one; set model.scan=False"
+            )
+        return tx.init(params)
+
+    return optax.GradientTransformation(init, tx.update)
 
 
 def build(
@@ -172,20 +205,29 @@ def build(
         "lars": lambda: optax.lars(
             rate, decay, keep, trust, 0.0, keep, momentum=momentum, nesterov=nesterov
         ),
-        "larc": lambda: larc(rate, decay, keep, trust, trust_clip, momentum),
+        "larc": lambda: larc(rate, decay, keep, trust, trust_clip, momentum, nesterov),
         "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=decay, mask=keep),
         "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=decay, mask=keep),
         "muon": lambda: optax.contrib.muon(
             rate, beta=momentum, eps=eps, weight_decay=decay, weight_decay_mask=keep,
-            adam_b1=b1, adam_b2=b2,
+            adam_b1=b1, adam_b2=b2, adam_weight_decay=decay,
         ),
     }  # fmt: skip
+    if (nesterov and name == "muon") or (trust_clip and name == "lars"):
+        wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
+        raise UserError(f"optim.{wrong}=True says nothing to {name}; set it to False")
     tx = chains[name]()
     if lr_factors or lr_constant:
         tx = adjusted(tx, rate, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant)
     tx = optax.chain(clip_each(clip_tensor), tx) if clip_tensor else tx
     tx = optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
-    return held(tx, freeze, freeze_steps) if freeze_steps else tx
+    tx = held(tx, freeze, freeze_steps) if freeze_steps else tx
+    return checked(tx, name if name in PER_TENSOR else clip_tensor and "clip_tensor", {
+        "exclude": [p for p in exclude if p not in DEFAULT_EXCLUDE],
+        "freeze": freeze if freeze_steps else (),
+        "lr_factors": [pattern for pattern, _ in lr_factors],
+        "lr_constant": lr_constant,
+    })  # fmt: skip
 
 
 def from_config(config) -> optax.GradientTransformation:

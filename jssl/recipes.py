@@ -18,7 +18,9 @@ RUN = dict(
     data=dict(
         source="", name="", path="", dir="", split="train", canvas=0, channels=3,
         resident=False, workers=0, max_damaged=0.01,
+        tokenizer="", length=0, pack=True,  # of text
     ),
+    vocab=dict(size=0, pad=0, start=0, end=0, mask=0),  # of the tokenizer: found, as examples is
     optim=dict(
         name="", lr=0.0, lr_final=0.0, lr_scaling="none", warmup_steps=0, schedule="cosine",
         weight_decay=0.0, weight_decay_final=-1.0, exclude=("bias$", "scale$"), clip=0.0,
@@ -31,6 +33,16 @@ RUN = dict(
         linear_lrs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), linear_weight_decays=(0.0, 1e-4, 1e-3, 1e-2),
         linear_epochs=50, linear_batch_size=256, linear_held_out=0.1, linear_standardize=True,
         online_linear_epochs=10,  # of the probe beside the kNN; 0: none
+        lowshot_per_class=0, lowshot_share=0.01,  # labels: so many a class, or (0) this share
+        lowshot_seeds=5, lowshot_epochs=200,  # draws of them; epochs of each probe
+    ),
+    finetune=dict(  # MAE's (table 9 of the paper) but for batch_size, there 1,024
+        seed=0, epochs=100, batch_size=256, lr=1e-3,  # of 256 examples
+        layer_decay=0.75,  # of the rate from layer to layer; 1.0: none
+        weight_decay=0.05, warmup=0.05,  # share of all steps
+        drop_path=0.1, pool="",  # ViT alone; pool: cls, mean, as in pretraining
+        mixup=0.8, smoothing=0.1,  # mixup: alpha of Beta(alpha, alpha); 0: off
+        view="crop", crop_scale=(0.08, 1.0), flip=0.5,  # or the view of pretraining: augment
     ),
     alarm=dict(collapse="warn", feature_std=0.01, patience=3),
     log=dict(
@@ -40,16 +52,17 @@ RUN = dict(
 
 
 def recipe(variant: str, sections: dict, **variants: dict) -> ml_collections.ConfigDict:
-    """A recipe's config: `RUN`, then `sections`, then the flat ``{"a.b": value}`` of `variant`.
+    """A recipe's config: `RUN`, then `sections`, then the flat ``{"a.b": value}`` of `variant`, or
+    of several, one over the other: "solo+epochs50".
 
     Raises `UserError` for a variant that the recipe does not have.
     """
     config = ml_collections.ConfigDict(RUN)
     config.update(sections)
-    if variant:
-        if variant not in variants:
-            raise UserError(f"the recipe has no variant {variant!r}; {near(variant, variants)}")
-        for key, value in variants[variant].items():
+    for name in variant.split("+") if variant else ():
+        if name not in variants:
+            raise UserError(f"the recipe has no variant {name!r}; {near(name, variants)}")
+        for key, value in variants[name].items():
             section, name = locate(config, key)
             section[name] = value
     return config.lock()
@@ -68,6 +81,14 @@ def vit(name: str, patch: int, size: int, *, positions="learned", init="trunc02"
         name=name, patch=patch, image_size=size, class_token=True, pool="cls",
         positions=positions, drop_path=drop_path, remat="none", scan=False, attention="auto",
         init=init, dtype="bfloat16",
+    )  # fmt: skip
+
+
+def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positions="learned"):
+    """`model`: a text encoder in bfloat16; see `jssl.nn.text.build`."""
+    return dict(
+        name=name, length=length, positions=positions, pool=pool, dropout=dropout, remat="none",
+        scan=False, attention="auto", init=init, dtype="bfloat16",
     )  # fmt: skip
 
 
@@ -104,6 +125,12 @@ def look(size: int, scale: tuple, jitter: tuple, *, blur=0.0, solarize=0.0, pixe
     )  # fmt: skip
 
 
+def plain(size: int, scale: tuple, *, jitter=(0.0, 0.0, 0.0, 0.0), flip=0.5):
+    """`augment` of masked methods: crop and flip, and where `jitter` is given, always that."""
+    given = look(size, scale, jitter)
+    return given | dict(flip=flip, gray=0.0, jitter=float(any(jitter)))
+
+
 # Sizes for the laws: the embedded digits, two steps a second.
 TINY = {
     "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
@@ -113,6 +140,11 @@ TINY = {
 }  # fmt: skip
 TINY_RESNET = TINY | {"model.name": "resnet10", "model.width": 8}
 TINY_VIT = TINY | {"model.name": "vit_test", "model.patch": 8, "model.image_size": 32}
+TINY_TEXT = {  # the pages of Python's own help
+    "steps": 6, "batch_size": 16, "data.source": "pydoc", "data.tokenizer": "bytes",
+    "data.split": "train[:10%]", "data.length": 32, "model.length": 32, "model.dtype": "float32",
+    "optim.warmup_steps": 1, "checkpoint.every": 2, "log.every": 1, "log.rank_every": 2,
+}  # fmt: skip
 # lightly's CIFAR-10 benchmark (docs/source/getting_started/benchmarks/cifar10_benchmark.py): SGD,
 # rate .06 at 128 examples, decay of every parameter, no warm-up, cosine to 0, no blur.
 LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, exclude=())

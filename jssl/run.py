@@ -37,14 +37,15 @@ def keys(config):
     return jax.random.split(jax.random.key(config.seed))
 
 
-def prepare(config: Config, devices=None, source=None) -> Run:
+def prepare(config: Config, devices=None, source=None, training: bool = True) -> Run:
     """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
-    `source` (a `data.Data`) may be given instead."""
+    `source` (a `data.Data`) may be given instead. Not `training`: the state has the sizes that it
+    was trained with, whatever data is looked at now."""
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
     devices = devices or bind(mesh.make, config.mesh, "mesh")
     source = source or bind(data.load, config.data, "data")
-    config = sized(config, len(source.source))
+    config = sized(config, source.source, training)
     method = methods.load(config)
     example = source.source.read(np.array([0, min(1, len(source.source) - 1)]))
     example.pop("damaged")
@@ -55,25 +56,36 @@ def prepare(config: Config, devices=None, source=None) -> Run:
     return run._replace(shapes=jax.tree.map(place, shapes, places))
 
 
-def sized(config: Config, examples: int) -> Config:
-    """The config with ``config.examples`` filled in, the number that a bank of examples needs."""
-    if config.examples not in (0, examples):
-        raise UserError(
-            f"config.examples={config.examples}, but {config.data.source!r} has {examples}; "
-            "set it to 0, to have it found"
-        )
-    return config.changed({"examples": examples})
+def sized(config: Config, source, training: bool) -> Config:
+    """The config with what only the data can tell: ``config.examples``, the number that a bank of
+    examples needs, and ``config.vocab``, the ids of a tokenizer. A run remembers both."""
+    vocab = getattr(source, "vocab", {})
+    known = config.vocab.keys() if "vocab" in config else ()
+    found = {"examples": len(source)} | {f"vocab.{key}": vocab.get(key, 0) for key in known}
+    for key, value in found.items():
+        section, _, name = key.rpartition(".")
+        given = (config[section] if section else config)[name]
+        if given not in (0, value) and not training:
+            found[key] = given
+        elif given not in (0, value):
+            raise UserError(
+                f"config.{key}={given}, but {config.data.source!r} has {value}: it has changed "
+                "since the run began, or the key should be 0, to have it found"
+            )
+    return config.changed(found)
 
 
 def check_batch(run: Run) -> None:
     """What training asks of a batch size and a machine, and evaluation does not."""
     config = run.config
+    if config.batch_size < 2:
+        raise UserError(f"config.batch_size={config.batch_size} must be at least 2")
     parts = run.mesh.size * config.accumulate
     what = "devices" if config.accumulate == 1 else "devices x config.accumulate"
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 
-ELSEWHERE = ("config.eval.", "config.log.", "config.checkpoint.", "config.alarm.")
+ELSEWHERE = tuple(f"config.{key}." for key in ("eval", "finetune", "log", "checkpoint", "alarm"))
 
 
 def check_read(config) -> None:

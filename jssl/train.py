@@ -29,8 +29,9 @@ def train(tree, folder: str) -> dict:
     Returns the result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1. Raises
     `UserError` for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
     """
-    config = Config(tree)
     folder = workdir.open_for(folder, tree)
+    tree = workdir.remembered(folder, tree)
+    config = Config(tree)
     if done := workdir.result(folder):
         return done
     run = prepare(config)
@@ -53,7 +54,7 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     at_exit(recorder.close)
     probes = OnlineProbes(run, recorder)
     check_read(config)
-    workdir.claim(folder, tree)
+    workdir.claim(folder, workdir.sized(tree, config.examples))
     watchers = [recorder, probes, saver(saves, probes, config.steps), *extras(run, folder)]
     state = loop(compile_step(run, feed), state, feed, start, config.steps, watchers, saves)
     saves.close()
@@ -116,7 +117,10 @@ def make_recorder(run: Run, feed, folder, start, saves):
         examples=config.batch_size, flops=model_flops(run), waited=lambda: feed.waited,
         peak=peak and peak * run.mesh.devices.size, rates=optim.all_rates(config),
         last=workdir.last_metrics(folder),
-        alarm=bind(CollapseAlarm, config.alarm, "alarm", workdir=folder, checkpoints=saves.steps),
+        alarm=bind(
+            CollapseAlarm, config.alarm, "alarm", workdir=folder, checkpoints=saves.steps,
+            start=start,
+        ),
         tensorboard=config.log.tensorboard, wandb=config.log.wandb,
     )  # fmt: skip
 
@@ -126,7 +130,8 @@ def saver(saves, probes, steps):
 
     def observe(step, state, metrics):
         if step == steps or (saves.every and step % saves.every == 0):
-            saves.save(step, state, probes.found.get("knn_top1"))
+            known = probes.found.get("knn_top1") if probes.at == step else None
+            saves.save(step, state, known)  # a score that was found at another step is not its
 
     return observe
 
@@ -137,7 +142,7 @@ def extras(run: Run, folder):
     if run.method.render and log_to.render_every:
         made.append(pictures.renderer(run, folder, log_to.render_every))
     if log_to.profile_at:
-        made.append(observe.profiler(folder, log_to.profile_at))
+        made.append(observe.profiler(folder, log_to.profile_at, run.config.steps))
     return made
 
 

@@ -16,7 +16,7 @@ from jssl.config import UserError, flatten
 
 # What may differ when a run is started again: where and how it runs, not what it computes.
 FREE = ("mesh.", "log.", "checkpoint.", "eval.", "alarm.", "data.dir", "data.path", "data.workers")
-FREE += ("data.resident", "data.max_damaged")
+FREE += ("examples", "data.resident", "data.max_damaged", "finetune.")
 
 
 def open_for(workdir, config) -> pathlib.Path:
@@ -34,6 +34,19 @@ def open_for(workdir, config) -> pathlib.Path:
     if path.exists():
         check_same(folder, read(path)["config"], json.loads(to_json(config)))
     return folder
+
+
+def sized(config, examples: int) -> ml_collections.ConfigDict:
+    """A copy of the config with the number of examples that its data turned out to have."""
+    config = config.copy_and_resolve_references().unlock()
+    config.examples = examples
+    return config.lock()
+
+
+def remembered(folder, config) -> ml_collections.ConfigDict:
+    """The config with the number of examples that the run in the folder began with, if any."""
+    path = folder / "config.json"
+    return sized(config, read(path)["config"].get("examples", 0)) if path.exists() else config
 
 
 def claim(folder, config) -> None:

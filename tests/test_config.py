@@ -3,10 +3,12 @@
 import pathlib
 
 import pytest
-from conftest import ROOT, recipes
+from conftest import ROOT, make_mesh, recipes
 
+import jssl.recipes
 from jssl import config
-from jssl.config import Config, UserError
+from jssl.config import Config, UserError, load
+from jssl.run import check_batch, check_read, model_flops, prepare
 
 
 def test_overrides_take_the_type_of_the_recipe():
@@ -104,3 +106,28 @@ def test_every_recipe_says_its_own_command_and_fits_a_screen():
         assert f"--config=configs/{path.name}" in text.splitlines()[0]
         assert len(text.splitlines()) <= 60, path
         assert config.load(str(path)).steps > config.load(recipe).steps
+
+
+def variants(path, monkeypatch) -> list[str]:
+    """The names of a recipe's variants."""
+    found = {}
+    spy = lambda variant, sections, **names: found.update(names)
+    monkeypatch.setattr(jssl.recipes, "recipe", spy)
+    load(str(path))
+    monkeypatch.undo()
+    return list(found)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_variant_can_be_built_and_every_key_is_read(path, monkeypatch):
+    """At tiny size, traced and not run; `epochs...` change numbers alone."""
+    for name in variants(path, monkeypatch):
+        if name.startswith("epochs"):
+            continue
+        words = {"optim.warmup_steps": "1"} | ({"clusters": "(6,)"} if name == "v1" else {})
+        config = Config(load(f"{path}:{name}+tiny", words))
+        run = prepare(config, make_mesh(1))
+        check_batch(run)
+        model_flops(run)  # traces the step, as training does before it asks what was read
+        dict(config.mesh)  # the mesh was given here
+        check_read(config)

@@ -10,7 +10,14 @@ there are no labels), `len(source)`, `describe(i)` (the file or record, for mess
     label    int32 [n]            only if there are classes; -1 means unlabelled
     damaged  int32 [n]            -1, or the unreadable example that another one stands in for
 
-It pickles, so that worker processes can read it. `order` says which indices a step reads.
+A source of text has instead of image and size
+
+    tokens   int32 [n, L]         ids, of which `vocab` says how many there are and which is special
+    segment  int32 [n, L]         0 at padding, else which document of the row it is: 1, 2, ...
+    word     int32 [n, L]         which word of the row a token belongs to: 0, 1, ...
+
+and besides `tokenizer` and `vocab` (see `jssl.data.tokenizer`). Every source
+pickles, so that worker processes can read it. `order` says which indices a step reads.
 """
 
 import logging
@@ -44,18 +51,24 @@ def load(
     resident: bool,
     workers: int,
     max_damaged: float,
+    tokenizer: str = "",
+    length: int = 0,
+    pack: bool = True,
 ) -> Data:
     """Opens what the config's section `data` names. Raises UserError for any wrong key.
 
-    source       digits | tfds | folder | packed
+    source       digits | tfds | folder | packed | text | pydoc (Python's own help) | text
     name, dir    tfds: the data set, and the folder in which TFDS prepared it
-    path         folder, packed: the folder
+    path         folder, packed: the folder; text: a file, a folder or a pattern of files
     split        "train", "test", or a slice such as "train[:90%]"
     canvas       longest side that an image keeps, in pixels; larger ones are shrunk to it
     channels     3 (RGB) or 1 (grey); packed: as many as were packed
     resident     keep the whole data set on the device, for data sets that fit there
     workers      processes that read and decode ahead, at most one a core; 0: one thread
     max_damaged  share of unreadable examples at which the run stops, 0 to 1
+    length       tokens of a row of text; 0: images
+    tokenizer    text: "bytes", or a tokenizer.json; packed: may be left empty
+    pack         text: documents are joined and cut into rows; False: one document a row
     """
     if workers < 0:
         raise UserError(f"data.workers={workers} is wrong because it is negative; use 0 or more")
@@ -69,6 +82,9 @@ def load(
         split=split,
         canvas=canvas,
         channels=channels,
+        tokenizer=tokenizer,
+        length=length,
+        pack=pack,
     )
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
@@ -77,16 +93,39 @@ def load(
 
 
 def open_source(
-    *, source: str, name: str, path: str, dir: str, split: str, canvas: int, channels: int
-):
+    *, source: str, name: str, path: str, dir: str, split: str, canvas: int, channels: int,
+    tokenizer: str = "", length: int = 0, pack: bool = True,
+):  # fmt: skip
     """Only the source of `load`, for evaluations and tools."""
-    if source not in _OPEN:
-        raise UserError(f"data.source={source!r} is unknown; {near(source, _OPEN)}")
+    known = (*_OPEN, "text", "pydoc")
+    if source not in known:
+        raise UserError(f"data.source={source!r} is unknown; {near(source, known)}")
+    if source in ("text", "pydoc") or length:
+        return _text(source, name, path, dir, split, tokenizer, length, pack)
+    if tokenizer:
+        raise UserError(f"data.tokenizer={tokenizer} is for text; set data.length, or leave it out")
     if canvas < 1:
         raise UserError(f"data.canvas={canvas} is wrong because it is no size; use 32 or 256")
     if channels not in (1, 3) and source in ("tfds", "folder"):
         raise UserError(f"data.channels={channels} is wrong; use 3 (RGB) or 1 (grey)")
     return _OPEN[source](name, path, dir, split, canvas, channels)
+
+
+def _text(source, name, path, dir, split, tokenizer, length, pack):
+    from jssl.data import packed, text, tokenized, tokens
+    from jssl.data import tokenizer as tokenizers
+
+    if length < 3:
+        raise UserError(f"data.length={length} is wrong because a row of text needs 3; use 128")
+    if source == "packed":
+        folder = packed.locate(path, split)
+        if not tokens.is_tokens(folder):
+            raise UserError(f"data.length={length} is for text, and {folder} holds images; use 0")
+        return tokens.open_tokens(folder, split, tokenizer, length, pack)
+    if source not in text.TEXT:
+        raise UserError(f"data.length={length} is for text, and {source} holds images; use 0")
+    corpus = text.open_corpus(source=source, name=name, path=path, dir=dir, split=split)
+    return tokenized.hold(corpus, tokenizers.load(tokenizer), length, pack)
 
 
 def _digits(name, path, dir, split, canvas, channels):
@@ -112,8 +151,11 @@ def _folder(name, path, dir, split, canvas, channels):
 
 
 def _packed(name, path, dir, split, canvas, channels):
-    from jssl.data import packed
+    from jssl.data import packed, tokens
 
+    folder = packed.locate(path, split)
+    if tokens.is_tokens(folder):
+        raise UserError(f"data.length=0 is for images, and {folder} holds text; use 128")
     return _fits(packed.open_packed(path, split), canvas, channels)
 
 

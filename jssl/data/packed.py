@@ -4,6 +4,7 @@ A packed directory holds image.npy uint8 [N, H, W, C], size.npy int32 [N, 2], pe
 int32 [N], and meta.json. It is the fastest source: a batch is one gather from the page cache.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -77,24 +78,30 @@ def arrays(images: np.ndarray, labels: np.ndarray | None, name: str, split: str 
 def open_packed(path: str, split: str) -> Arrays:
     """The source over a directory that `pack` wrote.
 
-    With path/<split>/meta.json that directory is the split; else the split must be "train", and is
-    all of `path`. Slices as in `split_rows`. Raises UserError for a missing or damaged directory.
+    Splits as in `locate`, slices as in `split_rows`. Raises UserError for a missing or damaged one.
     """
+    path = locate(path, split)
+    whole = _mapped(path, None)
+    return _mapped(path, split_rows(split, len(whole)))
+
+
+def locate(path: str, split: str) -> str:
+    """The packed directory of a split: path/<split> if it is one; else the split must be "train",
+    and is all of `path`. Raises UserError if there is none."""
     path, wanted = os.path.expanduser(path), split_name(split)
     inner = os.path.join(path, wanted)
     if os.path.isfile(os.path.join(inner, "meta.json")):
-        path = inner
-    elif not os.path.isfile(os.path.join(path, "meta.json")):
+        return inner
+    if not os.path.isfile(os.path.join(path, "meta.json")):
         raise UserError(
             f"data.path={path} is wrong because there is no meta.json in it or in its folder "
             f"{wanted}; make one with `jssl data pack`, or name the folder that holds one"
         )
-    elif wanted != "train":
+    if wanted != "train":
         raise UserError(
             f"data.split={split} is wrong because {path} is packed without splits; use train"
         )
-    whole = _mapped(path, None)
-    return _mapped(path, split_rows(split, len(whole)))
+    return path
 
 
 def pack(source, out: str, progress) -> dict[str, int]:
@@ -105,19 +112,30 @@ def pack(source, out: str, progress) -> dict[str, int]:
     Raises UserError if `out` exists.
     """
     out = os.path.abspath(os.path.expanduser(out))
+    with fresh(out) as folder:
+        examples = _write(source, folder, progress)
+    return {"examples": examples, "bytes": folder_bytes(out), "damaged": len(source) - examples}
+
+
+@contextlib.contextmanager
+def fresh(out: str):
+    """A folder to write into, which becomes `out` (absolute) at the end, or vanishes on an error.
+    Raises UserError if `out` exists."""
     if os.path.lexists(out):
         raise UserError(f"out={out} is wrong because it exists; name a new directory, or remove it")
     os.makedirs(os.path.dirname(out), exist_ok=True)
     folder = tempfile.mkdtemp(prefix=os.path.basename(out) + ".", dir=os.path.dirname(out))
     try:
-        examples = _write(source, folder, progress)
+        yield folder
         os.chmod(folder, 0o755)  # mkdtemp gives 0o700, and data sets are shared
         os.rename(folder, out)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    size = sum(os.path.getsize(os.path.join(out, name)) for name in os.listdir(out))
-    return {"examples": examples, "bytes": size, "damaged": len(source) - examples}
+
+
+def folder_bytes(folder: str) -> int:
+    return sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder))
 
 
 def _write(source, folder, progress):

@@ -75,24 +75,41 @@ def open_tfds(name: str, dir: str, split: str, canvas: int, channels: int) -> Re
     known size below `canvas`, the canvas is only as large as that. Labels are those of a ClassLabel
     feature "label". Raises UserError for what is missing, unknown, or has no image.
     """
+    records, features, key, classes = _open(name, dir, split, "Image")
+    side = min(canvas, max(math.inf if s is None else s for s in features[key].shape[:2]))
+    blame = f"data.name={name}"
+    return Records(f"{name} {split}", blame, records, key, (side, side, channels), classes)
+
+
+def open_text(name: str, dir: str, split: str):
+    """(records, the key of their text, names of the labels or None) of a set as in `open_tfds`:
+    the Text feature "text", or else the first that is no "id"."""
+    records, _, key, classes = _open(name, dir, split, "Text")
+    return records, key, classes
+
+
+def _open(name, dir, split, kind):
+    """(records, features, key, classes): `key` is the feature of type `kind` that is read."""
     import tensorflow_datasets as tfds  # takes a second
 
     builder = tfds.builder_from_directory(_directory(name, dir))
     _check_split(builder.info, name, split)
-    features = dict(builder.info.features.items())
-    images = [key for key, f in sorted(features.items()) if type(f) is tfds.features.Image]
-    if not images:
+    features = dict(sorted(builder.info.features.items()))
+    wanted = getattr(tfds.features, kind)
+    keys = [key for key, f in features.items() if type(f) is wanted and key != "id"]
+    if not keys:
+        hint = ", or set data.length for its text" if "text" in features else ""
         raise UserError(
-            f"data.name={name} is wrong because it has no image, only "
-            f"{', '.join(sorted(features))}; name a data set with an Image feature"
+            f"data.name={name} is wrong because it has no {kind.lower()}, only "
+            f"{', '.join(features)}; name a data set with a feature of type {kind}{hint}"
         )
-    key = "image" if "image" in images else images[0]
-    records = builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding()})
+    images = [key for key, f in features.items() if type(f) is tfds.features.Image]
+    skip = dict.fromkeys(images, tfds.decode.SkipDecoding())
+    records = builder.as_data_source(split, decoders=skip)
     label = features.get("label")
     classes = list(label.names) if type(label) is tfds.features.ClassLabel else None
-    side = min(canvas, max(math.inf if s is None else s for s in features[key].shape[:2]))
-    blame = f"data.name={name}"
-    return Records(f"{name} {split}", blame, records, key, (side, side, channels), classes)
+    key = kind.lower() if kind.lower() in keys else keys[0]
+    return records, features, key, classes
 
 
 def _directory(name, dir):

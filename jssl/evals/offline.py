@@ -5,24 +5,27 @@ import time
 
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, UserError, bind, near
-from jssl.evals import knn, linear
+from jssl.evals import knn, linear, lowshot
 from jssl.evals.features import Features
+from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source
 from jssl.run import prepare
 
 log = logging.getLogger("jssl")
 
 
-def evaluate(tree, workdir, protocol: str) -> dict:
-    """The JSON result of `protocol` for the newest checkpoint of `workdir`.
+def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
+    """The JSON result of `protocol` for the newest checkpoint of `workdir`, or for the encoder as
+    its run began (`untrained`; step 0).
 
     Raises `UserError` for an unknown protocol, a data set without labels, a workdir without a
     checkpoint.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"--protocol={protocol} is unknown; {near(protocol, PROTOCOLS)}")
+    known = (*FROZEN, "finetune")
+    if protocol not in known:
+        raise UserError(f"--protocol={protocol} is unknown; {near(protocol, known)}")
     config = Config(tree)
-    run = prepare(config)
+    run = prepare(config, training=False)
     bank, queries = run.data.source, evaluation_source(config)
     if bank.classes is None:
         raise UserError(
@@ -30,12 +33,16 @@ def evaluate(tree, workdir, protocol: str) -> dict:
             "needs; name a labelled data set with --config.data..."
         )
     saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=workdir)
-    state = saves.restore(run.shapes)
+    state = run.init() if untrained else saves.restore(run.shapes)
     if state is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")
-    features = Features(run.method.embed, run.mesh, config.eval.batch_size)
-    pairs = [features(state, source, say(source.name)) for source in (bank, queries)]
-    found = PROTOCOLS[protocol](config, run.mesh, len(bank.classes), *pairs)
+    state = state.replace(opt_state=None)  # its memory is free for what follows
+    if protocol == "finetune":
+        found = finetune(run, state, queries, say)
+    else:
+        features = Features(run.method.embed, run.mesh, config.eval.batch_size)
+        pairs = [features(state, source, say(source.name)) for source in (bank, queries)]
+        found = FROZEN[protocol](config, run.mesh, len(bank.classes), *pairs)
     return {"protocol": protocol, "step": int(state.step), **found}
 
 
@@ -59,17 +66,31 @@ def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
     )  # fmt: skip
 
 
+def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
+    section = config.eval
+    return lowshot.probe(
+        *train_pair, *test_pair, classes=classes, per_class=section.lowshot_per_class,
+        share=section.lowshot_share, seeds=section.lowshot_seeds, mesh=mesh,
+        progress=say("low-shot probe, draws"), lrs=section.linear_lrs,
+        weight_decays=section.linear_weight_decays, epochs=section.lowshot_epochs,
+        batch_size=section.linear_batch_size, held_out=section.linear_held_out,
+        standardize=section.linear_standardize,
+    )  # fmt: skip
+
+
 PROTOCOLS = {"knn": run_knn, "linear": run_linear}
+FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # of features; fine-tuning needs the run itself
 
 
 def say(what: str, every: float = 5.0):
-    """progress(done, total) -> a line in the log every few seconds, none for what is quick."""
+    """progress(done, total, note="") -> a line in the log every few seconds, none for what is
+    quick."""
     last = time.monotonic()
 
-    def progress(done, total):
+    def progress(done, total, note=""):
         nonlocal last
         if time.monotonic() - last > every:
             last = time.monotonic()
-            log.info("%s: %d of %d", what, done, total)
+            log.info("%s: %d of %d%s", what, done, total, note)
 
     return progress

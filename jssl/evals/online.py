@@ -22,6 +22,7 @@ class OnlineProbes:
     def __init__(self, run, recorder):
         self.run, self.recorder, names = run, recorder, ("knn_top1", "linear_top1")
         self.found = {name: recorder.last[name] for name in names if name in recorder.last}
+        self.at = None  # the step of `found`, if this process found it
         self.every, self.steps = run.config.eval.every, run.config.steps
         self.pair = labelled(run) if self.every else None
         self.features = Features(run.method.embed, run.mesh, run.config.eval.batch_size)
@@ -31,6 +32,7 @@ class OnlineProbes:
             return
         with self.recorder.aside():
             began = time.perf_counter()
+            self.at = step
             self.found = probe(self.run, state, *self.pair, self.features)
             seconds = time.perf_counter() - began
         self.recorder.write(step, self.found | {"eval_seconds": seconds})

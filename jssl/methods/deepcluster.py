@@ -14,7 +14,8 @@ version 2: embeddings are unit vectors, k-means is spherical; it is run for ever
 version 1: one plain k-means of the encoder's features, whitened by PCA to `config.pca` dimensions
   and put on the unit sphere; a linear classifier, drawn anew each time, learns the clusters.
   Code: facebookresearch/deepcluster main.py. Not done here: its Sobel filter, its sampling of
-  images evenly over clusters.
+  images evenly over clusters, features of an unaugmented pass, an optimizer of its own for the
+  classifier (the old one's momentum survives).
 
 The bank starts empty: the first `period` steps only fill it and train nothing, like the reference's
 pass over the data before its first epoch. The recipe holds all parameters still for that time
@@ -26,9 +27,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, optim, views
-from jssl.config import UserError
+from jssl.config import UserError, above
 from jssl.core import Method, coupled, minimize
 from jssl.nn import heads
+from jssl.nn.apply import Chain
 from jssl.ops import kmeans, unit, whiten
 
 PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices shares it out
@@ -37,17 +39,17 @@ PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices 
 def build(config) -> Method:
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
     first, clusters, pca = config.version == 1, config.clusters, config.pca
-    net = heads.chain(config, *(() if first else ("head",)))
+    net, temperature = heads.chain(config, "head"), config.temperature
+    if first:
+        net = Chain({"encoder": net.modules["encoder"]})
     rows = -(-config.examples // PAD) * PAD
-    if config.version not in (1, 2) or (first and len(clusters) != 1):
-        raise UserError(f"config.version={config.version} with config.clusters={clusters}: "
-                        "version is 1 or 2, and version 1 has one number of clusters")  # fmt: skip
+    check(config, clusters)
 
     def init(rng, batch):
         params, stats = net.init(rng, centre(batch))
         width = jax.eval_shape(lambda: net.embed(params, stats, centre(batch))).shape[-1]
         width = width if first else config.head.features[-1]
-        bank = {name: jnp.zeros((rows, width)) for name in "ab"}
+        bank = {name: jnp.zeros((rows, width)) for name in ("a" if first else "ab")}
         bank |= {"seen": jnp.zeros(rows), "label": -jnp.ones((rows, len(clusters)), jnp.int32)}
         if first:
             params["classifier"] = classifier(rng, width, clusters[0])
@@ -76,16 +78,14 @@ def build(config) -> Method:
 
     def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        found, stats = {}, state.buffers["stats"]
-        for name, x in crops(rng_view, batch).items():
-            out, stats = net(params, stats, x, train=True, rng=rng_net)
-            found[name] = out["encoder"] if first else unit(out["head"])
-        return found, state.buffers | {"stats": stats}
+        said, stats = net.multi(params, state.buffers["stats"], crops(rng_view, batch), rng_net)
+        get = lambda out: out["encoder"] if first else unit(out["head"])
+        return {name: get(out) for name, out in said.items()}, state.buffers | {"stats": stats}
 
     def logits(params, centroids, i, z):
         if first:
             return z @ params["classifier"]["kernel"] + params["classifier"]["bias"]
-        return z @ centroids[str(i)].T / config.temperature
+        return z @ centroids[str(i)].T / temperature
 
     def compare(params, found, state, batch, rng):
         bank, centroids = state.buffers["bank"], state.buffers["centroids"]
@@ -100,10 +100,12 @@ def build(config) -> Method:
             losses.append(total / jnp.maximum(count, 1))
         a, b = (lax.stop_gradient(found["global"][i::2]) for i in range(2))
         at = batch["index"]
-        bank = bank | {"a": bank["a"].at[at].set(a), "b": bank["b"].at[at].set(b)}
+        new = {"a": a} if first else {"a": a, "b": b}
+        bank = bank | {name: bank[name].at[at].set(z) for name, z in new.items()}
         bank["seen"] = bank["seen"].at[at].set(1.0)
         used = jnp.bincount(jnp.maximum(label[:, 0], 0), length=clusters[0]) / len(label)
-        metrics = watch(state.step, a, b) | diagnose.entropy(used[None])
+        metrics = watch(state.step, a, b)
+        metrics["usage_entropy"] = diagnose.entropy(used[None])["usage_entropy"]
         return sum(losses) / len(losses), (state.buffers | {"bank": bank}, metrics)
 
     def embed(params, buffers, batch):
@@ -113,7 +115,22 @@ def build(config) -> Method:
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
 
 
+def check(config, clusters):
+    if config.version not in (1, 2) or (config.version == 1 and len(clusters) != 1):
+        raise UserError(
+            f"config.version={config.version} with config.clusters={clusters}: version is 1 or 2, "
+            "and version 1 has one number of clusters"
+        )
+    most = config.examples or min(clusters, default=0)  # 0: not known yet
+    if not clusters or min(clusters) < 1 or (config.examples and max(clusters) > most):
+        raise UserError(
+            f"config.clusters={clusters} must be at least 1 and at most the {most} examples; "
+            f"try {tuple(min(max(k, 1), max(most // 2, 1)) for k in clusters) or (most // 2,)}"
+        )
+    above(config, 0, "period", "iterations", "temperature", "pca")
+
+
 def classifier(rng, width: int, clusters: int):
-    """DeepCluster's top layer as main.py draws it: N(0, .01), no bias."""
+    """DeepCluster's top layer as main.py draws it: N(0, .01), bias 0."""
     kernel = 0.01 * jax.random.normal(rng, (width, clusters))
     return {"kernel": kernel, "bias": jnp.zeros(clusters)}

@@ -8,7 +8,8 @@ global views. The teacher's is centred and sharpened, so that neither one output
 
 Reference code: facebookresearch/dino main_dino.py. `config.centring`: "centre", as published, or
 "sinkhorn" (as in DINOv2). The last layer has unit rows (weight norm with a fixed scale, if
-`config.norm_last_layer`) and stays as drawn in the first epoch: `optim.freeze`.
+`config.norm_last_layer`) and stays as drawn in the first epoch: `optim.freeze`. With plain
+accumulation the centre moves once a micro-batch; with `grad_cache` once an update, as published.
 """
 
 import jax
@@ -16,21 +17,27 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, optim, target, views
-from jssl.config import UserError, near
+from jssl.config import UserError, above, near
 from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
 from jssl.nn import heads
 from jssl.ops import ramp, sinkhorn, unit
 
 CENTRING = ("centre", "sinkhorn")
+EVALUATE = ("teacher", "student")  # whose encoder is measured: the paper's, lightly's
 
 
 def build(config) -> Method:
+    above(config, 0, "temperature", "teacher_first", "teacher_last", "prototypes")
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
     net, outputs = heads.chain(config, "head"), config.prototypes
     slow = target.of(config, net, "encoder", "head", extra=("prototypes",))
-    if config.centring not in CENTRING:
-        raise UserError(f"config.centring={config.centring!r}: {near(config.centring, CENTRING)}")
+    teacher = config.evaluate == "teacher"
+    for key, known in (("centring", CENTRING), ("evaluate", EVALUATE)):
+        if config[key] not in known:
+            raise UserError(
+                f"config.{key}={config[key]!r} is not known; {near(config[key], known)}"
+            )
 
     def init(rng, batch):
         rng_net, rng_w = jax.random.split(rng)
@@ -46,10 +53,9 @@ def build(config) -> Method:
 
     def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        found, stats, x = {}, state.buffers["stats"], crops(rng_view, batch)
-        for name in x:
-            out, stats = net(params, stats, x[name], train=True, rng=rng_net)
-            found[name] = unit(out["head"])
+        x = crops(rng_view, batch)
+        said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
+        found = {name: unit(out["head"]) for name, out in said.items()}
         told, buffers = slow(state.buffers, x["global"])
         return found | {"teacher": unit(told["head"])}, buffers | {"stats": stats}
 
@@ -77,6 +83,8 @@ def build(config) -> Method:
         return value / terms, (buffers | {"centre": centre}, metrics)
 
     def embed(params, buffers, batch):
+        if teacher:
+            return net.embed(buffers["target"], buffers["target_stats"], centre(batch))
         return net.embed(params, buffers["stats"], centre(batch))
 
     objective = coupled(init, encode, compare, embed, prepare=slow.follow)

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from jssl import diagnose, optim, views
-from jssl.config import UserError
+from jssl.config import UserError, above
 from jssl.core import Method, coupled, minimize
 from jssl.losses import sigreg
 from jssl.nn import heads
 
 
 def build(config) -> Method:
+    above(config, 0, "slices")
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
     net, weight = heads.chain(config, "head"), config.sigreg
     if config.anchor not in ("global", "all"):
@@ -31,11 +32,9 @@ def build(config) -> Method:
 
     def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        found, stats = {}, state.buffers["stats"]
-        for name, x in crops(rng_view, batch).items():
-            out, stats = net(params, stats, x, train=True, rng=rng_net)
-            found[name] = out["head"]
-        return found, {"stats": stats}
+        x = crops(rng_view, batch)
+        said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
+        return {name: out["head"] for name, out in said.items()}, {"stats": stats}
 
     def compare(params, found, state, batch, rng):
         b, width = len(batch["image"]), config.head.features[-1]

@@ -17,7 +17,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import augment, diagnose, nn, optim
+from jssl import diagnose, masked, optim
 from jssl.config import UserError, bind
 from jssl.core import Method, Objective, minimize
 from jssl.losses import masked_mse
@@ -25,7 +25,7 @@ from jssl.masking import random_keep
 from jssl.nn.apply import apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, layer_norm
 from jssl.nn.vit import sincos
-from jssl.ops import patchify, unpatchify
+from jssl.ops import patchify
 
 
 class Decoder(linen.Module):
@@ -76,33 +76,24 @@ def normalise(patches):
 
 
 def build(config) -> Method:
-    watch = diagnose.watcher(config)
-    view = bind(augment.view, config.augment, "augment", dtype="float32")
-    look = dict(mean=config.augment.mean, std=config.augment.std, dtype="float32")
-    centre = augment.center(size=config.augment.size, crop=config.eval.crop, **look)
-    encoder, patch = nn.encoder(config.model), config.model.patch
-    ratio, channels = config.mask_ratio, config.data.channels
-    pixels = patch * patch * channels
-    head = bind(decoder, config.decoder, "decoder", pixels=pixels, like=encoder)
+    one, watch = masked.Setup(config), diagnose.watcher(config)
+    encoder, patch, ratio = one.encoder, one.encoder.patch, config.mask_ratio
+    head = bind(decoder, config.decoder, "decoder", pixels=one.pixels, like=encoder)
     if not (0 < ratio < 1 and encoder.class_token):
         raise UserError(f"mask_ratio={ratio} must be in (0, 1), and model.class_token true")
 
     def start(rng, batch):
         rng_f, rng_g, rng_mask = jax.random.split(rng, 3)
-        images = centre(batch["image"], batch["size"])
-        keep, _, restore = masks(rng_mask, images)
+        images = one.centre(batch)
+        keep, _, restore = random_keep(rng_mask, len(images), one.grid**2, ratio)
         f, _ = init(encoder, rng_f, images, keep=keep)
         tokens, _ = apply(encoder, f, {}, images, train=False, keep=keep)
         g, _ = init(head, rng_g, tokens, restore)
         return {"encoder": f, "decoder": g}, {}
 
-    def masks(rng, images):
-        n = (images.shape[1] // patch) * (images.shape[2] // patch)
-        return random_keep(rng, len(images), n, ratio)
-
     def predict(params, images, rng, train):
         rng_mask, rng_net = jax.random.split(rng)
-        keep, mask, restore = masks(rng_mask, images)
+        keep, mask, restore = random_keep(rng_mask, len(images), one.grid**2, ratio)
         rngs = {"drop_path": rng_net} if train else None
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, keep=keep, rngs=rngs)
         prediction, _ = apply(head, params["decoder"], {}, tokens, restore, train=train)
@@ -110,7 +101,7 @@ def build(config) -> Method:
 
     def loss(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        images = view(rng_view, batch["image"], batch["size"])
+        images = one.view(rng_view, batch["image"], batch["size"])
         prediction, mask, tokens = predict(params, images, rng_net, train=True)
         target = patchify(images, patch)
         target = normalise(target)[0] if config.norm_pix else target
@@ -118,22 +109,17 @@ def build(config) -> Method:
         return masked_mse(prediction, target, mask), (state.buffers, metrics)
 
     def embed(params, buffers, batch):
-        images = centre(batch["image"], batch["size"])
-        tokens, _ = apply(encoder, params["encoder"], {}, images, train=False)
-        return encoder.features(tokens)
+        return one.embed(params, batch)
 
     def render(params, buffers, batch, rng):
         """original | masked | reconstruction (visible patches as they are), side by side."""
-        images = centre(batch["image"], batch["size"])
+        images = one.centre(batch)
         prediction, mask, _ = predict(params, images, rng, train=False)
         patches = patchify(images, patch)
         if config.norm_pix:  # the prediction lacks each patch's mean and deviation: lend the true
             _, mean, deviation = normalise(patches)
             prediction = prediction * deviation + mean
-        hidden = mask[..., None] > 0
-        shown = [patches, jnp.where(hidden, 0.0, patches), jnp.where(hidden, prediction, patches)]
-        row = jnp.concatenate([unpatchify(x, patch, channels) for x in shown], axis=2)
-        return {"masked": row * jnp.array(look["std"]) + jnp.array(look["mean"])}
+        return {"masked": one.picture(patches, mask, prediction)}
 
     objective = Objective(start, loss, embed, render)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jssl import diagnose, optim, target, views
-from jssl.config import UserError
+from jssl.config import UserError, above
 from jssl.core import Method, coupled, minimize
 from jssl.losses import info_nce
 from jssl.nn import heads
@@ -25,6 +25,7 @@ from jssl.ops import push, unit
 
 
 def build(config) -> Method:
+    above(config, 0, "temperature", "bn_splits")
     pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
     net, both = split_norm(heads.chain(config, "head"), config), config.symmetric
     slow = target.of(config, net, "encoder", "head")
@@ -41,9 +42,13 @@ def build(config) -> Method:
         x = pair(rng_view, batch)
         queries, keys = (x, x) if both else (x[0::2], x[1::2])
         out, stats = net(params, state.buffers["stats"], queries, train=True, rng=rng_net)
-        order = jax.random.permutation(rng_shuffle, len(keys))
-        told, buffers = slow(state.buffers, keys[order])
-        k = unit(told["head"])[jnp.argsort(order)]
+        if config.bn_splits > 1:  # images cross devices for it
+            order = jax.random.permutation(rng_shuffle, len(keys))
+            told, buffers = slow(state.buffers, keys[order])
+            k = unit(told["head"])[jnp.argsort(order)]
+        else:
+            told, buffers = slow(state.buffers, keys)
+            k = unit(told["head"])
         return {"q": out["head"], "k": k}, buffers | {"stats": stats}
 
     def compare(params, out, state, batch, rng):

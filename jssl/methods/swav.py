@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, optim, views
+from jssl.config import UserError, above
 from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
 from jssl.nn import heads
@@ -22,7 +23,10 @@ from jssl.ops import push, sinkhorn, unit
 
 
 def build(config) -> Method:
+    above(config, 0, "temperature", "epsilon", "sinkhorn", "prototypes")
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    if config.queue < 0:
+        raise UserError(f"config.queue={config.queue} must be at least 0; 0 is no queue")
     net, width, begins = heads.chain(config, "head"), config.head.features[-1], config.queue_start
 
     def init(rng, batch):
@@ -38,11 +42,11 @@ def build(config) -> Method:
 
     def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        found, stats = {}, state.buffers["stats"]
-        for name, x in crops(rng_view, batch).items():
-            out, stats = net(params, stats, x, train=True, rng=rng_net)
-            found[name] = unit(out["head"])
-        return found, state.buffers | {"stats": stats}
+        x = crops(rng_view, batch)
+        said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
+        return {name: unit(out["head"]) for name, out in said.items()}, state.buffers | {
+            "stats": stats
+        }
 
     def assign(z, queue, prototypes, step):
         """Codes [B, K] of z [B, D], with the queue's rows, if there are any, in the balance."""

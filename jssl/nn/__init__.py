@@ -1,25 +1,33 @@
 """Networks: encoders by name, and the check that every named choice in a config goes through."""
 
 import importlib
+import inspect
 
 from jssl.config import UserError, bind, near
 
-FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit")  # each has SIZES {name: ...} and build(*, name, ...)
+# Each has SIZES {name: ...} and build(*, name, ...).
+FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit", "jssl.nn.text")
 
 
-def encoder(section):
+def encoder(section, vocab: int = 0):
     """The encoder that a config's `model` section describes.
 
-    `section["name"]` picks the family ("resnet18", "vit_b", ...), and the section is bound to that
-    family's `build`, whose signature is the schema. The encoder is a Linen module called as
-    ``encoder(images [B, H, W, C], train)``; ``encoder.features(output)`` is float32 [B, D] for both
-    families. Raises `UserError` for a name that no family has, and for what `build` refuses.
+    `section["name"]` picks the family ("resnet18", "vit_b", "bert_base", ...), and the section is
+    bound to that family's `build`, whose signature is the schema. `vocab` is `config.vocab.size`,
+    which only text families take. The encoder is a Linen module called as
+    ``encoder(images [B, H, W, C], train)``, or ``encoder(tokens [B, L], train, segment)``;
+    ``encoder.features(output)``, for text ``features(output, segment)``, is float32 [B, D].
+    Raises `UserError` for a name that no family has, and for what `build` refuses.
     """
     if "name" not in section:
         raise UserError("config.model.name is missing; add it to the recipe")
     modules = [importlib.import_module(family) for family in FAMILIES]
     builders = {name: module.build for module in modules for name in module.SIZES}
-    return bind(builders[choose("name", section["name"], builders)], section, "model")
+    name = section["name"]
+    kin = [known for known in builders if known[:3] == str(name)[:3]]  # all resnets, all vits ...
+    build = builders[choose("name", name, kin or builders)]
+    given = {"vocab": vocab} if "vocab" in inspect.signature(build).parameters else {}
+    return bind(build, section, "model", **given)
 
 
 def choose(key: str, value, choices):

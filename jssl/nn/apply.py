@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 Tree = dict
@@ -65,6 +66,24 @@ class Chain(NamedTuple):
             x, updated[name] = self._one(name, params[name], stats[name], x, train, rng)
             outputs[name] = x
         return outputs, updated
+
+    def multi(self, params: Tree, stats: Tree, crops: dict[str, Array], rng: Array):
+        """({size: {name: output}}, stats) of crops of several sizes in training mode: each size
+        goes through the encoder by itself, and all together through what follows it, so that a
+        head's BatchNorm sees all crops (facebookresearch/swav resnet50.py `forward`)."""
+        first, *rest = self.modules
+        found, stats = {}, dict(stats)
+        for i, (size, x) in enumerate(crops.items()):
+            key = jax.random.fold_in(rng, i)
+            h, stats[first] = self._one(first, params[first], stats[first], x, True, key)
+            found[size] = {first: h}
+        x = jnp.concatenate([one[first] for one in found.values()])
+        ends = list(np.cumsum([len(one[first]) for one in found.values()])[:-1])
+        for name in rest:
+            x, stats[name] = self._one(name, params[name], stats[name], x, True, rng)
+            for size, part in zip(found, jnp.split(x, ends), strict=True):
+                found[size][name] = part
+        return found, stats
 
     def embed(self, params: Tree, stats: Tree, x: Array) -> Array:
         """The encoder's features of x in evaluation mode, float32 [B, D]."""

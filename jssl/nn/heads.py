@@ -101,6 +101,8 @@ def build(
 ) -> MLP:
     """An `MLP` from a config's section of this name; `init` is a key of `KERNELS`, `activation` of
     `ACTIVATIONS`."""
+    if not features or min(features) < 1:
+        raise UserError(f"{section}.features={features} must be widths above 0; try (512, 128)")
     for key, value, known in (("init", init, KERNELS), ("activation", activation, ACTIVATIONS)):
         if value not in known:
             raise UserError(f"{section}.{key}={value!r} is not known; {near(value, known)}")

@@ -1,13 +1,14 @@
-"""The pre-norm transformer of ViT encoders and MAE decoders.
+"""The transformer blocks of every family: ViT encoders, MAE decoders, and text by `Style`.
 
 Dosovitskiy et al., 2021 (arXiv:2010.11929, equations 1 to 4), as timm's vision_transformer.py
-`Block` has it: LayerNorm eps 1e-6, exact (erf) GELU, biases everywhere, one Dense for q, k and v.
-Parameter names map to timm's: "blocks/0/attn/qkv/kernel" is "blocks.0.attn.qkv.weight".
+`Block` has it: pre-norm, biases everywhere, one Dense for q, k and v. Parameter names map to
+timm's: "blocks/0/attn/qkv/kernel" is "blocks.0.attn.qkv.weight".
 LayerNorm and softmax are computed in float32; the residual stream has the compute dtype.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,25 +31,42 @@ REMAT = {
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
 
+class Style(NamedTuple):
+    """In what the families differ; the defaults are ViT's."""
+
+    post_norm: bool = False  # norm(x + branch(x)), not x + branch(norm(x))
+    tanh_gelu: bool = False  # GELU by its tanh approximation, not by erf
+    eps: float = 1e-6  # of the blocks' LayerNorms
+    causal: bool = False  # a token sees itself and what is before it
+    dropout: float = 0.0  # of each branch's output; needs rngs={"dropout": key}
+    last_init: Callable | None = None  # of the Dense that ends a branch; None: as of the others
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, [B, T, D] -> [B, T, D] (arXiv:2010.11929, equations 5 to 8).
 
-    A causal mask and rotary positions belong between `qkv` and `dot_product_attention`.
+    mask: bool, broadcast to [B, heads, T, T], True where a token (row) may see another (column).
+    angles: float32 [B or 1, T, D / heads / 2], by which queries and keys are rotated (`rotate`).
     """
 
     heads: int
     attention: str
     initializer: Callable
     dtype: jnp.dtype
+    style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, mask: Array | None, angles: Array | None) -> Array:
         b, t, d = x.shape
         dense = partial(nn.Dense, kernel_init=self.initializer, dtype=self.dtype)
         qkv = dense(3 * d, name="qkv")(x).reshape(b, t, 3, self.heads, d // self.heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        y = jax.nn.dot_product_attention(q, k, v, implementation=ATTENTION[self.attention])
-        return dense(d, name="proj")(y.reshape(b, t, d))
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        how = dict(is_causal=self.style.causal, implementation=ATTENTION[self.attention])
+        y = jax.nn.dot_product_attention(q, k, v, mask=mask, **how)
+        last = self.style.last_init or self.initializer
+        return dense(d, kernel_init=last, name="proj")(y.reshape(b, t, d))
 
 
 class FeedForward(nn.Module):
@@ -57,19 +75,22 @@ class FeedForward(nn.Module):
     hidden: int
     initializer: Callable
     dtype: jnp.dtype
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         dense = partial(nn.Dense, kernel_init=self.initializer, dtype=self.dtype)
-        y = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=False)
-        return dense(x.shape[-1], name="fc2")(y)
+        y = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=self.style.tanh_gelu)
+        last = self.style.last_init or self.initializer
+        return dense(x.shape[-1], kernel_init=last, name="fc2")(y)
 
 
 class Block(nn.Module):
-    """x + attn(norm1(x)), then x + mlp(norm2(x)): [B, T, D] -> [B, T, D].
+    """x + attn(norm1(x)), then x + mlp(norm2(x)): [B, T, D] -> [B, T, D]. With post-norm,
+    norm1(x + attn(x)), then norm2(x + mlp(x)).
 
     `scale` [B, 2] float32 multiplies the two branches of each example (see `branch_scales`);
-    None leaves them as they are.
+    None leaves them as they are. mask, angles: see `Attention`.
     """
 
     heads: int
@@ -77,26 +98,32 @@ class Block(nn.Module):
     attention: str
     initializer: Callable
     dtype: jnp.dtype
+    style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: Array, scale: Array | None) -> Array:
-        attn = Attention(self.heads, self.attention, self.initializer, self.dtype, name="attn")
-        mlp = FeedForward(self.hidden, self.initializer, self.dtype, name="mlp")
-        for i, branch in enumerate((attn, mlp)):
-            y = branch(layer_norm(dtype=self.dtype, name=f"norm{i + 1}")(x))
+    def __call__(self, x: Array, scale: Array | None, mask=None, angles=None) -> Array:
+        style, how = self.style, (self.initializer, self.dtype, self.style)
+        attn = Attention(self.heads, self.attention, *how, name="attn")
+        mlp = FeedForward(self.hidden, *how, name="mlp")
+        for i, branch in enumerate((lambda x: attn(x, mask, angles), mlp)):
+            norm = nn.LayerNorm(epsilon=style.eps, dtype=self.dtype, name=f"norm{i + 1}")
+            y = branch(x if style.post_norm else norm(x))
+            y = nn.Dropout(style.dropout, deterministic=False)(y)
             x = x + (y if scale is None else y * scale[:, i, None, None].astype(y.dtype))
+            x = norm(x) if style.post_norm else x
         return x
 
 
 class Blocks(nn.Module):
     """`depth` blocks, [B, T, D] -> [B, T, D]; the last LayerNorm is the caller's.
 
+    mask, angles: see `Attention`.
     drop_path: stochastic depth (arXiv:1603.09382); layer l of L drops each branch of each example
       with probability drop_path * l / (L - 1), timm's rule. A training pass then needs
       rngs={"drop_path": key}.
     remat: a key of `REMAT`. scan: one compiled block, run by `lax.scan` over parameters stacked
       as [depth, ...] under "layers"; without, they lie under "0", "1", ... (see `stack`,
-      `unstack`). Neither changes the outputs.
+      `unstack`). Neither changes the outputs, except that scan draws other dropout masks.
     """
 
     depth: int
@@ -109,9 +136,10 @@ class Blocks(nn.Module):
     attention: str
     initializer: Callable
     dtype: jnp.dtype
+    style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, mask=None, angles=None) -> Array:
         scales = None
         if train and self.drop_path > 0:
             rng = self.make_rng("drop_path")
@@ -120,18 +148,21 @@ class Blocks(nn.Module):
         if self.remat != "none":  # scan keeps XLA from merging the recomputation by itself
             block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
         hidden = int(self.dim * self.mlp_ratio)
-        fields = (self.heads, hidden, self.attention, self.initializer, self.dtype)
+        style = self.style if train else self.style._replace(dropout=0.0)
+        fields = (self.heads, hidden, self.attention, self.initializer, self.dtype, style)
         if not self.scan:
             for i in range(self.depth):
-                x = block(*fields, name=str(i))(x, None if scales is None else scales[i])
+                scale = None if scales is None else scales[i]
+                x = block(*fields, name=str(i))(x, scale, mask, angles)
             return x
         scanned = nn.scan(
-            lambda layer, x, scale: (layer(x, scale), None),
+            lambda layer, x, scale, *shared: (layer(x, scale, *shared), None),
             variable_axes={"params": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.depth,
         )
-        return scanned(block(*fields, name="layers"), x, scales)[0]
+        return scanned(block(*fields, name="layers"), x, scales, mask, angles)[0]
 
 
 def branch_scales(rng: Array, batch: int, depth: int, rate: float) -> Array:
@@ -142,6 +173,17 @@ def branch_scales(rng: Array, batch: int, depth: int, rate: float) -> Array:
     rates = jnp.linspace(0.0, rate, depth)
     kept = jax.random.uniform(rng, (batch, 2, depth)) >= rates
     return jnp.moveaxis(kept / (1 - rates), -1, 0)
+
+
+def rotate(x: Array, angles: Array) -> Array:
+    """Rotary positions: x [B, T, heads, dim], each plane (i, i + dim / 2) turned by its angle.
+
+    The paper's planes are (2i, 2i + 1): the same up to the order of a head's features. Halves are
+    how GPT-NeoX and Llama have it.
+    """
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
 def stack(layers: dict) -> dict:

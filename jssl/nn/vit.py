@@ -34,11 +34,13 @@ PATCH_INITIALIZERS = {
 
 
 class ViT(nn.Module):
-    """``net(images [B, H, W, C], train, keep=None) -> tokens [B, 1 + N, D]``, normalized.
+    """``net(images [B, H, W, C], train, keep=None, hide=None) -> tokens [B, 1 + N, D]``, normed.
 
     `keep` int32 [B, K] are the ids of the patches to encode; the tokens are then [B, 1 + K, D],
-    in the order of `keep`. Patch n is at row n // grid and column n % grid. The leading token is
-    the class token and is there if `class_token`. `features(tokens)` pools to float32 [B, D].
+    in the order of `keep`. `hide`, (mask bool [B, N], token [D]), puts the token in the place of
+    each patch under the mask, before positions are added. Patch n is at row n // grid and column
+    n % grid. The leading token is the class token and is there if `class_token`.
+    `features(tokens)` pools to float32 [B, D].
     """
 
     dim: int
@@ -57,8 +59,10 @@ class ViT(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, images: Array, train: bool, keep: Array | None = None) -> Array:
-        x = self.embed(images, keep)
+    def __call__(
+        self, images: Array, train: bool, keep: Array | None = None, hide: tuple | None = None
+    ) -> Array:
+        x = self.embed(images, keep, hide)
         x = Blocks(
             depth=self.depth,
             dim=self.dim,
@@ -74,7 +78,7 @@ class ViT(nn.Module):
         )(x, train)
         return layer_norm(dtype=self.dtype, name="norm")(x)
 
-    def embed(self, images: Array, keep: Array | None) -> Array:
+    def embed(self, images: Array, keep: Array | None, hide: tuple | None) -> Array:
         """The transformer's input [B, 1 + N, D]: embedded patches, positions, class token."""
         height, width = images.shape[1:3]
         if height != width or height % self.patch:
@@ -94,7 +98,11 @@ class ViT(nn.Module):
             place = place[0][keep]
         kernel_init = PATCH_INITIALIZERS[self.init_name]
         project = nn.Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="patch_embed")
-        x = (project(patches) + place).astype(self.dtype)
+        x = project(patches)
+        if hide is not None:
+            mask, token = hide
+            x = jnp.where(mask[..., None], token.astype(x.dtype), x)
+        x = (x + place).astype(self.dtype)
         if not self.class_token:
             return x
         token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.dim))

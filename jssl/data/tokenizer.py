@@ -1,0 +1,200 @@
+"""From text to token ids and back: plain bytes, or a file of Hugging Face's `tokenizers`.
+
+A tokenizer is a plain object that pickles, with
+
+    vocab              {"size", "pad", "start", "end", "mask"}: no text encodes to the last four
+    dtype              uint16 where the vocabulary fits, else uint32
+    fingerprint        SHA-256 of all that decides its ids
+    encode(text)       list of ids, without start and end
+    encode_batch(...)  the same of many texts, as arrays
+    decode(ids)        the text, without pad, start, end and mask
+    word_starts(ids)   bool [..., L]: where a word begins, for whole-word masking
+    begins, follows    bool [size]: `word_starts` as two tables, for use on the device: a word
+                       begins at `begins` ids, after `follows` ids, and at the first place
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from jssl.config import UserError, near
+
+log = logging.getLogger("jssl")
+# The four special tokens, and what they are called elsewhere; the first name is ours.
+SPECIAL = {
+    "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>"),
+    "start": ("<start>", "[CLS]", "<s>", "<bos>", "<|startoftext|>", "<|begin_of_text|>"),
+    "end": ("<end>", "[SEP]", "</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>"),
+    "mask": ("<mask>", "[MASK]", "<|mask|>"),
+}
+_BASE = len(SPECIAL)  # the id of byte 0
+_BREAKS = "ĊĉčĭĮ"  # \n \t \r \v \f as byte-level BPE spells them
+
+
+class Bytes:
+    """UTF-8 bytes: id 4 + byte (Xue et al. 2022, "ByT5", with four special ids and not three)."""
+
+    def __init__(self):
+        self.vocab = {"size": _BASE + 256} | {name: k for k, name in enumerate(SPECIAL)}
+        self.dtype, self.fingerprint = np.dtype(np.uint16), _sha256(["bytes", self.vocab])
+        self.follows = np.zeros(_BASE + 256, bool)
+        self.follows[[*range(_BASE), *(_BASE + byte for byte in b" \t\n\r\v\f")]] = True
+        self.begins = np.arange(_BASE + 256) < _BASE
+
+    def encode(self, text: str) -> list[int]:
+        return [_BASE + byte for byte in text.encode()]
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        shift = self.dtype.type(_BASE)
+        return [np.frombuffer(text.encode(), np.uint8).astype(self.dtype) + shift for text in texts]
+
+    def decode(self, ids) -> str:
+        return bytes(i - _BASE for i in map(int, ids) if i >= _BASE).decode("utf-8", "replace")
+
+    def word_starts(self, ids) -> np.ndarray:
+        return _word_starts(self, ids)
+
+    def save(self, folder: str) -> str:
+        return "bytes"  # which is all that `load` needs
+
+
+class File:
+    """A tokenizer as Hugging Face's `tokenizers` writes it (tokenizer.json), given as that text.
+
+    Special tokens go by their usual names; those it lacks are added behind its vocabulary. Their
+    names in a text are text: no document can forge an end. ValueError if it is no such file.
+    """
+
+    def __init__(self, definition: str):
+        import tokenizers
+
+        try:
+            described = json.loads(definition)
+            made = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions
+            raise ValueError(" ".join(str(error).split())) from None
+        made.no_padding()
+        made.no_truncation()
+        known = made.get_vocab()
+        names = [next((n for n in names if n in known), names[0]) for names in SPECIAL.values()]
+        self.added = [name for name in names if name not in known]
+        made.add_special_tokens(names)
+        made.encode_special_tokens = True
+        ids = set(made.get_vocab().values())
+        if len(ids) < len(made.get_vocab()):  # the library counts: it expects no gaps
+            raise ValueError(f"its ids leave no room for {', '.join(self.added)}")
+        special = zip(SPECIAL, map(made.token_to_id, names), strict=True)
+        self.vocab = {"size": 1 + max(ids)} | dict(special)
+        self.dtype = np.dtype(np.uint16 if self.vocab["size"] <= 2**16 else np.uint32)
+        self.fingerprint = _sha256([described, self.vocab])
+        self.begins, self.follows = _words(made, described["model"], self.vocab)
+        self._definition, self._made = definition, made
+
+    def encode(self, text: str) -> list[int]:
+        return self._made.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        found = self._made.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, self.dtype) for encoding in found]
+
+    def decode(self, ids) -> str:
+        return self._made.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def word_starts(self, ids) -> np.ndarray:
+        return _word_starts(self, ids)
+
+    def save(self, folder: str, name: str = "tokenizer.json") -> str:
+        with open(os.path.join(folder, name), "w", encoding="utf-8", newline="") as file:
+            file.write(self._definition)
+        return name
+
+    def __reduce__(self):
+        return File, (self._definition,)
+
+
+def load(name: str) -> Bytes | File:
+    """The tokenizer that ``data.tokenizer`` names: "bytes", or the path of a file."""
+    if name == "bytes":
+        return Bytes()
+    path = os.path.expanduser(name)
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        beside = [os.path.join(os.path.dirname(path), n) for n in inside if n.endswith(".json")]
+        raise UserError(
+            f"data.tokenizer={name!r} is no file; {near(name, ['bytes', *beside])}; "
+            "`jssl data tokenizer` trains one"
+        )
+    try:
+        found = read(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"data.tokenizer={name} is wrong because it is no file of Hugging Face's tokenizers "
+            f"({error}); give its tokenizer.json, or use bytes"
+        ) from None
+    if found.added:
+        log.info("data.tokenizer=%s lacks %s: added", name, ", ".join(found.added))
+    return found
+
+
+def read(path: str) -> File:
+    """The tokenizer in a file; OSError or ValueError if there is none."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return File(file.read())
+
+
+def train(texts: Iterable[str], size: int) -> File:
+    """A byte-level BPE of at most `size` ids (Sennrich et al. 2016; over bytes as in Radford et al.
+    2019), made from pairs that `texts` hold twice; the same texts give the same one."""
+    if size < _BASE + 256:
+        raise UserError(
+            f"--vocab={size} is wrong because 256 bytes and {_BASE} special tokens are in every "
+            "vocabulary; use 8192"
+        )
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, min_frequency=2, show_progress=False,
+        special_tokens=[names[0] for names in SPECIAL.values()],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )  # fmt: skip
+    made.train_from_iterator(texts, trainer)
+    return File(made.to_str(pretty=True))
+
+
+def _words(made, model, vocab):
+    """The tables `begins` and `follows`, all False in a vocabulary that marks no words."""
+    tokens = [made.id_to_token(i) or "" for i in range(vocab["size"])]
+    begins, follows = np.zeros((2, len(tokens)), bool)
+    prefix, suffix = model.get("continuing_subword_prefix"), model.get("end_of_word_suffix")
+    if model.get("type") == "WordLevel":
+        begins[:] = True
+    elif prefix:  # BERT: "##" goes on
+        begins[:] = [not token.startswith(prefix) for token in tokens]
+    elif suffix:  # GPT, CLIP: "</w>" ends
+        follows[:] = [token.endswith(suffix) for token in tokens]
+    else:  # byte-level BPE and SentencePiece: a space begins, and so does what follows a line break
+        begins[:] = [token.startswith(tuple("Ġ▁" + _BREAKS)) for token in tokens]
+        follows[:] = [token.endswith(tuple(_BREAKS)) for token in tokens]
+    special = [vocab[name] for name in SPECIAL]
+    begins[special] = follows[special] = True
+    return begins, follows
+
+
+def _word_starts(tokenizer, ids):
+    ids = np.asarray(ids, np.int64)
+    starts = tokenizer.begins[ids]
+    starts[..., :1] = True
+    starts[..., 1:] |= tokenizer.follows[ids[..., :-1]]
+    return starts
+
+
+def _sha256(definition) -> str:
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,200 @@
+"""Fine-tuning: the whole encoder learns to classify, from a checkpoint of any method.
+
+The protocol of MAE (He et al., arXiv 2111.06377, table 9; code: facebookresearch/mae
+main_finetune.py): AdamW, a rate per 256 examples that shrinks from layer to layer towards the
+input, linear warm-up and half a cosine to 0, drop path, mixup, label smoothing. The head is linear
+on `encoder.features` and drawn as there, N(0, 2e-5), bias 0. The accuracy is that of the end; no
+step is chosen by the test. Not as there: no RandAugment, random erasing, CutMix; `pool` averages
+tokens after the pretrained last LayerNorm, not before a new one.
+"""
+
+import collections
+import contextlib
+import math
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jssl import augment, mesh, nn, optim, views
+from jssl.config import UserError, bind, near
+from jssl.core import Method, TrainState, descend
+from jssl.data.feed import Feed
+from jssl.evals import knn
+from jssl.evals.features import Features
+from jssl.losses import soft_cross_entropy
+from jssl.nn.apply import apply
+
+NO_DECAY = ("bias$", "scale$", "cls_token$", "pos_embed$")  # util/lr_decay.py, timm's ViT
+ABOVE = {"epochs": 1, "lr": 1e-12, "layer_decay": 1e-3}  # least values; of all others 0
+BELOW = {"layer_decay": 1, "flip": 1} | dict.fromkeys(("warmup", "drop_path", "smoothing"), 0.99)
+
+
+def finetune(run, state, test, say) -> dict:
+    """Top-1 on the source `test` after fine-tuning the encoder of `state` on the run's own data, as
+    ``config.finetune`` says (`jssl.recipes.RUN`). `say(what)` makes a progress(done, total, note).
+
+    Returns top1, n_train and n_test (labelled), epochs, seconds (all of it, compiling too)."""
+    began, section, source = time.perf_counter(), run.config.finetune, run.data.source
+    for key in set(section.keys()) - {"batch_size", "view", "crop_scale", "pool"}:
+        low, high = ABOVE.get(key, 0), BELOW.get(key, math.inf)
+        if not low <= section[key] <= high:
+            raise UserError(f"config.finetune.{key}={section[key]}: use {low:g} to {high:g}")
+    size = section.batch_size
+    mesh.check_batch("config.finetune.batch_size", size, run.mesh.size, "devices")
+    epoch, steps = (-(-epochs * len(source) // size) for epochs in (1, section.epochs))
+    method = build(run, optimizer(section, steps))
+    keys = lambda: jax.random.split(jax.random.key(section.seed))
+    start = lambda state: method.init(keys()[0], state)
+    places = mesh.shardings(jax.eval_shape(start, state), run.mesh)
+    tuned = jax.jit(start, out_shardings=places)(state)
+    feed = Feed(run.data, section.seed, size, run.mesh, 0, say(f"reading {source.name}"))
+    step = lambda now, held, fed: method.train_step(now, feed.batch(held, fed), keys()[1])
+    step = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    with contextlib.closing(feed):
+        tuned = loop(step, tuned, feed, steps, epoch, section.lr, say("fine-tuning, steps"))
+    pair = Features(method.embed, run.mesh, run.config.eval.batch_size)(tuned, test, say(test.name))
+    answers, labels = knn.labelled(*pair, classes=len(source.classes), name="test")
+    top1, known = float(np.mean(answers[:, 0] == labels)), int(tuned.buffers["known"])
+    found = {"top1": top1, "n_train": known, "n_test": len(labels), "epochs": section.epochs}
+    return found | {"seconds": round(time.perf_counter() - began, 1)}
+
+
+def loop(step, state, feed, steps: int, epoch: int, lr: float, progress, ahead: int = 8):
+    """The state after so many steps, `ahead` of them at most queued on the device. `UserError` as
+    soon as the loss is not finite, or if the first `epoch` steps have shown no label."""
+    queued = collections.deque()
+    for i in range(steps):
+        state, metrics = step(state, feed.held, feed.next())
+        queued.append(metrics["loss"])
+        while len(queued) > (ahead if i + 1 < steps else 0):
+            loss = float(queued.popleft())
+            if not math.isfinite(loss):
+                raise UserError(f"config.finetune.lr={lr:g} diverged; try {lr / 10:g}")
+            progress(i + 1, steps, f", loss {loss:.4f}")
+        if i + 1 == epoch and not state.buffers["known"]:
+            raise UserError("eval: no train example has a label; choose a labelled config.data")
+    return state
+
+
+def build(run, tx) -> Method:
+    """Fine-tuning as a method whose `init` takes the pretrained state in the place of a batch, and
+    whose `embed` gives the predicted class, float32 [B, 1]."""
+    section, source = run.config.finetune, run.data.source
+    read, encoder, classes = reader(run), adapted(run.config), len(source.classes)
+
+    def encode(f, stats, x, extra, rng=None):
+        rngs = None if rng is None else {"drop_path": rng, "dropout": rng}
+        out, stats = apply(encoder, f, stats, x, train=rng is not None, rngs=rngs, **extra)
+        return encoder.features(out, **extra), stats
+
+    def forward(params, stats, *rest):
+        z, stats = encode(params["encoder"], stats, *rest)
+        return z @ params["head"]["kernel"] + params["head"]["bias"], stats
+
+    def init(rng, pretrained):
+        stats = pretrained.buffers.get("stats", {}).get("encoder", {})
+        f = pretrained.params["encoder"]
+        width = jax.eval_shape(lambda f: encode(f, stats, *read(run.example))[0], f).shape[-1]
+        head = {"kernel": 2e-5 * jax.random.normal(rng, (width, classes))}
+        params = {"encoder": f, "head": head | {"bias": jnp.zeros(classes)}}
+        buffers = {"stats": stats, "known": jnp.int32(0)}  # known: labelled examples of an epoch
+        return TrainState(jnp.int32(0), params, tx.init(params), buffers)
+
+    def loss(params, state, batch, rng):
+        rng_view, rng_mix, rng_net = jax.random.split(jax.random.fold_in(rng, state.step), 3)
+        x, extra = read(batch, rng_view)
+        target = targets(batch["label"], classes, section.smoothing)
+        if section.mixup and "image" in batch:
+            share = jax.random.beta(rng_mix, section.mixup, section.mixup)
+            x, target = blend(x, share), blend(target, share)
+        logits, stats = forward(params, state.buffers["stats"], x, extra, rng_net)
+        place = jnp.minimum(state.step, 1 + len(source) // len(x)) * len(x) + jnp.arange(len(x))
+        known = jnp.sum((batch["label"] >= 0) & (place < len(source)))  # the first are an epoch
+        buffers = {"stats": stats, "known": state.buffers["known"] + known}
+        return soft_cross_entropy(logits, target), buffers
+
+    def train_step(state, batch, rng):
+        now = lambda params: loss(params, state, batch, rng)
+        params, opt_state, buffers, metrics = descend(now, state.params, state.opt_state, tx)
+        return TrainState(state.step + 1, params, opt_state, buffers), metrics
+
+    def predict(state, batch):
+        logits, _ = forward(state.params, state.buffers["stats"], *read(batch))
+        return logits.argmax(-1, keepdims=True).astype(jnp.float32)
+
+    return Method(init, train_step, predict)
+
+
+def adapted(config):
+    """The encoder of pretraining, with the drop path and pooling of fine-tuning, if it has them."""
+    section, model = config.finetune, dict(config.model)
+    model |= {"drop_path": section.drop_path} if "drop_path" in model else {}
+    model |= {"pool": section.pool} if section.pool else {}
+    try:
+        return nn.encoder(model, config.vocab.size)
+    except UserError as error:
+        raise UserError(f"config.finetune.pool={section.pool!r}: {error}") from None
+
+
+def reader(run):
+    """f(batch, rng=None) -> (x, keywords) of the encoder: all that the kind of batch decides.
+
+    Of images a random view, or without `rng` the one of evaluation; tokens as they are. `view`:
+    "crop" is a crop of `crop_scale` and a flip, "augment" and "augment_b" those of pretraining."""
+    if "image" not in run.example:
+        return lambda batch, rng=None: (batch["tokens"], {"segment": batch["segment"]})
+    config, section, (first, second) = run.config, run.config.finetune, views.sections(run.config)
+    plain = dict.fromkeys(("jitter", "gray", "blur", "solarize"), 0.0)
+    plain |= {"crop_scale": section.crop_scale, "flip": section.flip}
+    known = {"crop": first | plain, "augment": first, "augment_b": second or first}
+    if section.view not in known:
+        raise UserError(f"config.finetune.view={section.view!r}: {near(section.view, known)}")
+    some = bind(augment.view, known[section.view], "finetune", dtype=config.model.dtype)
+    centre, look = views.centre(config), lambda batch, rng: some(rng, batch["image"], batch["size"])
+    return lambda batch, rng=None: (centre(batch) if rng is None else look(batch, rng), {})
+
+
+def targets(labels, classes: int, smoothing: float):
+    """Smoothed one-hot rows [B, classes], sum 1; of an unlabelled row (-1) 0: it has no loss."""
+    even = smoothing / classes * (labels >= 0)[:, None]
+    return (1 - smoothing) * jax.nn.one_hot(labels, classes) + even
+
+
+def blend(x, share):
+    """mixup (arXiv 1710.09412): rows i and -1 - i, one share for all, as timm's mode "batch"."""
+    return (share * x.astype(jnp.float32) + (1 - share) * x[::-1]).astype(x.dtype)
+
+
+def optimizer(section, steps: int) -> optax.GradientTransformation:
+    """AdamW with the learning rates of `lr_scales`."""
+    rate = optim.learning_rate(
+        lr=section.lr, lr_final=0.0, lr_scaling="linear", schedule="cosine", steps=steps,
+        warmup_steps=int(section.warmup * steps), batch_size=section.batch_size,
+    )  # fmt: skip
+    adamw = optax.adamw(rate, weight_decay=section.weight_decay, mask=optim.mask(NO_DECAY))
+    scaled = lambda u, _: jax.tree.map(jnp.multiply, u, lr_scales(u, section.layer_decay))
+    return optax.chain(adamw, optax.stateless(scaled))
+
+
+def lr_scales(params, decay: float):
+    """What the learning rate of each parameter is multiplied by: decay ** (depth + 1 - layer).
+
+    ViT (BEiT; MAE's util/lr_decay.py): embeddings are layer 0 (BERT's norm too), block i is i + 1,
+    the last norm and the head depth + 1. ResNet (not published): stem 0, stages 1 to 4, head 5."""
+    end = "head/" if "type_embed" in params["encoder"] else "head/|encoder/norm/"
+
+    def layer(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if found := re.match(r"encoder/(?:blocks/(\d+)/|layer(\d+)_)", name):
+            return 1 + int(found[1]) if found[1] else int(found[2])
+        if name.startswith("encoder/blocks/layers/"):  # stacked: model.scan
+            return 1 + np.arange(len(leaf)).reshape(-1, *[1] * (leaf.ndim - 1))
+        return math.inf if re.match(end, name) else 0
+
+    layers = jax.tree_util.tree_map_with_path(layer, params)
+    last = 1 + max(np.max(x) for x in jax.tree.leaves(layers) if np.max(x) < math.inf)
+    return jax.tree.map(lambda x: np.float32(decay ** (last - np.minimum(x, last))), layers)

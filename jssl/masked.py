@@ -1,0 +1,76 @@
+"""What methods that mask images share: the encoder, its views in float32, a picture."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jssl import augment, nn
+from jssl.config import UserError, bind
+from jssl.nn.apply import apply
+from jssl.nn.vit import ViT
+from jssl.ops import unpatchify
+
+
+class Setup:
+    """The ViT of ``config.model`` and what goes in and out of it.
+
+    view(rng, image, size) and centre(batch) -> float32 [B, H, W, C]; embed(params, batch) ->
+    [B, D]; grid: patches along a side; pixels: numbers in a patch.
+    """
+
+    def __init__(self, config):
+        self.encoder = nn.encoder(config.model)
+        if not isinstance(self.encoder, ViT):
+            raise UserError(
+                f"config.model.name={config.model.name!r} must be a ViT for {config.method}"
+            )
+        size, self.channels = config.augment.size, config.data.channels
+        self.grid, rest = divmod(size, self.encoder.patch)
+        if rest:
+            raise UserError(
+                f"config.model.patch={self.encoder.patch} must divide augment.size={size}"
+            )
+        self.pixels = self.encoder.patch**2 * self.channels
+        self.look = dict(mean=config.augment.mean, std=config.augment.std, dtype="float32")
+        self.view = bind(augment.view, config.augment, "augment", dtype="float32")
+        self._centre = augment.center(
+            size=config.eval.size or size, crop=config.eval.crop, **self.look
+        )
+
+    def centre(self, batch):
+        return self._centre(batch["image"], batch["size"])
+
+    def embed(self, params, batch):
+        tokens, _ = apply(self.encoder, params["encoder"], {}, self.centre(batch), train=False)
+        return self.encoder.features(tokens)
+
+    def unit(self, pixels: int) -> int:
+        """Patches along the side of a mask of so many pixels."""
+        unit, rest = divmod(pixels, self.encoder.patch)
+        if rest or not unit or self.grid % unit:
+            raise UserError(
+                f"config.mask_unit={pixels} must be a multiple of config.model.patch="
+                f"{self.encoder.patch} that divides the image; try {self.encoder.patch}"
+            )
+        return unit
+
+    def dense(self, rng, width: int, out: int) -> dict:
+        """A linear layer as the transformers' own start: N(0, .02), bias 0."""
+        return {"kernel": 0.02 * jax.random.normal(rng, (width, out)), "bias": jnp.zeros(out)}
+
+    def picture(self, patches, mask, prediction):
+        """original | masked | reconstruction of [B, N, pixels], mask [B, N]; [B, H, 3 W, C]."""
+        hidden = (mask > 0)[..., None]
+        shown = [patches, jnp.where(hidden, 0.0, patches), jnp.where(hidden, prediction, patches)]
+        row = [unpatchify(x, self.encoder.patch, self.channels) for x in shown]
+        row = jnp.concatenate(row, axis=2)
+        return row * jnp.array(self.look["std"]) + jnp.array(self.look["mean"])
+
+
+def share(ratio: float, patches: int) -> int:
+    """How many of the patches a ratio hides: at least one hidden, and one seen."""
+    count = math.floor(ratio * patches + 0.5)
+    if not 0 < count < patches:
+        raise UserError(f"config.mask_ratio={ratio} must hide some of {patches} patches, not all")
+    return count

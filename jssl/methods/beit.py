@@ -1,0 +1,84 @@
+"""BEiT: "BEiT: BERT Pre-Training of Image Transformers"
+(Bao, Dong, Piao, Wei; ICLR 2022; arXiv 2106.08254), section 2, with another tokenizer.
+
+Blocks of patches are hidden; the encoder must say which visual token, one of K, stood at each
+hidden place. The loss is the cross-entropy at those places.
+
+The paper's tokens are those of DALL-E's discrete VAE, weights from elsewhere. Here a codebook of
+normalised patches is learned first, in the run itself, by k-means on a stream (a moving average of
+each code's patches, as VQ-VAE's: van den Oord et al. 2017, appendix A.1): for
+`config.tokenizer_steps` steps nothing else is trained (hold all parameters: `optim.freeze`), then
+the codebook stays. Reference code for the rest: microsoft/unilm beit. Differences: no layer scale,
+no relative position bias.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl import diagnose, masked, optim
+from jssl.config import above
+from jssl.core import Method, Objective, minimize
+from jssl.losses import cross_entropy
+from jssl.masking import block_mask, places
+from jssl.methods.mae import normalise
+from jssl.nn.apply import apply, init
+from jssl.ops import nearest, patchify
+
+
+def build(config) -> Method:
+    above(config, 0, "codes", "block_min")
+    one, watch = masked.Setup(config), diagnose.watcher(config)
+    encoder, codes, waits = one.encoder, config.codes, config.tokenizer_steps
+    count = masked.share(config.mask_ratio, one.grid**2)
+
+    def start(rng, batch):
+        rng_f, rng_token, rng_head, rng_codes = jax.random.split(rng, 4)
+        params, _ = init(encoder, rng_f, one.centre(batch))
+        params = {"encoder": params, "head": one.dense(rng_head, encoder.dim, codes)}
+        params["mask_token"] = 0.02 * jax.random.normal(rng_token, (encoder.dim,))
+        book = jax.random.normal(rng_codes, (codes, one.pixels))
+        return params, {"codebook": book, "use": jnp.ones(codes)}
+
+    def learn(buffers, patches, rng):
+        """One step of k-means on a stream; a code that is hardly used restarts at some patch."""
+        x = patches.reshape(-1, one.pixels)
+        found = nearest(x, buffers["codebook"], spherical=False)
+        total, seen = (jax.ops.segment_sum(y, found, codes) for y in (x, jnp.ones(len(x))))
+        decay = config.tokenizer_decay
+        use = decay * buffers["use"] + (1 - decay) * seen
+        rate = ((1 - decay) / jnp.maximum(use, 1e-6))[:, None]
+        book = buffers["codebook"] + rate * (total - seen[:, None] * buffers["codebook"])
+        some = x[jax.random.randint(rng, (codes,), 0, len(x))]
+        idle = use < 0.1 * len(x) / codes * (1 - decay)
+        return {"codebook": jnp.where(idle[:, None], some, book), "use": jnp.where(idle, 1.0, use)}
+
+    def loss(params, state, batch, rng):
+        rng_view, rng_mask, rng_net, rng_codes = jax.random.split(rng, 4)
+        images = one.view(rng_view, batch["image"], batch["size"])
+        patches, buffers = normalise(patchify(images, encoder.patch))[0], state.buffers
+        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # algorithm 1
+        mask = block_mask(rng_mask, len(images), one.grid, count, area=area, aspect=aspect)
+        at = places(mask, count)[..., None]
+        wanted = jnp.take_along_axis(patches, at, axis=1).reshape(-1, one.pixels)
+        answer = nearest(wanted, buffers["codebook"], spherical=False)
+        hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
+        tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)
+        hidden = jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1)
+        hidden = hidden.reshape(-1, encoder.dim).astype(jnp.float32)
+        value, top1 = cross_entropy(
+            hidden @ params["head"]["kernel"] + params["head"]["bias"], answer
+        )
+        learning = state.step < waits
+        keep = lambda buffers, patches, rng: buffers
+        buffers = lax.cond(learning, learn, keep, buffers, patches, rng_codes)
+        used = jnp.bincount(answer, length=codes) / len(answer)
+        metrics = watch(state.step, encoder.features(tokens)) | {"token_top1": top1}
+        metrics["usage_entropy"] = diagnose.entropy(used[None])["usage_entropy"]
+        return jnp.where(learning, 0.0, value), (buffers, metrics)
+
+    def embed(params, buffers, batch):
+        return one.embed(params, batch)
+
+    objective = Objective(start, loss, embed)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

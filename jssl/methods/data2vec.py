@@ -1,0 +1,76 @@
+"""data2vec, images: "data2vec: A General Framework for Self-supervised Learning in Speech, Vision
+and Language" (Baevski, Hsu, Xu, Babu, Gu, Auli; ICML 2022; arXiv 2202.03555), sections 3 and 4.1.
+
+A teacher, a moving average of the student, sees the whole image; the mean of what its last blocks
+say of a patch, each normalised, is the target. The student sees the image with blocks of patches
+hidden, and regresses the targets of the hidden ones.
+
+Reference code: facebookresearch/data2vec_vision (beit). Targets are the blocks' outputs, each
+through a LayerNorm without parameters. Differences: no layer scale, no relative position bias.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jssl import diagnose, masked, optim, target
+from jssl.config import UserError, above
+from jssl.core import Method, Objective, minimize
+from jssl.losses import smooth_l1
+from jssl.masking import block_mask, places
+from jssl.nn.apply import Chain, apply, init
+from jssl.nn.transformer import Block
+from jssl.ops import normal_rows
+
+
+def build(config) -> Method:
+    above(config, 0, "beta", "block_min")
+    one, watch = masked.Setup(config), diagnose.watcher(config)
+    encoder, layers, beta = one.encoder, config.target_layers, config.beta
+    count = masked.share(config.mask_ratio, one.grid**2)
+    slow = target.of(config, Chain({"encoder": encoder}), "encoder")
+    if encoder.scan or not 0 < layers <= encoder.depth:
+        raise UserError(
+            f"config.target_layers={layers} must be 1 to {encoder.depth}, the model's blocks, and "
+            "config.model.scan False"
+        )
+
+    def start(rng, batch):
+        rng_f, rng_token, rng_head = jax.random.split(rng, 3)
+        params, _ = init(encoder, rng_f, one.centre(batch))
+        token = 0.02 * jax.random.normal(rng_token, (encoder.dim,))
+        params = {"encoder": params, "mask_token": token}
+        params["head"] = one.dense(rng_head, encoder.dim, encoder.dim)
+        return params, slow.start(params, {"encoder": {}})
+
+    def told(params, images):
+        """[B, N, D]: the mean of the last blocks' outputs, normalised."""
+        is_block = lambda module, name: isinstance(module, Block) and name == "__call__"
+        _, seen = encoder.apply(
+            {"params": params}, images, train=False, capture_intermediates=is_block,
+            mutable=["intermediates"],
+        )  # fmt: skip
+        blocks, last = seen["intermediates"]["blocks"], range(encoder.depth)[-layers:]
+        outputs = [normal_rows(blocks[str(i)]["__call__"][0]) for i in last]
+        return sum(outputs)[:, encoder.class_token :] / layers
+
+    def loss(params, state, batch, rng):
+        rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
+        images = one.view(rng_view, batch["image"], batch["size"])
+        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # BEiT's blocks
+        mask = block_mask(rng_mask, len(images), one.grid, count, area=area, aspect=aspect)
+        at = places(mask, count)[..., None]
+        wanted = told(state.buffers["target"]["encoder"], images)
+        hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
+        tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)
+        hidden = jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1)
+        said = hidden.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]
+        error = said - jax.lax.stop_gradient(jnp.take_along_axis(wanted, at, axis=1))
+        metrics = watch(state.step, encoder.features(tokens))
+        metrics |= {"ema": slow.now(state), "target_std": jnp.std(wanted, axis=(0, 1)).mean()}
+        return smooth_l1(error, beta).mean(), (state.buffers, metrics)
+
+    def embed(params, buffers, batch):
+        return one.embed(params, batch)
+
+    objective = Objective(start, loss, embed, prepare=slow.follow)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

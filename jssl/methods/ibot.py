@@ -1,0 +1,146 @@
+"""iBOT: "Image BERT Pre-Training with Online Tokenizer"
+(Zhou, Wei, Wang, Shen, Xie, Yuille, Kong; ICLR 2022; arXiv 2111.07832), and DINOv2's form of it:
+"DINOv2: Learning Robust Visual Features without Supervision" (Oquab et al.; TMLR 2024; arXiv
+2304.07193).
+
+DINO on class tokens, and the same on patches: in the student's global views blocks of patches are
+hidden, and at each hidden place it predicts what the teacher, which sees the whole view, says.
+
+Reference code: bytedance/ibot main_ibot.py, loss.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn
+centring, a head of its own for patches (`config.tie_heads` False) and KoLeo (`config.koleo`), which
+spreads the class tokens of each view. `config.mask_share` of the views are masked, each by a ratio
+drawn from `config.mask_range`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl import diagnose, masked, optim, target, views
+from jssl.config import UserError, above, near
+from jssl.core import Method, coupled, minimize
+from jssl.losses import koleo, soft_cross_entropy
+from jssl.masking import block_mask, places
+from jssl.methods.dino import CENTRING, last_layer
+from jssl.nn import heads
+from jssl.nn.apply import apply, init
+from jssl.ops import ramp, sinkhorn, unit
+
+
+def build(config) -> Method:
+    above(config, 0, "temperature", "teacher_first", "teacher_last", "prototypes", "block_min")
+    crops, watch, one = views.crops(config), diagnose.watcher(config), masked.Setup(config)
+    encoder, n, (least, most) = one.encoder, one.grid**2, config.mask_range
+    chain = heads.chain(config, "head", "patch_head")
+    names = ["head"] if config.tie_heads else ["head", "patch_head"]
+    hidden, last = masked.share(most, n), names[-1]
+    slow = target.of(config, chain, "encoder", *names, extra=("prototypes",))
+    steady = slow.net.modules["encoder"]
+    if config.centring not in CENTRING or not encoder.class_token:
+        raise UserError(f"config.centring={config.centring!r}: {near(config.centring, CENTRING)}; "
+                        "and config.model.class_token must be True")  # fmt: skip
+
+    def start(rng, batch):
+        rngs = jax.random.split(rng, 6)
+        f, _ = init(encoder, rngs[0], one.centre(batch))
+        params, stats = {"encoder": f}, {"encoder": {}}
+        rows = jnp.zeros((2, encoder.dim))
+        width, outputs = config.head.features[-1], config.prototypes
+        params["prototypes"] = {}
+        for i, name in enumerate(names):
+            params[name], stats[name] = init(chain.modules[name], rngs[1 + i], rows)
+            w = jax.random.uniform(rngs[3 + i], (outputs, width), minval=-1, maxval=1)
+            params["prototypes"][name] = {"direction": w * width**-0.5}
+        params["mask_token"] = 0.02 * jax.random.normal(rngs[5], (encoder.dim,))
+        centres = {"cls": jnp.zeros(outputs), "patch": jnp.zeros(outputs)}
+        return params, {"stats": stats, "centre": centres} | slow.start(params, stats)
+
+    def masks(rng, rows: int):
+        """(mask bool [rows, N], at int32 [rows, hidden], weight [rows, hidden], 0 for no mask)."""
+        rng_share, rng_ratio, rng_mask = jax.random.split(rng, 3)
+        ratio = least + (most - least) * jax.random.uniform(rng_ratio, (rows,))
+        chosen = jax.random.uniform(rng_share, (rows,)) < config.mask_share
+        count = jnp.where(chosen, jnp.round(ratio * n), 0).astype(jnp.int32)
+        area, aspect = (config.block_min, float(hidden)), (0.3, 1 / 0.3)
+        mask = block_mask(rng_mask, rows, one.grid, count, area=area, aspect=aspect)
+        return mask, places(mask, hidden), (jnp.arange(hidden) < count[:, None]).astype(jnp.float32)
+
+    def head(name, params, stats, x):
+        """Unit rows [rows, ..., d] of a head for tokens [rows, ..., D]."""
+        flat, stats = apply(
+            chain.modules[name], params, stats, x.reshape(-1, x.shape[-1]), train=True
+        )
+        return unit(flat).reshape(*x.shape[:-1], -1), stats
+
+    def both(params, stats, tokens, at):
+        """({"cls", "patch"} through their heads, stats) of tokens [rows, 1 + N, D]."""
+        cls, stats_head = head("head", params["head"], stats["head"], tokens[:, 0])
+        stats = stats | {"head": stats_head}
+        some = jnp.take_along_axis(tokens[:, 1:], at[..., None], axis=1)
+        patch, stats_last = head(last, params[last], stats[last], some)
+        return {"cls": cls, "patch": patch}, stats | {last: stats_last}
+
+    def encode(params, state, batch, rng):
+        rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
+        x, buffers = crops(rng_view, batch), state.buffers
+        rngs = {"drop_path": rng_net}
+        mask, at, weight = masks(rng_mask, len(x["global"]))
+        hide = (mask, params["mask_token"])
+        see = lambda x, hide=None: apply(
+            encoder, params["encoder"], {}, x, train=True, hide=hide, rngs=rngs
+        )[0].astype(jnp.float32)
+        tokens = see(x["global"], hide)
+        found, stats = both(params, buffers["stats"], tokens, at)
+        found |= {"weight": weight, "h": tokens[:, 0]}
+        if "local" in x:
+            small = see(x["local"])[:, 0]
+            found["local"], stats_head = head("head", params["head"], stats["head"], small)
+            stats = stats | {"head": stats_head}
+        whole, _ = apply(steady, buffers["target"]["encoder"], {}, x["global"], train=True)
+        told, slow_stats = both(buffers["target"], buffers["target_stats"], whole, at)
+        found |= {f"teacher_{name}": z for name, z in told.items()}
+        return found, buffers | {"stats": stats, "target_stats": slow_stats}
+
+    def aim(z, prototypes, centre, step):
+        """The teacher's distributions [rows, K] of z [rows, d], and their new centre."""
+        heat = ramp(step, config.teacher_warmup, config.teacher_first, config.teacher_last)
+        told = lax.stop_gradient(last_layer(prototypes, z))
+        p = sinkhorn(told, heat, 3)
+        if config.centring == "centre":
+            p = jax.nn.softmax((told - centre) / heat)
+        return p, 0.9 * centre + 0.1 * told.mean(0)
+
+    def compare(params, found, state, batch, rng):
+        buffers, centre = state.buffers, state.buffers["centre"]
+        say = lambda name, z: last_layer(params["prototypes"][name], z) / config.temperature
+        taught = buffers["target"]["prototypes"]
+        p, centre_cls = aim(found["teacher_cls"], taught["head"], centre["cls"], state.step)
+        said = say("head", found["cls"])
+        cls = soft_cross_entropy(said[0::2], p[1::2]) + soft_cross_entropy(said[1::2], p[0::2])
+        terms = 2
+        if "local" in found:
+            count = 2 * len(found["local"]) // len(p)
+            each = jnp.repeat(p[0::2] + p[1::2], count, axis=0)
+            cls += count * soft_cross_entropy(say("head", found["local"]), each)
+            terms += 2 * count
+        rows = lambda z: z.reshape(-1, z.shape[-1])
+        q, centre_patch = aim(
+            rows(found["teacher_patch"]), taught[last], centre["patch"], state.step
+        )
+        log_p = jax.nn.log_softmax(say(last, rows(found["patch"])))
+        each, weight = -(q * log_p).sum(-1).reshape(found["weight"].shape), found["weight"]
+        patch = ((each * weight).sum(1) / jnp.maximum(weight.sum(1), 1)).mean()
+        value, z = cls / terms + patch, found["teacher_cls"]
+        metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
+        metrics |= {"cls_loss": cls / terms, "patch_loss": patch, "ema": slow.now(state)}
+        if config.koleo:
+            spread = (koleo(found["h"][0::2]) + koleo(found["h"][1::2])) / 2
+            value, metrics["koleo"] = value + config.koleo * spread, spread
+        centre = {"cls": centre_cls, "patch": centre_patch}
+        return value, (buffers | {"centre": centre}, metrics)
+
+    def embed(params, buffers, batch):
+        return one.embed(buffers["target"], batch)
+
+    objective = coupled(start, encode, compare, embed, prepare=slow.follow)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

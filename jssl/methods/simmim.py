@@ -1,0 +1,63 @@
+"""SimMIM: "SimMIM: A Simple Framework for Masked Image Modeling"
+(Xie, Zhang, Cao, Lin, Bao, Yao, Dai, Hu; CVPR 2022; arXiv 2111.09886), section 3.
+
+Squares of an image are hidden: a learned token stands in for their patches, and the whole image
+goes through the encoder. One linear layer predicts the raw pixels; the loss is the absolute error
+on the hidden ones.
+
+Reference code: microsoft/SimMIM models/simmim.py. Difference: its ViT has relative positions and a
+shared bias; this one has the positions that the recipe names.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jssl import diagnose, masked, optim
+from jssl.core import Method, Objective, minimize
+from jssl.losses import masked_l1
+from jssl.masking import unit_mask
+from jssl.nn.apply import apply, init
+from jssl.ops import patchify
+
+
+def build(config) -> Method:
+    one = masked.Setup(config)
+    encoder, watch, grid = one.encoder, diagnose.watcher(config), one.grid
+    unit, ratio = one.unit(config.mask_unit), config.mask_ratio
+
+    def start(rng, batch):
+        rng_f, rng_token, rng_head = jax.random.split(rng, 3)
+        params, _ = init(encoder, rng_f, one.centre(batch))
+        token = 0.02 * jax.random.normal(rng_token, (encoder.dim,))
+        head = one.dense(rng_head, encoder.dim, one.pixels)
+        return {"encoder": params, "mask_token": token, "head": head}, {}
+
+    def predict(params, images, rng, train):
+        rng_mask, rng_net = jax.random.split(rng)
+        mask = unit_mask(rng_mask, len(images), grid, unit, ratio)
+        hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net} if train else None
+        tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, hide=hide, rngs=rngs)
+        patches = tokens[:, encoder.class_token :].astype(jnp.float32)
+        return patches @ params["head"]["kernel"] + params["head"]["bias"], mask, tokens
+
+    def loss(params, state, batch, rng):
+        rng_view, rng_net = jax.random.split(rng)
+        images = one.view(rng_view, batch["image"], batch["size"])
+        prediction, mask, tokens = predict(params, images, rng_net, train=True)
+        metrics = watch(state.step, encoder.features(tokens))
+        return masked_l1(prediction, patchify(images, encoder.patch), mask), (
+            state.buffers,
+            metrics,
+        )
+
+    def embed(params, buffers, batch):
+        return one.embed(params, batch)
+
+    def render(params, buffers, batch, rng):
+        """original | masked | reconstruction (visible patches as they are), side by side."""
+        images = one.centre(batch)
+        prediction, mask, _ = predict(params, images, rng, train=False)
+        return {"masked": one.picture(patchify(images, encoder.patch), mask, prediction)}
+
+    objective = Objective(start, loss, embed, render)
+    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

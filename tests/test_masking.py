@@ -1,0 +1,79 @@
+"""Masks: exactly the stated number of patches, and shapes as the papers describe them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jssl import masking
+from jssl.masked import share
+from jssl.methods.ijepa import smallest
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 63))
+def test_blocks_cover_exactly_so_many(seed, count):
+    mask = masking.block_mask(
+        jax.random.key(seed), 6, 8, count, area=(4.0, 16.0), aspect=(0.3, 1 / 0.3)
+    )
+    assert mask.shape == (6, 64) and (mask.sum(1) == count).all()
+    at = np.asarray(masking.places(mask, count))
+    for row in range(6):
+        np.testing.assert_array_equal(at[row], np.flatnonzero(mask[row]))
+
+
+def neighbours(mask, grid):
+    """How many of the 4-neighbours of a hidden patch are hidden too, on average."""
+    m = np.pad(np.asarray(mask).reshape(-1, grid, grid), ((0, 0), (1, 1), (1, 1)))
+    around = m[:, :-2, 1:-1] * 1 + m[:, 2:, 1:-1] + m[:, 1:-1, :-2] + m[:, 1:-1, 2:]
+    return around[m[:, 1:-1, 1:-1]].mean()
+
+
+def test_blocks_are_blocks():
+    """Hidden patches of BEiT's masks lie together; uniformly drawn ones do not."""
+    given = dict(area=(16.0, 75.0), aspect=(0.3, 1 / 0.3))
+    blocks = masking.block_mask(jax.random.key(0), 200, 14, 75, **given)
+    alone = masking.first(jax.random.uniform(jax.random.key(1), (200, 196)), 75)
+    assert neighbours(blocks, 14) > 2.7 > 2 > neighbours(alone, 14)
+    middle = np.asarray(blocks).reshape(-1, 14, 14).mean(0)
+    assert 0.01 < middle.min() and middle.max() < 0.8, "no place is left out, and none is always"
+
+
+def test_every_image_has_its_own_number():
+    count = jnp.array([0, 3, 16])
+    mask = masking.block_mask(jax.random.key(0), 3, 4, count, area=(2.0, 4.0), aspect=(0.5, 2.0))
+    np.testing.assert_array_equal(mask.sum(1), count)
+
+
+@pytest.mark.parametrize(("unit", "ratio", "hidden"), [(2, 0.6, 29), (1, 0.6, 118), (7, 0.5, 2)])
+def test_simmims_squares(unit, ratio, hidden):
+    mask = np.asarray(masking.unit_mask(jax.random.key(0), 50, 14, unit, ratio))
+    assert (mask.sum(1) == hidden * unit**2).all()
+    squares = mask.reshape(50, 14 // unit, unit, 14 // unit, unit).mean((2, 4))
+    assert set(np.unique(squares)) <= {0.0, 1.0}, "a square is hidden as a whole"
+    np.testing.assert_allclose(mask.mean(), hidden * unit**2 / 196, rtol=1e-6)
+
+
+def test_boxes_are_rectangles_of_the_stated_area_and_aspect():
+    found = masking.boxes(jax.random.key(0), (400,), 14, area=(29.4, 39.2), aspect=(0.75, 1.5))
+    areas, ratios = [], []
+    for box in np.asarray(found).reshape(-1, 14, 14):
+        rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
+        assert box.sum() == len(rows) * len(columns), "a rectangle without holes"
+        assert np.ptp(rows) == len(rows) - 1 and np.ptp(columns) == len(columns) - 1
+        areas.append(box.sum())
+        ratios.append(len(rows) / len(columns))
+    assert 25 <= min(areas) and max(areas) <= 44 and 0.5 < min(ratios) and max(ratios) < 1.9
+    assert smallest((29.4, 39.2), (0.75, 1.5), 14) == min(areas)
+    assert len({tuple(box.tolist()) for box in np.asarray(found)}) > 200
+
+
+def test_places_pads_with_what_is_not_there():
+    mask = jnp.array([[False, True, False, True], [False, False, False, True]])
+    np.testing.assert_array_equal(masking.places(mask, 2), [[1, 3], [3, 0]])
+
+
+def test_share():
+    assert share(0.4, 196) == 78 and share(0.6, 16) == 10
