@@ -5,8 +5,8 @@
 
 One run for each configs/*_cifar10.py, at the settings of the recipe, and one with a rate of 0: an
 encoder of random weights whose BatchNorm has seen the data. --small is another, far smaller task
-(ResNet-10 of width 16, a fifth of the images, 5 epochs of batch 128) that shows no more than that
-each method learns; its figures say nothing about which method is better.
+(ResNet-10 of width 16, a fifth of the images, 5 epochs of batch 128) that can show that a method
+learns, and nothing about which method is better.
 """
 
 import argparse

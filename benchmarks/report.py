@@ -40,8 +40,8 @@ ABOUT = {
     "full": "Every method on CIFAR-10, 50 epochs of batch 512, at its recipe's settings.",
     "small": (
         "Every method on a small task: a fifth of CIFAR-10, ResNet-10 of width 16 in float32, 5 "
-        "epochs of batch 128. It shows that each learns more than an encoder of random weights "
-        "knows; so short a run says nothing about which method is better."
+        "epochs of batch 128. So short a run says nothing about which method is better; one that "
+        "is not above `untrained`, an encoder of random weights, has not been shown to learn here."
     ),
 }
 
