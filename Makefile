@@ -12,7 +12,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
-# Every law over every recipe; `make test` takes one recipe of each method.
+# Every law over every recipe (half an hour); `make test` takes a few whose states differ in kind.
 laws: .venv/ready
 	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_laws.py
 
