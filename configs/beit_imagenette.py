@@ -28,6 +28,7 @@ def get_config(variant=""):
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
+            log=dict(render_every=3_700),
         ),
         tiny=TINY_VIT | {
             "codes": 8, "block_min": 2.0, "tokenizer_steps": 1, "optim.freeze_steps": 1,

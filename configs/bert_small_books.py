@@ -31,6 +31,6 @@ def get_config(variant=""):
             ),
             checkpoint=dict(every=2_000),
         ),
-        whole_words={"whole_words": True},
+        whole_words={"whole_words": True, "data.words": True},
         tiny=TINY_TEXT | {"model.name": "bert_test"},
     )  # fmt: skip

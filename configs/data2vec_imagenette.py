@@ -28,6 +28,7 @@ def get_config(variant=""):
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
+            log=dict(render_every=3_700),
         ),
         tiny=TINY_VIT | {"target_layers": 1, "block_min": 2.0, "optim.warmup_steps": 1},
     )  # fmt: skip

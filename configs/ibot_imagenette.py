@@ -37,6 +37,7 @@ def get_config(variant=""):
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
+            log=dict(render_every=3_700),
         ),
         v2={"tie_heads": False, "centring": "sinkhorn", "koleo": 0.1},
         tiny=TINY_VIT | {

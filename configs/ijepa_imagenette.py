@@ -29,6 +29,7 @@ def get_config(variant=""):
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
+            log=dict(render_every=3_700),
         ),
         tiny=TINY_VIT | {
             "predictor.dim": 16, "predictor.depth": 1, "predictor.heads": 2,

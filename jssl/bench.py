@@ -86,4 +86,4 @@ def made_up_text(config) -> Tokens:
     length = config.data.length
     flat = np.random.default_rng(0).integers(4, size, config.batch_size * length, np.int32)
     offsets = np.arange(0, len(flat) + 1, length)
-    return Tokens("made-up text", flat, offsets, fake, length, True)
+    return Tokens("made-up text", flat, offsets, fake, length, True, config.data.words)

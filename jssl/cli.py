@@ -34,7 +34,7 @@ def train(given, overrides):
 
 @command
 def eval(given, overrides):
-    """Measures the encoder of a workdir: --protocol=knn, linear, lowshot or finetune."""
+    """Measures what a workdir has learned, as --protocol says."""
     from jssl import workdir
     from jssl.evals import offline
 
@@ -123,7 +123,7 @@ def arguments(argv):
     parser.add_argument("action", nargs="?", default="", help="of jssl data: pack, tokenizer")
     parser.add_argument("--config", default="", help="recipe.py[:variant]")
     parser.add_argument("--workdir", default="", help="the folder of the run")
-    known = "of jssl eval: knn, linear, lowshot, finetune"
+    known = "of jssl eval: knn, linear, lowshot, finetune; perplexity, generate, fill-mask"
     parser.add_argument("--protocol", default="knn", help=known)
     parser.add_argument("--untrained", action="store_true", help="of jssl eval: as before training")
     parser.add_argument("--steps", default="30", help="of jssl bench: steps to time")

@@ -35,7 +35,8 @@ class Objective(NamedTuple):
     init: Callable  # (rng, batch) -> (params, buffers)
     loss: Callable  # (params, state, batch, rng) -> (loss, (buffers, metrics))
     embed: Callable  # (params, buffers, batch) -> [B, D]
-    render: Callable | None = None  # (params, buffers, batch, rng) -> {name: [B, H, W, 3]}
+    render: Callable | None = None  # (params, buffers, batch, rng) -> see Method
+    score: Callable | None = None  # (params, buffers, batch) -> see Method
     prepare: Callable | None = None  # (state, rng) -> state: once an update, ahead of the loss
     parts: tuple[Callable, Callable] | None = None  # (encode, compare), see `coupled`
 
@@ -62,12 +63,12 @@ class Method(NamedTuple):
     init: Callable  # (rng, batch) -> TrainState
     train_step: Callable  # (state, batch, rng) -> (state, metrics): pure, jittable
     embed: Callable  # (state, batch) -> [B, D]
-    render: Callable | None = None  # (state, batch, rng) -> {name: [B, H, W, 3] in 0..1}
+    render: Callable | None = None  # (state, batch, rng) -> {name: images in 0..1 or token ids}
+    score: Callable | None = None  # (state, batch) -> [B, 2]: -log p in nats, of how many tokens
 
 
 def descend(loss, params, opt_state, tx):
-    """One optimizer update of one player, `loss(params) -> (scalar, aux)`: (params, opt_state, aux,
-    metrics), the metrics being loss and global norms of gradient and update."""
+    """One update of one player by `loss(params) -> (scalar, aux)`: (params, ..., aux, metrics)."""
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     params, opt_state, metrics = update(value, grads, params, opt_state, tx)
     return params, opt_state, aux, metrics
@@ -94,6 +95,5 @@ def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = F
         params, opt_state, metrics = update(value, grads, state.params, state.opt_state, tx)
         return TrainState(state.step + 1, params, opt_state, buffers), {**extra, **metrics}
 
-    embed = lambda state, batch: objective.embed(state.params, state.buffers, batch)
-    render = lambda state, *rest: objective.render(state.params, state.buffers, *rest)
-    return Method(init, train_step, embed, render if objective.render else None)
+    of = lambda f: f and (lambda state, *rest: f(state.params, state.buffers, *rest))
+    return Method(init, train_step, of(objective.embed), of(objective.render), of(objective.score))

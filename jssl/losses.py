@@ -169,7 +169,15 @@ def cross_entropy(logits, answer, weight=None):
 
 
 def next_token(hidden, table, tokens, segment, chunk: int):
-    """(mean -log p, share that is right) of each token given those before it in its document.
+    """(mean -log p, share that is right) of each token given those before it in its document: see
+    `next_token_rows`."""
+    cost, right, count = next_token_rows(hidden, table, tokens, segment, chunk)
+    total = jnp.maximum(count.sum(), 1)
+    return cost.sum() / total, right.sum() / total
+
+
+def next_token_rows(hidden, table, tokens, segment, chunk: int):
+    """Of each row: sum of -log p, how often it was the likeliest, number of tokens; float32 [B].
 
     hidden [B, L, D], table [V, D] of the compute dtype, tokens and segment int32 [B, L]; segment
     is 0 at padding. Logits are there for `chunk` places a row at a time, and are computed once
@@ -187,12 +195,12 @@ def next_token(hidden, table, tokens, segment, chunk: int):
         log_z = jax.nn.logsumexp(logits, axis=-1)
         own = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0]
         right = (own >= lax.stop_gradient(logits.max(-1))) * weight
-        return (total[0] + ((log_z - own) * weight).sum(), total[1] + right.sum()), None
+        return (total[0] + ((log_z - own) * weight).sum(1), total[1] + right.sum(1)), None
 
     parts = jax.tree.map(cut, (hidden.astype(table.dtype), answer, weight))
-    cost, right = lax.scan(add, (jnp.float32(0), jnp.float32(0)), parts)[0]
-    count = jnp.maximum(weight.sum(), 1)
-    return cost / count, right / count
+    nothing = jnp.zeros(len(tokens), jnp.float32)
+    cost, right = lax.scan(add, (nothing, nothing), parts)[0]
+    return cost, right, weight.sum(1)
 
 
 def soft_cross_entropy(logits, target):

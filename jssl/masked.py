@@ -9,7 +9,7 @@ from jssl import augment, nn
 from jssl.config import UserError, bind
 from jssl.nn.apply import apply
 from jssl.nn.vit import ViT
-from jssl.ops import unpatchify
+from jssl.ops import nearest, unpatchify
 
 
 class Setup:
@@ -58,6 +58,12 @@ class Setup:
     def dense(self, rng, width: int, out: int) -> dict:
         """A linear layer as the transformers' own start: N(0, .02), bias 0."""
         return {"kernel": 0.02 * jax.random.normal(rng, (width, out)), "bias": jnp.zeros(out)}
+
+    def lookup(self, said, told, patches):
+        """A picture of predicted features: in the place of each, [B, N, D], the patch, of all in
+        the batch [B, N, pixels], whose own feature `told` [B, N, D] is nearest to it."""
+        flat = lambda x: x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+        return flat(patches)[nearest(flat(said), flat(told), False)].reshape(patches.shape)
 
     def picture(self, patches, mask, prediction):
         """original | masked | reconstruction of [B, N, pixels], mask [B, N]; [B, H, 3 W, C]."""

@@ -1,11 +1,14 @@
-"""Pictures of what a method sees and makes, as PNG files in the workdir."""
+"""Pictures of what a method sees and makes, as PNG files in the workdir; of text, as text."""
 
+import json
 import logging
 import pathlib
 
 import jax
 import numpy as np
 from PIL import Image
+
+from jssl.evals.language import text
 
 log = logging.getLogger("jssl")
 
@@ -28,7 +31,7 @@ def save(path, images, columns: int = 1) -> None:
 
 def renderer(run, workdir, every: int, count: int = 8):
     """An observer: `method.render` of the first `count` examples every `every` steps and at the
-    end, as <workdir>/pictures/<name>-<step>.png."""
+    end, as <workdir>/pictures/<name>-<step>.png, or .txt for token ids."""
     folder = pathlib.Path(workdir) / "pictures"
     render = jax.jit(run.method.render)
 
@@ -38,10 +41,18 @@ def renderer(run, workdir, every: int, count: int = 8):
         source = run.data.source
         batch = source.read(np.arange(min(count, len(source))))
         batch.pop("damaged")
-        images = jax.device_get(render(state, batch, jax.random.key(run.config.seed)))
+        made = jax.device_get(render(state, batch, jax.random.key(run.config.seed)))
         folder.mkdir(exist_ok=True)
-        for name, value in images.items():
-            save(folder / f"{name}-{step:07d}.png", value)
-            log.info("picture %s", folder / f"{name}-{step:07d}.png")
+        for name, value in made.items():
+            if value.ndim == 2:
+                path = folder / f"{name}-{step:07d}.txt"
+                lines = "\n".join(
+                    json.dumps(text(source.tokenizer, row), ensure_ascii=False) for row in value
+                )
+                path.write_text(lines + "\n", encoding="utf-8")
+            else:
+                path = folder / f"{name}-{step:07d}.png"
+                save(path, value)
+            log.info("picture %s", path)
 
     return observe

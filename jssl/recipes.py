@@ -18,9 +18,10 @@ RUN = dict(
     data=dict(
         source="", name="", path="", dir="", split="train", canvas=0, channels=3,
         resident=False, workers=0, max_damaged=0.01,
-        tokenizer="", length=0, pack=True,  # of text
+        tokenizer="", length=0, pack=True, words=False,  # of text
     ),
-    vocab=dict(size=0, pad=0, start=0, end=0, mask=0),  # of the tokenizer: found, as examples is
+    # Of the tokenizer: found, as examples is.
+    vocab=dict(size=0, pad=0, start=0, end=0, mask=0, fingerprint=""),
     optim=dict(
         name="", lr=0.0, lr_final=0.0, lr_scaling="none", warmup_steps=0, schedule="cosine",
         weight_decay=0.0, weight_decay_final=-1.0, exclude=("bias$", "scale$"), clip=0.0,
@@ -35,6 +36,9 @@ RUN = dict(
         online_linear_epochs=10,  # of the probe beside the kNN; 0: none
         lowshot_per_class=0, lowshot_share=0.01,  # labels: so many a class, or (0) this share
         lowshot_seeds=5, lowshot_epochs=200,  # draws of them; epochs of each probe
+        rows=512,  # of text whose perplexity is found; 0: all
+        prompt="", samples=4, new_tokens=64,  # of generate, fill-mask; "": of the held-out text
+        temperature=0.8, top_k=40,  # of generate; top_k 0: all
     ),
     finetune=dict(  # MAE's (table 9 of the paper) but for batch_size, there 1,024
         seed=0, epochs=100, batch_size=256, lr=1e-3,  # of 256 examples

@@ -59,20 +59,29 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
 def sized(config: Config, source, training: bool) -> Config:
     """The config with what only the data can tell: ``config.examples``, the number that a bank of
     examples needs, and ``config.vocab``, the ids of a tokenizer. A run remembers both."""
-    vocab = getattr(source, "vocab", {})
-    known = config.vocab.keys() if "vocab" in config else ()
-    found = {"examples": len(source)} | {f"vocab.{key}": vocab.get(key, 0) for key in known}
-    for key, value in found.items():
-        section, _, name = key.rpartition(".")
-        given = (config[section] if section else config)[name]
-        if given not in (0, value) and not training:
-            found[key] = given
-        elif given not in (0, value):
+    count, known = len(source), config.examples
+    if known not in (0, count) and training:
+        raise UserError(
+            f"config.examples={known}, but {config.data.source!r} has {count}: it has changed "
+            "since the run began, or the key should be 0, to have it found"
+        )
+    found, vocab = {"examples": count if training else known or count}, vocabulary(source)
+    for key, value in vocab.items() if "vocab" in config else ():
+        given = config.vocab[key]
+        if given and given != value:
             raise UserError(
-                f"config.{key}={given}, but {config.data.source!r} has {value}: it has changed "
-                "since the run began, or the key should be 0, to have it found"
+                f"config.data.tokenizer={config.data.tokenizer!r} is not the one that this run "
+                f"began with: config.vocab.{key} is {given!r} there, and here {value!r}; name that"
             )
+        found[f"vocab.{key}"] = value
     return config.changed(found)
+
+
+def vocabulary(source) -> dict:
+    """What the tokenizer of a source of text is known by; {} for images."""
+    if not hasattr(source, "vocab"):
+        return {}
+    return source.vocab | {"fingerprint": getattr(source.tokenizer, "fingerprint", "")}
 
 
 def check_batch(run: Run) -> None:
@@ -85,7 +94,8 @@ def check_batch(run: Run) -> None:
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 
-ELSEWHERE = tuple(f"config.{key}." for key in ("eval", "finetune", "log", "checkpoint", "alarm"))
+ELSEWHERE = ("eval", "finetune", "log", "checkpoint", "alarm", "vocab")
+ELSEWHERE = tuple(f"config.{key}." for key in ELSEWHERE)
 
 
 def check_read(config) -> None:

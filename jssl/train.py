@@ -54,7 +54,7 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     at_exit(recorder.close)
     probes = OnlineProbes(run, recorder)
     check_read(config)
-    workdir.claim(folder, workdir.sized(tree, config.examples))
+    workdir.claim(folder, workdir.sized(tree, config))
     watchers = [recorder, probes, saver(saves, probes, config.steps), *extras(run, folder)]
     state = loop(compile_step(run, feed), state, feed, start, config.steps, watchers, saves)
     saves.close()

@@ -16,7 +16,8 @@ from jssl.config import UserError, flatten
 
 # What may differ when a run is started again: where and how it runs, not what it computes.
 FREE = ("mesh.", "log.", "checkpoint.", "eval.", "alarm.", "data.dir", "data.path", "data.workers")
-FREE += ("examples", "data.resident", "data.max_damaged", "finetune.")
+FREE += ("examples", "vocab.", "data.tokenizer", "data.resident", "data.max_damaged", "finetune.")
+FOUND = ("examples", "vocab")  # in the data; the run must find the same again
 
 
 def open_for(workdir, config) -> pathlib.Path:
@@ -36,17 +37,24 @@ def open_for(workdir, config) -> pathlib.Path:
     return folder
 
 
-def sized(config, examples: int) -> ml_collections.ConfigDict:
-    """A copy of the config with the number of examples that its data turned out to have."""
+def sized(config, found) -> ml_collections.ConfigDict:
+    """A copy of the config with what `found`, another one or a dict, says of its data."""
     config = config.copy_and_resolve_references().unlock()
-    config.examples = examples
+    for key in FOUND:
+        if key not in found:
+            continue
+        if isinstance(config[key], ml_collections.ConfigDict):
+            both = [name for name in config[key] if name in found[key]]
+            config[key].update({name: found[key][name] for name in both})
+        else:
+            config[key] = found[key]
     return config.lock()
 
 
 def remembered(folder, config) -> ml_collections.ConfigDict:
-    """The config with the number of examples that the run in the folder began with, if any."""
+    """The config with what the run in the folder found in its data, if it has begun."""
     path = folder / "config.json"
-    return sized(config, read(path)["config"].get("examples", 0)) if path.exists() else config
+    return sized(config, read(path)["config"]) if path.exists() else config
 
 
 def claim(folder, config) -> None:

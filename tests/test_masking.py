@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jssl import masking
-from jssl.masked import share
+from jssl.config import Config, load
+from jssl.masked import Setup, share
 from jssl.methods.ijepa import smallest
+from jssl.run import prepare
 
 
 @settings(max_examples=15, deadline=None)
@@ -77,3 +79,34 @@ def test_places_pads_with_what_is_not_there():
 
 def test_share():
     assert share(0.4, 196) == 78 and share(0.6, 16) == 10
+
+
+@pytest.mark.parametrize("name", ["mae", "simmim", "beit", "data2vec", "ijepa", "ibot"])
+def test_pictures_of_every_masked_method(name):
+    """original | masked | reconstruction: the original is the view of evaluation, what is seen is
+    the same in all three, and what is not is gray in the middle and something else on the right."""
+    run = prepare(Config(load(f"configs/{name}_imagenette.py:tiny")))
+    batch = {key: value for key, value in run.example.items()}
+    picture = run.method.render(run.init(), batch, jax.random.key(0))["masked"]
+    one = Setup(run.config)
+    mean, std = (np.array(run.config.augment[key]) for key in ("mean", "std"))
+    original, masked, rebuilt = np.split(np.asarray(picture), 3, axis=2)
+    np.testing.assert_allclose(original, one.centre(batch) * std + mean, atol=1e-5)
+    gray = (np.abs(masked - mean) < 1e-5).all(-1)
+    seen = ~gray
+    np.testing.assert_allclose(masked[seen], original[seen], atol=1e-5)
+    np.testing.assert_allclose(rebuilt[seen], original[seen], atol=1e-5)
+    patch = one.encoder.patch
+    hidden = gray.reshape(2, one.grid, patch, one.grid, patch).all((2, 4))
+    assert 0 < hidden.mean() < 1
+    assert np.abs(rebuilt - masked)[gray].max() > 0.01 and np.isfinite(rebuilt).all()
+
+
+def test_lookup_finds_the_patch_of_the_nearest_feature():
+    one = Setup(Config(load("configs/simmim_imagenette.py:tiny")))
+    rng = np.random.default_rng(0)
+    told, patches = rng.normal(size=(2, 3, 5)), rng.normal(size=(2, 3, 4))
+    order = np.array([[[0, 2], [1, 1], [0, 0]], [[1, 0], [0, 1], [1, 2]]])
+    said = told[order[..., 0], order[..., 1]] + 0.01 * rng.normal(size=(2, 3, 5))
+    found = one.lookup(*map(jnp.float32, (said, told, patches)))
+    np.testing.assert_allclose(found, patches[order[..., 0], order[..., 1]], rtol=1e-6)

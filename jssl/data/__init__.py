@@ -14,7 +14,7 @@ A source of text has instead of image and size
 
     tokens   int32 [n, L]         ids, of which `vocab` says how many there are and which is special
     segment  int32 [n, L]         0 at padding, else which document of the row it is: 1, 2, ...
-    word     int32 [n, L]         which word of the row a token belongs to: 0, 1, ...
+    word     int32 [n, L]         if asked for: which word of the row a token is in: 0, 1, ...
 
 and besides `tokenizer` and `vocab` (see `jssl.data.tokenizer`). Every source
 pickles, so that worker processes can read it. `order` says which indices a step reads.
@@ -54,10 +54,11 @@ def load(
     tokenizer: str = "",
     length: int = 0,
     pack: bool = True,
+    words: bool = False,
 ) -> Data:
     """Opens what the config's section `data` names. Raises UserError for any wrong key.
 
-    source       digits | tfds | folder | packed | text | pydoc (Python's own help) | text
+    source       digits | tfds | folder | packed | text | pydoc (Python's own help)
     name, dir    tfds: the data set, and the folder in which TFDS prepared it
     path         folder, packed: the folder; text: a file, a folder or a pattern of files
     split        "train", "test", or a slice such as "train[:90%]"
@@ -69,6 +70,7 @@ def load(
     length       tokens of a row of text; 0: images
     tokenizer    text: "bytes", or a tokenizer.json; packed: may be left empty
     pack         text: documents are joined and cut into rows; False: one document a row
+    words        text: rows say which word a token is in, for whole-word masking
     """
     if workers < 0:
         raise UserError(f"data.workers={workers} is wrong because it is negative; use 0 or more")
@@ -85,6 +87,7 @@ def load(
         tokenizer=tokenizer,
         length=length,
         pack=pack,
+        words=words,
     )
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
@@ -94,14 +97,14 @@ def load(
 
 def open_source(
     *, source: str, name: str, path: str, dir: str, split: str, canvas: int, channels: int,
-    tokenizer: str = "", length: int = 0, pack: bool = True,
+    tokenizer: str = "", length: int = 0, pack: bool = True, words: bool = False,
 ):  # fmt: skip
     """Only the source of `load`, for evaluations and tools."""
     known = (*_OPEN, "text", "pydoc")
     if source not in known:
         raise UserError(f"data.source={source!r} is unknown; {near(source, known)}")
     if source in ("text", "pydoc") or length:
-        return _text(source, name, path, dir, split, tokenizer, length, pack)
+        return _text(source, name, path, dir, split, tokenizer, length, pack, words)
     if tokenizer:
         raise UserError(f"data.tokenizer={tokenizer} is for text; set data.length, or leave it out")
     if canvas < 1:
@@ -111,7 +114,7 @@ def open_source(
     return _OPEN[source](name, path, dir, split, canvas, channels)
 
 
-def _text(source, name, path, dir, split, tokenizer, length, pack):
+def _text(source, name, path, dir, split, tokenizer, length, pack, words):
     from jssl.data import packed, text, tokenized, tokens
     from jssl.data import tokenizer as tokenizers
 
@@ -121,11 +124,11 @@ def _text(source, name, path, dir, split, tokenizer, length, pack):
         folder = packed.locate(path, split)
         if not tokens.is_tokens(folder):
             raise UserError(f"data.length={length} is for text, and {folder} holds images; use 0")
-        return tokens.open_tokens(folder, split, tokenizer, length, pack)
+        return tokens.open_tokens(folder, split, tokenizer, length, pack, words)
     if source not in text.TEXT:
         raise UserError(f"data.length={length} is for text, and {source} holds images; use 0")
     corpus = text.open_corpus(source=source, name=name, path=path, dir=dir, split=split)
-    return tokenized.hold(corpus, tokenizers.load(tokenizer), length, pack)
+    return tokenized.hold(corpus, tokenizers.load(tokenizer), length, pack, words)
 
 
 def _digits(name, path, dir, split, canvas, channels):

@@ -21,12 +21,12 @@ log = logging.getLogger("jssl")
 _BATCH = 2**21  # characters that are tokenized at one go, by all cores
 
 
-def hold(corpus: text.Corpus, tokens, length: int, pack: bool) -> Tokens:
+def hold(corpus: text.Corpus, tokens, length: int, pack: bool, words: bool = False) -> Tokens:
     """The source over a corpus, tokenized now and kept in memory; `tokens` is a tokenizer."""
     file = io.BytesIO()
     offsets, labels, _ = tokenize(corpus, tokens, file)
     flat = np.frombuffer(file.getbuffer(), tokens.dtype)
-    return Tokens(corpus.name, flat, offsets, tokens, length, pack, labels, corpus.classes)
+    return Tokens(corpus.name, flat, offsets, tokens, length, pack, words, labels, corpus.classes)
 
 
 def tokenize(corpus: text.Corpus, tokens, file):

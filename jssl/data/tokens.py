@@ -23,8 +23,8 @@ class Tokens:
     """A source over a flat array of tokens and the offsets [D + 1] of its documents.
 
     read(indices) gives tokens int32 [n, L], segment int32 [n, L] (0 at padding, else 1, 2, ... for
-    the documents of the row), word int32 [n, L] (0, 1, ... for its words), index and damaged int32
-    [n], and perhaps label int32 [n].
+    the documents of the row), with `words` word int32 [n, L] (0, 1, ... for its words), index and
+    damaged int32 [n], and perhaps label int32 [n].
 
     pack=True    documents joined and cut into rows; only the rest of the last row is padding. One
                  that does not fit goes on in the next row, as that row's segment 1.
@@ -35,14 +35,15 @@ class Tokens:
     """
 
     def __init__(
-        self, name, flat, offsets, tokenizer, length, pack, labels=None, classes=None, rows=None,
-        folder="",
+        self, name, flat, offsets, tokenizer, length, pack, words=False, labels=None, classes=None,
+        rows=None, folder="",
     ):  # fmt: skip
         self.name, self.tokenizer, self.vocab = name, tokenizer, tokenizer.vocab
-        self.canvas = (length, 3, 4)  # bytes of a row: three int32 a token
+        self.canvas = (length, 2 + words, 4)  # bytes of a row: as many int32 a token
         self.classes = None if pack else classes
-        self._fields = name, flat, offsets, tokenizer, length, pack, labels, classes, rows, folder
-        self._flat, self._labels, self._length, self._pack = flat, labels, length, pack
+        self._fields = name, flat, offsets, tokenizer, length, pack, words, labels, classes
+        self._folder, self._with_words = folder, words
+        self._flat, self._labels, self.length, self.pack = flat, labels, length, pack
         self._starts = offsets[:-1] if rows is None else offsets[rows]
         self._ends = offsets[1:] if rows is None else offsets[rows + 1]
         self._rows = rows
@@ -55,21 +56,21 @@ class Tokens:
         return len(self._starts)
 
     def __len__(self):
-        return -(-int(self._stops[-1]) // self._length) if self._pack else len(self._starts)
+        return -(-int(self._stops[-1]) // self.length) if self.pack else len(self._starts)
 
     def describe(self, index: int) -> str:
-        return f"{self.name} {'row' if self._pack else 'document'} {index}"
+        return f"{self.name} {'row' if self.pack else 'document'} {index}"
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         indices = np.asarray(indices, np.int64)
-        tokens, segment = self._joined(indices) if self._pack else self._alone(indices)
+        tokens, segment = self._joined(indices) if self.pack else self._alone(indices)
         batch = {
             "tokens": tokens.astype(np.int32),
             "segment": segment.astype(np.int32),
-            "word": self._words(tokens),
             "index": indices.astype(np.int32),
             "damaged": np.full(len(indices), -1, np.int32),
         }
+        batch |= {"word": self._words(tokens)} if self._with_words else {}
         if self.classes is None:
             return batch
         found = indices if self._rows is None else self._rows[indices]
@@ -83,7 +84,7 @@ class Tokens:
         return np.cumsum(begins, axis=1, dtype=np.int32)
 
     def _joined(self, indices):
-        places = indices[:, None] * self._length + np.arange(self._length)
+        places = indices[:, None] * self.length + np.arange(self.length)
         real = places < self._stops[-1]
         places = np.minimum(places, self._stops[-1] - 1)
         document = np.searchsorted(self._stops, places, side="right")
@@ -94,8 +95,8 @@ class Tokens:
     def _alone(self, indices):
         first = np.asarray(self._starts[indices])[:, None]
         kept = np.asarray(self._ends[indices])[:, None] - 1 - first
-        kept = np.minimum(kept, self._length - 2)  # without start and end
-        column = np.arange(self._length)
+        kept = np.minimum(kept, self.length - 2)  # without start and end
+        column = np.arange(self.length)
         tokens = self._flat[first + np.clip(column - 1, 0, kept - 1)].astype(np.int32)
         tokens[:, 0] = self.vocab["start"]
         tokens = np.where(column == kept + 1, self.vocab["end"], tokens)
@@ -103,10 +104,9 @@ class Tokens:
         return np.where(real, tokens, self.vocab["pad"]), real
 
     def __reduce__(self):
-        *_, tokenizer, length, pack, _, _, rows, folder = self._fields
-        if folder:
-            return _mapped, (folder, tokenizer, length, pack, rows)
-        return Tokens, self._fields
+        if self._folder:
+            return _mapped, (self._folder, *self._fields[3:7], self._rows)
+        return Tokens, (*self._fields, self._rows)
 
 
 def is_tokens(folder: str) -> bool:
@@ -114,7 +114,9 @@ def is_tokens(folder: str) -> bool:
     return os.path.isfile(os.path.join(folder, "tokens.npy"))
 
 
-def open_tokens(folder: str, split: str, tokenizer: str, length: int, pack: bool) -> Tokens:
+def open_tokens(
+    folder: str, split: str, tokenizer: str, length: int, pack: bool, words: bool = False
+) -> Tokens:
     """The source over a packed directory, with its own tokenizer; slices as in `split_rows`.
 
     `tokenizer`, if not empty, must name the one it was made with. Raises UserError if it does not,
@@ -126,15 +128,15 @@ def open_tokens(folder: str, split: str, tokenizer: str, length: int, pack: bool
             f"data.tokenizer={tokenizer} is wrong because {folder} was packed with another one; "
             "leave it empty, to use that one, or pack it again"
         )
-    whole = _mapped(folder, own, length, pack, None)
-    return _mapped(folder, own, length, pack, split_rows(split, whole.documents))
+    whole = _mapped(folder, own, length, pack, words, None)
+    return _mapped(folder, own, length, pack, words, split_rows(split, whole.documents))
 
 
-def _mapped(folder, tokenizer, length, pack, rows):
+def _mapped(folder, tokenizer, length, pack, words, rows):
     meta, flat, offsets, labels = _intact(folder, _arrays, tokenizer)
     classes = meta["classes"]
     return Tokens(
-        meta["name"], flat, offsets, tokenizer, length, pack, labels, classes, rows, folder
+        meta["name"], flat, offsets, tokenizer, length, pack, words, labels, classes, rows, folder
     )
 
 

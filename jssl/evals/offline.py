@@ -5,10 +5,10 @@ import time
 
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, UserError, bind, near
-from jssl.evals import knn, linear, lowshot
+from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
-from jssl.evals.online import evaluation_source
+from jssl.evals.online import evaluation_source, held_out
 from jssl.run import prepare
 
 log = logging.getLogger("jssl")
@@ -21,13 +21,12 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
     Raises `UserError` for an unknown protocol, a data set without labels, a workdir without a
     checkpoint.
     """
-    known = (*FROZEN, "finetune")
-    if protocol not in known:
-        raise UserError(f"--protocol={protocol} is unknown; {near(protocol, known)}")
+    if protocol not in KNOWN:
+        raise UserError(f"--protocol={protocol} is unknown; {near(protocol, KNOWN)}")
     config = Config(tree)
-    run = prepare(config, training=False)
-    bank, queries = run.data.source, evaluation_source(config)
-    if bank.classes is None:
+    run, speaks = prepare(config, training=False), protocol in language.PROTOCOLS
+    bank, queries = run.data.source, (held_out if speaks else evaluation_source)(config)
+    if bank.classes is None and not speaks:
         raise UserError(
             f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
             "needs; name a labelled data set with --config.data..."
@@ -37,7 +36,9 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
     if state is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")
     state = state.replace(opt_state=None)  # its memory is free for what follows
-    if protocol == "finetune":
+    if speaks:
+        found = language.evaluate(run, state, queries, protocol, say)
+    elif protocol == "finetune":
         found = finetune(run, state, queries, say)
     else:
         features = Features(run.method.embed, run.mesh, config.eval.batch_size)
@@ -79,7 +80,8 @@ def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
 
 
 PROTOCOLS = {"knn": run_knn, "linear": run_linear}
-FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # of features; fine-tuning needs the run itself
+FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # of features; the others need the run itself
+KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
 
 
 def say(what: str, every: float = 5.0):

@@ -53,10 +53,15 @@ def labelled(run):
         return None
 
 
-def evaluation_source(config):
-    """The source that accuracy is measured on: the training source's split ``eval.split``."""
+def held_out(config):
+    """The split ``eval.split`` of the training source."""
     section = dict(config.data) | {"split": config.eval.split}
-    source = bind(data.load, section, "data").source
+    return bind(data.load, section, "data").source
+
+
+def evaluation_source(config):
+    """`held_out`, on which accuracy is measured; `UserError` if it has no labels."""
+    source = held_out(config)
     if source.classes is None:
         raise UserError(
             f"config.eval.split={config.eval.split!r} of {source.name} has no labels, which a "

@@ -53,22 +53,26 @@ def build(config) -> Method:
         idle = use < 0.1 * len(x) / codes * (1 - decay)
         return {"codebook": jnp.where(idle[:, None], some, book), "use": jnp.where(idle, 1.0, use)}
 
+    def hidden_from(rng, images):
+        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # algorithm 1
+        return block_mask(rng, len(images), one.grid, count, area=area, aspect=aspect)
+
+    def logits(params, tokens):
+        return tokens.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]
+
     def loss(params, state, batch, rng):
         rng_view, rng_mask, rng_net, rng_codes = jax.random.split(rng, 4)
         images = one.view(rng_view, batch["image"], batch["size"])
         patches, buffers = normalise(patchify(images, encoder.patch))[0], state.buffers
-        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # algorithm 1
-        mask = block_mask(rng_mask, len(images), one.grid, count, area=area, aspect=aspect)
+        mask = hidden_from(rng_mask, images)
         at = places(mask, count)[..., None]
         wanted = jnp.take_along_axis(patches, at, axis=1).reshape(-1, one.pixels)
         answer = nearest(wanted, buffers["codebook"], spherical=False)
         hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)
         hidden = jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1)
-        hidden = hidden.reshape(-1, encoder.dim).astype(jnp.float32)
-        value, top1 = cross_entropy(
-            hidden @ params["head"]["kernel"] + params["head"]["bias"], answer
-        )
+        hidden = hidden.reshape(-1, encoder.dim)
+        value, top1 = cross_entropy(logits(params, hidden), answer)
         learning = state.step < waits
         keep = lambda buffers, patches, rng: buffers
         buffers = lax.cond(learning, learn, keep, buffers, patches, rng_codes)
@@ -80,5 +84,17 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return one.embed(params, batch)
 
-    objective = Objective(start, loss, embed)
+    def render(params, buffers, batch, rng):
+        """original | masked | the likeliest codes, with the true mean and deviation of each patch,
+        which codes do not have."""
+        images = one.centre(batch)
+        mask = hidden_from(rng, images)
+        hide = (mask, params["mask_token"])
+        tokens, _ = apply(encoder, params["encoder"], {}, images, train=False, hide=hide)
+        guess = logits(params, tokens[:, encoder.class_token :]).argmax(-1)
+        patches = patchify(images, encoder.patch)
+        _, mean, deviation = normalise(patches)
+        return {"masked": one.picture(patches, mask, buffers["codebook"][guess] * deviation + mean)}
+
+    objective = Objective(start, loss, embed, render)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -7,7 +7,9 @@ encoder must say which token stood at each chosen place. No next-sentence task (
 
 Reference code: google-research/bert run_pretraining.py (get_masked_lm_output: Dense, GELU,
 LayerNorm, then the embedding table and a bias). Logits are computed at the chosen places only.
-`config.whole_words`: all tokens of a word are chosen together, or none.
+`config.whole_words`: all tokens of a word are chosen together, or none (it needs `data.words`).
+`score` is the pseudo-log-likelihood of Salazar et al. (2020, arXiv 1910.14659, equation 1): each
+token in turn is masked, and predicted from all others. `render` fills masks.
 """
 
 import flax.linen as linen
@@ -57,6 +59,8 @@ def build(config) -> Method:
     most = max(round(rate * config.data.length), 1)
     if not 0 < rate < 1:
         raise UserError(f"config.mask_rate={rate} must be above 0 and below 1; try 0.15")
+    if words and not config.data.words:
+        raise UserError("config.whole_words=True needs config.data.words=True")
 
     def start(rng, batch):
         rng_f, rng_head = jax.random.split(rng)
@@ -69,7 +73,7 @@ def build(config) -> Method:
     def loss(params, state, batch, rng):
         rng_choose, rng_corrupt, rng_net = jax.random.split(rng, 3)
         tokens, segment = batch["tokens"], batch["segment"]
-        special = (tokens == vocab["start"]) | (tokens == vocab["end"]) | (segment == 0)
+        special = is_special(tokens, segment)
         word = batch["word"] if words else None
         at, weight = choose(rng_choose, special, word, rate, most)
         seen = corrupt(rng_corrupt, tokens, at, weight, vocab["mask"], vocab["size"])
@@ -83,6 +87,12 @@ def build(config) -> Method:
         metrics = watch(state.step, encoder.features(hidden, segment)) | {"token_top1": top1}
         return value, (state.buffers, metrics)
 
+    def is_special(tokens, segment):
+        return (tokens == vocab["start"]) | (tokens == vocab["end"]) | (segment == 0)
+
+    def see(params, tokens, segment):
+        return apply(encoder, params["encoder"], {}, tokens, segment=segment, train=False)[0]
+
     def logits(params, x):
         """float32 [N, V] of hidden states x [N, D]."""
         head, table = params["head"], params["encoder"]["tokens"]["embedding"]
@@ -93,9 +103,30 @@ def build(config) -> Method:
         return jnp.matmul(x, table.T, preferred_element_type=jnp.float32) + params["token_bias"]
 
     def embed(params, buffers, batch):
-        tokens, segment = batch["tokens"], batch["segment"]
-        hidden, _ = apply(encoder, params["encoder"], {}, tokens, segment=segment, train=False)
-        return encoder.features(hidden, segment)
+        return encoder.features(see(params, batch["tokens"], batch["segment"]), batch["segment"])
 
-    objective = Objective(start, loss, embed)
+    def score(params, buffers, batch):
+        tokens, segment = batch["tokens"], batch["segment"]
+        counts = ~is_special(tokens, segment)
+
+        def one(place):
+            hidden = see(params, tokens.at[:, place].set(vocab["mask"]), segment)
+            log_p = jax.nn.log_softmax(logits(params, hidden[:, place]))
+            return jnp.take_along_axis(log_p, tokens[:, place, None], axis=1)[:, 0]
+
+        log_p = jax.lax.map(one, jnp.arange(tokens.shape[1])).T
+        return jnp.stack([-(log_p * counts).sum(1), counts.sum(1)], axis=1)
+
+    def render(params, buffers, batch, rng):
+        """Rows with masks, filled with the likeliest tokens; rows without get some first."""
+        tokens, segment = batch["tokens"], batch["segment"]
+        at, weight = choose(rng, is_special(tokens, segment), None, rate, most)
+        hide = jax.vmap(lambda row, at, on: row.at[at].set(jnp.where(on, vocab["mask"], row[at])))
+        given = (tokens == vocab["mask"]).any(1, keepdims=True)
+        masked = jnp.where(given, tokens, hide(tokens, at, weight > 0))
+        hidden = see(params, masked, segment)
+        guess = jax.lax.map(lambda row: logits(params, row).argmax(1), hidden)
+        return {"masked": masked, "filled": jnp.where(masked == vocab["mask"], guess, masked)}
+
+    objective = Objective(start, loss, embed, render, score)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -19,7 +19,7 @@ from jssl.losses import smooth_l1
 from jssl.masking import block_mask, places
 from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import Block
-from jssl.ops import normal_rows
+from jssl.ops import normal_rows, patchify
 
 
 def build(config) -> Method:
@@ -53,17 +53,22 @@ def build(config) -> Method:
         outputs = [normal_rows(blocks[str(i)]["__call__"][0]) for i in last]
         return sum(outputs)[:, encoder.class_token :] / layers
 
+    def hidden_from(rng, images):
+        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # BEiT's blocks
+        return block_mask(rng, len(images), one.grid, count, area=area, aspect=aspect)
+
+    def predict(params, tokens):
+        return tokens.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]
+
     def loss(params, state, batch, rng):
         rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
         images = one.view(rng_view, batch["image"], batch["size"])
-        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # BEiT's blocks
-        mask = block_mask(rng_mask, len(images), one.grid, count, area=area, aspect=aspect)
+        mask = hidden_from(rng_mask, images)
         at = places(mask, count)[..., None]
         wanted = told(state.buffers["target"]["encoder"], images)
         hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)
-        hidden = jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1)
-        said = hidden.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]
+        said = predict(params, jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1))
         error = said - jax.lax.stop_gradient(jnp.take_along_axis(wanted, at, axis=1))
         metrics = watch(state.step, encoder.features(tokens))
         metrics |= {"ema": slow.now(state), "target_std": jnp.std(wanted, axis=(0, 1)).mean()}
@@ -72,5 +77,18 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return one.embed(params, batch)
 
-    objective = Objective(start, loss, embed, prepare=slow.follow)
+    def render(params, buffers, batch, rng):
+        """original | masked | the patches whose targets are nearest to what is predicted."""
+        images = one.centre(batch)
+        mask = hidden_from(rng, images)
+        hide = (mask, params["mask_token"])
+        tokens, _ = apply(encoder, params["encoder"], {}, images, train=False, hide=hide)
+        said = predict(params, tokens[:, encoder.class_token :])
+        patches, wanted = (
+            patchify(images, encoder.patch),
+            told(buffers["target"]["encoder"], images),
+        )
+        return {"masked": one.picture(patches, mask, one.lookup(said, wanted, patches))}
+
+    objective = Objective(start, loss, embed, render, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -6,18 +6,23 @@ the next one's start. The table of embeddings also makes the logits.
 
 Reference code: openai/gpt-2 src/model.py; karpathy/nanoGPT. The loss is computed in runs of
 `config.chunk` tokens a row, so that the logits [tokens, vocabulary] are never held at once.
+`render` goes on from the first half of each row (or from all of a shorter document in it), by
+sampling at `eval.temperature` among the `eval.top_k` likeliest tokens.
 """
+
+import jax
+import jax.numpy as jnp
 
 from jssl import diagnose, nn, optim
 from jssl.config import UserError
 from jssl.core import Method, Objective, minimize
-from jssl.losses import next_token
+from jssl.losses import next_token, next_token_rows
 from jssl.nn.apply import apply, init
 
 
 def build(config) -> Method:
     encoder, watch = nn.encoder(config.model, config.vocab.size), diagnose.watcher(config)
-    chunk, length = config.chunk, config.data.length
+    chunk, length, vocab = config.chunk, config.data.length, dict(config.vocab)
     if chunk < 1 or length % chunk:
         raise UserError(f"config.chunk={chunk} must divide config.data.length={length}")
     if not encoder.style.causal:
@@ -38,10 +43,46 @@ def build(config) -> Method:
         metrics = watch(state.step, encoder.features(hidden, segment))
         return value, (state.buffers, metrics | {"token_top1": top1})
 
-    def embed(params, buffers, batch):
-        tokens, segment = batch["tokens"], batch["segment"]
-        hidden, _ = apply(encoder, params["encoder"], {}, tokens, segment=segment, train=False)
-        return encoder.features(hidden, segment)
+    def see(params, tokens, segment):
+        """(hidden states, the table that makes logits of them)."""
+        f = params["encoder"]
+        hidden, _ = apply(encoder, f, {}, tokens, segment=segment, train=False)
+        return hidden, f["tokens"]["embedding"].astype(encoder.dtype)
 
-    objective = Objective(start, loss, embed)
+    def embed(params, buffers, batch):
+        hidden, _ = see(params, batch["tokens"], batch["segment"])
+        return encoder.features(hidden, batch["segment"])
+
+    def score(params, buffers, batch):
+        tokens, segment = batch["tokens"], batch["segment"]
+        cost, _, count = next_token_rows(*see(params, tokens, segment), tokens, segment, chunk)
+        return jnp.stack([cost, count], axis=1)
+
+    def render(params, buffers, batch, rng):
+        tokens, segment, new = batch["tokens"], batch["segment"], config.eval.new_tokens
+        own = (segment == segment[:, :1]) & (tokens != vocab["end"])
+        begin = jnp.clip(own.sum(1), 1, length // 2)  # the prompt ends here
+        rows, size = jnp.arange(len(tokens)), min(length // 2 + new, length)
+        text = jnp.where(jnp.arange(size) < begin[:, None], tokens[:, :size], vocab["pad"])
+
+        def write(i, text):
+            """One more token of each row; attention is causal: nothing sees what is behind it."""
+            hidden, table = see(params, text, None)
+            at = begin + i
+            token = sample(jax.random.fold_in(rng, i), hidden[rows, at - 1] @ table.T)
+            before = text[rows, at - 1]
+            ended = (before == vocab["end"]) | (before == vocab["pad"])
+            return text.at[rows, at].set(jnp.where(ended, vocab["pad"], token), mode="drop")
+
+        return {"generated": jax.lax.fori_loop(0, new, write, text)}
+
+    def sample(rng, logits):
+        """int32 [B]: one of the `eval.top_k` likeliest of logits [B, V]."""
+        logits = logits.astype(jnp.float32) / jnp.maximum(config.eval.temperature, 1e-6)
+        if config.eval.top_k:
+            least = jax.lax.top_k(logits, min(config.eval.top_k, logits.shape[1]))[0][:, -1:]
+            logits = jnp.where(logits < least, -jnp.inf, logits)
+        return jax.random.categorical(rng, logits).astype(jnp.int32)
+
+    objective = Objective(start, loss, embed, render, score)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

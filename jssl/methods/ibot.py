@@ -24,7 +24,7 @@ from jssl.masking import block_mask, places
 from jssl.methods.dino import CENTRING, last_layer
 from jssl.nn import heads
 from jssl.nn.apply import apply, init
-from jssl.ops import ramp, sinkhorn, unit
+from jssl.ops import patchify, ramp, sinkhorn, unit
 
 
 def build(config) -> Method:
@@ -142,5 +142,20 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return one.embed(buffers["target"], batch)
 
-    objective = coupled(start, encode, compare, embed, prepare=slow.follow)
+    def render(params, buffers, batch, rng):
+        """original | masked | the patches of which the teacher says most nearly what the student
+        predicts."""
+        images, hide = one.centre(batch), params["mask_token"]
+        count = jnp.full(len(images), hidden)
+        area, aspect = (config.block_min, float(hidden)), (0.3, 1 / 0.3)
+        mask = block_mask(rng, len(images), one.grid, count, area=area, aspect=aspect)
+        slow, stats = buffers["target"], buffers["stats"]
+        seen, _ = apply(encoder, params["encoder"], {}, images, train=False, hide=(mask, hide))
+        whole, _ = apply(encoder, slow["encoder"], {}, images, train=False)
+        said, _ = head(last, params[last], stats[last], seen[:, 1:])
+        told, _ = head(last, slow[last], buffers["target_stats"][last], whole[:, 1:])
+        patches = patchify(images, encoder.patch)
+        return {"masked": one.picture(patches, mask, one.lookup(said, told, patches))}
+
+    objective = coupled(start, encode, compare, embed, prepare=slow.follow)._replace(render=render)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

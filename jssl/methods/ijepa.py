@@ -27,7 +27,7 @@ from jssl.masking import boxes, places, side_lengths
 from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, layer_norm
 from jssl.nn.vit import sincos
-from jssl.ops import normal_rows
+from jssl.ops import normal_rows, patchify
 
 
 class Predictor(linen.Module):
@@ -120,5 +120,25 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return one.embed({"encoder": buffers["target"]["encoder"]}, batch)
 
-    objective = Objective(start, loss, embed, prepare=slow.follow)
+    def render(params, buffers, batch, rng):
+        """original | context | the patches whose targets are nearest to what is predicted; gray
+        where nothing was asked."""
+        images = one.centre(batch)
+        where, ask = draw(rng, len(images))
+        rows = jnp.arange(len(images))[:, None]
+        patches = patchify(images, encoder.patch)
+        whole, _ = apply(encoder, buffers["target"]["encoder"], {}, images, train=False)
+        seen, _ = apply(encoder, params["encoder"], {}, images, train=False, keep=where)
+        guess = jnp.zeros((*patches.shape[:2], encoder.dim))
+        for block in ask.swapaxes(0, 1):
+            said, _ = apply(
+                head, params["predictor"], {}, seen[:, skip:], where, block, train=False
+            )
+            guess = guess.at[rows, block].set(said)
+        asked = jnp.zeros(patches.shape[:2]).at[rows[..., None], ask].set(1.0)[..., None]
+        hidden = jnp.ones(patches.shape[:2]).at[rows, where].set(0.0)
+        found = one.lookup(guess, normal_rows(whole[:, skip:]), patches)
+        return {"masked": one.picture(patches, hidden, found * asked)}
+
+    objective = Objective(start, loss, embed, render, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -1,0 +1,126 @@
+"""What a language model is worth: perplexity on held-out text, and text that a person can judge.
+
+perplexity: exp of the mean of -log p over all tokens that the method's `score` counts; for BERT the
+  pseudo-perplexity of Salazar et al. (2020, arXiv 1910.14659, section 2.2). Bits per byte, of the
+  text's UTF-8, compare models of different tokenizers (Gao et al. 2020, The Pile, section 3.1).
+generate, fill-mask: what the method's `render` makes of held-out rows, or of `eval.prompt`.
+"""
+
+import logging
+
+import jax
+import numpy as np
+
+from jssl.config import UserError, near
+from jssl.evals.features import Features
+
+log = logging.getLogger("jssl")
+SHOWN = {"generate": ("generated",), "fill-mask": ("masked", "filled")}  # keys of `render`
+PROTOCOLS = ("perplexity", *SHOWN)
+
+
+class Some:
+    """`count` rows of a source of text, evenly over it; 0: all."""
+
+    def __init__(self, source, count: int):
+        self.source, self.name, self.classes = source, source.name, None
+        rows = min(count or len(source), len(source))
+        self.rows = np.linspace(0, len(source) - 1, rows).astype(np.int64)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def read(self, indices):
+        batch = self.source.read(self.rows[indices])
+        batch.pop("label", None)
+        return batch
+
+
+def evaluate(run, state, source, protocol: str, say) -> dict:
+    """The JSON result of one of `PROTOCOLS` on the source `source`, for the run's state."""
+    if not hasattr(source, "tokenizer"):
+        raise UserError(f"--protocol={protocol} is for text, and {source.name} holds images; knn")
+    if protocol == "perplexity":
+        return perplexity(run, state, Some(source, run.config.eval.rows), say)
+    return show(run, state, source, protocol)
+
+
+def perplexity(run, state, some: Some, say) -> dict:
+    """perplexity, nats_per_token, bits_per_byte, tokens (that are counted), rows."""
+    if run.method.score is None:
+        raise UserError(f"--protocol=perplexity: config.method={run.config.method!r} has no score")
+    found, _ = Features(run.method.score, run.mesh, run.config.eval.batch_size)(
+        state, some, say(some.name)
+    )
+    nats, tokens = found.astype(np.float64).sum(0)
+    if not tokens:
+        raise UserError(f"--protocol=perplexity: no row of {some.name} has a token to predict")
+    per_token = nats / tokens
+    return {
+        "perplexity": float(np.exp(per_token)),
+        "nats_per_token": float(per_token),
+        "bits_per_byte": float(per_token / np.log(2) * tokens_per_byte(some)),
+        "tokens": int(tokens),
+        "rows": len(some),
+    }
+
+
+def tokens_per_byte(some: Some) -> float:
+    """Of the rows' text in UTF-8; the end of a document is a token without bytes."""
+    tokens, size = 0, 0
+    for first in range(0, len(some), 256):
+        batch = some.read(np.arange(first, min(first + 256, len(some))))
+        for ids, segment in zip(batch["tokens"], batch["segment"], strict=True):
+            tokens += int((segment > 0).sum())
+            size += len(some.source.tokenizer.decode(ids[segment > 0]).encode())
+    return tokens / max(size, 1)
+
+
+def show(run, state, source, protocol: str) -> dict:
+    """{key: [texts]} of the method's `render`, for `eval.prompt` or some held-out rows."""
+    config = run.config.eval
+    keys = SHOWN[protocol]
+    count = max(config.samples, 1)
+    if config.prompt:  # its masks are filled in one way only
+        batch = prompt(source, config.prompt, count if protocol == "generate" else 1)
+    else:
+        some = Some(source, count)
+        batch = some.read(np.arange(len(some)))
+    batch.pop("damaged", None)
+    render = jax.jit(run.method.render) if run.method.render else lambda *given: {}
+    made = jax.device_get(render(state, batch, jax.random.key(run.config.seed)))
+    if keys[0] not in made:
+        other = [name for name, (key, *_) in SHOWN.items() if key in made]
+        raise UserError(
+            f"--protocol={protocol}: config.method={run.config.method!r} cannot; "
+            f"{near(protocol, other or ['perplexity'])}"
+        )
+    texts = {key: [text(source.tokenizer, row) for row in made[key]] for key in keys}
+    for i, row in enumerate(zip(*texts.values(), strict=True)):
+        for key, words in zip(texts, row, strict=True):
+            log.info("%d %s: %s", i + 1, key, words)
+    return texts
+
+
+def text(tokenizer, ids) -> str:
+    """The text of a row of ids, masks shown as <mask>."""
+    ends = np.flatnonzero(ids == tokenizer.vocab["mask"])
+    return "<mask>".join(tokenizer.decode(part) for part in np.split(ids, ends))
+
+
+def prompt(source, words: str, samples: int) -> dict:
+    """A batch of `samples` rows that begin with the text `words`; <mask> is the mask token."""
+    vocab, length = source.vocab, source.length
+    parts = [source.tokenizer.encode(part) for part in words.split("<mask>")]
+    ids = [i for part in parts for i in (*part, vocab["mask"])][:-1]
+    if not 0 < len(ids) <= length - 2:
+        raise UserError(
+            f"config.eval.prompt={words!r} has {len(ids)} tokens; use 1 to {length - 2}"
+        )
+    ids = ids if source.pack else [vocab["start"], *ids, vocab["end"]]
+    row = np.pad(ids, (0, length - len(ids)), constant_values=vocab["pad"])
+    return {
+        "tokens": np.tile(row.astype(np.int32), (samples, 1)),
+        "segment": np.tile((np.arange(length) < len(ids)).astype(np.int32), (samples, 1)),
+        "index": np.arange(samples, dtype=np.int32),
+    }

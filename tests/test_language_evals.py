@@ -1,0 +1,175 @@
+"""Perplexity, fill-mask and generate, against plain loops over the same networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_mesh
+
+from jssl import workdir
+from jssl.config import Config, UserError, load
+from jssl.evals import language
+from jssl.evals.offline import evaluate, say
+from jssl.nn import encoder
+from jssl.nn.apply import apply
+from jssl.run import prepare
+from jssl.train import train
+
+BERT, GPT = "configs/bert_small_books.py:tiny", "configs/gpt_small_books.py:tiny"
+
+
+def opened(recipe, **changes):
+    """(run, state, a batch of four rows) of a tiny recipe."""
+    run = prepare(Config(load(recipe, {k.replace("__", "."): v for k, v in changes.items()})),
+                  make_mesh(1))  # fmt: skip
+    batch = run.data.source.read(np.array([0, 1, 2, len(run.data.source) - 1]))
+    batch.pop("damaged")
+    return run, run.init(), batch
+
+
+def log_softmax(x):
+    x = np.asarray(x, np.float64)
+    return (
+        x
+        - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - x.max(-1, keepdims=True)
+    )
+
+
+def gpt_logits(run, state, tokens, segment):
+    net = encoder(run.config.model, run.config.vocab.size)
+    f = state.params["encoder"]
+    hidden, _ = apply(net, f, {}, jnp.array(tokens), segment=segment, train=False)
+    return np.asarray(hidden, np.float64) @ np.asarray(f["tokens"]["embedding"], np.float64).T
+
+
+def test_gpts_score_is_the_log_likelihood_of_its_rows():
+    run, state, batch = opened(GPT)
+    tokens, segment = batch["tokens"], batch["segment"]
+    log_p = log_softmax(gpt_logits(run, state, tokens, segment))
+    wanted = np.zeros((4, 2))
+    for b in range(4):
+        for i in range(1, tokens.shape[1]):
+            if segment[b, i] and segment[b, i] == segment[b, i - 1]:
+                wanted[b] += -log_p[b, i - 1, tokens[b, i]], 1
+    assert 0 < wanted[-1, 1] < wanted[0, 1], "the last row is padded"
+    np.testing.assert_allclose(jax.jit(run.method.score)(state, batch), wanted, rtol=1e-5)
+
+
+def test_berts_score_masks_one_token_at_a_time():
+    """Equation 1 of Salazar et al. 2020; special tokens and padding do not count."""
+    run, state, batch = opened(BERT, data__pack="False")
+    tokens, segment, vocab = batch["tokens"], batch["segment"], run.config.vocab
+    head, f = state.params["head"], state.params["encoder"]
+    net = jax.jit(lambda x: apply(encoder(run.config.model, vocab.size), f, {}, x,
+                                  segment=segment, train=False)[0])  # fmt: skip
+    wanted = np.zeros((4, 2))
+    for i in range(tokens.shape[1]):
+        seen = tokens.copy()
+        seen[:, i] = vocab.mask
+        x = np.asarray(net(seen), np.float64)[:, i] @ head["kernel"] + head["bias"]
+        x = np.asarray(jax.nn.gelu(jnp.float32(x), approximate=False), np.float64)
+        x = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+        log_p = log_softmax(x @ np.asarray(f["tokens"]["embedding"]).T)
+        for b in range(4):
+            if segment[b, i] and tokens[b, i] not in (vocab.start, vocab.end):
+                wanted[b] += -log_p[b, tokens[b, i]], 1
+    found = jax.jit(run.method.score)(state, batch)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_perplexity_of_a_model_that_knows_nothing(tmp_path):
+    """Zero embeddings make all tokens equally likely: the size of the vocabulary, and, as a byte is
+    a token, log2 of it bits a byte but for the ends of documents."""
+    run, state, _ = opened(GPT, eval__rows="7")
+    params = jax.tree.map(jnp.zeros_like, state.params)
+    found = language.evaluate(run, state.replace(params=params), run.data.source, "perplexity", say)
+    size = run.config.vocab.size
+    assert found["rows"] == 7 and found["tokens"] <= 7 * 31
+    np.testing.assert_allclose(found["perplexity"], size, rtol=1e-4)
+    assert np.log2(size) <= found["bits_per_byte"] < 1.1 * np.log2(size)
+
+
+def test_generate_goes_on_from_the_prompt_by_its_own_likeliest_tokens():
+    run, state, _ = opened(GPT, eval__temperature="0", eval__prompt="self", eval__new_tokens="6")
+    some = language.prompt(run.data.source, "self", 2)
+    made = np.asarray(run.method.render(state, some, jax.random.key(0))["generated"])
+    ids = run.data.source.tokenizer.encode("self")
+    for _ in range(6):
+        logits = gpt_logits(run, state, np.array([ids]), None)
+        ids.append(int(logits[0, -1].argmax()))
+    assert made[:, :10].tolist() == [ids, ids]
+    assert (made[:, 10:] == run.config.vocab.pad).all()
+    found = language.evaluate(run, state, run.data.source, "generate", say)
+    assert all(words.startswith("self") for words in found["generated"])
+
+
+def test_generate_samples_among_the_likeliest_and_stops_at_the_end():
+    run, state, batch = opened(GPT, eval__top_k="3", eval__new_tokens="8", eval__temperature="9")
+    render = jax.jit(run.method.render)
+    first, second = (render(state, batch, jax.random.key(i))["generated"] for i in (0, 1))
+    assert (first != second).any()
+    assert (np.asarray(first)[0, :16] == batch["tokens"][0, :16]).all(), "half of a row is given"
+    logits = gpt_logits(run, state, np.asarray(first)[:1], None)
+    for i in range(16, 24):
+        assert first[0, i] in np.argsort(logits[0, i - 1])[-3:]
+    # A model that says the end whatever it sees: one end, and nothing behind it.
+    table = state.params["encoder"]["tokens"]["embedding"]
+    f = state.params["encoder"] | {
+        "tokens": {"embedding": jnp.zeros_like(table).at[run.config.vocab.end].set(1.0)},
+        "norm": {"scale": jnp.zeros(table.shape[1]), "bias": jnp.full(table.shape[1], 9.0)},
+    }
+    mute = render(state.replace(params={"encoder": f}), batch, jax.random.key(0))["generated"]
+    assert (mute[0, 16] == run.config.vocab.end) and (mute[0, 17:] == run.config.vocab.pad).all()
+
+
+def test_fill_mask_changes_masks_alone():
+    run, state, batch = opened(BERT)
+    made = jax.jit(run.method.render)(state, batch, jax.random.key(0))
+    masked, filled = np.asarray(made["masked"]), np.asarray(made["filled"])
+    hidden = masked == run.config.vocab.mask
+    counts = np.round(0.15 * (batch["segment"] > 0).sum(1))
+    assert (hidden.sum(1) <= counts).all() and hidden.sum() > 0
+    assert (masked[~hidden] == batch["tokens"][~hidden]).all()
+    assert (filled[~hidden] == masked[~hidden]).all()
+    some = language.prompt(run.data.source, "a<mask>c", 1)
+    made = run.method.render(state, some, jax.random.key(0))
+    assert made["masked"].tolist() == some["tokens"].tolist(), "given masks are the only ones"
+    found = language.evaluate(run, state, run.data.source, "fill-mask", say)
+    assert len(found["masked"]) == 4 and "<mask>" in "".join(found["masked"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "protocol", "changes", "said"),
+    [
+        (BERT, "generate", {}, "config.method='bert' cannot; known: fill-mask"),
+        (GPT, "fill-mask", {}, "config.method='gpt' cannot; known: generate"),
+        (GPT, "generate", {"eval__prompt": "a" * 40}, "has 40 tokens; use 1 to 30"),
+        ("configs/simclr_digits.py:tiny", "perplexity", {}, "holds images"),
+    ],
+)
+def test_wrong_input_is_one_line(recipe, protocol, changes, said):
+    run, state, _ = opened(recipe, **changes)
+    with pytest.raises(UserError, match=said):
+        language.evaluate(run, state, run.data.source, protocol, say)
+
+
+def test_another_tokenizer_is_refused_by_eval_and_resume(tmp_path, monkeypatch):
+    """The one of the run is remembered by what it does, not by its name."""
+    tree = load(GPT, {"steps": "2", "eval.rows": "3"})
+    train(tree, tmp_path)
+    stored = workdir.stored_config(tmp_path)
+    assert stored.vocab.fingerprint and stored.vocab.size == 260
+    assert evaluate(stored, tmp_path, "perplexity")["step"] == 2
+    from jssl.data import tokenizer
+
+    class Other(tokenizer.Bytes):
+        def __init__(self):
+            super().__init__()
+            self.fingerprint = "another"
+
+    monkeypatch.setattr(tokenizer, "Bytes", Other)
+    (tmp_path / "result.json").unlink()
+    for again in (lambda: evaluate(stored, tmp_path, "perplexity"), lambda: train(tree, tmp_path)):
+        with pytest.raises(UserError, match="config.data.tokenizer='bytes' is not the one"):
+            again()
