@@ -8,6 +8,7 @@ and device beside it.
 
 import json
 import pathlib
+import statistics
 
 from step import table
 
@@ -69,6 +70,48 @@ def compared(found: list[dict]) -> str:
     return "\n".join(parts)
 
 
+SIZES = {
+    "full": "At the recipes' settings, a tokenizer of 8,192 pieces.",
+    "small": (
+        "Far smaller networks, images and budgets than the recipes', for two CPU cores: it shows "
+        "whether pretraining helps there, and nothing about the published sizes."
+    ),
+}
+
+
+def transfer(found: list[dict]) -> str:
+    """What encoders are worth with and without pretraining."""
+    parts = ["## With and without pretraining"]
+    for size in sorted({run["size"] for run in found}):
+        flag = " --small" if size == "small" else ""
+        command = f"`python benchmarks/transfer.py --data=DATA --out=benchmarks/results{flag}`"
+        parts += ["", f"{SIZES[size]} {command}. Several seeds: mean ± deviation.", ""]
+        parts += ["| task | measured | pretrained | untrained | device | commit | date |"]
+        parts += ["|" + "---|" * 7]
+        for run in (run for run in found if run["size"] == size):
+            where = f"{run['versions']['device']} | {run['commit']} | {run['date']}"
+            for name, value in run["eval"].items():
+                for key in ("top1", "perplexity", "bits_per_byte"):
+                    if key in value["pretrained"][0]:
+                        both = " | ".join(
+                            spread([one[key] for one in value[start]])
+                            for start in ("pretrained", "untrained")
+                        )
+                        said = f"{name} top-1" if key == "top1" else key.replace("_", " ")
+                        parts.append(f"| {run['task']} | {said} | {both} | {where} |")
+        parts += ["", "Commands:", ""]
+        for run in (run for run in found if run["size"] == size):
+            parts.append(f"- `{run['command']}` ({run['wall_seconds']:.0f} s), then")
+            parts += [f"  - `{command}`" for command in run["evaluations"].values()]
+    return "\n".join(parts)
+
+
+def spread(values: list[float]) -> str:
+    mean = statistics.fmean(values)
+    many = f" ± {statistics.stdev(values):.4f} ({len(values)} seeds)" if values[1:] else ""
+    return (f"{mean:.4f}" if mean < 10 else f"{mean:,.1f}") + many
+
+
 def memory(found: list[dict]) -> str:
     """What chunks and GradCache save, by the compiler's own count."""
     parts = ["## Memory"]
@@ -124,7 +167,8 @@ def main():
         put_demo(demo)
     sections = (
         (compared, lambda one: "method" in one),
-        (runs, lambda one: "train" in one and "method" not in one),
+        (transfer, lambda one: "evaluations" in one),
+        (runs, lambda one: "train" in one and not {"method", "evaluations"} & one.keys()),
         (steps, lambda one: "rows" in one),
         (memory, lambda one: "memory" in one),
     )

@@ -21,6 +21,8 @@ ROWS = {
     "SimCLR ResNet-50, 224 px, 256 images": ("simclr_imagenet", {"batch_size": 256}),
     "MAE ViT-B/16, 224 px, 1024 images": ("mae_vitb_imagenet", {"batch_size": 1024}),
     "MAE ViT-L/16, 224 px, 512 images": ("mae_vitl_imagenet", {"batch_size": 512}),
+    "BERT-base, 64 x 512 tokens": ("bert_base", {"batch_size": 64, "vocab.size": 30_522}),
+    "GPT-2 124M, 32 x 1,024 tokens": ("gpt2", {"batch_size": 32, "vocab.size": 50_304}),
 }
 
 

@@ -6,7 +6,7 @@ a corpus (data.source=text or packed) and a tokenizer of 30,522 pieces. Differen
 from the start, a cosine and not a straight line, no next-sentence task. GLUE, as published: 79.6.
 """
 
-from jssl.recipes import TINY_TEXT, recipe, text
+from jssl.recipes import TEXT_FINETUNE, TINY_TEXT, recipe, text
 
 
 def get_config(variant=""):
@@ -20,6 +20,7 @@ def get_config(variant=""):
             data=dict(source="packed", path="", tokenizer="", length=512, workers=2),
             model=text("bert_base", 512, init="bert", dropout=0.1),
             optim=dict(name="adamw", lr=1e-4, warmup_steps=10_000, weight_decay=0.01, eps=1e-6),
+            finetune=TEXT_FINETUNE,
         ),
         tiny=TINY_TEXT | {"data.workers": 0, "model.name": "bert_test"},
     )  # fmt: skip

@@ -10,7 +10,7 @@ Settings as BERT's (rate 1e-4 at 256 rows, here 5e-4 as RoBERTa's ablation for s
 .01, 15 % chosen) with a cosine instead of a straight line. No figure is published for this corpus.
 """
 
-from jssl.recipes import TINY_TEXT, recipe, text
+from jssl.recipes import TEXT_FINETUNE, TINY_TEXT, recipe, text
 
 
 def get_config(variant=""):
@@ -30,6 +30,7 @@ def get_config(variant=""):
                 clip=1.0,
             ),
             checkpoint=dict(every=2_000),
+            finetune=TEXT_FINETUNE | {"lr": 8e-4},
         ),
         whole_words={"whole_words": True, "data.words": True},
         tiny=TINY_TEXT | {"model.name": "bert_test"},

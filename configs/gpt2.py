@@ -6,7 +6,7 @@ dropout. Bring a corpus (data.source=text or packed) and GPT-2's tokenizer. Publ
 2.85 on OpenWebText.
 """
 
-from jssl.recipes import TINY_TEXT, recipe, text
+from jssl.recipes import TEXT_FINETUNE, TINY_TEXT, recipe, text
 
 
 def get_config(variant=""):
@@ -23,6 +23,7 @@ def get_config(variant=""):
                 name="adamw", lr=6e-4, lr_final=6e-5, warmup_steps=2_000, weight_decay=0.1, b2=0.95,
                 clip=1.0,
             ),
+            finetune=TEXT_FINETUNE,
         ),
         tiny=TINY_TEXT | {"data.workers": 0, "model.name": "gpt_test", "chunk": 16},
     )  # fmt: skip

@@ -6,7 +6,7 @@ the pieces of a tokenizer of your own (see bert_small_books.py). No figure is pu
 corpus.
 """
 
-from jssl.recipes import TINY_TEXT, recipe, text
+from jssl.recipes import TEXT_FINETUNE, TINY_TEXT, recipe, text
 
 
 def get_config(variant=""):
@@ -26,6 +26,7 @@ def get_config(variant=""):
                 exclude=("bias$", "scale$"), clip=1.0,
             ),
             checkpoint=dict(every=1_000),
+            finetune=TEXT_FINETUNE | {"lr": 8e-4},
         ),
         tiny=TINY_TEXT | {"model.name": "gpt_test", "chunk": 16},
     )  # fmt: skip

@@ -96,6 +96,14 @@ def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positio
     )  # fmt: skip
 
 
+# `finetune` of text: BERT's (Devlin et al. 2019, appendix A.3), with Turc et al.'s four epochs; the
+# rate, 5e-5 at 32 examples, is given per 256.
+TEXT_FINETUNE = dict(
+    epochs=4, batch_size=32, lr=4e-4, layer_decay=1.0, weight_decay=0.01, warmup=0.1, mixup=0.0,
+    smoothing=0.0,
+)  # fmt: skip
+
+
 LAST = {  # the end of a head: (last_norm, last_scale, last_bias)
     "bias": (False, False, True),  # Dense with bias
     "plain": (False, False, False),  # Dense alone

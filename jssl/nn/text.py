@@ -26,10 +26,13 @@ from jssl.nn.transformer import ATTENTION, REMAT, Blocks, Style
 
 SIZES = {  # style, dim, depth, heads
     "bert_test": ("bert", 32, 2, 2),
-    "bert_small": ("bert", 512, 4, 8),  # BERT-Small of Turc et al., 2019, arXiv:1908.08962
+    "bert_tiny": ("bert", 128, 2, 2),  # Turc et al., 2019, arXiv:1908.08962, as are the next two
+    "bert_mini": ("bert", 256, 4, 4),
+    "bert_small": ("bert", 512, 4, 8),
     "bert_base": ("bert", 768, 12, 12),  # section 3
     "bert_large": ("bert", 1024, 24, 16),
     "gpt_test": ("gpt", 32, 2, 2),
+    "gpt_micro": ("gpt", 128, 4, 4),  # karpathy/minGPT mingpt/model.py
     "gpt_small": ("gpt", 384, 6, 6),  # nanoGPT's config/train_shakespeare_char.py
     "gpt2": ("gpt", 768, 12, 12),  # table 2 (its "117M" are 124M)
 }
@@ -155,7 +158,7 @@ def build(
 ) -> Text:
     """A text encoder from a config's `model` section and the size of the vocabulary.
 
-    name: bert_small, bert_base, bert_large, gpt_small, gpt2; bert_test, gpt_test are for tests.
+    name: bert_tiny, bert_mini, bert_small, bert_base, bert_large; gpt_micro, gpt_small, gpt2.
     length: the longest row. positions: "learned" or "rotary" (then any row is short enough).
     pool: see `Text.features`; "first" is not for GPT, whose first token sees only itself.
     remat, scan: see `jssl.nn.transformer.Blocks`. attention: "auto", "xla", "cudnn".

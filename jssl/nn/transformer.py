@@ -21,7 +21,7 @@ INITIALIZERS = {
     # timm's trunc_normal_(std=.02) cuts at +-2, a hundred deviations: in effect a plain normal.
     "trunc02": nn.initializers.normal(0.02),
 }
-ATTENTION = {"auto": None, "xla": "xla", "cudnn": "cudnn"}  # of jax.nn.dot_product_attention
+ATTENTION = ("auto", "xla", "cudnn")  # of jax.nn.dot_product_attention; auto: see `attend_by`
 REMAT = {
     "none": None,  # keep every activation
     "full": jax.checkpoint_policies.nothing_saveable,  # keep the blocks' inputs only
@@ -63,10 +63,21 @@ class Attention(nn.Module):
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        how = dict(is_causal=self.style.causal, implementation=ATTENTION[self.attention])
+        how = dict(is_causal=self.style.causal, implementation=attend_by(self.attention, q))
         y = jax.nn.dot_product_attention(q, k, v, mask=mask, **how)
         last = self.style.last_init or self.initializer
         return dense(d, kernel_init=last, name="proj")(y.reshape(b, t, d))
+
+
+def attend_by(choice: str, q: Array) -> str:
+    """What computes the attention of queries [B, T, heads, dim]. "auto": on a GPU, where it
+    applies, cuDNN's flash attention, which never holds the weights [T, T] (its conditions: jax's
+    fused_attention_stablehlo.py; it refused 197 tokens in training); else XLA."""
+    if choice != "auto":
+        return choice
+    tokens, dim, half = q.shape[1], q.shape[3], q.dtype in (jnp.bfloat16, jnp.float16)
+    fits = half and dim % 8 == 0 and dim <= 128 and tokens % 2 == 0
+    return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
 
 class FeedForward(nn.Module):
