@@ -37,6 +37,7 @@ def get_config(variant=""):
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
             log=dict(render_every=3_700),
+            finetune=dict(pool="mean"),
         ),
         tiny={
             "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
