@@ -14,7 +14,7 @@ RUN = dict(
     accumulate=1,  # micro-batches per update
     grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
     examples=0,  # of the data set: found when a run is prepared, for methods that keep a bank
-    mesh=dict(data=-1, fsdp=1),  # devices on each axis; -1: all that are left
+    mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all that are left
     data=dict(
         source="", name="", path="", dir="", split="train", canvas=0, channels=3,
         resident=False, workers=0, max_damaged=0.01,

@@ -89,8 +89,9 @@ def check_batch(run: Run) -> None:
     config = run.config
     if config.batch_size < 2:
         raise UserError(f"config.batch_size={config.batch_size} must be at least 2")
-    parts = run.mesh.size * config.accumulate
-    what = "devices" if config.accumulate == 1 else "devices x config.accumulate"
+    parts = mesh.batch_parts(run.mesh) * config.accumulate
+    what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
+    what += " x config.accumulate" if config.accumulate > 1 else ""
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 

@@ -35,6 +35,7 @@ ALL = os.environ.get("JSSL_LAWS") == "all"
 BY_METHOD = {load(recipe).method: recipe for recipe in reversed(recipes())}  # the first of each
 KINDS = ("simclr", "moco", "deepcluster", "dino", "mae", "bert")
 PROCESSES = ("deepcluster",)  # whose rows of examples are split over all devices
+MESHES = ((8, 1, 1), (2, 4, 1), (2, 2, 2))  # data, fsdp, tensor
 
 
 def each(chosen):
@@ -131,14 +132,17 @@ def test_4_eight_devices_equal_one(recipe, small, monkeypatch):
     monkeypatch.setattr("jssl.mesh.SMALLEST", 1)
     one = small(recipe)
     alone_state, (alone,) = one.trace(1)
-    eight = Small(recipe, devices=make_mesh(4, 2), like=one)
-    state, (split,) = eight.trace(1)
-    np.testing.assert_allclose(split["loss"], alone["loss"], rtol=1e-5)
-    np.testing.assert_allclose(split["grad_norm"], alone["grad_norm"], rtol=1e-3)
-    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
-    jax.tree.map(close, state.buffers, alone_state.buffers)
-    specs = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
-    assert any("fsdp" in spec for spec in specs)
+    for axes in MESHES if ALL else MESHES[-1:]:
+        eight = Small(recipe, devices=make_mesh(*axes), like=one)
+        state, (split,) = eight.trace(1)
+        np.testing.assert_allclose(split["loss"], alone["loss"], rtol=1e-5)
+        np.testing.assert_allclose(split["grad_norm"], alone["grad_norm"], rtol=1e-3)
+        close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+        jax.tree.map(close, state.buffers, alone_state.buffers)
+        used = {axis for leaf in jax.tree.leaves(state.params) for axis in leaf.sharding.spec}
+        transformer = "blocks" in state.params["encoder"]
+        assert ("fsdp" in used) == (axes[1] > 1)
+        assert ("tensor" in used) == (axes[2] > 1 and transformer) or not transformer
 
 
 @each_process
