@@ -40,8 +40,8 @@ def runs(found: list[dict]) -> str:
 ABOUT = {
     "full": "Every method on CIFAR-10, 50 epochs of batch 512, at its recipe's settings.",
     "small": (
-        "Every method on a small task: a fifth of CIFAR-10, ResNet-10 of width 16 in float32, 5 "
-        "epochs of batch 128. So short a run says nothing about which method is better; one that "
+        "Every method on a small task: a fifth of CIFAR-10, ResNet-10 of width 16 in float32, batch "
+        "128 (78 steps are an epoch). So short a run says nothing about which method is better; one that "
         "is not above `untrained`, an encoder of random weights, has not been shown to learn here."
     ),
 }
@@ -57,13 +57,14 @@ def compared(found: list[dict]) -> str:
         command = f"`python benchmarks/methods.py --data=DATA --out=benchmarks/results{flag}`"
         parts += ["", f"{ABOUT[task]} Device: {device}. {command}", ""]
         parts += [
-            "| method | kNN, last | kNN, best | linear | wall s | examples/s | commit | date |"
+            "| method | steps | kNN, last | kNN, best | linear | wall s | examples/s | commit | date |"
         ]
-        parts += ["|" + "---|" * 8]
+        parts += ["|" + "---|" * 9]
         for run in sorted(chosen, key=lambda run: -run["eval"]["knn"]["top1"]):
             best = max([*run["knn_history"].values(), run["eval"]["knn"]["top1"]])
             parts.append(
-                f"| {run['method']} | {run['eval']['knn']['top1']:.4f} | {best:.4f} | "
+                f"| {run['method']} | {run['train']['step']:,} | {run['eval']['knn']['top1']:.4f} | "
+                f"{best:.4f} | "
                 f"{run['eval']['linear']['top1']:.4f} | {run['wall_seconds']:.0f} | "
                 f"{run['train']['examples_per_s']:,.0f} | {run['commit']} | {run['date']} |"
             )
