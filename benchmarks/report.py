@@ -40,9 +40,10 @@ def runs(found: list[dict]) -> str:
 ABOUT = {
     "full": "Every method on CIFAR-10, 50 epochs of batch 512, at its recipe's settings.",
     "small": (
-        "Every method on a small task: a fifth of CIFAR-10, ResNet-10 of width 16 in float32, 5 "
-        "epochs of batch 128. So short a run says nothing about which method is better; one that "
-        "is not above `untrained`, an encoder of random weights, has not been shown to learn here."
+        "Every method on a small task: a fifth of CIFAR-10, ResNet-10 of width 16 in float32, "
+        "batch 128 (78 steps are an epoch). So short a run says nothing about which method is "
+        "better; one that is not above `untrained`, an encoder of random weights, has not been "
+        "shown to learn here."
     ),
 }
 
@@ -56,16 +57,15 @@ def compared(found: list[dict]) -> str:
         flag = " --small" if task == "small" else ""
         command = f"`python benchmarks/methods.py --data=DATA --out=benchmarks/results{flag}`"
         parts += ["", f"{ABOUT[task]} Device: {device}. {command}", ""]
-        parts += [
-            "| method | kNN, last | kNN, best | linear | wall s | examples/s | commit | date |"
-        ]
-        parts += ["|" + "---|" * 8]
+        columns = ("method", "steps", "kNN, last", "kNN, best", "linear", "wall s", "examples/s")
+        parts += ["| " + " | ".join((*columns, "commit", "date")) + " |", "|" + "---|" * 9]
         for run in sorted(chosen, key=lambda run: -run["eval"]["knn"]["top1"]):
             best = max([*run["knn_history"].values(), run["eval"]["knn"]["top1"]])
+            knn, linear = (f"{run['eval'][name]['top1']:.4f}" for name in ("knn", "linear"))
             parts.append(
-                f"| {run['method']} | {run['eval']['knn']['top1']:.4f} | {best:.4f} | "
-                f"{run['eval']['linear']['top1']:.4f} | {run['wall_seconds']:.0f} | "
-                f"{run['train']['examples_per_s']:,.0f} | {run['commit']} | {run['date']} |"
+                f"| {run['method']} | {run['train']['step']:,} | {knn} | {best:.4f} | {linear} | "
+                f"{run['wall_seconds']:.0f} | {run['train']['examples_per_s']:,.0f} | "
+                f"{run['commit']} | {run['date']} |"
             )
     return "\n".join(parts)
 
