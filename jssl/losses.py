@@ -217,7 +217,7 @@ def koleo(x, eps: float = 1e-8):
     similar = jnp.matmul(x, x.T, precision=lax.Precision.HIGHEST)
     near = jnp.where(jnp.eye(len(x), dtype=bool), -2.0, lax.stop_gradient(similar)).argmax(1)
     gap = jnp.square(x - x[near]).sum(-1)
-    return -jnp.log(jnp.sqrt(gap + eps) + eps).mean()
+    return -jnp.log(jnp.sqrt(gap + eps**2) + eps).mean()  # a root's gradient at 0 is not finite
 
 
 def sigreg(rng, z, slices: int):

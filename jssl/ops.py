@@ -19,7 +19,7 @@ def standard(x, eps: float = 1e-5):
     return (x - x.mean(0)) * lax.rsqrt(x.var(0) + eps)
 
 
-def normal_rows(x, eps: float = 1e-6):
+def normal_rows(x, eps: float = 1e-5):
     """(x - mean) / deviation along the last axis, in float32: LayerNorm without parameters."""
     x = x.astype(jnp.float32)
     return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + eps)
@@ -61,12 +61,14 @@ def push(queue, z):
     return jnp.concatenate([lax.stop_gradient(z).astype(queue.dtype), queue])[: len(queue)]
 
 
-def sinkhorn(scores, epsilon: float, iterations: int):
+def sinkhorn(scores, epsilon: float, iterations: int, weight=None):
     """Soft assignments [B, K] of B rows to K prototypes that share the batch out evenly; rows sum
-    to 1 (SwAV, Caron et al. 2020, section 3.1 and appendix A.1). No gradient flows through."""
+    to 1 (SwAV, Caron et al. 2020, section 3.1 and appendix A.1). No gradient flows through. Rows
+    whose `weight` [B] is 0 do not count in the balance."""
     log_q = lax.stop_gradient(scores).astype(jnp.float32) / epsilon
+    weight = None if weight is None else weight[:, None]
     for _ in range(iterations):  # in logarithms: exp of unbounded scores would overflow
-        log_q = log_q - jax.nn.logsumexp(log_q, axis=0, keepdims=True)
+        log_q = log_q - jax.nn.logsumexp(log_q, axis=0, keepdims=True, b=weight)
         log_q = log_q - jax.nn.logsumexp(log_q, axis=1, keepdims=True)
     return jnp.exp(log_q)
 

@@ -42,10 +42,9 @@ def build(config) -> Method:
     def init(rng, batch):
         rng_net, rng_w = jax.random.split(rng)
         params, stats = net.init(rng_net, centre(batch))
-        width = config.head.features[-1]  # drawn as PyTorch's Linear: its length sets how fast
-        w = (
-            jax.random.uniform(rng_w, (outputs, width), minval=-1, maxval=1) * width**-0.5
-        )  # it turns
+        width = config.head.features[-1]
+        # Drawn as PyTorch's Linear: only the direction is used; the length sets how fast it turns.
+        w = jax.random.uniform(rng_w, (outputs, width), minval=-1, maxval=1) * width**-0.5
         scale = {} if config.norm_last_layer else {"scale": jnp.ones(outputs)}
         params["prototypes"] = {"direction": w} | scale
         start = slow.start(params, stats)

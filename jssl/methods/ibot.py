@@ -6,7 +6,7 @@
 DINO on class tokens, and the same on patches: in the student's global views blocks of patches are
 hidden, and at each hidden place it predicts what the teacher, which sees the whole view, says.
 
-Reference code: bytedance/ibot main_ibot.py, loss.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn
+Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn
 centring, a head of its own for patches (`config.tie_heads` False) and KoLeo (`config.koleo`), which
 spreads the class tokens of each view. `config.mask_share` of the views are masked, each by a ratio
 drawn from `config.mask_range`.
@@ -101,20 +101,23 @@ def build(config) -> Method:
         found |= {f"teacher_{name}": z for name, z in told.items()}
         return found, buffers | {"stats": stats, "target_stats": slow_stats}
 
-    def aim(z, prototypes, centre, step):
-        """The teacher's distributions [rows, K] of z [rows, d], and their new centre."""
+    def aim(z, weight, prototypes, centre, step):
+        """The teacher's distributions [rows, K] of z [rows, d], and their new centre; rows of
+        weight 0 do not count (DINOv2's; iBOT's centre is of all patches, hidden or not)."""
         heat = ramp(step, config.teacher_warmup, config.teacher_first, config.teacher_last)
         told = lax.stop_gradient(last_layer(prototypes, z))
-        p = sinkhorn(told, heat, 3)
+        p = sinkhorn(told, heat, 3, weight)
         if config.centring == "centre":
             p = jax.nn.softmax((told - centre) / heat)
-        return p, 0.9 * centre + 0.1 * told.mean(0)
+        middle = (told * weight[:, None]).sum(0) / jnp.maximum(weight.sum(), 1)
+        return p, 0.9 * centre + 0.1 * middle
 
     def compare(params, found, state, batch, rng):
         buffers, centre = state.buffers, state.buffers["centre"]
         say = lambda name, z: last_layer(params["prototypes"][name], z) / config.temperature
         taught = buffers["target"]["prototypes"]
-        p, centre_cls = aim(found["teacher_cls"], taught["head"], centre["cls"], state.step)
+        z, all_rows = found["teacher_cls"], jnp.ones(len(found["teacher_cls"]))
+        p, centre_cls = aim(z, all_rows, taught["head"], centre["cls"], state.step)
         said = say("head", found["cls"])
         cls = soft_cross_entropy(said[0::2], p[1::2]) + soft_cross_entropy(said[1::2], p[0::2])
         terms = 2
@@ -124,17 +127,16 @@ def build(config) -> Method:
             cls += count * soft_cross_entropy(say("head", found["local"]), each)
             terms += 2 * count
         rows = lambda z: z.reshape(-1, z.shape[-1])
-        q, centre_patch = aim(
-            rows(found["teacher_patch"]), taught[last], centre["patch"], state.step
-        )
+        at, weight = rows(found["teacher_patch"]), found["weight"]
+        q, centre_patch = aim(at, weight.ravel(), taught[last], centre["patch"], state.step)
         log_p = jax.nn.log_softmax(say(last, rows(found["patch"])))
-        each, weight = -(q * log_p).sum(-1).reshape(found["weight"].shape), found["weight"]
+        each = -(q * log_p).sum(-1).reshape(weight.shape)
         patch = ((each * weight).sum(1) / jnp.maximum(weight.sum(1), 1)).mean()
-        value, z = cls / terms + patch, found["teacher_cls"]
+        value = cls / terms + patch
         metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
         metrics |= {"cls_loss": cls / terms, "patch_loss": patch, "ema": slow.now(state)}
         if config.koleo:
-            spread = (koleo(found["h"][0::2]) + koleo(found["h"][1::2])) / 2
+            spread = koleo(found["h"][0::2]) + koleo(found["h"][1::2])  # a sum, as in DINOv2
             value, metrics["koleo"] = value + config.koleo * spread, spread
         centre = {"cls": centre_cls, "patch": centre_patch}
         return value, (buffers | {"centre": centre}, metrics)
