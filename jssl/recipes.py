@@ -48,7 +48,11 @@ RUN = dict(
         mixup=0.8, smoothing=0.1,  # mixup: alpha of Beta(alpha, alpha); 0: off
         view="crop", crop_scale=(0.08, 1.0), flip=0.5,  # or the view of pretraining: augment
     ),
-    alarm=dict(collapse="warn", feature_std=0.01, patience=3),
+    alarm=dict(
+        collapse="warn", feature_std=0.01, patience=3,
+        nonfinite=10, rollbacks=3,  # updates skipped in a row; times that a run may go back
+        spike=3.0,  # warn where the loss is so many times its recent median; 0: off
+    ),
     log=dict(
         every=20, tensorboard=True, wandb="", profile_at=0, render_every=0, rank_every=200,
     ),

@@ -43,7 +43,7 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     was trained with, whatever data is looked at now."""
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
-    devices = devices or bind(mesh.make, config.mesh, "mesh")
+    devices = devices or bind(mesh.make, config.mesh, "mesh", devices=None)
     source = source or bind(data.load, config.data, "data")
     config = sized(config, source.source, training)
     method = methods.load(config)

@@ -10,8 +10,8 @@ import sys
 import jax
 import numpy as np
 
-from jssl import flops, observe, optim, pictures, workdir
-from jssl.alarm import CollapseAlarm
+from jssl import flops, observe, optim, pictures, rollback, workdir
+from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, bind
 from jssl.data.feed import Feed
@@ -48,15 +48,27 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state
     start, reading = int(state.step), say(f"reading {run.data.source.name}")
-    feed = Feed(run.data, config.seed, config.batch_size, run.mesh, start, reading)
-    at_exit(feed.close)
-    recorder = make_recorder(run, feed, folder, start, saves)
+    data_step = start + rollback.ahead(rollback.passed(folder), start)
+    feeds = [Feed(run.data, config.seed, config.batch_size, run.mesh, data_step, reading)]
+    at_exit(lambda: [feed.close() for feed in feeds])
+    recorder = make_recorder(run, feeds, folder, start, saves)
     at_exit(recorder.close)
     probes = OnlineProbes(run, recorder)
     check_read(config)
     workdir.claim(folder, workdir.sized(tree, config))
     watchers = [recorder, probes, saver(saves, probes, config.steps), *extras(run, folder)]
-    state = loop(compile_step(run, feed), state, feed, start, config.steps, watchers, saves)
+    step, count = compile_step(run, feeds[0]), len(run.data.source)
+    while int(state.step) < config.steps:
+        try:
+            state = loop(step, state, feeds[-1], int(state.step), config.steps, watchers, saves)
+        except rollback.Diverged as found:
+            feeds[-1].close()
+            state, data_step = rollback.back(
+                folder, config, saves, run.shapes, found, count, config.alarm.rollbacks
+            )
+            new = Feed(run.data, config.seed, config.batch_size, run.mesh, data_step, reading)
+            feeds.append(new)
+            recorder.rewind(int(state.step))
     saves.close()
     return {
         "step": int(state.step),
@@ -65,7 +77,8 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
         "params_sha256": params_sha256(state.params),
         "knn_top1": probes.found.get("knn_top1"),
         "linear_top1": probes.found.get("linear_top1"),
-        "damaged_examples": len(feed.damaged),
+        "damaged_examples": len({i for feed in feeds for i in feed.damaged}),
+        "skipped_updates": int(state.skipped[1]),
     }
 
 
@@ -107,20 +120,28 @@ def asked_to_stop():
             signal.signal(kind, handler)
 
 
-def make_recorder(run: Run, feed, folder, start, saves):
+def make_alarms(config, folder, start, saves):
+    """One function (step, metrics) of all alarms that ``config.alarm`` describes."""
+    section = dict(config.alarm)
+    section.pop("rollbacks")
+    alarms = [rollback.NonFinite(section.pop("nonfinite")), SpikeAlarm(spike=section.pop("spike"))]
+    alarms.append(bind(
+        CollapseAlarm, section, "alarm", workdir=folder, checkpoints=saves.steps, start=start
+    ))  # fmt: skip
+    return lambda step, values: [alarm(step, values) for alarm in alarms]
+
+
+def make_recorder(run: Run, feeds, folder, start, saves):
     config, device = run.config, run.mesh.devices.flat[0]
     peak = flops.peak(device.device_kind)
     if peak is None:
         log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
     return observe.Recorder(
         folder, start=start, steps=config.steps, every=config.log.every,
-        examples=config.batch_size, flops=model_flops(run), waited=lambda: feed.waited,
+        examples=config.batch_size, flops=model_flops(run), waited=lambda: feeds[-1].waited,
         peak=peak and peak * run.mesh.devices.size, rates=optim.all_rates(config),
         last=workdir.last_metrics(folder),
-        alarm=bind(
-            CollapseAlarm, config.alarm, "alarm", workdir=folder, checkpoints=saves.steps,
-            start=start,
-        ),
+        alarm=make_alarms(config, folder, start, saves),
         tensorboard=config.log.tensorboard, wandb=config.log.wandb,
     )  # fmt: skip
 
