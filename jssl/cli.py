@@ -60,6 +60,14 @@ def plan(given, overrides):
 
 
 @command
+def doctor(given, overrides):
+    """Looks at versions, devices, links, clocks, --workdir and the data of --config."""
+    from jssl.doctor import doctor
+
+    return doctor(load(given["config"], overrides) if given["config"] else None, given["workdir"])
+
+
+@command
 def data(given, overrides):
     """`jssl data pack|tokenizer --config=... --out=...`: memory maps; a BPE of --vocab ids.
 
@@ -180,7 +188,7 @@ def main(argv=None) -> int:
         quiet.way_out()
         return complain(f"the disk is full ({error}); free some space and start again")
     print(json.dumps(result), flush=True)
-    return 0
+    return 0 if result.get("ok", True) else 2
 
 
 def complain(message: str) -> int:

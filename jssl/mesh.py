@@ -108,9 +108,16 @@ def check_batch(key: str, batch_size: int, parts: int, what: str) -> None:
 
 
 def connect() -> None:
-    """Joins the other processes of a run, where the environment names a coordinator
-    (JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES, JAX_PROCESS_ID)."""
+    """Joins the other processes of a run.
+
+    They are those that JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    name, or those that JAX itself finds: the tasks of a SLURM step (srun), and, where
+    JSSL_DISTRIBUTED=1 asks for it, the workers of a TPU slice or the pods of a job.
+    """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if address:
         count, index = (int(os.environ[f"JAX_{key}"]) for key in ("NUM_PROCESSES", "PROCESS_ID"))
         jax.distributed.initialize(address, num_processes=count, process_id=index)
+    elif tasks > 1 or os.environ.get("JSSL_DISTRIBUTED") == "1":
+        jax.distributed.initialize()

@@ -4,11 +4,13 @@ import collections
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import reached_preemption_sync_point
 
 from jssl import flops, observe, optim, pictures, rollback, workdir
 from jssl.alarm import CollapseAlarm, SpikeAlarm
@@ -94,17 +96,19 @@ def loop(step, state, feed, start, steps, watchers, saves, ahead: int = 8):
             queued.append(metrics["loss"])
             if len(queued) > ahead:
                 queued.popleft().block_until_ready()
-            if stop and i + 1 < steps:
+            if (why := stop(i + 1)) and i + 1 < steps:
                 saves.save(i + 1, state, None)
                 saves.close()
-                log.warning("%s: saved after step %d; start again to go on", stop[0], i + 1)
+                log.warning("%s: saved after step %d; start again to go on", why, i + 1)
                 sys.exit(PREEMPTED)
     return state
 
 
 @contextlib.contextmanager
 def asked_to_stop():
-    """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once."""
+    """stop(step) -> the reason to stop after this step, or "". Asked to by SIGTERM or SIGINT; a
+    second one ends at once. Where there are several processes, a signal to one of them stops all,
+    at a step that they agree on (JAX's coordination service, which hears SIGTERM by itself)."""
     names, kinds = [], (signal.SIGTERM, signal.SIGINT)
 
     def handle(number, frame):
@@ -112,11 +116,19 @@ def asked_to_stop():
         for kind in kinds:
             signal.signal(kind, signal.SIG_DFL)
 
-    before = [signal.signal(kind, handle) for kind in kinds]
+    def pass_on(number, frame):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    many = jax.process_count() > 1
+    wanted = {signal.SIGINT: pass_on} if many else dict.fromkeys(kinds, handle)
+    before = {kind: signal.signal(kind, handler) for kind, handler in wanted.items()}
+    alone = lambda step: names[0] if names else ""
+    agreed = lambda step: reached_preemption_sync_point(step) and "a signal to one process"
     try:
-        yield names
+        yield agreed if many else alone
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
+        for kind, handler in before.items():
             signal.signal(kind, handler)
 
 
