@@ -71,7 +71,8 @@ def runs(bodies, entry) -> dict[str, int]:
 
 def size(kind: str, dims: str) -> int:
     """Bytes of an array "bf16", "128,1024"."""
-    bits = {"pred": 8, "token": 0}.get(kind) or int(re.search(r"\d+", kind + "0")[0])
+    digits = re.search(r"\d+", kind)
+    bits = int(digits[0]) if digits else {"pred": 8}.get(kind, 0)
     return math.ceil(math.prod(int(n) for n in dims.split(",") if n) * bits / 8)
 
 
