@@ -82,5 +82,6 @@ for _ in $(seq 300); do (( $(step) > saved + 40 )) && break; sleep 1; done
 echo "requeued and at step $(step): $(scontrol show job "$job" | grep -o 'Restarts=[0-9]*')"
 scontrol show job "$job" | grep -q "Restarts=1"
 (( $(step) > saved ))
-scancel "$job"
+scancel --signal=KILL --full "$job"
+for _ in $(seq 60); do [[ -z $(squeue -h -j "$job") ]] && break; sleep 1; done
 echo "ok: two tasks saved at step $saved on one signal, were requeued, and went on"
