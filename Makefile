@@ -1,10 +1,10 @@
-# make demo · make test · make lint · make laws. Needs make and Python >= 3.11 with venv; everything else is
+# make demo · make test · make lint · make laws · make soak. Needs make and Python >= 3.11 with venv; everything else is
 # installed into .venv from requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 
-.PHONY: demo test laws lint lock clean
+.PHONY: demo test laws soak lint lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m jssl.demo --workdir=runs/demo
@@ -15,6 +15,10 @@ test: .venv/ready
 # Every law over every recipe (half an hour); `make test` takes a few whose states differ in kind.
 laws: .venv/ready
 	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_laws.py
+
+# A run killed at a hundred random moments (half an hour).
+soak: .venv/ready
+	$(BIN)/python benchmarks/soak.py --kills=100 --out=benchmarks/results
 
 lint: .venv/ready
 	$(BIN)/ruff check .

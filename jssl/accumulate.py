@@ -20,6 +20,29 @@ def update(value, grads, params, opt_state, tx):
     return optax.apply_updates(params, updates), opt_state, metrics
 
 
+def none_skipped():
+    return jnp.zeros(2, jnp.int32)
+
+
+def guard(new, old, metrics):
+    """(state, metrics): `new`, or, where loss or gradient is not finite, `old` at the next step.
+
+    `skipped` of the state counts such updates, in a row and in all; no transfer to the host is
+    needed. `rollback` decides what then happens.
+    """
+    ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+    row, total = old.skipped
+    state = new.replace(
+        params=keep(new.params, old.params),
+        opt_state=keep(new.opt_state, old.opt_state),
+        buffers=keep(new.buffers, old.buffers),
+        skipped=jnp.where(ok, jnp.stack([0 * row, total]), old.skipped + 1),
+    )
+    return state, metrics | {"skipped_row": state.skipped[0].astype(jnp.float32),
+                             "skipped": state.skipped[1].astype(jnp.float32)}  # fmt: skip
+
+
 def choose(objective, n: int, grad_cache: bool):
     """(state, batch, rng) -> ((loss, (buffers, metrics)), gradient), in n micro-batches."""
     if n < 1:

@@ -1,10 +1,12 @@
-"""The alarm for collapsed features: warn, or stop before more time is lost.
+"""The alarms: collapsed features (warn, or stop before more time is lost), a loss that leaps.
 
-It hears the metrics that the recorder fetches anyway, so it never makes the loop wait.
+They hear the metrics that the recorder fetches anyway, so they never make the loop wait.
 """
 
+import collections
 import logging
 import math
+import statistics
 
 from jssl.config import UserError, near
 
@@ -55,5 +57,19 @@ class CollapseAlarm:
         where = f"{self.workdir}/checkpoints/{max(good)}" if good else "none is left"
         return f"last good checkpoint: {where}; try a lower optim.lr, or alarm.collapse='warn'"
 
-    def close(self) -> None:
-        pass
+
+class SpikeAlarm:
+    """A sink of metrics: warns where the loss is above `spike` times its median of the last 50
+    visits; 0: never. For losses above 0; the first ten visits only fill the memory."""
+
+    def __init__(self, *, spike: float):
+        self.spike, self.recent = spike, collections.deque(maxlen=50)
+
+    def __call__(self, step: int, values: dict[str, float]) -> None:
+        loss = values.get("loss", math.nan)
+        if self.spike and len(self.recent) >= 10 and math.isfinite(loss):
+            usual = statistics.median(self.recent)
+            if 0 < usual * self.spike < loss:
+                log.warning("step %d: the loss leaps: %.4g, lately %.4g", step, loss, usual)
+        if math.isfinite(loss):
+            self.recent.append(loss)

@@ -65,10 +65,14 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardSave(state))
         self.manager.save(step, args=args, metrics=score)
 
-    def restore(self, shapes):
+    def restore(self, shapes, upto: int | None = None):
         """The newest readable state, laid out like `shapes` (ShapeDtypeStructs with shardings), or
-        None if there is no checkpoint. `UserError` if there are some and none can be read, or if
-        one holds another tree (the method's code changed)."""
+        None if there is no checkpoint. Those of steps above `upto` are set aside. `UserError` if
+        there are some and none can be read, or if one holds another tree (the method's code
+        changed)."""
+        for step in self.steps():
+            if upto is not None and step > upto:
+                self._set_aside(step, "passed")
         steps = sorted(self.manager.all_steps(), reverse=True)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
         for step in steps:
@@ -100,14 +104,14 @@ class Checkpoints:
                 "wrote it, or a new workdir"
             )
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, step: int, why: str = "damaged") -> None:
         self.manager.close()
         if jax.process_index() == 0:
-            target = self.folder / f"damaged-{step}"
+            target = self.folder / f"{why}-{step}"
             number = 0
             while target.exists():
                 number += 1
-                target = self.folder / f"damaged-{step}-{number}"
+                target = self.folder / f"{why}-{step}-{number}"
             (self.folder / str(step)).rename(target)
         self.manager = self._open()
 

@@ -51,6 +51,23 @@ def bench(given, overrides):
 
 
 @command
+def plan(given, overrides):
+    """Compiles a recipe's training step for hardware that is not here: does it fit, how fast."""
+    from jssl.plan import plan
+
+    config = load(need(given, "config"), overrides)
+    return plan(config, given["topology"], int(given["devices"]))
+
+
+@command
+def doctor(given, overrides):
+    """Looks at versions, devices, links, clocks, --workdir and the data of --config."""
+    from jssl.doctor import doctor
+
+    return doctor(load(given["config"], overrides) if given["config"] else None, given["workdir"])
+
+
+@command
 def data(given, overrides):
     """`jssl data pack|tokenizer --config=... --out=...`: memory maps; a BPE of --vocab ids.
 
@@ -127,6 +144,8 @@ def arguments(argv):
     parser.add_argument("--protocol", default="knn", help=known)
     parser.add_argument("--untrained", action="store_true", help="of jssl eval: as before training")
     parser.add_argument("--steps", default="30", help="of jssl bench: steps to time")
+    parser.add_argument("--topology", default="", help="of jssl plan: v5e:16x16, v5p:4x4x8, ...")
+    parser.add_argument("--devices", default="1", help="of jssl plan: so many local devices")
     parser.add_argument("--out", default="", help="where to write")
     parser.add_argument("--vocab", default="8192", help="of jssl data tokenizer: ids at most")
     own, overrides = [], {}
@@ -169,7 +188,7 @@ def main(argv=None) -> int:
         quiet.way_out()
         return complain(f"the disk is full ({error}); free some space and start again")
     print(json.dumps(result), flush=True)
-    return 0
+    return 0 if result.get("ok", True) else 2
 
 
 def complain(message: str) -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from jssl.accumulate import choose, update
+from jssl.accumulate import choose, guard, none_skipped, update
 
 Tree = Any
 Batch = dict[str, Array]  # leading axis = global batch: image | tokens | ..., size, index, label
@@ -27,6 +27,7 @@ class TrainState:
     params: Tree  # what gradients change; params["encoder"] is what is being pretrained
     opt_state: Tree
     buffers: Tree  # remembered, not trained: BN statistics, EMA target, queue, centre, bank
+    skipped: Array = struct.field(default_factory=none_skipped)  # int32[2]: see accumulate.guard
 
 
 class Objective(NamedTuple):
@@ -93,7 +94,8 @@ def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = F
             state = objective.prepare(state, rng_prepare)
         (value, (buffers, extra)), grads = gradient(state, batch, rng)
         params, opt_state, metrics = update(value, grads, state.params, state.opt_state, tx)
-        return TrainState(state.step + 1, params, opt_state, buffers), {**extra, **metrics}
+        new = TrainState(state.step + 1, params, opt_state, buffers)
+        return guard(new, state, {**extra, **metrics})
 
     of = lambda f: f and (lambda state, *rest: f(state.params, state.buffers, *rest))
     return Method(init, train_step, of(objective.embed), of(objective.render), of(objective.score))

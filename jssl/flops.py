@@ -1,4 +1,4 @@
-"""Floating-point operations of a function, counted from its jaxpr; peak rates of devices.
+"""Floating-point operations of a function, counted from its jaxpr.
 
 XLA's own cost analysis counts a scanned layer once, so it cannot give the utilization of a model
 whose layers are scanned; nothing here needs a device, and abstract arguments are enough.
@@ -12,36 +12,16 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from jssl.chips import CHIPS
+
 # jax.named_scope("augment"), ("diagnose"), ("cluster"): what is not the model's work
 ASIDE = re.compile(r"\b(augment|diagnose|cluster)\b")
-
-# bfloat16 FLOP/s of one JAX device with float32 accumulation, dense (NVIDIA's data sheets often
-# print the figure with 2:4 sparsity, twice this one). Keys are `jax.Device.device_kind`.
-PEAK = {
-    "NVIDIA B200": 2250e12,  # DGX B200 data sheet: 72 PFLOP/s FP8 sparse for 8 = 2.25 bf16 dense
-    "NVIDIA H200": 989e12,  # H200 data sheet: 1,979 sparse
-    "NVIDIA H100 80GB HBM3": 989e12,  # H100 data sheet, SXM: 1,979 sparse
-    "NVIDIA H100 PCIe": 756e12,  # H100 data sheet, PCIe: 1,513 sparse
-    "NVIDIA A100-SXM4-80GB": 312e12,  # A100 data sheet
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100 80GB PCIe": 312e12,
-    "NVIDIA L4": 121e12,  # L4 data sheet: 242 sparse
-    "NVIDIA GeForce RTX 4090": 165e12,  # Ada GPU architecture white paper, appendix A: 165.2
-    "Tesla V100-SXM2-16GB": 125e12,  # V100 data sheet; float16, it has no bfloat16
-    "Tesla V100-SXM2-32GB": 125e12,
-    "TPU v4": 275e12,  # cloud.google.com/tpu/docs/v4
-    "TPU v5 lite": 197e12,  # cloud.google.com/tpu/docs/v5e
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,  # cloud.google.com/tpu/docs/v5p
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,  # cloud.google.com/tpu/docs/v6e
-    "TPU v6e": 918e12,
-}
 
 
 def peak(device_kind: str) -> float | None:
     """Dense bfloat16 FLOP/s of one device (`jax.devices()[0].device_kind`); None if not known."""
-    return PEAK.get(device_kind)
+    chip = CHIPS.get(device_kind)
+    return chip and chip.flops
 
 
 def count(fn, *args) -> int:

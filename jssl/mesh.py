@@ -1,11 +1,14 @@
 """The device mesh, and which part of the state lies where.
 
-One ``jit`` with Auto axes: the batch is split over ``data`` and ``fsdp``, parameters by the path
-rules below, and XLA inserts the collectives. Losses and BatchNorm see the global batch.
+One ``jit`` with Auto axes: the batch is split over ``data`` and ``fsdp``, parameters over ``fsdp``
+and ``tensor`` by the path rules below, and XLA inserts the collectives. Losses and BatchNorm see
+the global batch.
 """
 
+import math
 import os
 import re
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 
 from jssl.config import UserError
 
-AXES = ("data", "fsdp")
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")  # the axes that examples are split over
 SMALLEST = 2**16  # elements; below this a gather costs more than the memory that it saves
 
 
@@ -22,13 +26,20 @@ def replicated(shape, mesh) -> P:
     return P()
 
 
-def largest(shape, mesh) -> P:
-    """Split the largest dimension that ``fsdp`` divides; small arrays stay whole."""
-    n = mesh.shape["fsdp"]
-    if n == 1 or np.prod(shape) < SMALLEST:
+def split(shape, mesh, wide: int | None = None) -> P:
+    """`tensor` on the dimension `wide` (from the end, -1 is the last), `fsdp` on the largest other
+    one; each only where it divides. Small arrays stay whole."""
+    spec = [None] * len(shape)
+    if np.prod(shape) < SMALLEST:
         return P()
-    fits = [i for i in np.argsort(shape)[::-1] if shape[i] % n == 0]
-    return P(*["fsdp" if fits and i == fits[0] else None for i in range(len(shape))])
+    n = mesh.shape["tensor"]
+    if wide is not None and -wide <= len(shape) and n > 1 and shape[wide] % n == 0:
+        spec[wide] = "tensor"
+    n = mesh.shape["fsdp"]
+    fits = [i for i in np.argsort(shape)[::-1] if shape[i] % n == 0 and spec[i] is None]
+    if n > 1 and fits:
+        spec[fits[0]] = "fsdp"
+    return P(*spec) if any(spec) else P()
 
 
 def rows(shape, mesh) -> P:
@@ -37,37 +48,53 @@ def rows(shape, mesh) -> P:
 
 
 # First match wins. A path looks like "params/encoder/conv1/kernel", "opt_state/1/0/trace/...".
+# Transformers as Megatron-LM splits them (Shoeybi et al. 2019, section 3): the first product of a
+# pair by its outputs, the second by its inputs, so that one sum over `tensor` ends each branch.
+WEIGHTS = r"^(params|opt_state|buffers/target)/"
 RULES = (
-    (r"^(params|opt_state|buffers/target)/", largest),
+    (WEIGHTS + r".*\b(qkv|fc1)/kernel$", partial(split, wide=-1)),
+    (WEIGHTS + r".*\b(proj|fc2)/kernel$", partial(split, wide=-2)),
+    (WEIGHTS + r".*\b(tokens/embedding|direction)$", partial(split, wide=-2)),  # ids, prototypes
+    (WEIGHTS, split),
     (r"^buffers/(queue|bank)\b", rows),
     (r"", replicated),
 )
 
 
-def make(*, data: int, fsdp: int) -> Mesh:
-    """The mesh of all devices. -1 on one axis: all devices that are left."""
-    count, sizes = jax.device_count(), {"data": data, "fsdp": fsdp}
+def make(*, data: int, fsdp: int, tensor: int, devices: list | None = None) -> Mesh:
+    """The mesh of all devices (or of `devices`). -1 on one axis: all that are left."""
+    devices = jax.devices() if devices is None else devices
+    count, sizes = len(devices), {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [axis for axis, n in sizes.items() if n == -1]
-    known = int(np.prod([n for n in sizes.values() if n != -1]))
-    wanted = f"mesh.data={data} and mesh.fsdp={fsdp}"
+    known = math.prod(n for n in sizes.values() if n != -1)
     if len(free) > 1 or known < 1 or count % known or (not free and known != count):
-        raise UserError(f"{wanted} do not cover {count} devices; try mesh.data=-1 mesh.fsdp=1")
+        wanted = " ".join(f"mesh.{axis}={n}" for axis, n in sizes.items())
+        raise UserError(f"{wanted} do not cover {count} devices; try mesh.data=-1, the others 1")
     shape = [count // known if n == -1 else n for n in sizes.values()]
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis of every batch array, over all devices."""
-    return NamedSharding(mesh, P(AXES))
+    """The leading axis of every batch array, over ``data`` and ``fsdp``."""
+    return NamedSharding(mesh, P(BATCH))
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def spec_of(path: str, shape, mesh: Mesh) -> P:
+    """Where the array of this path and shape lies, by `RULES`."""
+    return next(rule for pattern, rule in RULES if re.search(pattern, path))(shape, mesh)
 
 
 def shardings(shapes, mesh: Mesh):
-    """A NamedSharding for every array of `shapes` (a tree of ShapeDtypeStructs), by `RULES`."""
+    """A NamedSharding for every array of `shapes`, a tree of ShapeDtypeStructs."""
 
     def place(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        rule = next(rule for pattern, rule in RULES if re.search(pattern, name))
-        return NamedSharding(mesh, rule(leaf.shape, mesh))
+        return NamedSharding(mesh, spec_of(name, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(place, shapes)
 
@@ -81,9 +108,16 @@ def check_batch(key: str, batch_size: int, parts: int, what: str) -> None:
 
 
 def connect() -> None:
-    """Joins the other processes of a run, where the environment names a coordinator
-    (JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES, JAX_PROCESS_ID)."""
+    """Joins the other processes of a run.
+
+    They are those that JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    name, or those that JAX itself finds: the tasks of a SLURM step (srun), and, where
+    JSSL_DISTRIBUTED=1 asks for it, the workers of a TPU slice or the pods of a job.
+    """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if address:
         count, index = (int(os.environ[f"JAX_{key}"]) for key in ("NUM_PROCESSES", "PROCESS_ID"))
         jax.distributed.initialize(address, num_processes=count, process_id=index)
+    elif tasks > 1 or os.environ.get("JSSL_DISTRIBUTED") == "1":
+        jax.distributed.initialize()

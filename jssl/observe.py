@@ -100,6 +100,11 @@ class Recorder:
         yield
         self.mark = (time.perf_counter(), self.mark[1], self.waited())
 
+    def rewind(self, step: int) -> None:
+        """The run goes on from an earlier step; what was not fetched yet is of steps that are no
+        more."""
+        self.pending, self.mark = None, (time.perf_counter(), step, self.waited())
+
     def examples_per_s(self) -> float:
         """The mean over all windows but the first, which holds the compilation (unless alone)."""
         windows = self.windows[1:] or self.windows

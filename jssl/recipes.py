@@ -14,7 +14,7 @@ RUN = dict(
     accumulate=1,  # micro-batches per update
     grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
     examples=0,  # of the data set: found when a run is prepared, for methods that keep a bank
-    mesh=dict(data=-1, fsdp=1),  # devices on each axis; -1: all that are left
+    mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all that are left
     data=dict(
         source="", name="", path="", dir="", split="train", canvas=0, channels=3,
         resident=False, workers=0, max_damaged=0.01,
@@ -48,7 +48,11 @@ RUN = dict(
         mixup=0.8, smoothing=0.1,  # mixup: alpha of Beta(alpha, alpha); 0: off
         view="crop", crop_scale=(0.08, 1.0), flip=0.5,  # or the view of pretraining: augment
     ),
-    alarm=dict(collapse="warn", feature_std=0.01, patience=3),
+    alarm=dict(
+        collapse="warn", feature_std=0.01, patience=3,
+        nonfinite=10, rollbacks=3,  # updates skipped in a row; times that a run may go back
+        spike=3.0,  # warn where the loss is so many times its recent median; 0: off
+    ),
     log=dict(
         every=20, tensorboard=True, wandb="", profile_at=0, render_every=0, rank_every=200,
     ),

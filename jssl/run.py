@@ -43,7 +43,7 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     was trained with, whatever data is looked at now."""
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
-    devices = devices or bind(mesh.make, config.mesh, "mesh")
+    devices = devices or bind(mesh.make, config.mesh, "mesh", devices=None)
     source = source or bind(data.load, config.data, "data")
     config = sized(config, source.source, training)
     method = methods.load(config)
@@ -89,8 +89,9 @@ def check_batch(run: Run) -> None:
     config = run.config
     if config.batch_size < 2:
         raise UserError(f"config.batch_size={config.batch_size} must be at least 2")
-    parts = run.mesh.size * config.accumulate
-    what = "devices" if config.accumulate == 1 else "devices x config.accumulate"
+    parts = mesh.batch_parts(run.mesh) * config.accumulate
+    what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
+    what += " x config.accumulate" if config.accumulate > 1 else ""
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 

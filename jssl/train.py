@@ -4,14 +4,16 @@ import collections
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import reached_preemption_sync_point
 
-from jssl import flops, observe, optim, pictures, workdir
-from jssl.alarm import CollapseAlarm
+from jssl import flops, observe, optim, pictures, rollback, workdir
+from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, bind
 from jssl.data.feed import Feed
@@ -48,15 +50,27 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state
     start, reading = int(state.step), say(f"reading {run.data.source.name}")
-    feed = Feed(run.data, config.seed, config.batch_size, run.mesh, start, reading)
-    at_exit(feed.close)
-    recorder = make_recorder(run, feed, folder, start, saves)
+    data_step = start + rollback.ahead(rollback.passed(folder), start)
+    feeds = [Feed(run.data, config.seed, config.batch_size, run.mesh, data_step, reading)]
+    at_exit(lambda: [feed.close() for feed in feeds])
+    recorder = make_recorder(run, feeds, folder, start, saves)
     at_exit(recorder.close)
     probes = OnlineProbes(run, recorder)
     check_read(config)
     workdir.claim(folder, workdir.sized(tree, config))
     watchers = [recorder, probes, saver(saves, probes, config.steps), *extras(run, folder)]
-    state = loop(compile_step(run, feed), state, feed, start, config.steps, watchers, saves)
+    step, count = compile_step(run, feeds[0]), len(run.data.source)
+    while int(state.step) < config.steps:
+        try:
+            state = loop(step, state, feeds[-1], int(state.step), config.steps, watchers, saves)
+        except rollback.Diverged as found:
+            feeds[-1].close()
+            state, data_step = rollback.back(
+                folder, config, saves, run.shapes, found, count, config.alarm.rollbacks
+            )
+            new = Feed(run.data, config.seed, config.batch_size, run.mesh, data_step, reading)
+            feeds.append(new)
+            recorder.rewind(int(state.step))
     saves.close()
     return {
         "step": int(state.step),
@@ -65,7 +79,8 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
         "params_sha256": params_sha256(state.params),
         "knn_top1": probes.found.get("knn_top1"),
         "linear_top1": probes.found.get("linear_top1"),
-        "damaged_examples": len(feed.damaged),
+        "damaged_examples": len({i for feed in feeds for i in feed.damaged}),
+        "skipped_updates": int(state.skipped[1]),
     }
 
 
@@ -81,17 +96,19 @@ def loop(step, state, feed, start, steps, watchers, saves, ahead: int = 8):
             queued.append(metrics["loss"])
             if len(queued) > ahead:
                 queued.popleft().block_until_ready()
-            if stop and i + 1 < steps:
+            if (why := stop(i + 1)) and i + 1 < steps:
                 saves.save(i + 1, state, None)
                 saves.close()
-                log.warning("%s: saved after step %d; start again to go on", stop[0], i + 1)
+                log.warning("%s: saved after step %d; start again to go on", why, i + 1)
                 sys.exit(PREEMPTED)
     return state
 
 
 @contextlib.contextmanager
 def asked_to_stop():
-    """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once."""
+    """stop(step) -> the reason to stop after this step, or "". Asked to by SIGTERM or SIGINT; a
+    second one ends at once. Where there are several processes, a signal to one of them stops all,
+    at a step that they agree on (JAX's coordination service, which hears SIGTERM by itself)."""
     names, kinds = [], (signal.SIGTERM, signal.SIGINT)
 
     def handle(number, frame):
@@ -99,28 +116,44 @@ def asked_to_stop():
         for kind in kinds:
             signal.signal(kind, signal.SIG_DFL)
 
-    before = [signal.signal(kind, handle) for kind in kinds]
+    def pass_on(number, frame):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    many = jax.process_count() > 1
+    wanted = {signal.SIGINT: pass_on} if many else dict.fromkeys(kinds, handle)
+    before = {kind: signal.signal(kind, handler) for kind, handler in wanted.items()}
+    alone = lambda step: names[0] if names else ""
+    agreed = lambda step: reached_preemption_sync_point(step) and "a signal to one process"
     try:
-        yield names
+        yield agreed if many else alone
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
+        for kind, handler in before.items():
             signal.signal(kind, handler)
 
 
-def make_recorder(run: Run, feed, folder, start, saves):
+def make_alarms(config, folder, start, saves):
+    """One function (step, metrics) of all alarms that ``config.alarm`` describes."""
+    section = dict(config.alarm)
+    section.pop("rollbacks")
+    alarms = [rollback.NonFinite(section.pop("nonfinite")), SpikeAlarm(spike=section.pop("spike"))]
+    alarms.append(bind(
+        CollapseAlarm, section, "alarm", workdir=folder, checkpoints=saves.steps, start=start
+    ))  # fmt: skip
+    return lambda step, values: [alarm(step, values) for alarm in alarms]
+
+
+def make_recorder(run: Run, feeds, folder, start, saves):
     config, device = run.config, run.mesh.devices.flat[0]
     peak = flops.peak(device.device_kind)
     if peak is None:
         log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
     return observe.Recorder(
         folder, start=start, steps=config.steps, every=config.log.every,
-        examples=config.batch_size, flops=model_flops(run), waited=lambda: feed.waited,
+        examples=config.batch_size, flops=model_flops(run), waited=lambda: feeds[-1].waited,
         peak=peak and peak * run.mesh.devices.size, rates=optim.all_rates(config),
         last=workdir.last_metrics(folder),
-        alarm=bind(
-            CollapseAlarm, config.alarm, "alarm", workdir=folder, checkpoints=saves.steps,
-            start=start,
-        ),
+        alarm=make_alarms(config, folder, start, saves),
         tensorboard=config.log.tensorboard, wandb=config.log.wandb,
     )  # fmt: skip
 

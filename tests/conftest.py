@@ -14,15 +14,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from jax.sharding import AxisType, Mesh  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
 
 from jssl import mesh  # noqa: E402
 
 
-def make_mesh(data: int, fsdp: int = 1) -> Mesh:
-    """A mesh of the first data x fsdp devices."""
-    devices = jax.devices()[: data * fsdp]
-    return jax.make_mesh((data, fsdp), mesh.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+def make_mesh(data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of the first data x fsdp x tensor devices."""
+    devices = jax.devices()[: data * fsdp * tensor]
+    return mesh.make(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
 
 
 def recipes() -> list[str]:

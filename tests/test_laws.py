@@ -45,6 +45,7 @@ def each(chosen):
 
 each_recipe = each(recipes() if ALL else [BY_METHOD[name] for name in KINDS])
 each_process = each(BY_METHOD.values() if ALL else [BY_METHOD[name] for name in PROCESSES])
+each_pair = each(BY_METHOD.values() if ALL else [])  # test_scale.py has a pair in `make test`
 
 
 class Small:
@@ -85,10 +86,16 @@ def same(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
-@pytest.fixture(scope="module")
+@functools.lru_cache(maxsize=1)
+def known(recipe):
+    jax.clear_caches()  # hundreds of programs in one process exhaust what a process may map
+    return Small(recipe)
+
+
+@pytest.fixture
 def small():
-    """recipe -> Small, made once a module."""
-    return functools.cache(Small)
+    """recipe -> Small, made once for the tests of a recipe, which follow one another."""
+    return known
 
 
 @each_recipe
@@ -127,18 +134,30 @@ def test_3_labels_never_reach_the_step(recipe, small):
 
 @each_recipe
 def test_4_eight_devices_equal_one(recipe, small, monkeypatch):
-    """Loss, gradient and buffers of the first step; parameters are split too."""
+    """Loss, gradient and buffers of the first step; parameters are split over two axes too."""
+    equal_on(recipe, small, monkeypatch, (2, 2, 2))
+
+
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 4, 1)])
+@each_process
+def test_4_other_meshes_equal_one(recipe, axes, small, monkeypatch):
+    equal_on(recipe, small, monkeypatch, axes)
+
+
+def equal_on(recipe, small, monkeypatch, axes):
     monkeypatch.setattr("jssl.mesh.SMALLEST", 1)
     one = small(recipe)
     alone_state, (alone,) = one.trace(1)
-    eight = Small(recipe, devices=make_mesh(4, 2), like=one)
+    eight = Small(recipe, devices=make_mesh(*axes), like=one)
     state, (split,) = eight.trace(1)
     np.testing.assert_allclose(split["loss"], alone["loss"], rtol=1e-5)
     np.testing.assert_allclose(split["grad_norm"], alone["grad_norm"], rtol=1e-3)
     close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
     jax.tree.map(close, state.buffers, alone_state.buffers)
-    specs = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
-    assert any("fsdp" in spec for spec in specs)
+    used = {axis for leaf in jax.tree.leaves(state.params) for axis in leaf.sharding.spec}
+    assert ("fsdp" in used) == (axes[1] > 1)
+    if "blocks" in state.params["encoder"]:  # only transformers have layers to split so
+        assert ("tensor" in used) == (axes[2] > 1)
 
 
 @each_process
@@ -222,7 +241,7 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
         assert result(resumed)[key] == whole[key], key
 
 
-@each_process
+@each_pair
 def test_4_two_processes_equal_one(recipe, tmp_path):
     """Also: both write one checkpoint, evaluate together, and one process reads it back."""
     words = ["-m", "jssl.cli", "train", f"--config={recipe}", "--config.steps=5"]

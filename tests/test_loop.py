@@ -116,7 +116,7 @@ def test_mesh_rules_split_large_parameters_only():
         },
         "buffers": {"encoder": jax.ShapeDtypeStruct((512, 1024), jnp.float32)},
     }
-    placed = mesh.shardings(shapes, mesh.make(data=2, fsdp=4))
+    placed = mesh.shardings(shapes, mesh.make(data=2, fsdp=4, tensor=1))
     assert placed["params"]["encoder"]["large"].spec == P(None, "fsdp")
     assert set(placed["params"]["encoder"]["odd"].spec) <= {None}
     assert placed["params"]["encoder"]["small"].spec == P()

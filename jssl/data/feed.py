@@ -18,7 +18,7 @@ from jssl.config import UserError
 from jssl.data import Data
 from jssl.data.order import indices
 from jssl.data.stream import read_all, stream
-from jssl.mesh import batch_sharding, check_batch
+from jssl.mesh import batch_parts, batch_sharding, check_batch
 
 _log = logging.getLogger("jssl")
 
@@ -55,7 +55,7 @@ class Feed:
     ):
         self.held, self.waited, self.damaged = {}, 0.0, {}
         self._source, self._max_damaged = data.source, data.max_damaged
-        check_batch("config.batch_size", batch_size, mesh.size, "devices")
+        check_batch("config.batch_size", batch_size, batch_parts(mesh), "devices")
         self._sharding = batch_sharding(mesh)
         self._batch_size, self._rows = batch_size, _local_rows(self._sharding, batch_size)
         if data.resident:

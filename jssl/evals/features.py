@@ -18,7 +18,7 @@ class Features:
     """
 
     def __init__(self, embed, mesh, batch_size: int):
-        self.mesh, self.devices = mesh, mesh.devices.size
+        self.mesh, self.devices = mesh, meshes.batch_parts(mesh)
         self.batch_size = -(-batch_size // self.devices) * self.devices  # rounded up
         self.split = meshes.batch_sharding(mesh)
         self.embed = jax.jit(embed, out_shardings=NamedSharding(mesh, P()))

@@ -44,7 +44,7 @@ def finetune(run, state, test, say) -> dict:
         if not low <= section[key] <= high:
             raise UserError(f"config.finetune.{key}={section[key]}: use {low:g} to {high:g}")
     size = section.batch_size
-    mesh.check_batch("config.finetune.batch_size", size, run.mesh.size, "devices")
+    mesh.check_batch("config.finetune.batch_size", size, mesh.batch_parts(run.mesh), "devices")
     epoch, steps = (-(-epochs * len(source) // size) for epochs in (1, section.epochs))
     method = build(run, optimizer(section, steps))
     keys = lambda: jax.random.split(jax.random.key(section.seed))

@@ -1,0 +1,155 @@
+"""`jssl plan`: the true training step, compiled for hardware that is not here.
+
+XLA's compiler for TPUs comes with libtpu and needs no TPU (`pip install 'jssl[plan]'`). It says how
+much memory a device needs; what a step takes is a roofline: the largest of what computing and
+memory take at the chip's peak rates, plus what its collectives take. A real step takes longer.
+"""
+
+import logging
+import math
+import os
+import re
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+
+from jssl import chips, hlo, mesh
+from jssl.bench import made_up
+from jssl.config import Config, UserError, bind, near
+from jssl.run import check_batch, compile_step, model_flops, prepare
+
+log = logging.getLogger("jssl")
+SCALES = (8, 32, 128, 256)
+
+
+def plan(tree, topology: str, devices: int) -> dict:
+    """The JSON result for a config on `topology` ("v5e:16x16"), or on so many local devices."""
+    config = Config(tree)
+    there = bind(mesh.make, config.mesh, "mesh", devices=find(topology, devices))
+    chip = chips.CHIPS.get(there.devices.flat[0].device_kind)
+    found = compile_for(config, there)
+    half = None
+    if config.batch_size % (2 * mesh.batch_parts(there) * config.accumulate) == 0:
+        log.info("once more with half of the batch, to see what an example takes")
+        half = compile_for(Config(tree).changed({"batch_size": config.batch_size // 2}), there)
+    result = {
+        "config": config.method, "topology": topology or f"{devices} x local",
+        "device": there.devices.flat[0].device_kind, "devices": there.size,
+        "mesh": dict(there.shape), "batch_size": config.batch_size, **found,
+        "largest_batch": largest(config, there, chip, found, half),
+    }  # fmt: skip
+    if chip:
+        result |= {"memory": chip.memory, "fits": found["bytes_per_device"] <= chip.memory}
+        result |= roofline(found, chip, there.size)
+    return result
+
+
+def find(topology: str, devices: int) -> list:
+    """The devices, abstract ones for a topology."""
+    if not topology:
+        if not 0 < devices <= jax.device_count():
+            raise UserError(
+                f"--devices={devices}, but {jax.device_count()} are here; on a CPU "
+                f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes as many"
+            )
+        return jax.devices()[:devices]
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except (RuntimeError, ImportError) as error:
+        if "libtpu" in str(error) or "TPU" not in str(error):
+            raise UserError(
+                "jssl plan --topology needs libtpu; install it with: pip install 'jssl[plan]'"
+            ) from None
+        raise
+    except Exception as error:  # noqa: BLE001 - jaxlib's own type for names it does not know
+        kinds = ("v5e:16x16", "v5p:4x4x8", "v6e:16x16", "v4:4x4x4", "v5e:2x4")
+        reason = str(error).splitlines()[0][:100]
+        raise UserError(f"--topology={topology}: {reason}; {near(topology, kinds)}") from None
+
+
+def compile_for(config, there) -> dict:
+    """Bytes, FLOPs and collectives of the compiled step."""
+    run = prepare(config, devices=there, source=made_up(config))
+    check_batch(run)
+    split = mesh.batch_sharding(there)
+    grow = lambda x: jax.ShapeDtypeStruct(
+        (config.batch_size, *x.shape[1:]), x.dtype, sharding=split
+    )
+    batch = jax.tree.map(grow, {key: np.asarray(value) for key, value in run.example.items()})
+    step = compile_step(run, SimpleNamespace(batch=lambda held, fed: fed))
+    log.info("compiling for %d x %s", there.size, there.devices.flat[0].device_kind)
+    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.shapes.params))
+    found = {"parameters": weights, "flops_per_step": model_flops(run)}
+    found["flops_per_device"] = found["flops_per_step"] // there.size
+    queued = 2 * sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values()) // there.size
+    try:
+        compiled = step.lower(run.shapes, {}, batch).compile()
+    except jax.errors.JaxRuntimeError as error:  # the compiler says so where memory is short
+        used = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
+        if not used:
+            raise
+        scale = {"K": 2**10, "M": 2**20, "G": 2**30}[used[2]]
+        needed = int(float(used[1]) * scale)
+        return found | {"bytes_per_device": needed + queued, "collectives": {}, "traffic": None}
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    held += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    moved = hlo.collectives(compiled.as_text(), there.size)
+    # Of a scanned layer the analysis counts one: scaled to the FLOPs that are really done.
+    repeat = max(1.0, found["flops_per_device"] / max(cost.get("flops", 0.0), 1.0))
+    kinds = {one.kind for one in moved}
+    of = lambda kind: [one for one in moved if one.kind == kind]
+    return found | {
+        "bytes_per_device": held + queued,
+        "traffic": cost.get("bytes accessed", 0.0) * repeat,
+        "collectives": {
+            kind: {
+                "times": sum(one.times for one in of(kind)),
+                "bytes": sum(one.times * one.bytes for one in of(kind)),
+                "group": max(one.group for one in of(kind)),
+            }
+            for kind in sorted(kinds)
+        },
+    }
+
+
+def largest(config, there, chip, found, half) -> int | None:
+    """The largest batch that fits, if memory grows evenly with it: a line through two batches."""
+    if not (chip and half):
+        return None
+    each = (found["bytes_per_device"] - half["bytes_per_device"]) / (config.batch_size / 2)
+    parts = mesh.batch_parts(there) * config.accumulate
+    if each <= 0:
+        return None
+    rest = chip.memory - found["bytes_per_device"]
+    return max(int((config.batch_size + rest / each) // parts * parts), 0)
+
+
+def roofline(found: dict, chip, devices: int) -> dict:
+    """Seconds of a step at peak rates, and what share is left at other numbers of chips."""
+    compute = found["flops_per_device"] / chip.flops
+    traffic = (found["traffic"] or 0.0) / chip.bandwidth
+    work = max(compute, traffic)
+    link = lambda n: (
+        sum(wire(kind, one, n, devices) for kind, one in found["collectives"].items()) / chip.link
+    )
+    return {
+        "seconds": {"compute": compute, "memory": traffic, "interconnect": link(devices)},
+        "step_seconds": work + link(devices),
+        "efficiency": {str(n): work / (work + link(n)) for n in SCALES if work},
+    }
+
+
+def wire(kind: str, one: dict, n: int, devices: int) -> float:
+    """Bytes that a device sends on rings of n chips, with the batch of a chip as it is: a group of
+    all devices becomes one of n, and what is gathered from all grows with n."""
+    whole = one["group"] == devices
+    size, group = one["bytes"], n if whole else min(one["group"], n)
+    size *= n / devices if whole and kind == "all-gather" else 1
+    return (
+        size * {"all-reduce": 2, "collective-permute": 1}.get(kind, 1) * (group - 1) / max(group, 1)
+    )

@@ -1,0 +1,80 @@
+"""Numbers that are not finite: what `accumulate.guard` cannot mend by skipping an update.
+
+After `alarm.nonfinite` skipped updates in a row the run goes back to the last checkpoint from
+before them, and on with other examples: those from that checkpoint to here are passed over. The
+passes are kept in <workdir>/passed.json, so that the examples of a step are still a function of the
+seed, the step and that file, and a resume is exact. After `alarm.rollbacks` of them the run ends
+with exit 2, and the examples of the last bad steps are named in <workdir>/nonfinite.json.
+"""
+
+import logging
+
+import jax
+
+from jssl import workdir
+from jssl.config import UserError
+from jssl.data.order import indices
+
+log = logging.getLogger("jssl")
+
+
+class Diverged(Exception):
+    """`row` updates up to this step were skipped."""
+
+    def __init__(self, step: int, row: int):
+        super().__init__(f"{row} updates in a row were not finite, up to step {step}")
+        self.step, self.row = step, row
+
+
+class NonFinite:
+    """A sink of metrics: raises `Diverged` once so many updates in a row were skipped; warns of
+    each visit that saw a new one. 0: only warns."""
+
+    def __init__(self, limit: int):
+        self.limit, self.seen = limit, None
+
+    def __call__(self, step: int, values: dict[str, float]) -> None:
+        total = values.get("skipped", 0)
+        if self.seen is not None and total > self.seen:
+            log.warning("step %d: %d updates were not finite so far: skipped", step, total)
+        self.seen = total
+        if self.limit and values.get("skipped_row", 0) >= self.limit:
+            raise Diverged(step, int(values["skipped_row"]))
+
+
+def passed(folder) -> list[list[int]]:
+    """[[step, examples of how many steps are passed over from there on], ...], in order."""
+    path = folder / "passed.json"
+    return workdir.read(path) if path.exists() else []
+
+
+def ahead(known, step: int) -> int:
+    """How many steps the data is ahead of a run at `step`; `known` is what `passed` gives."""
+    return max((shift for at, shift in known if at <= step), default=0)
+
+
+def back(folder, config, saves, shapes, found: Diverged, examples: int, limit: int):
+    """(the state to go on with, the step of the data that it sees first). `UserError` after `limit`
+    rollbacks, and where no checkpoint from before is left."""
+    known, first, main = passed(folder), found.step - found.row, jax.process_index() == 0
+    steps = [step for step in saves.steps() if step <= first]
+    if len(known) >= limit or not steps:
+        shift = ahead(known, first)
+        bad = {
+            str(step): indices(config.seed, step + shift, examples, config.batch_size).tolist()
+            for step in range(first, found.step)
+        }
+        if main:
+            workdir.write(folder / "nonfinite.json", bad)
+        why = f"after {len(known)} rollbacks" if steps else "and no checkpoint from before is left"
+        raise UserError(
+            f"{found} {why}; their examples are in {folder}/nonfinite.json; "
+            "try a lower optim.lr, or optim.clip=1.0"
+        )
+    state = saves.restore(shapes, upto=first)  # all processes meet here, and have read `known`
+    step = int(state.step)
+    shift = ahead(known, found.step) + found.step - step
+    if main:
+        workdir.write(folder / "passed.json", [*known, [step, shift]])
+    log.warning("%s: back to step %d, past the examples of %d steps", found, step, shift)
+    return state, step + shift

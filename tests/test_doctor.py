@@ -1,0 +1,63 @@
+"""`jssl doctor`: what is right passes, what is wrong is named, and the exit code says which."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from jssl import cli, doctor
+
+CONFIG = "--config=configs/simclr_digits.py:tiny"
+
+
+def ask(capfd, *words):
+    code = cli.main(["doctor", *words])
+    out, err = capfd.readouterr()
+    return code, json.loads(out.splitlines()[-1]), err
+
+
+def test_a_healthy_machine(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOM", 1e6)
+    code, found, err = ask(capfd, CONFIG, f"--workdir={tmp_path}/new")
+    assert code == 0 and found["ok"], err
+    assert found["devices"]["count"] == found["collectives"]["devices"] == 8
+    assert found["collectives"]["bytes_per_s"] > 0 and found["clocks"]["skew_s"] == 0
+    assert found["data"]["examples"] > 0 and found["workdir"]["processes"] == 1
+    assert os.listdir(tmp_path / "new") == [], "it leaves nothing behind"
+    for name in ("versions", "devices", "collectives", "clocks", "workdir", "disk", "data"):
+        assert name in err
+
+
+@pytest.mark.parametrize(
+    ("words", "check", "said"),
+    [
+        (
+            [CONFIG, "--config.data.source=folder", "--config.data.path=/nowhere"],
+            "data",
+            "/nowhere",
+        ),
+        (["--workdir=/proc/no"], "workdir", "/proc/no"),
+    ],
+)
+def test_what_is_wrong_is_named(capfd, words, check, said):
+    code, found, err = ask(capfd, *words)
+    assert code == 2 and not found["ok"]
+    assert said in found[check]["failed"] and check in err
+
+
+def test_little_room_and_skewed_clocks(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "ROOM", 1e18)
+    with pytest.raises(RuntimeError, match="GB free; free some space"):
+        doctor.disk(str(tmp_path))
+    monkeypatch.setattr(doctor, "everywhere", lambda value: np.array([value, value + 60]))
+    with pytest.raises(RuntimeError, match="clocks are 60.0 s apart"):
+        doctor.clocks()
+
+
+def test_processes_that_see_other_data(monkeypatch):
+    from jssl.config import Config, load
+
+    monkeypatch.setattr(doctor, "everywhere", lambda value: np.array([value, value + 1]))
+    with pytest.raises(RuntimeError, match="processes see different examples"):
+        doctor.data(Config(load("configs/simclr_digits.py:tiny")))

@@ -1,0 +1,96 @@
+"""`jssl plan`: collectives from HLO text, the roofline, a real compilation for local devices."""
+
+import json
+
+import pytest
+
+from jssl import chips, cli, hlo, plan
+from jssl.config import UserError, load
+
+HLO = """
+HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%body (p: (s32[], bf16[4,128])) -> (s32[], bf16[4,128]) {
+  %gathered = bf16[16,128]{1,0} all-gather(%x), replica_groups=[2,4]<=[8]
+  ROOT %out = (s32[], bf16[4,128]) tuple(%i, %y)
+}
+
+%cond (p: (s32[], bf16[4,128])) -> pred[] {
+  ROOT %less = pred[] compare(%i, %n), direction=LT
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %w = (s32[], bf16[4,8]) while(%t), condition=%cond, body=%body, x={"known_trip_count":{"n":"24"}}
+  %r = f32[1024]{0} all-reduce(%g), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  %s = (f32[256]{0}, f32[2048]{0}) all-gather-start(%h), replica_groups={}
+  %d = f32[2048]{0} all-gather-done(%s)
+  ROOT %p = f32[8]{0} collective-permute(%r), source_target_pairs={{0,1},{1,0}}
+}
+"""
+
+
+def test_collectives_count_loops_groups_and_starts():
+    found = {(one.kind, one.bytes, one.group, one.times) for one in hlo.collectives(HLO, 8)}
+    assert found == {
+        ("all-gather", 16 * 128 * 2, 4, 24),
+        ("all-reduce", 4096, 8, 1),
+        ("all-gather", 8192, 8, 1),
+        ("collective-permute", 32, 2, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "dims", "wanted"), [("f32", "2,3", 24), ("bf16", "", 2), ("pred", "5", 5),
+                                 ("f8e4m3fn", "4", 4), ("s4", "3", 2), ("u8", "7", 7)],
+)  # fmt: skip
+def test_sizes(kind, dims, wanted):
+    assert hlo.size(kind, dims) == wanted
+
+
+def test_roofline_by_hand():
+    chip = chips.Chip(flops=100.0, memory=1e9, bandwidth=10.0, link=2.0)
+    moved = {"all-reduce": {"times": 1, "bytes": 8, "group": 8}}
+    found = {"flops_per_device": 300, "traffic": 20.0, "collectives": moved}
+    out = plan.roofline(found, chip, 8)
+    assert out["seconds"] == {"compute": 3.0, "memory": 2.0, "interconnect": 2 * 7 / 8 * 8 / 2.0}
+    assert out["step_seconds"] == 3.0 + 7.0
+    assert out["efficiency"]["8"] == 0.3
+    assert out["efficiency"]["256"] == pytest.approx(3 / (3 + 2 * 255 / 256 * 8 / 2))
+
+
+def test_what_is_gathered_from_all_grows_with_their_number():
+    one = {"times": 1, "bytes": 80, "group": 8}
+    assert plan.wire("all-gather", one, 16, 8) == 160 * 15 / 16
+    inner = {"times": 1, "bytes": 80, "group": 4}  # of one axis of the mesh: stays as it is
+    assert plan.wire("all-gather", inner, 16, 8) == 80 * 3 / 4
+
+
+def test_the_step_of_eight_local_devices(capfd):
+    words = ["plan", "--config=configs/mae_imagenette.py:tiny", "--devices=8"]
+    assert cli.main([*words, "--config.mesh.fsdp=4", "--config.mesh.tensor=2"]) == 0
+    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert found["devices"] == 8 and found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 2}
+    assert found["flops_per_step"] > 0 and found["parameters"] > 1000
+    assert found["bytes_per_device"] > 0
+    assert found["collectives"]["all-reduce"]["times"] > 0
+
+
+def test_wrong_input_is_one_line():
+    tree = load("configs/mae_imagenette.py:tiny")
+    with pytest.raises(UserError, match="--devices=9, but 8 are here"):
+        plan.plan(tree, "", 9)
+
+
+def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
+    from jax.experimental import topologies
+
+    def missing(**given):
+        raise RuntimeError("JAX TPU support not installed; cannot find libtpu")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", missing)
+    with pytest.raises(UserError, match=r"pip install 'jssl\[plan\]'"):
+        plan.find("v5e:16x16", 1)

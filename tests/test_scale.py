@@ -1,0 +1,125 @@
+"""One run on other devices and numbers of processes: rules, elastic resumes, a signal to one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import FAST, ROOT, make_mesh
+from jax.sharding import PartitionSpec as P
+from test_laws import GENTLE, Small, losses
+
+from jssl import mesh
+from jssl.checkpoint import Checkpoints
+
+MAE = "configs/mae_imagenette.py:tiny"
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "wanted"),
+    [
+        ("params/encoder/blocks/0/attn/qkv/kernel", (768, 2304), P("fsdp", "tensor")),
+        (
+            "params/encoder/blocks/layers/attn/qkv/kernel",
+            (12, 768, 2304),
+            P(None, "fsdp", "tensor"),
+        ),
+        ("opt_state/0/mu/encoder/blocks/0/mlp/fc1/kernel", (768, 3072), P("fsdp", "tensor")),
+        ("buffers/target/encoder/blocks/0/mlp/fc2/kernel", (3072, 768), P("tensor", "fsdp")),
+        ("params/encoder/tokens/embedding", (30522, 768), P("tensor", "fsdp")),
+        ("params/prototypes/direction", (65536, 256), P("tensor", "fsdp")),
+        ("params/encoder/conv1/kernel", (7, 7, 3, 64), P()),
+        ("params/encoder/layer4_1/conv2/kernel", (3, 3, 512, 512), P(None, None, None, "fsdp")),
+        ("params/encoder/blocks/0/attn/qkv/bias", (2304,), P()),
+        ("buffers/queue", (65536, 128), P(mesh.AXES)),
+        ("buffers/bank/label", (1024, 3), P(mesh.AXES)),
+        ("buffers/centre", (65536,), P()),
+    ],
+)
+def test_rules(path, shape, wanted):
+    assert mesh.spec_of(path, shape, make_mesh(2, 2, 2)) == wanted
+
+
+def test_a_run_goes_on_with_fewer_devices_and_with_one(tmp_path):
+    """8 -> 4 -> 1 devices, through checkpoints: the losses of a run on one."""
+    one = Small(MAE, GENTLE)
+    alone = [row["loss"] for row in one.trace(3)[1]]
+    found, state = [], None
+    for step, devices in enumerate((make_mesh(2, 2, 2), make_mesh(4), make_mesh(1))):
+        here = Small(MAE, GENTLE, devices=devices, like=one)
+        saves = Checkpoints(tmp_path, every=1, keep_latest=2, keep_best=0)
+        state = saves.restore(here.run.shapes) if step else here.first
+        assert int(state.step) == step
+        state, metrics = here.step(state, here.batches[step])
+        found.append(float(metrics["loss"]))
+        saves.save(step + 1, state, None)
+        saves.close()
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+
+def start(folder, processes: int):
+    """The processes of a run of 40 steps."""
+    words = [sys.executable, "-m", "jssl.cli", "train", "--config=configs/simclr_digits.py:tiny"]
+    words += [f"--config.{key}={value}" for key, value in GENTLE.items()]
+    words += ["--config.steps=40", "--config.eval.every=0", "--config.checkpoint.every=100"]
+    words += [f"--workdir={folder}"]
+    env = {**os.environ, "XLA_FLAGS": FAST}
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            env["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free.getsockname()[1]}"
+        env["JAX_NUM_PROCESSES"] = str(processes)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    return [
+        subprocess.Popen(words, env=env | {"JAX_PROCESS_ID": str(i)}, **pipes)
+        for i in range(processes)
+    ]
+
+
+def stop_after(folder, processes, step: int, number=signal.SIGTERM):
+    """Signals the last of the processes once that step is written; their ends."""
+    path, until = folder / "metrics.jsonl", time.monotonic() + 200
+    while time.monotonic() < until and processes[-1].poll() is None:
+        if path.exists() and any(n >= step for n in losses(folder)):
+            break
+        time.sleep(0.05)
+    processes[-1].send_signal(number)
+    return ends(processes)
+
+
+def ends(processes):
+    found = [(*one.communicate(timeout=240), one.returncode) for one in processes]
+    return [code for *_, code in found], found[0][1]
+
+
+@pytest.mark.xdist_group("two processes")
+def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(tmp_path):
+    """2 -> 1 -> 2 processes, each stopped by a signal; losses equal those of an undisturbed run."""
+    (whole,) = start(tmp_path / "whole", 1)
+    assert ends([whole])[0] == [0]
+    folder = tmp_path / "elastic"
+    codes, err = stop_after(folder, start(folder, 2), 3)
+    assert codes == [75, 75], err[-2000:]
+    saved = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")]
+    assert len(saved) == 1 and 3 <= saved[0] < 40
+    codes, err = stop_after(folder, start(folder, 1), saved[0] + 3, signal.SIGINT)
+    assert codes == [75], err[-2000:]
+    codes, err = ends(start(folder, 2))
+    assert codes == [0, 0], err[-2000:]
+    rows = [losses(tmp_path / name) for name in ("whole", "elastic")]
+    assert rows[0].keys() == rows[1].keys() == set(range(1, 41))
+    for step, (loss, _) in rows[0].items():
+        np.testing.assert_allclose(rows[1][step][0], loss, rtol=1e-5)
+
+
+def test_the_mesh_says_what_does_not_cover_the_devices():
+    from jssl.config import UserError
+
+    with pytest.raises(UserError, match="mesh.data=3 mesh.fsdp=1 mesh.tensor=1 do not cover 8"):
+        mesh.make(data=3, fsdp=1, tensor=1)
+    assert mesh.make(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh.batch_parts(make_mesh(2, 2, 2)) == 4
