@@ -10,11 +10,11 @@ demo: .venv/ready
 	$(BIN)/python -m jssl.demo --workdir=runs/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	$(BIN)/python -m pytest -n 2 tests
 
 # Every law over every recipe (half an hour); `make test` takes a few whose states differ in kind.
 laws: .venv/ready
-	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_laws.py
+	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/test_laws.py
 
 # A run killed at a hundred random moments (half an hour).
 soak: .venv/ready

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Before JAX is imported anywhere:
@@ -28,6 +29,24 @@ def make_mesh(data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
 def recipes() -> list[str]:
     """Every recipe of configs/, as "configs/x.py:tiny"."""
     return [f"configs/{path.name}:tiny" for path in sorted((ROOT / "configs").glob("*.py"))]
+
+
+# Files whose tests share something that is dear to make.
+TOGETHER = ("test_feed.py", "test_finetune.py", "test_text_data.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one recipe, and of one file of `TOGETHER`, run one after another in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            recipe = re.search(r"configs/\w+\.py:tiny", nodeid)
+            file = nodeid.partition("::")[0]
+            return recipe[0] if recipe else file if file.endswith(TOGETHER) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

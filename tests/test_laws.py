@@ -38,9 +38,8 @@ PROCESSES = ("deepcluster",)  # whose rows of examples are split over all device
 
 
 def each(chosen):
-    """A test for each recipe; those of one recipe go to one worker, which compiles it once."""
-    group = lambda recipe: pytest.param(recipe, marks=pytest.mark.xdist_group(recipe))
-    return pytest.mark.parametrize("recipe", [group(recipe) for recipe in chosen])
+    """A test for each recipe."""
+    return pytest.mark.parametrize("recipe", list(chosen))
 
 
 each_recipe = each(recipes() if ALL else [BY_METHOD[name] for name in KINDS])

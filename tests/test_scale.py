@@ -96,7 +96,6 @@ def ends(processes):
     return [code for *_, code in found], found[0][1]
 
 
-@pytest.mark.xdist_group("two processes")
 def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(tmp_path):
     """2 -> 1 -> 2 processes, each stopped by a signal; losses equal those of an undisturbed run."""
     (whole,) = start(tmp_path / "whole", 1)
