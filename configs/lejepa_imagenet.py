@@ -31,7 +31,7 @@ def get_config(variant=""):
             eval=dict(split="validation", crop=0.875),
         ),
         tiny=TINY_VIT | {
-            "head.features": (16, 8), "slices": 8, "local.count": 1, "local.size": 16,
+            "head.features": (16, 8), "slices": 256, "local.count": 1, "local.size": 16,
             "optim.warmup_steps": 1,
         },
     )  # fmt: skip
