@@ -63,9 +63,10 @@ def test_a_run_goes_on_with_fewer_devices_and_with_one(tmp_path):
 
 def start(folder, processes: int):
     """The processes of a run of 40 steps."""
-    words = [sys.executable, "-m", "jssl.cli", "train", "--config=configs/simclr_digits.py:tiny"]
+    words = [sys.executable, "-m", "jssl.cli", "train", f"--config={MAE}"]
     words += [f"--config.{key}={value}" for key, value in GENTLE.items()]
     words += ["--config.steps=40", "--config.eval.every=0", "--config.checkpoint.every=100"]
+    words += ["--config.log.render_every=0"]
     words += [f"--workdir={folder}"]
     env = {**os.environ, "XLA_FLAGS": FAST}
     if processes > 1:
