@@ -61,7 +61,7 @@ RULES = (
 )
 
 
-def make(*, data: int, fsdp: int, tensor: int, devices: list | None = None) -> Mesh:
+def make(*, data: int, fsdp: int, tensor: int = 1, devices: list | None = None) -> Mesh:
     """The mesh of all devices (or of `devices`). -1 on one axis: all that are left."""
     devices = jax.devices() if devices is None else devices
     count, sizes = len(devices), {"data": data, "fsdp": fsdp, "tensor": tensor}

@@ -270,8 +270,8 @@ def test_what_an_encoder_has_is_adapted():
         words = {f"finetune.{key}": str(value) for key, value in changes.items()}
         return finetune.adapted(Config(load(recipe, words)))
 
-    assert adapted(VIT, drop_path=0.2).drop_path == 0.2 and adapted(VIT).pool == "cls"
-    assert adapted(VIT, pool="mean") == adapted(VIT).clone(pool="mean")
+    assert adapted(VIT, drop_path=0.2).drop_path == 0.2 and adapted(VIT, pool="").pool == "cls"
+    assert adapted(VIT, pool="mean") == adapted(VIT, pool="").clone(pool="mean")
     assert adapted(RESNET, drop_path=0.2) == nn.encoder(load(RESNET).model)
     for recipe, pool in ((VIT, "max"), (RESNET, "mean")):
         with pytest.raises(UserError, match=f"config.finetune.pool='{pool}': "):
@@ -321,7 +321,9 @@ def test_tokens_are_classified_without_views(name):
         name=name, length=6, positions="learned", pool="last", dropout=0.1, remat="none",
         scan=False, attention="auto", init=name.partition("_")[0], dtype="float32",
     )  # fmt: skip
-    tree = load(VIT, PLAIN | {"finetune.mixup": "0.8"}).unlock()  # images alone are mixed
+    tree = load(
+        VIT, PLAIN | {"finetune.mixup": "0.8", "finetune.pool": ""}
+    ).unlock()  # mixes images
     del tree["augment"]
     tree.model, tree.vocab.size = model, 20
     rng = np.random.default_rng(0)
