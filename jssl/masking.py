@@ -39,6 +39,12 @@ def block_mask(rng, batch: int, grid: int, count, *, area: tuple, aspect: tuple,
     return first(covers + jax.random.uniform(rng_order, covers.shape), count)
 
 
+def beit_mask(rng, batch: int, grid: int, count, least: float, most: int):
+    """`block_mask` with BEiT's rectangles: `least` to `most` patches, aspect .3 to 1 / .3."""
+    area, aspect = (least, float(most)), (0.3, 1 / 0.3)
+    return block_mask(rng, batch, grid, count, area=area, aspect=aspect)
+
+
 def boxes(rng, shape: tuple, grid: int, *, area: tuple, aspect: tuple):
     """bool [*shape, grid * grid]: rectangles of patches at random places. `area` in patches and
     `aspect` (height / width) are ranges; sides are rounded, and at least 1 and at most `grid`."""

@@ -180,7 +180,7 @@ def test_ibots_centres_follow_the_class_tokens_and_the_hidden_patches(monkeypatc
 @pytest.mark.parametrize("tied", [True, False])
 def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch, tied):
     """And about half of the views have hidden ones, .1 to .5 of their patches."""
-    rng, rows, seen, block_mask = np.random.default_rng(5), 800, {}, ibot.block_mask
+    rng, rows, seen, draw_mask = np.random.default_rng(5), 800, {}, ibot.beit_mask
     draw = lambda *shape: np.float32(rng.normal(size=shape))
     tokens = {who: draw(rows, n, WIDTH) for who, n in dict(student=17, teacher=17, local=5).items()}
     heads = {name: draw(2, WIDTH, NARROW) for name in ("head", "patch_head")}  # two networks'
@@ -192,10 +192,10 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
         seen[who] = hide
         return jnp.asarray(tokens[who]), stats
 
-    keep = lambda *a, **k: seen.setdefault("mask", block_mask(*a, **k))
+    keep = lambda *a, **k: seen.setdefault("mask", draw_mask(*a, **k))
     views = {"global": jnp.zeros((rows, 32, 32, 3)), "local": jnp.zeros((rows, 16, 16, 3))}
     monkeypatch.setattr(ibot.views, "crops", lambda config: lambda rng, batch: views)
-    made = objective_of(monkeypatch, ibot, dict(block_mask=keep, apply=speak), tie_heads=tied)
+    made = objective_of(monkeypatch, ibot, dict(beit_mask=keep, apply=speak), tie_heads=tied)
     whose = lambda who, i: {"encoder": who} | {name: w[i] for name, w in heads.items()}
     stats = {"encoder": {}, "head": {}, "patch_head": {}}
     state = state_of(stats=stats, target=whose("teacher", 1), target_stats=stats)
@@ -242,7 +242,7 @@ def test_data2vec_regresses_the_mean_of_the_last_blocks(monkeypatch, layers):
     ViT that ends there says, if its own last LayerNorm has scale 1 and bias 0."""
     rng, recipe = np.random.default_rng(8), "configs/data2vec_imagenette.py:tiny"
     images, mask = jnp.float32(rng.normal(size=(3, 32, 32, 3))), masks_of(rng, [10] * 3)
-    made = objective_of(monkeypatch, data2vec, hides("block_mask", mask), target_layers=layers)
+    made = objective_of(monkeypatch, data2vec, hides("beit_mask", mask), target_layers=layers)
     encoder = nn.encoder(Config(load(recipe)).model)
     teacher = jax.jit(lambda: encoder.init(KEY, images, train=False))()["params"]
     teacher = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), teacher)
@@ -290,7 +290,7 @@ def beit_case(monkeypatch):
     """(loss, images, their patches, each normalised as MAE's norm_pix_loss, mask, codebook)."""
     rng = np.random.default_rng(10)
     mask, scale = masks_of(rng, [6] * 6), np.exp(rng.normal(size=(6, 4, 1, 4, 1, 1)))
-    loss = objective_of(monkeypatch, beit, hides("block_mask", mask)).loss
+    loss = objective_of(monkeypatch, beit, hides("beit_mask", mask)).loss
     images = rng.normal(size=(6, 4, 8, 4, 8, 3)) * scale + 3 * np.log(scale)
     rows = cut_up(images := images.reshape(6, 32, 32, 3))
     normal = (rows - rows.mean(-1, keepdims=True)) / rows.std(-1, ddof=1, keepdims=True)

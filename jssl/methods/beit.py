@@ -20,7 +20,7 @@ from jssl import diagnose, masked, optim
 from jssl.config import above
 from jssl.core import Method, Objective, minimize
 from jssl.losses import cross_entropy
-from jssl.masking import block_mask, places
+from jssl.masking import beit_mask, places
 from jssl.methods.mae import normalise
 from jssl.nn.apply import apply, init
 from jssl.ops import nearest, patchify
@@ -54,8 +54,7 @@ def build(config) -> Method:
         return {"codebook": jnp.where(idle[:, None], some, book), "use": jnp.where(idle, 1.0, use)}
 
     def hidden_from(rng, images):
-        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # algorithm 1
-        return block_mask(rng, len(images), one.grid, count, area=area, aspect=aspect)
+        return beit_mask(rng, len(images), one.grid, count, config.block_min, count)
 
     def logits(params, tokens):
         return tokens.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]

@@ -16,7 +16,7 @@ from jssl import diagnose, masked, optim, target
 from jssl.config import UserError, above
 from jssl.core import Method, Objective, minimize
 from jssl.losses import smooth_l1
-from jssl.masking import block_mask, places
+from jssl.masking import beit_mask, places
 from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import Block
 from jssl.ops import normal_rows, patchify
@@ -54,8 +54,7 @@ def build(config) -> Method:
         return sum(outputs)[:, encoder.class_token :] / layers
 
     def hidden_from(rng, images):
-        area, aspect = (config.block_min, float(count)), (0.3, 1 / 0.3)  # BEiT's blocks
-        return block_mask(rng, len(images), one.grid, count, area=area, aspect=aspect)
+        return beit_mask(rng, len(images), one.grid, count, config.block_min, count)
 
     def predict(params, tokens):
         return tokens.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]

@@ -67,19 +67,13 @@ def build(config) -> Method:
         else:
             p = sinkhorn(told, heat, 3)
         logits = lambda z: last_layer(params["prototypes"], z) / config.temperature
-        said = logits(found["global"])
-        value = soft_cross_entropy(said[0::2], p[1::2]) + soft_cross_entropy(said[1::2], p[0::2])
-        terms = 2
-        if "local" in found:
-            count = 2 * len(found["local"]) // len(p)
-            both = jnp.repeat(p[0::2] + p[1::2], count, axis=0)
-            value += count * soft_cross_entropy(logits(found["local"]), both)
-            terms += 2 * count
+        small = logits(found["local"]) if "local" in found else None
+        value = across_views(logits(found["global"]), small, p)
         centre = 0.9 * centre + 0.1 * lax.stop_gradient(told).mean(0)  # the paper's m = 0.9
         z = found["teacher"]
         metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
         metrics |= {"ema": slow.now(state), "teacher_temperature": jnp.float32(heat)}
-        return value / terms, (buffers | {"centre": centre}, metrics)
+        return value, (buffers | {"centre": centre}, metrics)
 
     def embed(params, buffers, batch):
         if teacher:
@@ -93,3 +87,14 @@ def build(config) -> Method:
 def last_layer(layer, z):
     """Logits [N, K] of unit rows z [N, D]: a Dense layer without bias, under weight norm."""
     return z @ unit(layer["direction"]).T * layer.get("scale", 1.0)
+
+
+def across_views(said, small, p):
+    """The mean cross-entropy of each pair of a teacher's view, p [2B, K], and another crop: logits
+    `said` [2B, K] of the global views, `small` [nB, K] of the local ones, or None."""
+    value = soft_cross_entropy(said[0::2], p[1::2]) + soft_cross_entropy(said[1::2], p[0::2])
+    if small is None:
+        return value / 2
+    count = 2 * len(small) // len(p)
+    both = jnp.repeat(p[0::2] + p[1::2], count, axis=0)
+    return (value + count * soft_cross_entropy(small, both)) / (2 + 2 * count)

@@ -19,9 +19,9 @@ from jax import lax
 from jssl import diagnose, masked, optim, target, views
 from jssl.config import UserError, above, near
 from jssl.core import Method, coupled, minimize
-from jssl.losses import koleo, soft_cross_entropy
-from jssl.masking import block_mask, places
-from jssl.methods.dino import CENTRING, last_layer
+from jssl.losses import koleo
+from jssl.masking import beit_mask, places
+from jssl.methods.dino import CENTRING, across_views, last_layer
 from jssl.nn import heads
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify, ramp, sinkhorn, unit
@@ -43,10 +43,9 @@ def build(config) -> Method:
     def start(rng, batch):
         rngs = jax.random.split(rng, 6)
         f, _ = init(encoder, rngs[0], one.centre(batch))
-        params, stats = {"encoder": f}, {"encoder": {}}
+        params, stats = {"encoder": f, "prototypes": {}}, {"encoder": {}}
         rows = jnp.zeros((2, encoder.dim))
         width, outputs = config.head.features[-1], config.prototypes
-        params["prototypes"] = {}
         for i, name in enumerate(names):
             params[name], stats[name] = init(chain.modules[name], rngs[1 + i], rows)
             w = jax.random.uniform(rngs[3 + i], (outputs, width), minval=-1, maxval=1)
@@ -61,15 +60,13 @@ def build(config) -> Method:
         ratio = least + (most - least) * jax.random.uniform(rng_ratio, (rows,))
         chosen = jax.random.uniform(rng_share, (rows,)) < config.mask_share
         count = jnp.where(chosen, jnp.round(ratio * n), 0).astype(jnp.int32)
-        area, aspect = (config.block_min, float(hidden)), (0.3, 1 / 0.3)
-        mask = block_mask(rng_mask, rows, one.grid, count, area=area, aspect=aspect)
+        mask = beit_mask(rng_mask, rows, one.grid, count, config.block_min, hidden)
         return mask, places(mask, hidden), (jnp.arange(hidden) < count[:, None]).astype(jnp.float32)
 
     def head(name, params, stats, x):
         """Unit rows [rows, ..., d] of a head for tokens [rows, ..., D]."""
-        flat, stats = apply(
-            chain.modules[name], params, stats, x.reshape(-1, x.shape[-1]), train=True
-        )
+        rows = x.reshape(-1, x.shape[-1])
+        flat, stats = apply(chain.modules[name], params, stats, rows, train=True)
         return unit(flat).reshape(*x.shape[:-1], -1), stats
 
     def both(params, stats, tokens, at):
@@ -85,11 +82,10 @@ def build(config) -> Method:
         x, buffers = crops(rng_view, batch), state.buffers
         rngs = {"drop_path": rng_net}
         mask, at, weight = masks(rng_mask, len(x["global"]))
-        hide = (mask, params["mask_token"])
         see = lambda x, hide=None: apply(
             encoder, params["encoder"], {}, x, train=True, hide=hide, rngs=rngs
         )[0].astype(jnp.float32)
-        tokens = see(x["global"], hide)
+        tokens = see(x["global"], (mask, params["mask_token"]))
         found, stats = both(params, buffers["stats"], tokens, at)
         found |= {"weight": weight, "h": tokens[:, 0]}
         if "local" in x:
@@ -118,28 +114,21 @@ def build(config) -> Method:
         taught = buffers["target"]["prototypes"]
         z, all_rows = found["teacher_cls"], jnp.ones(len(found["teacher_cls"]))
         p, centre_cls = aim(z, all_rows, taught["head"], centre["cls"], state.step)
-        said = say("head", found["cls"])
-        cls = soft_cross_entropy(said[0::2], p[1::2]) + soft_cross_entropy(said[1::2], p[0::2])
-        terms = 2
-        if "local" in found:
-            count = 2 * len(found["local"]) // len(p)
-            each = jnp.repeat(p[0::2] + p[1::2], count, axis=0)
-            cls += count * soft_cross_entropy(say("head", found["local"]), each)
-            terms += 2 * count
+        small = say("head", found["local"]) if "local" in found else None
+        cls = across_views(say("head", found["cls"]), small, p)
         rows = lambda z: z.reshape(-1, z.shape[-1])
         at, weight = rows(found["teacher_patch"]), found["weight"]
         q, centre_patch = aim(at, weight.ravel(), taught[last], centre["patch"], state.step)
         log_p = jax.nn.log_softmax(say(last, rows(found["patch"])))
         each = -(q * log_p).sum(-1).reshape(weight.shape)
         patch = ((each * weight).sum(1) / jnp.maximum(weight.sum(1), 1)).mean()
-        value = cls / terms + patch
+        value = cls + patch
         metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
-        metrics |= {"cls_loss": cls / terms, "patch_loss": patch, "ema": slow.now(state)}
+        metrics |= {"cls_loss": cls, "patch_loss": patch, "ema": slow.now(state)}
         if config.koleo:
             spread = koleo(found["h"][0::2]) + koleo(found["h"][1::2])  # a sum, as in DINOv2
             value, metrics["koleo"] = value + config.koleo * spread, spread
-        centre = {"cls": centre_cls, "patch": centre_patch}
-        return value, (buffers | {"centre": centre}, metrics)
+        return value, (buffers | {"centre": {"cls": centre_cls, "patch": centre_patch}}, metrics)
 
     def embed(params, buffers, batch):
         return one.embed(buffers["target"], batch)
@@ -147,17 +136,15 @@ def build(config) -> Method:
     def render(params, buffers, batch, rng):
         """original | masked | the patches of which the teacher says most nearly what the student
         predicts."""
-        images, hide = one.centre(batch), params["mask_token"]
-        count = jnp.full(len(images), hidden)
-        area, aspect = (config.block_min, float(hidden)), (0.3, 1 / 0.3)
-        mask = block_mask(rng, len(images), one.grid, count, area=area, aspect=aspect)
-        slow, stats = buffers["target"], buffers["stats"]
-        seen, _ = apply(encoder, params["encoder"], {}, images, train=False, hide=(mask, hide))
-        whole, _ = apply(encoder, slow["encoder"], {}, images, train=False)
-        said, _ = head(last, params[last], stats[last], seen[:, 1:])
-        told, _ = head(last, slow[last], buffers["target_stats"][last], whole[:, 1:])
-        patches = patchify(images, encoder.patch)
-        return {"masked": one.picture(patches, mask, one.lookup(said, told, patches))}
+        images, slow = one.centre(batch), buffers["target"]
+        mask = beit_mask(rng, len(images), one.grid, hidden, config.block_min, hidden)
+        every = jnp.tile(jnp.arange(n), (len(images), 1))
+        see = lambda f, hide=None: apply(encoder, f, {}, images, train=False, hide=hide)[0]
+        seen = see(params["encoder"], (mask, params["mask_token"]))
+        said, _ = both(params, buffers["stats"], seen, every)
+        told, _ = both(slow, buffers["target_stats"], see(slow["encoder"]), every)
+        found = one.lookup(said["patch"], told["patch"], patchify(images, encoder.patch))
+        return {"masked": one.picture(patchify(images, encoder.patch), mask, found)}
 
     objective = coupled(start, encode, compare, embed, prepare=slow.follow)._replace(render=render)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
