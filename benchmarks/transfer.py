@@ -7,7 +7,7 @@ Text: BERT and GPT on classic_books, in the pieces of a tokenizer trained on the
 perplexity on held-out books; then SST-2, fine-tuned from the pretrained and from the untrained
 encoder. Images: MAE and data2vec on Imagenette; linear probe and fine-tuning, likewise.
 --small: far smaller networks, images and budgets. It shows whether pretraining helps there, and
-nothing about the published sizes.
+nothing about the published sizes. --work=DIR keeps the runs: a second call goes on with them.
 """
 
 import argparse
@@ -20,12 +20,13 @@ import tempfile
 from step import commit
 from time_to_accuracy import anonymous, run, save
 
-SST2 = {"data.name": "sst2", "data.pack": False, "eval.split": "test"}
-TASKS = {  # recipe; evaluations: protocol -> what it changes, and on how many seeds
-    "bert": ("bert_small_books", {"perplexity": ({}, 0), "finetune": (SST2, 3)}),
-    "gpt": ("gpt_small_books", {"perplexity": ({}, 0), "finetune": (SST2, 3)}),
-    "mae": ("mae_imagenette", {"linear": ({}, 0), "finetune": ({}, 1)}),
-    "data2vec": ("data2vec_imagenette", {"linear": ({}, 0), "finetune": ({}, 1)}),
+SST2 = {"data.name": "sst2", "data.pack": False}
+RATES = [8 * rate for rate in (3e-4, 1e-4, 5e-5)]  # README of google-research/bert, per 256
+TASKS = {  # recipe; evaluations: protocol -> what it changes, on how many seeds, rates to try
+    "bert": ("bert_small_books", {"perplexity": ({}, 0, []), "finetune": (SST2, 3, RATES)}),
+    "gpt": ("gpt_small_books", {"perplexity": ({}, 0, []), "finetune": (SST2, 3, RATES)}),
+    "mae": ("mae_imagenette", {"linear": ({}, 0, []), "finetune": ({}, 1, [])}),
+    "data2vec": ("data2vec_imagenette", {"linear": ({}, 0, []), "finetune": ({}, 1, [])}),
 }
 ROWS = {  # rotary, as learned positions have not begun to help BERT in so few steps
     "data.length": 64, "model.length": 64, "model.dtype": "float32", "batch_size": 64,
@@ -38,15 +39,13 @@ PIXELS = {
     "optim.warmup_steps": 120,
 }  # fmt: skip
 SMALL = {
-    "bert": ROWS | {"model.name": "bert_tiny", "steps": 3000, "optim.lr": 1e-3,
+    "bert": ROWS | {"model.name": "bert_tiny", "steps": 6000, "optim.lr": 1e-3,
                     "optim.warmup_steps": 100},
-    "gpt": ROWS | {"model.name": "gpt_micro", "steps": 2000, "optim.lr": 2e-3},
+    "gpt": ROWS | {"model.name": "gpt_micro", "steps": 4000, "optim.lr": 2e-3},
     "mae": PIXELS | {"decoder.dim": 128, "decoder.depth": 2, "decoder.heads": 4},
     "data2vec": PIXELS,
 }  # fmt: skip
 TUNED = {  # of the evaluations with --small
-    "bert": {"finetune.epochs": 6, "finetune.batch_size": 64, "finetune.lr": 4e-3},
-    "gpt": {"finetune.epochs": 6, "finetune.batch_size": 64, "finetune.lr": 4e-3},
     "mae": {"finetune.epochs": 6, "finetune.batch_size": 64, "finetune.lr": 2e-3,
             "finetune.mixup": 0.0, "finetune.crop_scale": "(0.35,1.0)", "finetune.warmup": 0.1},
 }  # fmt: skip
@@ -57,37 +56,48 @@ def words(changes: dict) -> list[str]:
     return [f"--config.{key}={value}" for key, value in changes.items()]
 
 
-def tokenizer(recipe: str, data: list[str], folder: str, size: int) -> dict:
-    path = pathlib.Path(folder) / "bpe.json"
-    run("data", "tokenizer", f"--config={recipe}", *data, f"--out={path}", f"--vocab={size}")
+def tokenizer(recipe: str, data: list[str], path: pathlib.Path, size: int) -> dict:
+    if not path.exists():
+        run("data", "tokenizer", f"--config={recipe}", *data, f"--out={path}", f"--vocab={size}")
     return {"data.tokenizer": path}
 
 
-def measure(task: str, data: str, small: bool) -> dict:
-    """Trains one task and evaluates it, from its checkpoint and from its first state."""
+def measure(task: str, data: str, small: bool, folder: pathlib.Path) -> dict:
+    """Trains one task in `folder`, or goes on there, and evaluates it: from its checkpoint and from
+    its first state. Where rates are given each start has its own, by its accuracy on the validation
+    split; the test is asked only then."""
     name, evaluations = TASKS[task]
     recipe, changes = f"configs/{name}.py", dict(SMALL[task]) if small else {}
     place = words({"data.dir": data})
-    with tempfile.TemporaryDirectory() as folder:
-        if "books" in name:
-            changes |= tokenizer(recipe, place, folder, 4096 if small else 8192)
-        command = ("train", f"--config={recipe}", *place, *words(changes))
-        work = f"--workdir={folder}/run"
-        trained, seconds = run(*command, work)
-        settings = json.loads((pathlib.Path(folder) / "run" / "config.json").read_text())
-        found, asked = {}, {}
-        for protocol, (given, seeds) in evaluations.items():
-            given = given | (TUNED[task] if small else {})
-            asked[protocol] = ("eval", f"--protocol={protocol}", *place, *words(given))
-            found[protocol] = {
-                start: [
-                    run(*asked[protocol], work, *words({"finetune.seed": i} if seeds else {}),
-                        *(["--untrained"] if start == "untrained" else []))[0]
-                    for i in range(seeds or 1)
-                ]
-                for start in ("pretrained", "untrained")
-            }  # fmt: skip
-            print(task, protocol, json.dumps(found[protocol]), file=sys.stderr, flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if "books" in name:
+        changes |= tokenizer(recipe, place, folder / "bpe.json", 4096 if small else 8192)
+    command = ("train", f"--config={recipe}", *place, *words(changes))
+    work = f"--workdir={folder}/run"
+    trained = once(folder / "trained.json", *command, work)
+    settings = json.loads((folder / "run" / "config.json").read_text())
+    found, asked, tried = {}, {}, {}
+    for protocol, (given, seeds, rates) in evaluations.items():
+        given = given | (TUNED.get(task, {}) if small else {})
+        asked[protocol] = ("eval", f"--protocol={protocol}", *place, *words(given))
+
+        def ask(start, changes, command=(*asked[protocol], work)):
+            first = ["--untrained"] if start == "untrained" else []
+            answer = run(*command, *words(changes), *first)[0]
+            print(task, start, changes, json.dumps(answer), file=sys.stderr, flush=True)
+            return answer
+
+        for start in ("pretrained", "untrained"):
+            tries = {
+                rate: ask(start, {"finetune.lr": rate, "eval.split": "validation"})["top1"]
+                for rate in rates
+            }
+            best = {"finetune.lr": max(tries, key=tries.get), "eval.split": "test"} if tries else {}
+            tried.setdefault(protocol, {})[start] = tries
+            found.setdefault(protocol, {})[start] = [
+                ask(start, best | ({"finetune.seed": i} if seeds else {}))
+                for i in range(seeds or 1)
+            ]
     tidy = lambda given: anonymous("jssl " + " ".join(given)).replace(f"{folder}/", "")
     return {
         "task": task,
@@ -97,10 +107,19 @@ def measure(task: str, data: str, small: bool) -> dict:
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "versions": settings["versions"],
-        "wall_seconds": round(seconds, 1),
-        "train": trained,
+        "wall_seconds": round(trained["seconds"], 1),
+        "train": trained["found"],
+        "validation_top1": tried,
         "eval": found,
     }
+
+
+def once(path: pathlib.Path, *command) -> dict:
+    """The command's answer and seconds, kept in `path`: a second time it is only read."""
+    if not path.exists():
+        found, seconds = run(*command)
+        path.write_text(json.dumps({"found": found, "seconds": seconds}))
+    return json.loads(path.read_text())
 
 
 def main():
@@ -110,10 +129,14 @@ def main():
     parser.add_argument("--data", required=True, help="folder with TFDS's data sets")
     parser.add_argument("--out", required=True, help="folder for the JSON files")
     parser.add_argument("--small", action="store_true", help="sizes for two CPU cores")
+    parser.add_argument("--work", default="", help="keep the runs here; a second call goes on")
     parser.add_argument("--only", nargs="*", default=[], help="tasks; default: all")
     given = parser.parse_args()
     for task in given.only or TASKS:
-        found = measure(task, given.data, given.small)
+        with tempfile.TemporaryDirectory() as scratch:
+            found = measure(
+                task, given.data, given.small, pathlib.Path(given.work or scratch, task)
+            )
         print(save(found, given.out, f"transfer-{task}-{found['size']}"), flush=True)
 
 
