@@ -20,6 +20,8 @@ BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 LISTED = re.compile(r"replica_groups=\{\{([0-9,]*)\}")
+MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
+AXIS = re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")  # 'x', or of a part of it 'x':(from)size
 
 
 class Collective(NamedTuple):
@@ -77,8 +79,16 @@ def size(kind: str, dims: str) -> int:
 
 
 def group(line: str, devices: int) -> int:
+    """Of how many devices each group is that exchanges something."""
+    if "replica_groups={}" in line:
+        return devices
     if found := IOTA.search(line):
         return int(found[2])
     if found := LISTED.search(line):
-        return len(found[1].split(",")) if found[1] else devices
-    return devices if "replica_groups={}" in line else 2  # collective-permute: pairs
+        return len(found[1].split(","))
+    if found := MESH.search(line):
+        whole = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
+        return math.prod(int(part or whole[axis]) for axis, part in AXIS.findall(found[2]))
+    if "source_target_pairs=" in line:
+        return 2
+    raise ValueError(f"a collective without groups that are known here: {line.strip()[:300]}")

@@ -14,13 +14,14 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from jssl import chips, hlo, mesh
+from jssl import chips, hlo, mesh, placement
 from jssl.bench import made_up
 from jssl.config import Config, UserError, bind, near
 from jssl.run import check_batch, compile_step, model_flops, prepare
 
 log = logging.getLogger("jssl")
 SCALES = (8, 32, 128, 256)
+EXAMPLES = 1_281_167  # of ImageNet
 
 
 def plan(tree, topology: str, devices: int) -> dict:
@@ -28,21 +29,26 @@ def plan(tree, topology: str, devices: int) -> dict:
     config = Config(tree)
     there = bind(mesh.make, config.mesh, "mesh", devices=find(topology, devices))
     chip = chips.CHIPS.get(there.devices.flat[0].device_kind)
-    found = compile_for(config, there)
+    run = planned(config, there)
+    found = compile_step_of(run)
     half = None
     if config.batch_size % (2 * mesh.batch_parts(there) * config.accumulate) == 0:
         log.info("once more with half of the batch, to see what an example takes")
-        half = compile_for(Config(tree).changed({"batch_size": config.batch_size // 2}), there)
+        half = Config(tree).changed({"batch_size": config.batch_size // 2})
+        half = compile_step_of(planned(half, there))
     result = {
         "config": config.method, "topology": topology or f"{devices} x local",
         "device": there.devices.flat[0].device_kind, "devices": there.size,
-        "mesh": dict(there.shape), "batch_size": config.batch_size, **found,
+        "mesh": dict(there.shape), "batch_size": config.batch_size,
+        "examples": run.config.examples, "vocab": run.config.vocab.size, **found,
         "largest_batch": largest(config, there, chip, found, half),
     }  # fmt: skip
     if chip:
         result |= {"memory": chip.memory, "fits": found["bytes_per_device"] <= chip.memory}
         result |= roofline(found, chip, there.size)
-    return result
+    places = placement.rows(run.shapes)
+    placement.show(result, places)
+    return result | {"placement": places}
 
 
 def find(topology: str, devices: int) -> list:
@@ -71,10 +77,17 @@ def find(topology: str, devices: int) -> list:
         raise UserError(f"--topology={topology}: {reason}; {near(topology, kinds)}") from None
 
 
-def compile_for(config, there) -> dict:
-    """Bytes, FLOPs and collectives of the compiled step."""
-    run = prepare(config, devices=there, source=made_up(config))
+def planned(config, there):
+    """The run, on made-up data: of as many examples as ImageNet has, unless the config says."""
+    config = config.changed({"examples": config.examples or EXAMPLES})
+    run = prepare(config, devices=there, source=made_up(config), training=False)
     check_batch(run)
+    return run
+
+
+def compile_step_of(run) -> dict:
+    """Bytes, FLOPs and collectives of the compiled step."""
+    config, there = run.config, run.mesh
     split = mesh.batch_sharding(there)
     grow = lambda x: jax.ShapeDtypeStruct(
         (config.batch_size, *x.shape[1:]), x.dtype, sharding=split

@@ -2,9 +2,12 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
+from conftest import make_mesh
 
-from jssl import chips, cli, hlo, plan
+from jssl import chips, cli, hlo, mesh, placement, plan
 from jssl.config import UserError, load
 
 HLO = """
@@ -51,6 +54,30 @@ def test_sizes(kind, dims, wanted):
     assert hlo.size(kind, dims) == wanted
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("replica_groups={}", 8),
+        ("replica_groups={{0,2},{4,6},{1,3},{5,7}}", 2),
+        ("replica_groups=[2,4]<=[8]", 4),
+        ("replica_groups=[4,2]<=[2,2,2]T(2,1,0)", 2),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
+        ("replica_groups=mesh['axis_0'=8] {'axis_0':(2)4}", 4),
+        ("source_target_pairs={{0,1},{1,0}}", 2),
+    ],
+)
+def test_groups(said, wanted):
+    assert (
+        hlo.group(f"%r = f32[2] all-reduce(%g), channel_id=2, {said}, to_apply=%add", 8) == wanted
+    )
+
+
+def test_groups_that_are_not_known_are_not_guessed():
+    with pytest.raises(ValueError, match="groups"):
+        hlo.group("%r = f32[2] all-reduce(%g), replica_groups=new(8)", 8)
+
+
 def test_roofline_by_hand():
     chip = chips.Chip(flops=100.0, memory=1e9, bandwidth=10.0, link=2.0)
     moved = {"all-reduce": {"times": 1, "bytes": 8, "group": 8}}
@@ -72,11 +99,53 @@ def test_what_is_gathered_from_all_grows_with_their_number():
 def test_the_step_of_eight_local_devices(capfd):
     words = ["plan", "--config=configs/mae_imagenette.py:tiny", "--devices=8"]
     assert cli.main([*words, "--config.mesh.fsdp=4", "--config.mesh.tensor=2"]) == 0
-    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    out, err = capfd.readouterr()
+    found = json.loads(out.splitlines()[-1])
     assert found["devices"] == 8 and found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 2}
     assert found["flops_per_step"] > 0 and found["parameters"] > 1000
     assert found["bytes_per_device"] > 0
     assert found["collectives"]["all-reduce"]["times"] > 0
+    assert found["collectives"]["all-reduce"]["group"] in (2, 4, 8)
+    assert sum(row["bytes_per_device"] for row in found["placement"]) < found["bytes_per_device"]
+    assert "params: small ones" in err and "mesh               data 1, fsdp 4, tensor 2" in err
+
+
+def test_placement_says_where_arrays_lie():
+    here = make_mesh(2, 2, 2)
+    shapes = {
+        "params": {
+            f"block{i}": {"qkv": {"kernel": jax.ShapeDtypeStruct((128, 1024), jnp.float32)}}
+            for i in range(3)
+        },
+        "buffers": {"queue": jax.ShapeDtypeStruct((64, 8), jnp.float32)},
+    }
+    shapes = jax.tree.map(
+        lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to),
+        shapes, mesh.shardings(shapes, here),
+    )  # fmt: skip
+    queue, kernels = sorted(placement.rows(shapes), key=lambda row: row["count"])
+    assert (queue["arrays"], queue["placed"]) == ("buffers/queue", "data+fsdp+tensor")
+    assert queue["bytes_per_device"] == 64 * 8 * 4 // 8
+    assert (kernels["arrays"], kernels["count"]) == ("params/block*/qkv/kernel", 3)
+    assert kernels["placed"] == "fsdp, tensor" and kernels["largest"] == [128, 1024]
+    assert kernels["bytes_per_device"] == 3 * 128 * 1024 * 4 // 4
+
+
+@pytest.mark.parametrize(
+    ("number", "base", "wanted"),
+    [(0, 1000, "0"), (999, 1000, "999"), (12_345_678, 1000, "12.3 M"), (1536, 1024, "1.5 Ki")],
+)
+def test_numbers_for_people(number, base, wanted):
+    assert placement.many(number, base) == wanted
+
+
+def test_a_bank_of_examples_has_room_for_imagenet(capfd):
+    words = ["plan", "--config=configs/deepcluster_imagenet.py:tiny", "--devices=1"]
+    assert cli.main([*words, "--config.batch_size=16"]) == 0
+    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert found["examples"] == 1_281_167
+    bank = next(row for row in found["placement"] if row["arrays"].startswith("buffers/bank"))
+    assert bank["largest"][0] >= 1_281_167
 
 
 def test_wrong_input_is_one_line():

@@ -1,0 +1,94 @@
+"""What `jssl plan` shows people: where every array lies, and the numbers of the compiled step."""
+
+import math
+import re
+from collections import defaultdict
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+SMALL = 2**16  # bytes of an array; smaller ones that are whole everywhere share one line
+
+
+def rows(shapes) -> list[dict]:
+    """Arrays of a state (ShapeDtypeStructs with shardings) that are alike, a row each: {"arrays",
+    a path with * for numbers; "count"; "largest", a shape; "dtype"; "placed", mesh axes of each
+    dimension; "bytes_per_device"}."""
+    groups = defaultdict(list)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        spec = leaf.sharding.spec
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = re.sub(r"\d+(?=/|_|$)", "*", name)
+        if not any(spec) and math.prod(leaf.shape) * leaf.dtype.itemsize < SMALL:
+            name = f"{name.partition('/')[0]}: small ones"
+        groups[name, str(leaf.dtype), placed(spec)].append(leaf)
+    return [
+        {
+            "arrays": name, "count": len(leaves), "dtype": dtype, "placed": where,
+            "largest": list(max((leaf.shape for leaf in leaves), key=math.prod)),
+            "bytes_per_device": sum(map(held, leaves)),
+        }
+        for (name, dtype, where), leaves in groups.items()
+    ]  # fmt: skip
+
+
+def placed(spec) -> str:
+    """ "fsdp, tensor" of P("fsdp", "tensor"); - for a dimension that is whole."""
+    axes = ["+".join(one) if isinstance(one, tuple) else one or "-" for one in spec]
+    return ", ".join(axes) if any(spec) else "whole everywhere"
+
+
+def held(leaf) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def show(result: dict, places: list[dict]) -> None:
+    """The placement and what was planned, on stderr."""
+    console = Console(stderr=True, highlight=False)
+    console.width = max(console.width, 120)  # a file has no width
+    table = Table(title="placement", title_justify="left", box=None, pad_edge=False)
+    for name in ("arrays", "count", "largest", "dtype", "placed", "per device"):
+        table.add_column(name, justify="right" if name in ("count", "per device") else "left")
+    for row in sorted(places, key=lambda row: -row["bytes_per_device"]):
+        size = " x ".join(map(str, row["largest"])) or "scalar"
+        table.add_row(
+            row["arrays"], str(row["count"]), size, row["dtype"], row["placed"],
+            many(row["bytes_per_device"], 1024) + "B",
+        )  # fmt: skip
+    console.print(table)
+    for name, text in lines(result):
+        console.print(f"{name:19}{text}")
+
+
+def lines(found: dict):
+    """(name, text) of all that was planned."""
+    yield "mesh", ", ".join(f"{axis} {n}" for axis, n in found["mesh"].items())
+    yield "batch", f"{found['batch_size']:,}: {found['batch_size'] / found['devices']:g} a device"
+    data = f"{found['examples']:,} examples (config.examples)"
+    yield "data", data + f", {found['vocab']:,} ids (config.vocab)" * bool(found["vocab"])
+    yield "parameters", many(found["parameters"])
+    step, each = (many(found[f"flops_per_{what}"]) for what in ("step", "device"))
+    yield "FLOPs", f"{step} a step, {each} a device"
+    fits, each = found.get("fits"), many(found["bytes_per_device"], 1024) + "B a device"
+    if fits is not None:
+        word = "fits" if fits else "does not fit"
+        each += f" of {many(found['memory'], 1024)}B: {word}"
+    if found["largest_batch"]:
+        each += f"; the largest batch that does: about {found['largest_batch']:,}"
+    yield "memory", each
+    for kind, one in found["collectives"].items():
+        size = f"{one['times']} of them move {many(one['bytes'], 1024)}B among {one['group']}"
+        yield kind, size
+    if "seconds" in found:
+        parts = ", ".join(f"{part} {1e3 * s:.3g}" for part, s in found["seconds"].items())
+        yield "step at best", f"{1e3 * found['step_seconds']:.3g} ms ({parts})"
+        shares = (f"{n} chips {share:.0%}" for n, share in found["efficiency"].items())
+        yield "efficiency", ", ".join(shares)
+
+
+def many(number: float, base: int = 1000) -> str:
+    """12345678 as "12.3 M", with Ki, Mi, ... for `base` 1024."""
+    units = ("", "K", "M", "G", "T", "P", "E")
+    power = min(int(math.log(number, base)), len(units) - 1) if number >= 1 else 0
+    return f"{number / base**power:.3g} {units[power]}{'i' * (base == 1024 and power > 0)}".strip()
