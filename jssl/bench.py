@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jssl import data, flops
-from jssl.config import Config
+from jssl.config import Config, above
 from jssl.data import packed, tokenizer
 from jssl.data.feed import Feed
 from jssl.data.tokens import Tokens
@@ -69,6 +69,8 @@ def timed(step, state, feed, steps: int):
 def made_up(config) -> data.Data:
     """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device; for
     text as many rows of random tokens, of ``config.vocab.size`` ids (0: as of bytes)."""
+    above(config, 0, "batch_size")
+    above(config.data, -1, "length")
     if config.data.length:
         return data.Data(made_up_text(config), True, 0, 1.0)
     side, channels = config.data.canvas, config.data.channels

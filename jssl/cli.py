@@ -13,7 +13,6 @@ import sys
 
 from jssl import quiet
 from jssl.config import UserError, load, locate, near, parse
-from jssl.recipes import recipe
 
 COMMANDS = {}
 
@@ -115,8 +114,7 @@ def need(given, name: str) -> str:
 
 
 def override(config, overrides):
-    """`overrides` laid over a stored config; only what does not change what was trained."""
-    config = recipe("", config)  # a key that is newer than the run has its default
+    """A stored config with `overrides`, which may only change what was not trained."""
     free = ("eval", "finetune", "data", "mesh")
     for key, text in overrides.items():
         section, name = locate(config, key)
@@ -162,7 +160,9 @@ def arguments(argv):
 
 def setup():
     """Logging to stderr, a persistent compilation cache, and the other processes, if any."""
-    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(quiet.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("jssl").setLevel(logging.INFO)
     quiet.libraries()
     import jax
@@ -183,16 +183,16 @@ def main(argv=None) -> int:
     except UserError as error:
         return complain(str(error))
     except (OSError, ValueError) as error:
-        if not quiet.disk_full(error):
+        if not (said := quiet.storage(error)):
             raise
         quiet.way_out()
-        return complain(f"the disk is full ({error}); free some space and start again")
+        return complain(said)
     print(json.dumps(result), flush=True)
     return 0 if result.get("ok", True) else 2
 
 
 def complain(message: str) -> int:
-    print("jssl: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    print("jssl: " + quiet.plain(" ".join(message.split())), file=sys.stderr, flush=True)
     return 2
 
 

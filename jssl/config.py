@@ -82,12 +82,17 @@ def parse(key: str, text: str, old):
     except (ValueError, SyntaxError):
         raise wrong from None
     if isinstance(old, tuple):
-        return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise wrong
-    if isinstance(old, int) and value != int(value):
+        value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        if old and not all(number(one) == number(old[0]) for one in value):
+            raise wrong
+        return value
+    if not number(value) or (isinstance(old, int) and value != value // 1):
         raise wrong
     return type(old)(value)
+
+
+def number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class Config:
@@ -131,7 +136,7 @@ def above(config, low, *keys) -> None:
     """`UserError` unless each of ``config.<key>`` is a number above `low`."""
     for key in keys:
         if not config[key] > low:
-            raise UserError(f"config.{key}={config[key]} must be above {low}")
+            raise UserError(f"{config._path}.{key}={config[key]} must be above {low}")
 
 
 def flatten(tree, path: str = "config") -> dict:

@@ -149,7 +149,7 @@ def checked(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
         for pattern in found:
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, TypeError) as error:
                 raise UserError(f"optim.{key}={pattern!r} is no pattern: {error}") from None
 
     def init(params):
@@ -213,6 +213,8 @@ def build(
             adam_b1=b1, adam_b2=b2, adam_weight_decay=decay,
         ),
     }  # fmt: skip
+    if any(not isinstance(one, tuple) or len(one) != 2 for one in lr_factors):
+        raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
     if (nesterov and name == "muon") or (trust_clip and name == "lars"):
         wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
         raise UserError(f"optim.{wrong}=True says nothing to {name}; set it to False")

@@ -1,4 +1,4 @@
-"""One line for one error: what libraries print of errors that jssl reports itself is held back.
+"""What is printed of errors: one line for each, and no control characters.
 
 Orbax logs, raises in its own threads, and raises again where the loop waits for it; only the last
 is ours to say. Everything else keeps its traceback.
@@ -10,10 +10,21 @@ import os
 import sys
 import threading
 
+STORAGE = {
+    errno.ENOSPC: "free some space and start again",
+    errno.EDQUOT: "free some space and start again",
+    errno.EROFS: "use another folder",
+    errno.EACCES: "use another folder, or change its permissions",
+}
 
-def disk_full(error) -> bool:
-    """Also when it comes through Orbax, which gives a ValueError with the system's text."""
-    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+
+def storage(error) -> str:
+    """One line of what is wrong with a disk and the cure; "" of any other error. Orbax gives a
+    ValueError with the system's text."""
+    for number, cure in STORAGE.items():
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return f"{error}; {cure}"
+    return ""
 
 
 def libraries() -> None:
@@ -23,11 +34,24 @@ def libraries() -> None:
     threading.excepthook = _in_thread
 
 
+def plain(text: str) -> str:
+    """One line without control characters: names of files must not steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class Formatter(logging.Formatter):
+    """A record a line, whatever its arguments hold; tracebacks stay as they are."""
+
+    def formatMessage(self, record):
+        record.message = plain(record.message)
+        return super().formatMessage(record)
+
+
 def way_out() -> None:
-    """After a full disk: writers that are closed on the way out fail for the same reason."""
+    """After a full disk, say: writers that are closed on the way out fail for the same reason."""
     threading.excepthook = sys.unraisablehook = lambda args: None
 
 
 def _in_thread(args):
-    if not disk_full(args.exc_value):
+    if not storage(args.exc_value):
         threading.__excepthook__(args)

@@ -45,7 +45,11 @@ class NonFinite:
 def passed(folder) -> list[list[int]]:
     """[[step, examples of how many steps are passed over from there on], ...], in order."""
     path = folder / "passed.json"
-    return workdir.read(path) if path.exists() else []
+    known = workdir.read(path) if path.exists() else []
+    pair = lambda one: isinstance(one, list) and [type(n) for n in one] == [int, int]
+    if not isinstance(known, list) or not all(map(pair, known)):
+        raise workdir.unreadable(path, "it is not what jssl writes")
+    return known
 
 
 def ahead(known, step: int) -> int:

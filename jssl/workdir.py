@@ -13,6 +13,7 @@ import ml_collections
 
 import jssl
 from jssl.config import UserError, flatten
+from jssl.recipes import recipe
 
 # What may differ when a run is started again: where and how it runs, not what it computes.
 FREE = ("mesh.", "log.", "checkpoint.", "eval.", "alarm.", "data.dir", "data.path", "data.workers")
@@ -33,7 +34,7 @@ def open_for(workdir, config) -> pathlib.Path:
         ) from None
     path = folder / "config.json"
     if path.exists():
-        check_same(folder, read(path)["config"], json.loads(to_json(config)))
+        check_same(folder, stored_config(folder), from_json(to_json(config)))
     return folder
 
 
@@ -54,7 +55,10 @@ def sized(config, found) -> ml_collections.ConfigDict:
 def remembered(folder, config) -> ml_collections.ConfigDict:
     """The config with what the run in the folder found in its data, if it has begun."""
     path = folder / "config.json"
-    return sized(config, read(path)["config"]) if path.exists() else config
+    try:
+        return sized(config, stored_config(folder)) if path.exists() else config
+    except (TypeError, AttributeError) as error:
+        raise unreadable(path, error) from None
 
 
 def claim(folder, config) -> None:
@@ -64,9 +68,9 @@ def claim(folder, config) -> None:
         write(path, {"config": json.loads(to_json(config)), "versions": versions()})
 
 
-def check_same(folder, old: dict, new: dict) -> None:
-    """`UserError` naming the first key in which two runs differ."""
-    old, new = (flatten(ml_collections.ConfigDict(tree)) for tree in (old, new))
+def check_same(folder, old, new) -> None:
+    """`UserError` naming the first key in which the configs of two runs differ."""
+    old, new = flatten(old), flatten(new)
     for key in sorted(old.keys() | new.keys()):
         if key.removeprefix("config.").startswith(FREE) or old.get(key) == new.get(key):
             continue
@@ -77,17 +81,24 @@ def check_same(folder, old: dict, new: dict) -> None:
 
 
 def stored_config(workdir) -> ml_collections.ConfigDict:
-    """The config of the run in `workdir`."""
+    """The config of the run in `workdir`; a key that is newer than the run has its default."""
     path = pathlib.Path(workdir) / "config.json"
     if not workdir or not path.exists():
         raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
-    return ml_collections.ConfigDict(tuples(read(path)["config"])).lock()
+    found = read(path)
+    try:
+        return recipe("", from_json(json.dumps(found["config"])))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise unreadable(path, f"it is not what jssl writes: {error}") from None
 
 
 def result(folder) -> dict | None:
     """What `finish` wrote, if the run is done."""
     path = folder / "result.json"
-    return read(path) if path.exists() else None
+    found = read(path) if path.exists() else None
+    if not isinstance(found, dict | None):
+        raise unreadable(path, "it is not what jssl writes")
+    return found
 
 
 def last_metrics(folder) -> dict:
@@ -112,10 +123,12 @@ def read(path):
     """A JSON file of ours; `UserError` if it was damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); restore it or use another --workdir"
-        ) from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path, why) -> UserError:
+    return UserError(f"{path} cannot be read ({why}); restore it or use another --workdir")
 
 
 def write(path, values) -> None:
@@ -127,6 +140,10 @@ def write(path, values) -> None:
 
 def to_json(config) -> str:
     return json.dumps(config.to_dict(), default=list)
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(tuples(json.loads(text))).lock()
 
 
 def tuples(tree):

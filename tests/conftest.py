@@ -14,8 +14,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from jssl import mesh  # noqa: E402
 
@@ -62,3 +64,15 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is missing; set JSSL_DATA_DIR to use yours")
     return folder.resolve()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 40 small pictures in no classes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        pixels = rng.integers(0, 256, (20 + i % 7, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo {i:02}.png")
+    return folder

@@ -1,6 +1,7 @@
 """Batches on the host: sources are read here, by threads or by worker processes. Knows no JAX."""
 
 import itertools
+import logging
 import math
 import multiprocessing
 import os
@@ -12,8 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from jssl.config import UserError
 from jssl.data.order import indices
 
+_log = logging.getLogger("jssl")
+DEATHS = 3  # of workers, in a row
 _PART = 64 * 2**20  # bytes that a worker hands over at a time; bounds its memory for large batches
 _CHUNK = 8 * 2**20  # bytes that a thread reads at a time
 
@@ -41,15 +45,29 @@ def stream(
     """Yields what `source.read` gives for the rows of step `start`, `start` + 1, and so on.
 
     `workers` processes read ahead, or one thread if there are none; the stream is the same. Errors
-    of a worker are raised here. Closing the generator ends the workers.
+    of a worker are raised here. Where a worker was killed, new ones go on at the step that is due;
+    `UserError` if that happens `DEATHS` times without a batch between. Closing the generator ends
+    the workers.
     """
-    steps = Steps(source, seed, batch_size, rows)
-    elements = _elements(steps, start, workers)
-    try:
-        while True:
-            yield _next(elements, steps.parts, workers > 0)
-    finally:
-        elements.close()
+    steps, step, deaths = Steps(source, seed, batch_size, rows), start, 0
+    while True:
+        elements = _elements(steps, step, workers)
+        try:
+            while True:
+                yield _next(elements, steps.parts, workers > 0)
+                step, deaths = step + 1, 0
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # Grain's words for a killed worker
+                raise
+            deaths += 1
+            if deaths == DEATHS:
+                raise UserError(
+                    f"data.workers={workers}: one was killed {deaths} times in a row ({error}); "
+                    "is memory short? use fewer"
+                ) from None
+            _log.warning("a data worker was killed: new ones go on at step %d (%s)", step, error)
+        finally:
+            elements.close()
 
 
 def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarray]]]:

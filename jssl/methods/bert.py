@@ -56,9 +56,9 @@ def corrupt(rng, tokens, at, weight, mask: int, size: int):
 def build(config) -> Method:
     encoder, watch = nn.encoder(config.model, config.vocab.size), diagnose.watcher(config)
     vocab, rate, words = dict(config.vocab), config.mask_rate, config.whole_words
-    most = max(round(rate * config.data.length), 1)
     if not 0 < rate < 1:
         raise UserError(f"config.mask_rate={rate} must be above 0 and below 1; try 0.15")
+    most = max(round(rate * config.data.length), 1)
     if words and not config.data.words:
         raise UserError("config.whole_words=True needs config.data.words=True")
 

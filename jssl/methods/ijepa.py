@@ -25,7 +25,7 @@ from jssl.core import Method, Objective, minimize
 from jssl.losses import smooth_l1
 from jssl.masking import boxes, places, side_lengths
 from jssl.nn.apply import Chain, apply, init
-from jssl.nn.transformer import INITIALIZERS, Blocks, layer_norm
+from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import normal_rows, patchify
 
@@ -61,6 +61,7 @@ class Predictor(linen.Module):
 
 def predictor(*, dim: int, depth: int, heads: int, grid: int, like) -> Predictor:
     """The predictor from ``config.predictor``, computed as the encoder `like` is."""
+    check_width("predictor", dim, depth, heads)
     return Predictor(dim, depth, heads, like.dim, grid, like.attention, like.dtype)
 
 

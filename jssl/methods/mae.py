@@ -23,7 +23,7 @@ from jssl.core import Method, Objective, minimize
 from jssl.losses import masked_mse
 from jssl.masking import random_keep
 from jssl.nn.apply import apply, init
-from jssl.nn.transformer import INITIALIZERS, Blocks, layer_norm
+from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import patchify
 
@@ -64,6 +64,7 @@ class Decoder(linen.Module):
 def decoder(*, dim: int, depth: int, heads: int, pixels: int, like) -> Decoder:
     """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads. How it is
     computed (remat, scan, attention, dtype) is as in the encoder, `like`."""
+    check_width("decoder", dim, depth, heads)
     return Decoder(dim, depth, heads, pixels, like.remat, like.scan, like.attention, like.dtype)
 
 

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from jssl.config import UserError
 from jssl.nn import choose
 from jssl.nn.norm import batch_norm
 
@@ -151,6 +152,8 @@ def build(*, name: str, stem: str, width: int, zero_init: bool, init: str, dtype
     Raises `UserError` for any other choice.
     """
     block, depths = SIZES[choose("name", name, SIZES)]
+    if width < 1:
+        raise UserError(f"model.width={width} must be at least 1; 64 is as published")
     return ResNet(
         block=block,
         depths=depths,

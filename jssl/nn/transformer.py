@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jssl.config import UserError
+
 INITIALIZERS = {
     # Over the joint [D, 3D] shape of qkv: facebookresearch/mae models_mae.py, _init_weights.
     "xavier": nn.initializers.xavier_uniform(),
@@ -29,6 +31,16 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
+
+
+def check_width(section: str, dim: int, depth: int, heads: int) -> None:
+    """`UserError` unless these make blocks with sine-cosine positions, which fill dim by fours."""
+    if depth < 1:
+        raise UserError(f"config.{section}.depth={depth} must be at least 1")
+    if dim < 4 or dim % 4:
+        raise UserError(f"config.{section}.dim={dim} must be a multiple of 4; try 512")
+    if heads < 1 or dim % heads:
+        raise UserError(f"config.{section}.heads={heads} must divide config.{section}.dim={dim}")
 
 
 class Style(NamedTuple):

@@ -196,9 +196,11 @@ def build(
 
 def check(patch: int, image_size: int, class_token: bool, pool: str, drop_path: float):
     """`UserError` for values that are right alone and wrong together, or out of range."""
+    if patch < 1 or image_size < patch:
+        raise UserError(f"model.patch={patch} must be 1 to model.image_size={image_size}; try 16")
     if image_size % patch:
         below = image_size // patch * patch
-        sizes = f"{below} or {below + patch}" if below else str(patch)
+        sizes = f"{below} or {below + patch}"
         raise UserError(
             f"model.patch={patch} does not divide model.image_size={image_size}; try {sizes}"
         )

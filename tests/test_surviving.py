@@ -1,0 +1,172 @@
+"""Damage that is really done: killed workers, files that vanish, slow and read-only storage, names
+that steer a terminal, and files of others that hold what they should not."""
+
+import ast
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_cli import TINY, jssl, own_images, refused
+from test_feed import BATCH, assert_same, example_source
+
+from jssl.config import UserError
+from jssl.data import order, stream
+from jssl.data.folder import Folder, open_folder
+
+# -- data ----------------------------------------------------------------------------------------
+
+
+def opened(source, workers=2):
+    rows = np.arange(BATCH)
+    return stream.stream(source, seed=3, batch_size=BATCH, rows=rows, start=0, workers=workers)
+
+
+def test_batches_go_on_exactly_after_a_worker_was_killed(caplog):
+    source, made = example_source(), opened(example_source())
+    with caplog.at_level(logging.WARNING, "jssl"):
+        for step, batch in zip(range(30), made, strict=False):
+            assert_same(batch, source.read(order.indices(3, step, 50, BATCH)))
+            if step == 4:
+                workers = multiprocessing.active_children()
+                os.kill(workers[0].pid, signal.SIGKILL)
+    made.close()
+    assert "a data worker was killed: new ones go on at step" in caplog.text
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive(), "the others of the old ones end as well"
+
+
+def test_workers_that_are_killed_again_and_again_end_the_run():
+    made = opened(Deadly())
+    with pytest.raises(UserError, match=r"data.workers=2: one was killed 3 times in a row"):
+        next(made)
+
+
+class Deadly:
+    """A source that kills the worker that reads it."""
+
+    name, canvas, classes = "deadly", (4, 4, 3), None
+
+    def __len__(self):
+        return 50
+
+    def read(self, indices):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_files_removed_while_they_are_read_are_counted_and_named(photos):
+    source = open_folder(str(photos), "train", 32, 3)
+    before = source.read(np.arange(4))
+    assert (before["damaged"] < 0).all()
+    for path in sorted(photos.iterdir())[:2]:
+        path.unlink()
+    after = source.read(np.arange(4))
+    assert after["damaged"].tolist() == [0, 1, -1, -1]
+    assert after["image"].shape == before["image"].shape
+
+
+def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
+    read = Folder.read
+
+    def slow(self, indices):
+        time.sleep(0.5)
+        return read(self, indices)
+
+    monkeypatch.setattr(Folder, "read", slow)
+    words = [*own_images(photos), "--config.steps=6", "--config.eval.every=0"]
+    words += ["--config.data.workers=0", "--config.log.every=1", f"--workdir={tmp_path}/a"]
+    code, _, err = jssl(capfd, "train", *words)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").open()]
+    waits = [row["data_wait"] for row in rows if "data_wait" in row]
+    assert max(waits) > 0.2, waits
+    assert "data wait" in err
+
+
+def test_a_source_that_shrank_is_refused(capfd, tmp_path, photos):
+    words = [*own_images(photos), "--config.steps=4", "--config.eval.every=0"]
+    words += ["--config.checkpoint.every=2", f"--workdir={tmp_path}/a"]
+    assert jssl(capfd, "train", *words)[0] == 0
+    (tmp_path / "a" / "result.json").unlink()  # as if the run had not ended
+    sorted(photos.iterdir())[0].unlink()
+    line = refused(capfd, "train", *words)
+    assert "config.examples=40, but 'folder' has 39: it has changed" in line
+
+
+# -- folders -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """seal() makes the folder `disk` read-only, as root finds it too; skipped without the right."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system here")
+    try:
+        yield disk, lambda: subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_read_only_folder_is_one_line_and_can_be_evaluated(capfd, read_only):
+    disk, seal = read_only
+    words = [TINY, "--config.eval.every=0"]
+    assert jssl(capfd, "train", *words, f"--workdir={disk}/a")[0] == 0
+    before = jssl(capfd, "eval", f"--workdir={disk}/a")
+    (disk / "a" / "result.json").rename(disk / "a" / "elsewhere.json")
+    seal()
+    assert "read-only" in refused(capfd, "train", *words, f"--workdir={disk}/b").lower()
+    assert "read-only" in refused(capfd, "train", *words, f"--workdir={disk}/a").lower()
+    after = jssl(capfd, "eval", f"--workdir={disk}/a")
+    assert before[0] == after[0] == 0
+    assert json.loads(before[1]) == json.loads(after[1])
+
+
+# -- what others wrote ---------------------------------------------------------------------------
+
+
+def test_names_of_files_do_not_steer_a_terminal(capfd, tmp_path, photos):
+    (photos / "a\x1b[2Jb\n\u202ec.png").write_bytes(b"no picture")
+    code, _, err = jssl(
+        capfd,
+        "train",
+        *own_images(photos),
+        "--config.data.max_damaged=0.1",
+        f"--workdir={tmp_path}/a",
+    )
+    assert code == 0, err
+    assert r"a\x1b[2Jb\n\u202ec.png" in err
+    assert not {"\x1b", "\u202e"} & set(err)
+    assert "\\x1b[31m" in refused(capfd, "train", "--config=\x1b[31m", f"--workdir={tmp_path}/b")
+
+
+DANGEROUS = {"eval", "exec", "compile", "__import__", "system", "popen", "getoutput"}
+ALLOWED = {("config.py", "exec_module")}  # the user's own recipe, named on the command line
+
+
+def test_nothing_that_is_read_can_run():
+    """No pickle, eval or shell anywhere in the package (a recipe of the user's is Python)."""
+    for path in sorted((ROOT / "jssl").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in modules:
+                assert name.partition(".")[0] not in ("pickle", "marshal", "shelve", "dill"), path
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", "")
+                assert name not in DANGEROUS, f"{path}:{node.lineno} calls {name}"
+                base = getattr(getattr(node.func, "value", None), "id", "")
+                if base == "os":
+                    assert node.func.attr not in DANGEROUS, f"{path}:{node.lineno}"
+                for word in node.keywords:
+                    if word.arg in ("shell", "allow_pickle"):
+                        assert getattr(word.value, "value", True) is False, f"{path}:{node.lineno}"
