@@ -132,6 +132,15 @@ class Config:
         return [key for key in flat if key not in self._seen]
 
 
+def local(key: str, folder: str) -> str:
+    """`folder`; `UserError` if it is an address and no path."""
+    if "://" in folder:
+        raise UserError(
+            f"{key}={folder} is no folder; mount it (Cloud Storage FUSE), name the mount"
+        )
+    return folder
+
+
 def above(config, low, *keys) -> None:
     """`UserError` unless each of ``config.<key>`` is a number above `low`."""
     for key in keys:

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 
 import jssl
-from jssl.config import UserError, flatten
+from jssl.config import UserError, flatten, local
 from jssl.recipes import recipe
 
 # What may differ when a run is started again: where and how it runs, not what it computes.
@@ -25,7 +25,7 @@ def open_for(workdir, config) -> pathlib.Path:
     """Makes the folder, or checks that the run in it is one of this very config."""
     if not workdir:
         raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
-    folder = pathlib.Path(workdir).absolute()
+    folder = pathlib.Path(local("--workdir", str(workdir))).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,7 +82,7 @@ def check_same(folder, old, new) -> None:
 
 def stored_config(workdir) -> ml_collections.ConfigDict:
     """The config of the run in `workdir`; a key that is newer than the run has its default."""
-    path = pathlib.Path(workdir) / "config.json"
+    path = pathlib.Path(local("--workdir", str(workdir))) / "config.json"
     if not workdir or not path.exists():
         raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
     found = read(path)

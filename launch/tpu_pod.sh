@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # All workers of a TPU VM slice; run it where gcloud is set up:
-#   launch/tpu_pod.sh NAME ZONE --config=configs/mae_vitl_imagenet.py --config.data.dir=gs://b/tfds \
-#       --workdir=gs://bucket/runs/a
-# Each worker needs jssl in ~/jssl (JSSL_DIR) with `.venv/bin/pip install -e '.[tpu]'` done; JAX finds
-# the other workers from the slice's metadata. Starts again what was preempted after saving (exit 75).
+#   launch/tpu_pod.sh NAME ZONE --config=configs/mae_vitl_imagenet.py \
+#       --config.data.dir=/mnt/bucket/tfds --workdir=/mnt/bucket/runs/a
+# A bucket is a folder once it is mounted on every worker (Cloud Storage FUSE). Each worker needs jssl
+# in ~/jssl (JSSL_DIR) with `.venv/bin/pip install -e '.[tpu]'` done; JAX finds the other workers from
+# the slice's metadata. Starts again what was preempted after saving (exit 75).
 set -euo pipefail
 
 name=$1 zone=$2

@@ -131,6 +131,14 @@ def test_a_workdir_of_another_run(capfd, tmp_path):
     assert jssl(capfd, "train", TINY, work, "--config.log.every=3")[0] == 0, "how, not what"
 
 
+def test_addresses_are_no_folders(capfd, tmp_path):
+    line = refused(capfd, "train", TINY, "--workdir=gs://bucket/a")
+    assert "--workdir=gs://bucket/a is no folder" in line and "mount" in line
+    assert not (ROOT / "gs:").exists()
+    words = own_images("s3://bucket/images")
+    assert "data.path=s3://" in refused(capfd, "train", *words, f"--workdir={tmp_path}/a")
+
+
 def test_workdir_missing_or_impossible(capfd, tmp_path):
     assert "--workdir is missing" in refused(capfd, "train", TINY)
     (tmp_path / "file").touch()

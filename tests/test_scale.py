@@ -61,22 +61,24 @@ def test_a_run_goes_on_with_fewer_devices_and_with_one(tmp_path):
     np.testing.assert_allclose(found, alone, rtol=1e-5)
 
 
-def start(folder, processes: int):
-    """The processes of a run of 40 steps."""
+def start(folder, processes: int, steps: int = 40, hosts=None):
+    """The processes of a run, on this machine or each on its own one of `hosts`."""
     words = [sys.executable, "-m", "jssl.cli", "train", f"--config={MAE}"]
     words += [f"--config.{key}={value}" for key, value in GENTLE.items()]
-    words += ["--config.steps=40", "--config.eval.every=0", "--config.checkpoint.every=100"]
-    words += ["--config.log.render_every=0"]
-    words += [f"--workdir={folder}"]
+    words += [f"--config.steps={steps}", "--config.eval.every=0", "--config.checkpoint.every=100"]
+    words += ["--config.log.render_every=0", f"--workdir={folder}"]
     env = {**os.environ, "XLA_FLAGS": FAST}
     if processes > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            env["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free.getsockname()[1]}"
-        env["JAX_NUM_PROCESSES"] = str(processes)
+            port = free.getsockname()[1]
+        host = "host0" if hosts else "127.0.0.1"
+        env |= {"JAX_COORDINATOR_ADDRESS": f"{host}:{port}", "JAX_NUM_PROCESSES": str(processes)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     return [
-        subprocess.Popen(words, env=env | {"JAX_PROCESS_ID": str(i)}, **pipes)
+        subprocess.Popen(
+            [*(hosts[i] if hosts else ()), *words], env=env | {"JAX_PROCESS_ID": str(i)}, **pipes
+        )
         for i in range(processes)
     ]
 
@@ -123,3 +125,45 @@ def test_the_mesh_says_what_does_not_cover_the_devices():
         mesh.make(data=3, fsdp=1, tensor=1)
     assert mesh.make(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
     assert mesh.batch_parts(make_mesh(2, 2, 2)) == 4
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    """What to write before a command to run it on one of two hosts: network namespaces of their
+    own, joined by one wire, each with a name. Skipped where the machine does not allow it."""
+    names = [f"jssl-{os.getpid()}-{i}" for i in range(2)]
+    book = tmp_path / "hosts"
+    book.write_text("127.0.0.1 localhost\n192.0.2.1 host0\n192.0.2.2 host1\n")
+    ip = lambda *words: subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+    inside = "mount --bind {book} /etc/hosts && hostname host{i} && exec {words}"
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        wire = ["link", "add", "w0", "netns", names[0], "type", "veth", "peer", "name", "w1"]
+        ip(*wire, "netns", names[1])
+        for i, name in enumerate(names):
+            ip("-n", name, "address", "add", f"192.0.2.{i + 1}/24", "dev", f"w{i}")
+            ip("-n", name, "link", "set", f"w{i}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield [
+            ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "sh", "-c",
+             inside.format(book=book, i=i, words='"$@"'), "sh"]
+            for i, name in enumerate(names)
+        ]  # fmt: skip
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here ({getattr(error, 'stderr', '') or error})")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def test_two_hosts_equal_one(hosts, tmp_path):
+    """Two network namespaces, which see each other through one wire only."""
+    alone, pair = tmp_path / "one", tmp_path / "two"
+    assert ends(start(alone, 1, steps=4))[0] == [0]
+    codes, err = ends(start(pair, 2, steps=4, hosts=hosts))
+    assert codes == [0, 0], err[-2000:]
+    one, two = losses(alone), losses(pair)
+    assert one.keys() == two.keys() == {1, 2, 3, 4}
+    for step, (loss, _) in one.items():
+        np.testing.assert_allclose(two[step][0], loss, rtol=1e-5)

@@ -24,7 +24,7 @@ import logging
 import os
 from typing import Any, NamedTuple
 
-from jssl.config import UserError, near
+from jssl.config import UserError, local, near
 from jssl.data.order import split_name
 
 log = logging.getLogger("jssl")
@@ -101,6 +101,7 @@ def open_source(
 ):  # fmt: skip
     """Only the source of `load`, for evaluations and tools."""
     known = (*_OPEN, "text", "pydoc")
+    dir, path = local("data.dir", dir), local("data.path", path)
     if source not in known:
         raise UserError(f"data.source={source!r} is unknown; {near(source, known)}")
     if source in ("text", "pydoc") or length:
