@@ -102,8 +102,19 @@ def transfer(found: list[dict]) -> str:
         parts += ["", "Commands:", ""]
         for run in (run for run in found if run["size"] == size):
             parts.append(f"- `{run['command']}` ({run['wall_seconds']:.0f} s), then")
-            parts += [f"  - `{command}`" for command in run["evaluations"].values()]
+            for protocol, command in run["evaluations"].items():
+                parts.append(f"  - `{command}`{rates(run['validation_top1'][protocol])}")
     return "\n".join(parts)
+
+
+def rates(tried: dict) -> str:
+    """What was tried on the validation split, of each start: rates and their accuracies."""
+    told = [
+        f"{start} " + ", ".join(f"{float(rate):.2g}: {top1:.3f}" for rate, top1 in found.items())
+        for start, found in tried.items()
+        if found
+    ]
+    return f"; rates by accuracy on the validation split: {'; '.join(told)}" if told else ""
 
 
 def spread(values: list[float]) -> str:
@@ -146,6 +157,46 @@ def steps(found: list[dict]) -> str:
     return "\n".join(parts)
 
 
+def plans(found: list[dict]) -> str:
+    """What the compiler says of slices that are not here."""
+    parts = ["## Plans", ""]
+    parts += [
+        "`python benchmarks/plans.py --out=benchmarks/results`: the true training step, compiled "
+        "for a slice by `jssl plan`. Nothing here was run on a TPU. The step is a roofline at peak "
+        "rates: a real one takes longer.",
+        "",
+    ]
+    columns = ("recipe", "slice", "batch", "GiB a device", "fits", "largest batch", "FLOPs a step",
+               "compute ms", "memory ms", "links ms", "efficiency, 8 to 256", "commit")  # fmt: skip
+    parts += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for run in sorted(found, key=lambda run: (run["plan"], run["topology"])):
+        ms = " | ".join(f"{1e3 * s:.2f}" for s in run["seconds"].values())
+        shares = ", ".join(f"{share:.0%}" for share in run["efficiency"].values())
+        largest = f"{run['largest_batch']:,}" if run["largest_batch"] else "-"
+        gib = f"{run['bytes_per_device'] / 2**30:.2f} of {run['memory'] / 2**30:.0f}"
+        parts.append(
+            f"| {run['plan']} | {run['topology']} | {run['batch_size']:,} | {gib} | "
+            f"{'yes' if run['fits'] else '**no**'} | {largest} | {run['flops_per_step']:.3g} | "
+            f"{ms} | {shares} | {run['commit']} |"
+        )
+    return "\n".join(parts)
+
+
+def soaks(found: list[dict]) -> str:
+    """Runs that were killed again and again."""
+    parts = ["## Soak", ""]
+    for run in found:
+        end = "equals" if run["equal"] else "**does not equal**"
+        parts.append(
+            f"`{run['command']}`, {run['device']}, commit {run['commit']}, {run['date']}, "
+            f"{run['wall_seconds']:,.0f} s: after {run['soak']['kills']} SIGKILLs the final state "
+            f"{end} that of the undisturbed run (step, loss, params_sha256 "
+            f"`{run['params_sha256'][1][:16]}`); {len(run['soak']['set_aside'])} checkpoints were "
+            "found damaged and set aside."
+        )
+    return "\n".join(parts)
+
+
 def put_demo(found: dict) -> None:
     """The newest demo's output between the marks in the README."""
     readme = HERE.parent / "README.md"
@@ -170,7 +221,9 @@ def main():
         (transfer, lambda one: "evaluations" in one),
         (runs, lambda one: "train" in one and not {"method", "evaluations"} & one.keys()),
         (steps, lambda one: "rows" in one),
-        (memory, lambda one: "memory" in one),
+        (memory, lambda one: isinstance(one.get("memory"), list)),
+        (plans, lambda one: "plan" in one),
+        (soaks, lambda one: "soak" in one),
     )
     for section, belongs in sections:
         if chosen := [one for one in found if belongs(one)]:

@@ -33,17 +33,16 @@ ROWS = {  # rotary, as learned positions have not begun to help BERT in so few s
     "model.positions": "rotary", "model.dropout": 0.0, "alarm.collapse": "off",
 }  # fmt: skip
 PIXELS = {
-    "data.canvas": 96, "augment.size": 64, "model.image_size": 64, "model.patch": 8,
-    "model.name": "vit_ti", "model.dtype": "float32", "eval.every": 0, "log.render_every": 0,
-    "batch_size": 64, "optim.lr": 1e-3, "optim.lr_scaling": "none", "steps": 1200,
-    "optim.warmup_steps": 120,
+    "data.canvas": 72, "augment.size": 48, "model.image_size": 48, "model.patch": 8,
+    "model.name": "vit_micro", "model.dtype": "float32", "eval.every": 0, "log.render_every": 0,
+    "batch_size": 64, "optim.lr": 1e-3, "optim.lr_scaling": "none", "optim.warmup_steps": 200,
 }  # fmt: skip
 SMALL = {
     "bert": ROWS | {"model.name": "bert_tiny", "steps": 6000, "optim.lr": 1e-3,
                     "optim.warmup_steps": 100},
     "gpt": ROWS | {"model.name": "gpt_micro", "steps": 4000, "optim.lr": 2e-3},
-    "mae": PIXELS | {"decoder.dim": 128, "decoder.depth": 2, "decoder.heads": 4},
-    "data2vec": PIXELS,
+    "mae": PIXELS | {"steps": 4000, "decoder.dim": 128, "decoder.depth": 2, "decoder.heads": 4},
+    "data2vec": PIXELS | {"steps": 2000},
 }  # fmt: skip
 TUNED = {  # of the evaluations with --small
     "mae": {"finetune.epochs": 6, "finetune.batch_size": 64, "finetune.lr": 2e-3,

@@ -22,6 +22,10 @@ from jssl.run import check_batch, compile_step, model_flops, prepare
 log = logging.getLogger("jssl")
 SCALES = (8, 32, 128, 256)
 EXAMPLES = 1_281_167  # of ImageNet
+NOWHERE = {
+    "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}  # fmt: skip
 
 
 def plan(tree, topology: str, devices: int) -> dict:
@@ -60,7 +64,9 @@ def find(topology: str, devices: int) -> list:
                 f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes as many"
             )
         return jax.devices()[:devices]
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    if jax.default_backend() != "tpu":  # libtpu looks for its machine, and complains
+        for key, value in NOWHERE.items():
+            os.environ.setdefault(key, value)
     from jax.experimental import topologies
 
     try:

@@ -20,6 +20,7 @@ from jssl.ops import patchify
 
 SIZES = {  # dim, depth, heads: arXiv:2010.11929, table 1; Ti and S: DeiT, arXiv:2012.12877, table 1
     "vit_test": (32, 2, 2),
+    "vit_micro": (128, 6, 4),  # not published: for small machines
     "vit_ti": (192, 12, 3),
     "vit_s": (384, 12, 6),
     "vit_b": (768, 12, 12),
