@@ -12,6 +12,7 @@ nothing about the published sizes. --work=DIR keeps the runs: a second call goes
 
 import argparse
 import datetime
+import hashlib
 import json
 import pathlib
 import sys
@@ -22,11 +23,18 @@ from time_to_accuracy import anonymous, run, save
 
 SST2 = {"data.name": "sst2", "data.pack": False}
 RATES = [8 * rate for rate in (3e-4, 1e-4, 5e-5)]  # README of google-research/bert, per 256
-TASKS = {  # recipe; evaluations: protocol -> what it changes, on how many seeds, rates to try
-    "bert": ("bert_small_books", {"perplexity": ({}, 0, []), "finetune": (SST2, 3, RATES)}),
-    "gpt": ("gpt_small_books", {"perplexity": ({}, 0, []), "finetune": (SST2, 3, RATES)}),
-    "mae": ("mae_imagenette", {"linear": ({}, 0, []), "finetune": ({}, 1, [])}),
-    "data2vec": ("data2vec_imagenette", {"linear": ({}, 0, []), "finetune": ({}, 1, [])}),
+FEW = SST2 | {"data.split": "train[:10%]", "finetune.epochs": 10}
+LANGUAGE = {  # protocol, what it changes, on how many seeds, rates to try
+    "perplexity": ("perplexity", {}, 0, []),
+    "finetune": ("finetune", SST2, 3, RATES),
+    "finetune, a tenth of the labels": ("finetune", FEW, 3, RATES),
+}
+IMAGES = {"linear": ("linear", {}, 0, []), "finetune": ("finetune", {}, 1, [])}
+TASKS = {
+    "bert": ("bert_small_books", LANGUAGE),
+    "gpt": ("gpt_small_books", LANGUAGE),
+    "mae": ("mae_imagenette", IMAGES),
+    "data2vec": ("data2vec_imagenette", IMAGES),
 }
 ROWS = {  # rotary, as learned positions have not begun to help BERT in so few steps
     "data.length": 64, "model.length": 64, "model.dtype": "float32", "batch_size": 64,
@@ -65,24 +73,26 @@ def measure(task: str, data: str, small: bool, folder: pathlib.Path) -> dict:
     """Trains one task in `folder`, or goes on there, and evaluates it: from its checkpoint and from
     its first state. Where rates are given each start has its own, by its accuracy on the validation
     split; the test is asked only then."""
-    name, evaluations = TASKS[task]
-    recipe, changes = f"configs/{name}.py", dict(SMALL[task]) if small else {}
+    recipe, evaluations = TASKS[task]
+    recipe, changes = f"configs/{recipe}.py", dict(SMALL[task]) if small else {}
     place = words({"data.dir": data})
     folder.mkdir(parents=True, exist_ok=True)
-    if "books" in name:
+    if "books" in recipe:
         changes |= tokenizer(recipe, place, folder / "bpe.json", 4096 if small else 8192)
     command = ("train", f"--config={recipe}", *place, *words(changes))
     work = f"--workdir={folder}/run"
     trained = once(folder / "trained.json", *command, work)
     settings = json.loads((folder / "run" / "config.json").read_text())
     found, asked, tried = {}, {}, {}
-    for protocol, (given, seeds, rates) in evaluations.items():
+    for name, (protocol, given, seeds, rates) in evaluations.items():
         given = given | (TUNED.get(task, {}) if small else {})
-        asked[protocol] = ("eval", f"--protocol={protocol}", *place, *words(given))
+        asked[name] = ("eval", f"--protocol={protocol}", *place, *words(given))
 
-        def ask(start, changes, command=(*asked[protocol], work)):
+        def ask(start, changes, command=(*asked[name], work)):
             first = ["--untrained"] if start == "untrained" else []
-            answer = run(*command, *words(changes), *first)[0]
+            command = (*command, *words(changes), *first)
+            known = hashlib.sha256(" ".join(command).encode()).hexdigest()[:16]
+            answer = once(folder / f"{known}.json", *command)["found"]
             print(task, start, changes, json.dumps(answer), file=sys.stderr, flush=True)
             return answer
 
@@ -92,8 +102,8 @@ def measure(task: str, data: str, small: bool, folder: pathlib.Path) -> dict:
                 for rate in rates
             }
             best = {"finetune.lr": max(tries, key=tries.get), "eval.split": "test"} if tries else {}
-            tried.setdefault(protocol, {})[start] = tries
-            found.setdefault(protocol, {})[start] = [
+            tried.setdefault(name, {})[start] = tries
+            found.setdefault(name, {})[start] = [
                 ask(start, best | ({"finetune.seed": i} if seeds else {}))
                 for i in range(seeds or 1)
             ]
@@ -102,8 +112,8 @@ def measure(task: str, data: str, small: bool, folder: pathlib.Path) -> dict:
         "task": task,
         "size": "small" if small else "full",
         "command": tidy(command),
-        "evaluations": {protocol: tidy(given) for protocol, given in asked.items()},
-        "commit": commit(),
+        "evaluations": {name: tidy(given) for name, given in asked.items()},
+        "commit": trained["commit"],
         "date": datetime.date.today().isoformat(),
         "versions": settings["versions"],
         "wall_seconds": round(trained["seconds"], 1),
@@ -117,7 +127,7 @@ def once(path: pathlib.Path, *command) -> dict:
     """The command's answer and seconds, kept in `path`: a second time it is only read."""
     if not path.exists():
         found, seconds = run(*command)
-        path.write_text(json.dumps({"found": found, "seconds": seconds}))
+        path.write_text(json.dumps({"found": found, "seconds": seconds, "commit": commit()}))
     return json.loads(path.read_text())
 
 

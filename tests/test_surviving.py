@@ -2,17 +2,21 @@
 that steer a terminal, and files of others that hold what they should not."""
 
 import ast
+import itertools
 import json
 import logging
 import multiprocessing
 import os
+import pathlib
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import FAST, ROOT
 from test_cli import TINY, jssl, own_images, refused
 from test_feed import BATCH, assert_same, example_source
 
@@ -129,6 +133,62 @@ def test_a_read_only_folder_is_one_line_and_can_be_evaluated(capfd, read_only):
     after = jssl(capfd, "eval", f"--workdir={disk}/a")
     assert before[0] == after[0] == 0
     assert json.loads(before[1]) == json.loads(after[1])
+
+
+# -- signals -------------------------------------------------------------------------------------
+
+
+def children(pid: int) -> list[int]:
+    """Processes started by that one, or by one of these."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rsplit(")", 1)[1].split()[:2]
+        except OSError:  # it has ended
+            continue
+        if int(parent) == pid and state != "Z":
+            found += [int(path.parent.name), *children(int(path.parent.name))]
+    return found
+
+
+def test_a_signal_leaves_no_data_workers(tmp_path, photos):
+    words = [sys.executable, "-m", "jssl.cli", "train", *own_images(photos)]
+    words += ["--config.data.workers=2", "--config.steps=100000", "--config.eval.every=0"]
+    words += ["--config.checkpoint.every=0", f"--workdir={tmp_path}/a"]
+    env = {**os.environ, "XLA_FLAGS": FAST}
+    with subprocess.Popen(words, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        for line in run.stderr:
+            if line.startswith("step 3/"):
+                break
+        workers = children(run.pid)
+        run.send_signal(signal.SIGTERM)
+        rest = run.stderr.read()
+        assert run.wait(60) == 75, rest
+    assert len(workers) >= 2
+    gone = lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers)
+    for _ in itertools.takewhile(lambda _: not gone(), range(100)):
+        time.sleep(0.1)
+    assert gone(), workers
+
+
+def test_a_second_signal_ends_at_once():
+    code = """
+        import time
+        from jssl.train import asked_to_stop
+        with asked_to_stop() as stop:
+            print("ready", flush=True)
+            while not stop(1):
+                time.sleep(0.01)
+            print("asked by", stop(1), flush=True)
+            time.sleep(600)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
+        assert run.stdout.readline() == "ready\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.stdout.readline() == "asked by SIGTERM\n"
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == -signal.SIGINT
 
 
 # -- what others wrote ---------------------------------------------------------------------------
