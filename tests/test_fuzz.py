@@ -31,8 +31,8 @@ VALUES = st.one_of(
     NUMBERS.map(str), st.text(max_size=8), st.lists(NUMBERS, max_size=3).map(str),
     st.sampled_from(["none", "true", "(('bias$', 0.1),)", "('x',)", "[", "1e999", "__import__"]),
 )  # fmt: skip
-OFTEN = hypothesis.settings(max_examples=300, deadline=None, derandomize=True)
-SELDOM = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+OFTEN = hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+SELDOM = hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
 
 
 @OFTEN

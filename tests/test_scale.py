@@ -61,11 +61,11 @@ def test_a_run_goes_on_with_fewer_devices_and_with_one(tmp_path):
     np.testing.assert_allclose(found, alone, rtol=1e-5)
 
 
-def start(folder, processes: int, steps: int = 40, hosts=None):
+def start(folder, processes: int, hosts=None):
     """The processes of a run, on this machine or each on its own one of `hosts`."""
     words = [sys.executable, "-m", "jssl.cli", "train", f"--config={MAE}"]
     words += [f"--config.{key}={value}" for key, value in GENTLE.items()]
-    words += [f"--config.steps={steps}", "--config.eval.every=0", "--config.checkpoint.every=100"]
+    words += ["--config.steps=40", "--config.eval.every=0", "--config.checkpoint.every=100"]
     words += ["--config.log.render_every=0", f"--workdir={folder}"]
     env = {**os.environ, "XLA_FLAGS": FAST}
     if processes > 1:
@@ -99,38 +99,10 @@ def ends(processes):
     return [code for *_, code in found], found[0][1]
 
 
-def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(tmp_path):
-    """2 -> 1 -> 2 processes, each stopped by a signal; losses equal those of an undisturbed run."""
-    (whole,) = start(tmp_path / "whole", 1)
-    assert ends([whole])[0] == [0]
-    folder = tmp_path / "elastic"
-    codes, err = stop_after(folder, start(folder, 2), 3)
-    assert codes == [75, 75], err[-2000:]
-    saved = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")]
-    assert len(saved) == 1 and 3 <= saved[0] < 40
-    codes, err = stop_after(folder, start(folder, 1), saved[0] + 3, signal.SIGINT)
-    assert codes == [75], err[-2000:]
-    codes, err = ends(start(folder, 2))
-    assert codes == [0, 0], err[-2000:]
-    rows = [losses(tmp_path / name) for name in ("whole", "elastic")]
-    assert rows[0].keys() == rows[1].keys() == set(range(1, 41))
-    for step, (loss, _) in rows[0].items():
-        np.testing.assert_allclose(rows[1][step][0], loss, rtol=1e-5)
-
-
-def test_the_mesh_says_what_does_not_cover_the_devices():
-    from jssl.config import UserError
-
-    with pytest.raises(UserError, match="mesh.data=3 mesh.fsdp=1 mesh.tensor=1 do not cover 8"):
-        mesh.make(data=3, fsdp=1, tensor=1)
-    assert mesh.make(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert mesh.batch_parts(make_mesh(2, 2, 2)) == 4
-
-
 @pytest.fixture
 def hosts(tmp_path):
     """What to write before a command to run it on one of two hosts: network namespaces of their
-    own, joined by one wire, each with a name. Skipped where the machine does not allow it."""
+    own, joined by one wire, each with a name. Why not, where the machine does not allow it."""
     names = [f"jssl-{os.getpid()}-{i}" for i in range(2)]
     book = tmp_path / "hosts"
     book.write_text("127.0.0.1 localhost\n192.0.2.1 host0\n192.0.2.2 host1\n")
@@ -151,19 +123,56 @@ def hosts(tmp_path):
             for i, name in enumerate(names)
         ]  # fmt: skip
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespaces here ({getattr(error, 'stderr', '') or error})")
+        yield f"no network namespaces here ({getattr(error, 'stderr', '') or error})"
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
-def test_two_hosts_equal_one(hosts, tmp_path):
-    """Two network namespaces, which see each other through one wire only."""
-    alone, pair = tmp_path / "one", tmp_path / "two"
-    assert ends(start(alone, 1, steps=4))[0] == [0]
-    codes, err = ends(start(pair, 2, steps=4, hosts=hosts))
+def test_hosts_see_each_other_through_their_wire_only(hosts):
+    if isinstance(hosts, str):
+        pytest.skip(f"{hosts}: the two processes below are on one host")
+    code = "import socket, sys; s = socket.create_server(('', 4000)); s.accept()[0].sendall(b'hi')"
+    ask = "import socket, sys; print(socket.create_connection((sys.argv[1], 4000), 9).recv(9))"
+    with subprocess.Popen([*hosts[0], sys.executable, "-c", code]) as server:
+        for host, wanted in (("localhost", "Connection refused"), ("host0", "b'hi'")):
+            words, until = [*hosts[1], sys.executable, "-c", ask, host], time.monotonic() + 20
+            while True:  # the server, and the wire, take a moment
+                done = subprocess.run(words, capture_output=True, text=True)
+                if wanted in done.stdout + done.stderr or time.monotonic() > until:
+                    break
+                time.sleep(0.1)
+            if wanted not in done.stdout + done.stderr:
+                server.kill()
+            assert wanted in done.stdout + done.stderr
+        assert server.wait(20) == 0
+
+
+def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_path):
+    """2 -> 1 -> 2 processes, each stopped by a signal, the last on two hosts where the machine can
+    make them; losses equal those of an undisturbed run."""
+    (whole,) = start(tmp_path / "whole", 1)
+    assert ends([whole])[0] == [0]
+    folder = tmp_path / "elastic"
+    codes, err = stop_after(folder, start(folder, 2), 3)
+    assert codes == [75, 75], err[-2000:]
+    saved = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")]
+    assert len(saved) == 1 and 3 <= saved[0] < 40
+    codes, err = stop_after(folder, start(folder, 1), saved[0] + 3, signal.SIGINT)
+    assert codes == [75], err[-2000:]
+    two = None if isinstance(hosts, str) else hosts
+    codes, err = ends(start(folder, 2, hosts=two))
     assert codes == [0, 0], err[-2000:]
-    one, two = losses(alone), losses(pair)
-    assert one.keys() == two.keys() == {1, 2, 3, 4}
-    for step, (loss, _) in one.items():
-        np.testing.assert_allclose(two[step][0], loss, rtol=1e-5)
+    rows = [losses(tmp_path / name) for name in ("whole", "elastic")]
+    assert rows[0].keys() == rows[1].keys() == set(range(1, 41))
+    for step, (loss, _) in rows[0].items():
+        np.testing.assert_allclose(rows[1][step][0], loss, rtol=1e-5)
+
+
+def test_the_mesh_says_what_does_not_cover_the_devices():
+    from jssl.config import UserError
+
+    with pytest.raises(UserError, match="mesh.data=3 mesh.fsdp=1 mesh.tensor=1 do not cover 8"):
+        mesh.make(data=3, fsdp=1, tensor=1)
+    assert mesh.make(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh.batch_parts(make_mesh(2, 2, 2)) == 4
