@@ -3,7 +3,7 @@
     python benchmarks/soak.py --kills=100 --out=benchmarks/results
 
 A tiny run saves after every step. It is started again and again and killed (SIGKILL) at a random
-moment of its life, until it has been killed so often; then it is let finish. Its parameters must be
+moment, a quarter of the times while it starts up; at last it is let finish. Its parameters must be
 bit for bit those of an undisturbed run. Nothing in the workdir is ever mended by hand.
 """
 
@@ -54,7 +54,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="", help="folder for soak-<device>-<date>.json")
     given = parser.parse_args()
@@ -62,10 +62,15 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         whole, seconds = finish(f"{scratch}/whole", given.steps)
         life = f"{scratch}/killed"
-        while len(deaths) < given.kills and newest(life) < given.steps - 5:
-            process = start(life, given.steps)
-            # Half of them while it starts up, half while it trains and saves.
-            time.sleep(draw.uniform(0.1, seconds * draw.choice((0.4, 1.0))))
+        while len(deaths) < given.kills and newest(life) < given.steps - 10:
+            process, known = start(life, given.steps), newest(life)
+            if draw.random() < 0.25:  # while it starts up, or reads its checkpoint
+                time.sleep(draw.uniform(0.1, 10))
+            else:  # while it trains and saves: some steps later, and at any moment of a step
+                until = known + draw.randint(1, 5)
+                while newest(life) < until and process.poll() is None:
+                    time.sleep(0.01)
+                time.sleep(draw.uniform(0, 2 * seconds / given.steps))
             process.send_signal(signal.SIGKILL)
             process.communicate()
             deaths.append(newest(life))
