@@ -30,8 +30,9 @@ LANGUAGE = {  # protocol, what it changes, on how many seeds, rates to try
     "finetune, a tenth of the labels": ("finetune", FEW, 3, RATES),
 }
 IMAGES = {"linear": ("linear", {}, 0, []), "finetune": ("finetune", {}, 1, [])}
+CLS = SST2 | {"finetune.pool": "first"}  # as BERT is published: section 4.1, the [CLS] token
 TASKS = {
-    "bert": ("bert_small_books", LANGUAGE),
+    "bert": ("bert_small_books", LANGUAGE | {"finetune, [CLS]": ("finetune", CLS, 3, RATES)}),
     "gpt": ("gpt_small_books", LANGUAGE),
     "mae": ("mae_imagenette", IMAGES),
     "data2vec": ("data2vec_imagenette", IMAGES),
