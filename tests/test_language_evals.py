@@ -7,6 +7,7 @@ import pytest
 from conftest import make_mesh
 
 from jssl import workdir
+from jssl.cli import override
 from jssl.config import Config, UserError, load
 from jssl.evals import language
 from jssl.evals.offline import evaluate, say
@@ -154,13 +155,20 @@ def test_wrong_input_is_one_line(recipe, protocol, changes, said):
         language.evaluate(run, state, run.data.source, protocol, say)
 
 
-def test_another_tokenizer_is_refused_by_eval_and_resume(tmp_path, monkeypatch):
-    """The one of the run is remembered by what it does, not by its name."""
+def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
+    """Held-out text is only needed without a prompt. Another tokenizer is refused, by eval and
+    resume: the one of the run is remembered by what it does, not by its name."""
     tree = load(GPT, {"steps": "2", "eval.rows": "3"})
     train(tree, tmp_path)
     stored = workdir.stored_config(tmp_path)
     assert stored.vocab.fingerprint and stored.vocab.size == 260
     assert evaluate(stored, tmp_path, "perplexity")["step"] == 2
+    none = override(
+        stored.copy_and_resolve_references(), {"eval.split": "dev[", "eval.prompt": "a"}
+    )
+    assert len(evaluate(none, tmp_path, "generate")["generated"]) == none.eval.samples
+    with pytest.raises(UserError, match=r"config.eval.split='dev\['"):
+        evaluate(none, tmp_path, "perplexity")
     from jssl.data import tokenizer
 
     class Other(tokenizer.Bytes):

@@ -25,7 +25,8 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
         raise UserError(f"--protocol={protocol} is unknown; {near(protocol, KNOWN)}")
     config = Config(tree)
     run, speaks = prepare(config, training=False), protocol in language.PROTOCOLS
-    bank, queries = run.data.source, (held_out if speaks else evaluation_source)(config)
+    bank, asked = run.data.source, speaks and config.eval.prompt and protocol != "perplexity"
+    queries = bank if asked else (held_out if speaks else evaluation_source)(config)
     if bank.classes is None and not speaks:
         raise UserError(
             f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "

@@ -56,7 +56,10 @@ def labelled(run):
 def held_out(config):
     """The split ``eval.split`` of the training source."""
     section = dict(config.data) | {"split": config.eval.split}
-    return bind(data.load, section, "data").source
+    try:
+        return bind(data.load, section, "data").source
+    except UserError as error:
+        raise UserError(str(error).replace("data.split=", "config.eval.split=")) from None
 
 
 def evaluation_source(config):
