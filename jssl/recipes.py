@@ -101,7 +101,9 @@ def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positio
 
 
 # `finetune` of text: BERT's (Devlin et al. 2019, appendix A.3), with Turc et al.'s four epochs; the
-# rate, 5e-5 at 32 examples, is given per 256.
+# rate, 5e-5 at 32 examples, is given per 256. The head sees the mean of the tokens and not [CLS],
+# which nothing trains without next-sentence prediction; finetune.pool="first" is the published one
+# (both are measured in benchmarks/RESULTS.md).
 TEXT_FINETUNE = dict(
     epochs=4, batch_size=32, lr=4e-4, layer_decay=1.0, weight_decay=0.01, warmup=0.1, mixup=0.0,
     smoothing=0.0,

@@ -169,7 +169,7 @@ def _mapped(folder, rows):
     try:
         with open(os.path.join(folder, "meta.json"), encoding="utf-8") as file:
             meta = json.load(file)
-        name, classes = meta["name"], meta["classes"]
+        name, classes = named(meta)
         images, sizes = (_map(folder, key) for key in ("image", "size"))
         labels = None if classes is None else _map(folder, "label")
         _check(meta, images, sizes, labels)
@@ -179,6 +179,15 @@ def _mapped(folder, rows):
             f"({' '.join(str(error).split()) or type(error).__name__}); pack it again"
         ) from error
     return Arrays(name, images, sizes, labels, classes, rows, folder)
+
+
+def named(meta) -> tuple[str, list[str] | None]:
+    """The name and the classes that a meta.json gives; ValueError if they are none."""
+    name, classes = meta["name"], meta["classes"]
+    words = [name] if classes is None else [name, *classes]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("name must be a text, and classes a list of texts or null")
+    return name, classes
 
 
 def _map(folder, key):

@@ -15,6 +15,7 @@ import numpy as np
 from jssl.config import UserError
 from jssl.data import tokenizer as tokenizers
 from jssl.data.order import split_rows
+from jssl.data.packed import named
 
 VERSION = 1
 
@@ -133,10 +134,9 @@ def open_tokens(
 
 
 def _mapped(folder, tokenizer, length, pack, words, rows):
-    meta, flat, offsets, labels = _intact(folder, _arrays, tokenizer)
-    classes = meta["classes"]
+    name, classes, flat, offsets, labels = _intact(folder, _arrays, tokenizer)
     return Tokens(
-        meta["name"], flat, offsets, tokenizer, length, pack, words, labels, classes, rows, folder
+        name, flat, offsets, tokenizer, length, pack, words, labels, classes, rows, folder
     )
 
 
@@ -164,14 +164,15 @@ def _tokenizer(folder, meta):
 
 
 def _arrays(folder, meta, tokenizer):
-    names = ("tokens", "offsets") if meta["classes"] is None else ("tokens", "offsets", "label")
+    name, classes = named(meta)
+    names = ("tokens", "offsets") if classes is None else ("tokens", "offsets", "label")
     paths = (os.path.join(folder, name + ".npy") for name in names)
     found = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
     count = meta["documents"]
     wanted = [(tokenizer.dtype, meta["tokens"]), (np.int64, count + 1), (np.int32, count)]
-    for name, array, (dtype, size) in zip(names, found, wanted, strict=False):
+    for key, array, (dtype, size) in zip(names, found, wanted, strict=False):
         if (array.dtype, array.shape) != (np.dtype(dtype), (size,)):
-            raise ValueError(f"{name}.npy is {array.dtype} {array.shape}, not {dtype} {(size,)}")
+            raise ValueError(f"{key}.npy is {array.dtype} {array.shape}, not {dtype} {(size,)}")
     if found[1][0] != 0 or found[1][-1] != meta["tokens"] or count < 1:
         raise ValueError("offsets.npy does not fit tokens.npy")
-    return meta, found[0], found[1], found[2] if len(found) > 2 else None
+    return name, classes, found[0], found[1], found[2] if len(found) > 2 else None
