@@ -162,8 +162,8 @@ def plans(found: list[dict]) -> str:
     parts = ["## Plans", ""]
     parts += [
         "`python benchmarks/plans.py --out=benchmarks/results`: the true training step, compiled "
-        "for a slice by `jssl plan`. Nothing here was run on a TPU. The step is a roofline at peak "
-        "rates: a real one takes longer.",
+        "for a slice by `jssl plan`. Nothing here was run on a TPU. The columns of time are "
+        "a roofline at peak rates, not a measurement.",
         "",
     ]
     columns = ("recipe", "slice", "batch", "GiB a device", "fits", "largest batch", "FLOPs a step",

@@ -26,7 +26,7 @@ AXIS = re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")  # 'x', or of a part of it 'x'
 
 class Collective(NamedTuple):
     kind: str
-    bytes: int  # of the largest array that it makes or takes, on one device
+    bytes: int  # of all arrays that it makes or takes, whichever is more, on one device
     group: int  # devices that take part
     times: int  # how often a step runs it
 
@@ -44,13 +44,23 @@ def collectives(text: str, devices: int) -> list[Collective]:
     for name, lines in bodies.items():
         for line in lines:
             if (op := OP.search(line)) and times[name]:
-                sizes = [
-                    size(kind, dims) for kind, dims in ARRAY.findall(line.split("metadata=")[0])
-                ]
-                found.append(
-                    Collective(op[2], max(sizes, default=0), group(line, devices), times[name])
-                )
+                members = group(line, devices)
+                moved = exchanged(op[2], bool(op[3]), op[1], members)
+                found.append(Collective(op[2], moved, members, times[name]))
     return found
+
+
+def exchanged(kind: str, start: bool, made: str, members: int) -> int:
+    """Bytes of all arrays of a collective whose result has the type `made`: XLA joins many small
+    ones into one with a tuple. Where it is asynchronous, most results repeat the operands."""
+    total = sum(size(*array) for array in ARRAY.findall(made))
+    if kind == "collective-permute" and start:
+        return total // 2
+    if kind == "reduce-scatter" and not start:
+        return total * members
+    if kind in ("all-gather", "reduce-scatter") and start:
+        return total * members // (members + 1)
+    return total
 
 
 def runs(bodies, entry) -> dict[str, int]:

@@ -82,7 +82,7 @@ def lines(found: dict):
         yield kind, size
     if "seconds" in found:
         parts = ", ".join(f"{part} {1e3 * s:.3g}" for part, s in found["seconds"].items())
-        yield "step at best", f"{1e3 * found['step_seconds']:.3g} ms ({parts})"
+        yield "roofline", f"{1e3 * found['step_seconds']:.3g} ms ({parts})"
         shares = (f"{n} chips {share:.0%}" for n, share in found["efficiency"].items())
         yield "efficiency", ", ".join(shares)
 

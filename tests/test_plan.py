@@ -31,6 +31,8 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %r = f32[1024]{0} all-reduce(%g), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
   %s = (f32[256]{0}, f32[2048]{0}) all-gather-start(%h), replica_groups={}
   %d = f32[2048]{0} all-gather-done(%s)
+  %many = (f32[1000]{0:T(8)S(1)}, bf16[7,7,3]{2,1,0}) all-reduce(%a, %b), replica_groups=[4,2]<=[8]
+  %part = (f32[100]{0}) reduce-scatter(%a), replica_groups={}
   ROOT %p = f32[8]{0} collective-permute(%r), source_target_pairs={{0,1},{1,0}}
 }
 """
@@ -42,8 +44,25 @@ def test_collectives_count_loops_groups_and_starts():
         ("all-gather", 16 * 128 * 2, 4, 24),
         ("all-reduce", 4096, 8, 1),
         ("all-gather", 8192, 8, 1),
+        ("all-reduce", 4000 + 294, 2, 1),
+        ("reduce-scatter", 3200, 8, 1),
         ("collective-permute", 32, 2, 1),
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "made", "wanted"),
+    [
+        ("all-reduce", True, "(f32[3], f32[5]{0})", 32),  # its start repeats nothing
+        ("all-gather", False, "f32[40]{0}", 160),
+        ("all-gather", True, "((f32[2], f32[3]), (f32[8], f32[12]))", 80),
+        ("reduce-scatter", True, "((f32[8], f32[12]), (f32[2], f32[3]))", 80),
+        ("all-to-all", False, "(f32[2], f32[2], f32[2], f32[2])", 32),
+        ("collective-permute", True, "(bf16[32,2]{1,0}, bf16[32,2]{1,0})", 128),
+    ],
+)
+def test_bytes_of_joined_and_asynchronous_collectives(kind, start, made, wanted):
+    assert hlo.exchanged(kind, start, made, 4) == wanted
 
 
 @pytest.mark.parametrize(

@@ -77,14 +77,18 @@ def test_files_removed_while_they_are_read_are_counted_and_named(photos):
 
 
 def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
-    read = Folder.read
+    read, log, reads = Folder.read, tmp_path / "a" / "metrics.jsonl", itertools.count()
 
     def slow(self, indices):
-        time.sleep(0.5)
+        if next(reads) > 2:  # from here on, and once it is no more compiling
+            until = time.monotonic() + 60
+            while time.monotonic() < until and not (log.exists() and log.read_text()):
+                time.sleep(0.01)
+            time.sleep(0.5)
         return read(self, indices)
 
     monkeypatch.setattr(Folder, "read", slow)
-    words = [*own_images(photos), "--config.steps=6", "--config.eval.every=0"]
+    words = [*own_images(photos), "--config.steps=10", "--config.eval.every=0"]
     words += ["--config.data.workers=0", "--config.log.every=1", f"--workdir={tmp_path}/a"]
     code, _, err = jssl(capfd, "train", *words)
     assert code == 0, err
