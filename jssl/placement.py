@@ -77,9 +77,9 @@ def lines(found: dict):
     if found["largest_batch"]:
         each += f"; the largest batch that does: about {found['largest_batch']:,}"
     yield "memory", each
-    for kind, one in found["collectives"].items():
+    for one in found["collectives"]:
         size = f"{one['times']} of them move {many(one['bytes'], 1024)}B among {one['group']}"
-        yield kind, size
+        yield one["kind"], size
     if "seconds" in found:
         parts = ", ".join(f"{part} {1e3 * s:.3g}" for part, s in found["seconds"].items())
         yield "roofline", f"{1e3 * found['step_seconds']:.3g} ms ({parts})"

@@ -40,12 +40,12 @@ def plan(tree, topology: str, devices: int) -> dict:
     there = bind(mesh.make, config.mesh, "mesh", devices=find(topology, devices))
     chip = chips.CHIPS.get(there.devices.flat[0].device_kind)
     run = planned(config, there)
-    found = compile_step_of(run)
+    found = compiled_for(run)
     half = None
     if config.batch_size % (2 * mesh.batch_parts(there) * config.accumulate) == 0:
         log.info("once more with half of the batch, to see what an example takes")
         half = Config(tree).changed({"batch_size": config.batch_size // 2})
-        half = compile_step_of(planned(half, there))
+        half = compiled_for(planned(half, there))
     result = {
         "config": config.method, "topology": topology or f"{devices} x local",
         "device": there.devices.flat[0].device_kind, "devices": there.size,
@@ -95,7 +95,7 @@ def planned(config, there):
     return run
 
 
-def compile_step_of(run) -> dict:
+def compiled_for(run) -> dict:
     """Bytes, FLOPs and collectives of the compiled step."""
     config, there = run.config, run.mesh
     split = mesh.batch_sharding(there)
@@ -119,27 +119,33 @@ def compile_step_of(run) -> dict:
             raise
         scale = {"K": 2**10, "M": 2**20, "G": 2**30}[used[2]]
         needed = int(float(used[1]) * scale)
-        return found | {"bytes_per_device": needed + queued, "collectives": {}, "traffic": None}
+        return found | {"bytes_per_device": needed + queued, "collectives": [], "traffic": None}
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     held += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     moved = hlo.collectives(compiled.as_text(), there.size)
     # Of a scanned layer the analysis counts one: scaled to the FLOPs that are really done.
     repeat = max(1.0, found["flops_per_device"] / max(cost.get("flops", 0.0), 1.0))
-    kinds = {one.kind for one in moved}
-    of = lambda kind: [one for one in moved if one.kind == kind]
     return found | {
         "bytes_per_device": held + queued,
         "traffic": cost.get("bytes accessed", 0.0) * repeat,
-        "collectives": {
-            kind: {
-                "times": sum(one.times for one in of(kind)),
-                "bytes": sum(one.times * one.bytes for one in of(kind)),
-                "group": max(one.group for one in of(kind)),
-            }
-            for kind in sorted(kinds)
-        },
+        "collectives": tally(moved),
     }
+
+
+def tally(moved: list[hlo.Collective]) -> list[dict]:
+    """The collectives of each kind and size of group: how many, and bytes of all together."""
+    return [
+        {
+            "kind": kind,
+            "group": group,
+            "times": sum(one.times for one in moved if (one.kind, one.group) == (kind, group)),
+            "bytes": sum(
+                one.times * one.bytes for one in moved if (one.kind, one.group) == (kind, group)
+            ),
+        }
+        for kind, group in sorted({(one.kind, one.group) for one in moved})
+    ]
 
 
 def largest(config, there, chip, found, half) -> int | None:
@@ -159,9 +165,7 @@ def roofline(found: dict, chip, devices: int) -> dict:
     compute = found["flops_per_device"] / chip.flops
     traffic = (found["traffic"] or 0.0) / chip.bandwidth
     work = max(compute, traffic)
-    link = lambda n: (
-        sum(wire(kind, one, n, devices) for kind, one in found["collectives"].items()) / chip.link
-    )
+    link = lambda n: sum(wire(one, n, devices) for one in found["collectives"]) / chip.link
     return {
         "seconds": {"compute": compute, "memory": traffic, "interconnect": link(devices)},
         "step_seconds": work + link(devices),
@@ -169,11 +173,11 @@ def roofline(found: dict, chip, devices: int) -> dict:
     }
 
 
-def wire(kind: str, one: dict, n: int, devices: int) -> float:
+def wire(one: dict, n: int, devices: int) -> float:
     """Bytes that a device sends on rings of n chips, with the batch of a chip as it is: a group of
     all devices becomes one of n, and what is gathered from all grows with n."""
-    whole = one["group"] == devices
-    size, group = one["bytes"], n if whole else min(one["group"], n)
+    kind, size, whole = one["kind"], one["bytes"], one["group"] == devices
+    group = n if whole else min(one["group"], n)
     size *= n / devices if whole and kind == "all-gather" else 1
     return (
         size * {"all-reduce": 2, "collective-permute": 1}.get(kind, 1) * (group - 1) / max(group, 1)
