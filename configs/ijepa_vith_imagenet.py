@@ -31,10 +31,13 @@ def get_config(variant=""):
                 name="adamw", lr=1.25e-4, lr_scaling="linear", lr_final=1.25e-7,
                 warmup_steps=25_022, weight_decay=0.04, weight_decay_final=0.4,
             ),
+            # the state of 632 M parameters and their average, 12.6 GB, over the chips of a host
+            mesh=dict(data=-1, fsdp=8),
             eval=dict(split="validation", crop=0.875),
         ),
         tiny=TINY_VIT | {
             "predictor.dim": 16, "predictor.depth": 1, "predictor.heads": 2,
             "optim.warmup_steps": 1, "context": 0.25,
+            "mesh.fsdp": 1,
         },
     )  # fmt: skip

@@ -8,7 +8,7 @@ the global batch.
 import math
 import os
 import re
-from functools import partial
+from functools import partial, wraps
 
 import jax
 import numpy as np
@@ -82,6 +82,29 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def batch_parts(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def inside(mesh: Mesh, function):
+    """`function`, traced where `spread` knows the mesh."""
+
+    @wraps(function)
+    def traced(*given):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*given)
+
+    return traced
+
+
+def spread(x):
+    """x with its leading axis over the devices, as the batch has it; as it is on no mesh.
+
+    XLA infers where activations lie. With split parameters, or rows taken by traced indices, it
+    may choose to gather the batch and to compute all of it on every device; so networks say it.
+    """
+    here = jax.sharding.get_abstract_mesh()
+    if here.empty or len(x) % batch_parts(here):
+        return x
+    return jax.lax.with_sharding_constraint(x, P(BATCH))
 
 
 def spec_of(path: str, shape, mesh: Mesh) -> P:

@@ -2,8 +2,8 @@
 
 XLA's compiler for TPUs comes with libtpu and needs no TPU (`pip install 'jssl[plan]'`). It says how
 much memory a device needs; what a step takes is a roofline: the largest of what computing and
-memory take at the chip's peak rates, plus what its collectives take. Memory's part is the sum that
-XLA counts over all operations of the program: an estimate. A real step is never below computing.
+memory take at the chip's peak rates, plus what its collectives take. Memory's part is the
+sum over all operations of the program, which a longer search makes less: an estimate.
 """
 
 import logging
@@ -114,22 +114,20 @@ def compiled_for(run) -> dict:
             warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
             compiled = step.lower(run.shapes, {}, batch).compile(compiler_options=EFFORT)
     except jax.errors.JaxRuntimeError as error:  # the compiler says so where memory is short
-        used = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
+        used = re.search(r"(?:Used |temporaries \()([\d.]+)([KMG])", str(error))
         if not used:
             raise
         scale = {"K": 2**10, "M": 2**20, "G": 2**30}[used[2]]
         needed = int(float(used[1]) * scale)
         return found | {"bytes_per_device": needed + queued, "collectives": [], "traffic": None}
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     held += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    moved = hlo.collectives(compiled.as_text(), there.size)
-    # Of a scanned layer the analysis counts one: scaled to the FLOPs that are really done.
-    repeat = max(1.0, found["flops_per_device"] / max(cost.get("flops", 0.0), 1.0))
+    program = hlo.Program(compiled.as_text())
     return found | {
         "bytes_per_device": held + queued,
-        "traffic": cost.get("bytes accessed", 0.0) * repeat,
-        "collectives": tally(moved),
+        "traffic": program.traffic(),
+        "collectives": tally(program.collectives(there.size)),
     }
 
 

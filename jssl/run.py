@@ -109,13 +109,15 @@ def check_read(config) -> None:
         raise UserError(f"{key} is read by nothing in {config.method!r}; {near(name, known)}")
 
 
+def train_step(run: Run, state, batch):
+    """(state, metrics) after the step that is due: the method's, with this step's random key."""
+    rng = jax.random.fold_in(keys(run.config)[1], state.step)
+    return mesh.inside(run.mesh, run.method.train_step)(state, batch, rng)
+
+
 def compile_step(run: Run, feed):
     """(state, held, fed) -> (state, metrics), compiled; the state's memory is reused."""
-
-    def step(state, held, fed):
-        rng = jax.random.fold_in(keys(run.config)[1], state.step)
-        return run.method.train_step(state, feed.batch(held, fed), rng)
-
+    step = lambda state, held, fed: train_step(run, state, feed.batch(held, fed))
     places = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
     return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
 

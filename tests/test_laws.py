@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import FAST, ROOT, make_mesh, recipes
 
+from jssl import mesh
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, load
 from jssl.data.feed import Feed
-from jssl.run import keys, prepare
+from jssl.run import prepare, train_step
 
 EASY = {  # an optimizer under which any objective should fall within a few steps
     "optim.name": "adamw",
@@ -45,6 +46,7 @@ def each(chosen):
 
 each_recipe = each(recipes() if ALL else [BY_METHOD[name] for name in KINDS])
 each_process = each(BY_METHOD.values() if ALL else [BY_METHOD[name] for name in PROCESSES])
+each_mesh = each(BY_METHOD.values() if ALL else [BY_METHOD[name] for name in ("moco", *PROCESSES)])
 each_pair = each(BY_METHOD.values() if ALL else [])  # test_scale.py has a pair in `make test`
 
 
@@ -60,12 +62,15 @@ class Small:
         feed = Feed(self.run.data, config.seed, config.batch_size, self.run.mesh, 0)
         self.batches = [feed.batch(feed.held, feed.next()) for _ in range(3)]
         feed.close()
-        rng = keys(config)[1]
         places = jax.tree.map(lambda leaf: leaf.sharding, self.run.shapes)
         self.first = jax.device_put(like.first, places) if like else self.run.init()
-        fold = lambda state: jax.random.fold_in(rng, state.step)
-        self.function = lambda s, b: self.run.method.train_step(s, b, fold(s))
+        self.function = functools.partial(train_step, self.run)
         self.step = jax.jit(self.function, out_shardings=(places, None))
+
+    def work(self) -> float:
+        """FLOPs of the step on each device."""
+        compiled = self.step.lower(self.first, self.batches[0]).compile()
+        return compiled.cost_analysis()["flops"]
 
     def steps(self, count=3, batches=None):
         """(state, losses) after some steps."""
@@ -139,7 +144,7 @@ def test_4_eight_devices_equal_one(recipe, small, monkeypatch):
 
 
 @pytest.mark.parametrize("axes", [(8, 1, 1), (2, 4, 1)])
-@each_process
+@each_mesh
 def test_4_other_meshes_equal_one(recipe, axes, small, monkeypatch):
     equal_on(recipe, small, monkeypatch, axes)
 
@@ -154,6 +159,8 @@ def equal_on(recipe, small, monkeypatch, axes):
         one_step_equal(one, eight, axes, 0)
     except AssertionError:
         one_step_equal(one, eight, axes, 1)
+    # No device repeats the work of another one, but for what a batch has in common.
+    assert mesh.batch_parts(eight.run.mesh) * eight.work() < 1.25 * one.work()
 
 
 def one_step_equal(one, eight, axes, i):

@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import make_mesh
 
@@ -39,7 +40,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 def test_collectives_count_loops_groups_and_starts():
-    found = {(one.kind, one.bytes, one.group, one.times) for one in hlo.collectives(HLO, 8)}
+    found = {(one.kind, one.bytes, one.group, one.times) for one in hlo.Program(HLO).collectives(8)}
     assert found == {
         ("all-gather", 16 * 128 * 2, 4, 24),
         ("all-reduce", 4096, 8, 1),
@@ -83,6 +84,7 @@ def test_sizes(kind, dims, wanted):
         ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4),
         ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
         ("replica_groups=mesh['axis_0'=8] {'axis_0':(2)4}", 4),
+        ("replica_groups=mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}", 4),
         ("source_target_pairs={{0,1},{1,0}}", 2),
     ],
 )
@@ -95,6 +97,71 @@ def test_groups(said, wanted):
 def test_groups_that_are_not_known_are_not_guessed():
     with pytest.raises(ValueError, match="groups"):
         hlo.group("%r = f32[2] all-reduce(%g), replica_groups=new(8)", 8)
+
+
+LOOP = """
+%body (p: (s32[], f32[24,8,4])) -> (s32[], f32[24,8,4]) {
+  %p = (s32[], f32[24,8,4]{2,1,0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %w = f32[24,8,4]{2,1,0} get-tuple-element(%p), index=1
+  %one = f32[8,4]{1,0:T(8,128)S(1)} fusion(%w, %i), kind=kLoop, calls=%slice
+  %new = f32[24,8,4]{2,1,0} fusion(%w, %one, %i), kind=kLoop, calls=%update
+  ROOT %out = (s32[], f32[24,8,4]{2,1,0}) tuple(%i, %new)
+}
+
+%slice (a: f32[24,8,4], b: s32[]) -> f32[8,4] {
+  %a = f32[24,8,4]{2,1,0} parameter(0)
+  %b = s32[] parameter(1)
+  %part = f32[1,8,4]{2,1,0} dynamic-slice(%a, %b, %z, %z), dynamic_slice_sizes={1,8,4}
+  ROOT %cut = f32[8,4]{1,0} bitcast(%part)
+}
+
+%update (c: f32[24,8,4], d: f32[8,4], e: s32[]) -> f32[24,8,4] {
+  %d = f32[8,4]{1,0} parameter(1)
+  %c = f32[24,8,4]{2,1,0} parameter(0)
+  %e = s32[] parameter(2)
+  %row = f32[1,8,4]{2,1,0} bitcast(%d)
+  ROOT %put = f32[24,8,4]{2,1,0} dynamic-update-slice(%c, %row, %e, %z, %z)
+}
+
+%cond (q: (s32[], f32[24,8,4])) -> pred[] {
+  %q = (s32[], f32[24,8,4]{2,1,0}) parameter(0)
+  %n = s32[]{:T(128)} constant(24)
+  %j = s32[]{:T(128)} get-tuple-element(%q), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%j, %n), direction=LT
+}
+
+ENTRY %main (x: (s32[], f32[24,8,4])) -> (s32[], f32[24,8,4]) {
+  %x = (s32[], f32[24,8,4]{2,1,0}) parameter(0)
+  ROOT %w = (s32[], f32[24,8,4]{2,1,0}) while(%x), condition=%cond, body=%body
+}
+"""
+
+
+def test_traffic_of_a_loop_by_hand():
+    """24 times: a slice of 128 bytes is read into on-chip memory, and written back in its place;
+    each fusion and the condition read the counter, and the condition makes a byte."""
+    program = hlo.Program(LOOP)
+    assert program.times["body"] == program.times["cond"] == 24
+    assert program.traffic() == 24 * ((128 + 4) + (128 + 4) + (4 + 4 + 1))
+
+
+def test_traffic_is_what_xla_counts_and_loops_count_as_often_as_they_run():
+    def scanned(weights, x):
+        return jnp.sum(jax.lax.scan(lambda x, w: (jnp.tanh(x @ w) + x, None), x, weights)[0] ** 2)
+
+    def unrolled(weights, x):
+        for w in weights:
+            x = jnp.tanh(x @ w) + x
+        return jnp.sum(x**2)
+
+    found = {}
+    for loss, give in ((scanned, jnp.asarray), (unrolled, list)):
+        weights = give(np.ones((8, 128, 128), np.float32))
+        compiled = jax.jit(jax.value_and_grad(loss)).lower(weights, jnp.ones((64, 128))).compile()
+        found[loss] = hlo.Program(compiled.as_text()).traffic()
+    assert found[unrolled] == pytest.approx(compiled.cost_analysis()["bytes accessed"], rel=1e-3)
+    assert 1 <= found[scanned] / found[unrolled] < 4  # the loop copies what it hands on
 
 
 def test_roofline_by_hand():

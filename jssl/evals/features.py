@@ -21,6 +21,7 @@ class Features:
         self.mesh, self.devices = mesh, meshes.batch_parts(mesh)
         self.batch_size = -(-batch_size // self.devices) * self.devices  # rounded up
         self.split = meshes.batch_sharding(mesh)
+        embed = meshes.inside(mesh, embed)
         self.embed = jax.jit(embed, out_shardings=NamedSharding(mesh, P()))
 
     def __call__(self, state, source, progress=lambda done, total: None):

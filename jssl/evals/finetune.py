@@ -52,7 +52,8 @@ def finetune(run, state, test, say) -> dict:
     places = mesh.shardings(jax.eval_shape(start, state), run.mesh)
     tuned = jax.jit(start, out_shardings=places)(state)
     feed = Feed(run.data, section.seed, size, run.mesh, 0, say(f"reading {source.name}"))
-    step = lambda now, held, fed: method.train_step(now, feed.batch(held, fed), keys()[1])
+    update = mesh.inside(run.mesh, method.train_step)
+    step = lambda now, held, fed: update(now, feed.batch(held, fed), keys()[1])
     step = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     with contextlib.closing(feed):
         tuned = loop(step, tuned, feed, steps, epoch, section.lr, say("fine-tuning, steps"))

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jssl.mesh import spread
+
 Tree = dict
 
 
@@ -92,5 +94,5 @@ class Chain(NamedTuple):
 
     def _one(self, name, params, stats, x, train, rng):
         module, rngs = self.modules[name], None if rng is None else {"drop_path": rng}
-        x, stats = apply(module, params, stats, x, train=train, rngs=rngs)
+        x, stats = apply(module, params, stats, spread(x), train=train, rngs=rngs)
         return (module.features(x) if name == "encoder" else x), stats

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import UserError
+from jssl.mesh import spread
 from jssl.nn import choose
 from jssl.nn.norm import batch_norm
 
@@ -130,7 +131,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"layer{stage + 1}_{i}"
                 features = self.width * 2**stage
-                x = self.block(features, stride, conv, norm, last_scale, name=name)(x)
+                x = spread(self.block(features, stride, conv, norm, last_scale, name=name)(x))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
     def features(self, output: Array) -> Array:

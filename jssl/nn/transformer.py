@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import UserError
+from jssl.mesh import spread
 
 INITIALIZERS = {
     # Over the joint [D, 3D] shape of qkv: facebookresearch/mae models_mae.py, _init_weights.
@@ -134,7 +135,7 @@ class Block(nn.Module):
             y = nn.Dropout(style.dropout, deterministic=False)(y)
             x = x + (y if scale is None else y * scale[:, i, None, None].astype(y.dtype))
             x = norm(x) if style.post_norm else x
-        return x
+        return spread(x)
 
 
 class Blocks(nn.Module):
