@@ -112,7 +112,8 @@ def compiled_for(run) -> dict:
     try:
         with warnings.catch_warnings():  # a program for other hardware cannot be read back
             warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
-            compiled = step.lower(run.shapes, {}, batch).compile(compiler_options=EFFORT)
+            least = EFFORT if there.devices.flat[0].platform == "tpu" else None
+            compiled = step.lower(run.shapes, {}, batch).compile(compiler_options=least)
     except jax.errors.JaxRuntimeError as error:  # the compiler says so where memory is short
         used = re.search(r"(?:Used |temporaries \()([\d.]+)([KMG])", str(error))
         if not used:
