@@ -12,6 +12,7 @@ from functools import partial, wraps
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -71,7 +72,9 @@ def make(*, data: int, fsdp: int, tensor: int = 1, devices: list | None = None) 
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in sizes.items())
         raise UserError(f"{wanted} do not cover {count} devices; try mesh.data=-1, the others 1")
     shape = [count // known if n == -1 else n for n in sizes.values()]
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    # A torus of 16 x 16 has no axis of 8: such an axis is a part of one.
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -105,6 +108,12 @@ def spread(x):
     if here.empty or len(x) % batch_parts(here):
         return x
     return jax.lax.with_sharding_constraint(x, P(BATCH))
+
+
+def whole(x):
+    """x whole on every device: what a loop takes rows of is gathered once, and not each time."""
+    on_mesh = not jax.sharding.get_abstract_mesh().empty
+    return jax.lax.with_sharding_constraint(x, P()) if on_mesh else x
 
 
 def spec_of(path: str, shape, mesh: Mesh) -> P:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jssl.mesh import whole
+
 COLUMNS = 1024  # centroids that are compared with all rows at a time
 
 
@@ -76,7 +78,7 @@ def sinkhorn(scores, epsilon: float, iterations: int, weight=None):
 def nearest(x, centroids, spherical: bool):
     """int32 [N]: which of the centroids [K, D] is nearest to each row of x [N, D]: by the inner
     product if `spherical`, else by Euclid. No [N, K] matrix is held, only [N, COLUMNS]."""
-    k, width = len(centroids), min(COLUMNS, len(centroids))
+    k, width, centroids = len(centroids), min(COLUMNS, len(centroids)), whole(centroids)
     blocks = -(-k // width)
     half = 0.0 if spherical else jnp.square(centroids).sum(1) / 2
     offset = jnp.full(blocks * width, -jnp.inf).at[:k].set(-half)

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from conftest import FAST, ROOT, make_mesh
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_laws import GENTLE, Small, losses
 
-from jssl import mesh
+from jssl import hlo, mesh, ops
 from jssl.checkpoint import Checkpoints
 
 MAE = "configs/mae_imagenette.py:tiny"
@@ -179,3 +181,22 @@ def test_the_mesh_says_what_does_not_cover_the_devices():
         mesh.make(data=3, fsdp=1, tensor=1)
     assert mesh.make(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
     assert mesh.batch_parts(make_mesh(2, 2, 2)) == 4
+
+
+def test_an_axis_may_be_a_part_of_a_torus():
+    pytest.importorskip("libtpu", reason="needs TPU topologies: pip install 'jssl[plan]'")
+    from jssl import plan
+
+    made = mesh.make(data=-1, fsdp=8, devices=plan.find("v6e:16x16", 0))
+    assert dict(made.shape) == {"data": 32, "fsdp": 8, "tensor": 1}
+
+
+def test_a_split_queue_is_gathered_once_and_not_by_every_turn_of_the_search(monkeypatch):
+    monkeypatch.setattr(ops, "COLUMNS", 16)  # 4 turns, so that each takes rows of 2 devices
+    here = make_mesh(8)
+    queue = jax.ShapeDtypeStruct((64, 4), np.float32, sharding=NamedSharding(here, P(mesh.AXES)))
+    rows = jax.ShapeDtypeStruct((16, 4), np.float32, sharding=mesh.batch_sharding(here))
+    search = mesh.inside(here, lambda x, queue: ops.nearest(x, queue, True))
+    program = hlo.Program(jax.jit(search).lower(rows, queue).compile().as_text())
+    found = [(one.kind, one.times) for one in program.collectives(8)]
+    assert found == [("all-gather", 1)] and 4 in program.times.values()
