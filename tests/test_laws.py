@@ -159,8 +159,9 @@ def equal_on(recipe, small, monkeypatch, axes):
         one_step_equal(one, eight, axes, 0)
     except AssertionError:
         one_step_equal(one, eight, axes, 1)
-    # No device repeats the work of another one, but for what a batch has in common.
-    assert mesh.batch_parts(eight.run.mesh) * eight.work() < 1.25 * one.work()
+    # No device repeats the work of another one, but for what a batch has in common: the update of
+    # a tiny network is a fourth of its batch's work (MAE), a tower twice that (MoCo).
+    assert mesh.batch_parts(eight.run.mesh) * eight.work() < 1.5 * one.work()
 
 
 def one_step_equal(one, eight, axes, i):
