@@ -67,8 +67,8 @@ class Program:
                 name = head[1]
                 entry = name if line.startswith("ENTRY") else entry
             elif name and (found := OP.match(line)):
-                root, called, *parts = found.groups()
-                self.bodies[name][called] = Op(called, *parts, bool(root))
+                last, called, *parts = found.groups()
+                self.bodies[name][called] = Op(called, *parts, bool(last))
         self.times, self.flow = defaultdict(int), set()
         self._visit(entry, 1, True)
 

@@ -2,8 +2,8 @@
 
 XLA's compiler for TPUs comes with libtpu and needs no TPU (`pip install 'jssl[plan]'`). It says how
 much memory a device needs; what a step takes is a roofline: the largest of what computing and
-memory take at the chip's peak rates, plus what its collectives take. Memory's part is the
-sum over all operations of the program, which a longer search makes less: an estimate.
+memory take at the chip's peak rates, plus what its collectives take. Memory's part is the sum over
+all operations of the program, which a longer search makes less: an estimate.
 """
 
 import logging
@@ -54,7 +54,9 @@ def plan(tree, topology: str, devices: int) -> dict:
         "largest_batch": largest(config, there, chip, found, half),
     }  # fmt: skip
     if chip:
-        result |= {"memory": chip.memory, "fits": found["bytes_per_device"] <= chip.memory}
+        refused = found["traffic"] is None  # the system keeps some of a chip's memory for itself
+        fits = not refused and found["bytes_per_device"] <= chip.memory
+        result |= {"memory": chip.memory, "fits": fits}
         result |= roofline(found, chip, there.size)
     places = placement.rows(run.shapes)
     placement.show(result, places)

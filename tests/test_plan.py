@@ -250,3 +250,19 @@ def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(topologies, "get_topology_desc", missing)
     with pytest.raises(UserError, match=r"pip install 'jssl\[plan\]'"):
         plan.find("v5e:16x16", 1)
+
+
+@pytest.mark.parametrize(
+    "said", ["Used 15.90G of 15.75G hbm", "HLO temporaries (15.90G) exceeds available HBM (15.75G)"]
+)
+def test_what_the_compiler_refuses_does_not_fit(said, monkeypatch, capfd):
+    """Even if it is less than the chip's memory, of which the system keeps some."""
+
+    def refuse(self, **given):
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory: {said}")
+
+    monkeypatch.setitem(chips.CHIPS, "cpu", chips.Chip(1e12, 16 * chips.GB, 1e12, 1e11))
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    assert cli.main(["plan", "--config=configs/mae_imagenette.py:tiny", "--devices=8"]) == 0
+    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert not found["fits"] and 15.9 * 2**30 <= found["bytes_per_device"] < found["memory"]
