@@ -1,8 +1,8 @@
 """Checkpoints: the whole TrainState, written by Orbax beside the training.
 
 ``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept.
-A step that cannot be read is set aside as ``damaged-<step>``, never deleted, and the one before it
-is used.
+A step that cannot be read, or is not what was written (`jssl.sums`), is set aside as
+``damaged-<step>``, never deleted, and the one before it is used.
 """
 
 import logging
@@ -13,6 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
+from jssl import mesh, sums
 from jssl.config import UserError
 
 log = logging.getLogger("jssl")
@@ -25,6 +26,7 @@ class Checkpoints:
     def __init__(self, workdir, *, every: int, keep_latest: int, keep_best: int):
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.every, self.keep_latest, self.keep_best = every, keep_latest, keep_best
+        self.saving = -1  # the step that is being written
         self.manager = self._open()
 
     def _open(self):
@@ -36,9 +38,17 @@ class Checkpoints:
             best_fn=score,  # without it Orbax writes no metrics, and BestN sees none
             preservation_policy=managers.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum),
         )
         handlers = {"state": ocp.StandardCheckpointHandler()}
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+    def _sum(self) -> None:
+        """Sums the step that is being written, on the first process. Despite the hook's name Orbax
+        calls it before the step has its final name, so no kill can leave a step without sums."""
+        for step in self.folder.glob(f"{self.saving}*"):
+            if step.name.partition(".")[0] == str(self.saving):
+                sums.write(step)
 
     def check_space(self, shapes) -> None:
         """`UserError` if the disk has no room for one more checkpoint of such a state."""
@@ -63,6 +73,7 @@ class Checkpoints:
         self.check_space(state)
         score = {BEST: -1.0 if knn is None else float(knn)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state))
+        self.saving = step
         self.manager.save(step, args=args, metrics=score)
 
     def restore(self, shapes, upto: int | None = None):
@@ -77,6 +88,7 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
         for step in steps:
             try:
+                self._check(step)
                 self._same_tree(step, shapes)
                 return self.manager.restore(step, args=args).state
             except (ValueError, KeyError, OSError, TypeError) as error:
@@ -89,6 +101,16 @@ class Checkpoints:
                 "are kept as damaged-*: repair one, or start again in a new workdir"
             )
         return None
+
+    def _check(self, step: int) -> None:
+        """`ValueError` on every process if one of them finds that a file has changed."""
+        try:
+            sums.check(self.folder / str(step), jax.process_index(), jax.process_count())
+            wrong = None
+        except (ValueError, OSError) as error:
+            wrong = error
+        if mesh.any_process(wrong is not None):
+            raise wrong or ValueError("another process found it damaged")
 
     def _same_tree(self, step: int, shapes) -> None:
         found = self.manager.item_metadata(step).get("state")
@@ -113,6 +135,7 @@ class Checkpoints:
                 number += 1
                 target = self.folder / f"{why}-{step}-{number}"
             (self.folder / str(step)).rename(target)
+        mesh.any_process(False)  # the others look at the folder when that is done
         self.manager = self._open()
 
     def steps(self) -> list[int]:

@@ -12,7 +12,7 @@ from functools import partial, wraps
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -137,6 +137,13 @@ def check_batch(key: str, batch_size: int, parts: int, what: str) -> None:
         low = max(batch_size // parts, 1) * parts
         tries = f"{low}" if low > batch_size else f"{low} or {low + parts}"
         raise UserError(f"{key}={batch_size} must be a multiple of {parts} {what}; try {tries}")
+
+
+def any_process(here: bool) -> bool:
+    """Whether `here` is true on any process; all of them wait for each other."""
+    if jax.process_count() == 1:
+        return here
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(here))))
 
 
 def connect() -> None:

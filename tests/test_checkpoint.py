@@ -1,8 +1,10 @@
 """Checkpoints on disk: what is kept, what damage does, what does not fit."""
 
+import json
 import logging
 import pathlib
 import shutil
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +12,19 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 
-from jssl import mesh
+from jssl import mesh, sums
 from jssl.checkpoint import Checkpoints
 from jssl.config import UserError
 from jssl.core import TrainState
 
 
 def state_of(value: float, width: int = 8):
-    """A state whose arrays all hold `value`, on one device."""
+    """A state whose arrays all hold `value`, on one device; but for noise, which Orbax can neither
+    compress nor keep in its index, as weights are."""
     devices = make_mesh(1)
-    tree = TrainState(
-        jnp.int32(value), {"encoder": jnp.full((width,), value)}, {}, {"seen": jnp.float32(value)}
-    )
+    noise = jax.random.normal(jax.random.key(int(value)), (100, 100))
+    buffers = {"seen": jnp.float32(value), "noise": noise}
+    tree = TrainState(jnp.int32(value), {"encoder": jnp.full((width,), value)}, {}, buffers)
     shapes = jax.eval_shape(lambda: tree)
     return jax.device_put(tree, mesh.shardings(shapes, devices))
 
@@ -63,9 +66,9 @@ def test_no_checkpoint_is_none(tmp_path):
     assert restored(tmp_path) is None
 
 
-def flip(path: pathlib.Path):
+def flip(path: pathlib.Path, bits: int = 0xFF):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    data[len(data) // 2] ^= bits
     path.write_bytes(data)
 
 
@@ -75,12 +78,17 @@ def largest(folder: pathlib.Path) -> pathlib.Path:
 
 
 DAMAGE = {
-    "bit flip": lambda step: [flip(path) for path in (step / "state").rglob("d/*")],
+    "bits flip": lambda step: [flip(path) for path in (step / "state").rglob("d/*")],
+    "one bit of an array flips": lambda step: flip(largest(step / "state"), 4),
     "truncated": lambda step: largest(step / "state").write_bytes(b""),
     "no manifest": lambda step: [path.unlink() for path in step.rglob("manifest.ocdbt")],
     "no metadata": lambda step: (step / "state" / "_METADATA").unlink(),
     "no state": lambda step: shutil.rmtree(step / "state"),
+    "no file of an array": lambda step: largest(step / "state").unlink(),
     "empty": lambda step: (shutil.rmtree(step), step.mkdir()),
+    "sums flip": lambda step: flip(step / sums.NAME),
+    "sums cut off": lambda step: (step / sums.NAME).write_text('{"state/_METADATA": "'),
+    "sums of another kind": lambda step: (step / sums.NAME).write_text("[]"),
 }
 
 
@@ -97,6 +105,27 @@ def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(kind, tmp
     saves.save(50, state_of(51), None)
     saves.close()
     assert restored(tmp_path).step == 51
+
+
+def test_a_bit_of_any_file_that_flips_is_named(tmp_path):
+    step = filled(tmp_path) / "50"
+    sums.check(step)
+    listed = json.loads((step / sums.NAME).read_text())
+    kept = [path for path in (step / "state").rglob("*") if path.is_file()]
+    assert listed.keys() >= {str(path.relative_to(step)) for path in kept} and len(kept) > 5
+    for path in kept:
+        before = path.read_bytes()
+        flip(path, 1)
+        for part in range(3):  # of three processes one sees it
+            mine = sorted(listed).index(str(path.relative_to(step))) % 3 == part
+            with pytest.raises(ValueError, match=path.name) if mine else nullcontext():
+                sums.check(step, part, 3)
+        path.write_bytes(before)
+
+
+def test_a_step_of_before_there_were_sums_is_read(tmp_path):
+    (filled(tmp_path) / "50" / sums.NAME).unlink()
+    assert restored(tmp_path).step == 50
 
 
 def test_a_half_written_step_is_ignored(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from conftest import FAST, ROOT, make_mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from test_checkpoint import flip, largest
 from test_laws import GENTLE, Small, losses
 
 from jssl import hlo, mesh, ops
@@ -155,7 +156,8 @@ def test_hosts_see_each_other_through_their_wire_only(hosts):
 
 def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_path):
     """2 -> 1 -> 2 processes with their data workers, each stopped by a signal, the last on two
-    hosts where the machine can make them; losses equal an undisturbed run's on resident data."""
+    hosts where the machine can make them, which find the last checkpoint damaged; losses equal an
+    undisturbed run's on resident data."""
     (whole,) = start(tmp_path / "whole", 1, changes={})
     assert ends([whole])[0] == [0]
     folder = tmp_path / "elastic"
@@ -165,9 +167,12 @@ def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_p
     assert len(saved) == 1 and 3 <= saved[0] < 40
     codes, err = stop_after(folder, start(folder, 1), saved[0] + 3, signal.SIGINT)
     assert codes == [75], err[-2000:]
+    newest = max((folder / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    flip(largest(newest / "state"), 1)
     two = None if isinstance(hosts, str) else hosts
     codes, err = ends(start(folder, 2, hosts=two))
     assert codes == [0, 0], err[-2000:]
+    assert f"checkpoint {newest.name} cannot be read and is set aside" in err
     rows = [losses(tmp_path / name) for name in ("whole", "elastic")]
     assert rows[0].keys() == rows[1].keys() == set(range(1, 41))
     for step, (loss, _) in rows[0].items():
