@@ -45,6 +45,7 @@ RUN = dict(
         layer_decay=0.75,  # of the rate from layer to layer; 1.0: none
         weight_decay=0.05, warmup=0.05,  # share of all steps
         drop_path=0.1, pool="",  # ViT alone; pool: cls, mean, as in pretraining
+        dropout=0.1,  # text alone
         mixup=0.8, smoothing=0.1,  # mixup: alpha of Beta(alpha, alpha); 0: off
         view="crop", crop_scale=(0.08, 1.0), flip=0.5,  # or the view of pretraining: augment
     ),

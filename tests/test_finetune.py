@@ -18,6 +18,7 @@ from jssl.evals import finetune, knn, linear, lowshot, offline
 from jssl.run import prepare
 
 RESNET, VIT = "configs/simclr_digits.py:tiny", "configs/mae_imagenette.py:tiny"
+BERT = "configs/bert_small_books.py:tiny"
 PLAIN = {  # nothing random in the inputs, all layers learn
     "finetune.batch_size": "16", "finetune.lr": "0.1", "finetune.layer_decay": "1.0",
     "finetune.drop_path": "0", "finetune.mixup": "0", "finetune.smoothing": "0",
@@ -273,6 +274,8 @@ def test_what_an_encoder_has_is_adapted():
     assert adapted(VIT, drop_path=0.2).drop_path == 0.2 and adapted(VIT, pool="").pool == "cls"
     assert adapted(VIT, pool="mean") == adapted(VIT, pool="").clone(pool="mean")
     assert adapted(RESNET, drop_path=0.2) == nn.encoder(load(RESNET).model)
+    words = {"vocab.size": "20", "finetune.dropout": "0.3"}
+    assert finetune.adapted(Config(load(BERT, words))).style.dropout == 0.3
     for recipe, pool in ((VIT, "max"), (RESNET, "mean")):
         with pytest.raises(UserError, match=f"config.finetune.pool='{pool}': "):
             adapted(recipe, pool=pool)

@@ -30,7 +30,9 @@ from jssl.nn.apply import apply
 
 NO_DECAY = ("bias$", "scale$", "cls_token$", "pos_embed$")  # util/lr_decay.py, timm's ViT
 ABOVE = {"epochs": 1, "lr": 1e-12, "layer_decay": 1e-3}  # least values; of all others 0
-BELOW = {"layer_decay": 1, "flip": 1} | dict.fromkeys(("warmup", "drop_path", "smoothing"), 0.99)
+BELOW = {"layer_decay": 1, "flip": 1} | dict.fromkeys(
+    ("warmup", "drop_path", "dropout", "smoothing"), 0.99
+)
 
 
 def finetune(run, state, test, say) -> dict:
@@ -131,9 +133,10 @@ def build(run, tx) -> Method:
 
 
 def adapted(config):
-    """The encoder of pretraining, with the drop path and pooling of fine-tuning, if it has them."""
+    """The encoder of pretraining, with fine-tuning's drop path, dropout and pooling, where it has
+    them."""
     section, model = config.finetune, dict(config.model)
-    model |= {"drop_path": section.drop_path} if "drop_path" in model else {}
+    model |= {key: section[key] for key in ("drop_path", "dropout") if key in model}
     model |= {"pool": section.pool} if section.pool else {}
     try:
         return nn.encoder(model, config.vocab.size)
