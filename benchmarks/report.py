@@ -86,8 +86,10 @@ def transfer(found: list[dict]) -> str:
         flag = " --small" if size == "small" else ""
         command = f"`python benchmarks/transfer.py --data=DATA --out=benchmarks/results{flag}`"
         parts += ["", f"{SIZES[size]} {command}. Several seeds: mean ± deviation.", ""]
-        parts += ["| task | measured | pretrained | untrained | device | commit | date |"]
-        parts += ["|" + "---|" * 7]
+        parts += [
+            "| task | measured | pretrained | untrained | words alone | device | commit | date |"
+        ]
+        parts += ["|" + "---|" * 8]
         for run in (run for run in found if run["size"] == size):
             where = f"{run['versions']['device']} | {run['commit']} | {run['date']}"
             for name, value in run["eval"].items():
@@ -98,7 +100,9 @@ def transfer(found: list[dict]) -> str:
                             for start in ("pretrained", "untrained")
                         )
                         said = f"{name} top-1" if key == "top1" else key.replace("_", " ")
-                        parts.append(f"| {run['task']} | {said} | {both} | {where} |")
+                        bag = run.get("bag_of_words", {}).get(name) if key == "top1" else None
+                        bag = f"{bag:.4f}" if bag else "-"
+                        parts.append(f"| {run['task']} | {said} | {both} | {bag} | {where} |")
         parts += ["", "Commands:", ""]
         for run in (run for run in found if run["size"] == size):
             parts.append(f"- `{run['command']}` ({run['wall_seconds']:.0f} s), then")

@@ -21,12 +21,13 @@ BEST = "knn_top1"
 
 
 class Checkpoints:
-    """The checkpoints of one workdir."""
+    """The checkpoints of one workdir. `read_only`: nothing in it is written, moved or tidied up,
+    since a run may be at work there."""
 
-    def __init__(self, workdir, *, every: int, keep_latest: int, keep_best: int):
+    def __init__(self, workdir, *, every: int, keep_latest: int, keep_best: int, read_only=False):
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.every, self.keep_latest, self.keep_best = every, keep_latest, keep_best
-        self.saving = -1  # the step that is being written
+        self.read_only, self.saving = read_only, -1  # saving: the step that is being written
         self.manager = self._open()
 
     def _open(self):
@@ -37,7 +38,10 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             best_fn=score,  # without it Orbax writes no metrics, and BestN sees none
             preservation_policy=managers.AnyPreservationPolicy(keep),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not self.read_only,
+            read_only=self.read_only,
+            create=not self.read_only,
+            save_interval_steps=0 if self.read_only else 1,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum),
         )
         handlers = {"state": ocp.StandardCheckpointHandler()}
@@ -93,12 +97,13 @@ class Checkpoints:
                 return self.manager.restore(step, args=args).state
             except (ValueError, KeyError, OSError, TypeError) as error:
                 why = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
-                log.warning("checkpoint %d cannot be read and is set aside: %s", step, why)
+                fate = "passed over" if self.read_only else "set aside"
+                log.warning("checkpoint %d cannot be read and is %s: %s", step, fate, why)
                 self._set_aside(step)
         if steps:
             raise UserError(
-                f"workdir={self.folder.parent} has no readable checkpoint (tried {steps}); they "
-                "are kept as damaged-*: repair one, or start again in a new workdir"
+                f"workdir={self.folder.parent} has no readable checkpoint (tried {steps}); none "
+                "was deleted: repair one, or start again in a new workdir"
             )
         return None
 
@@ -127,6 +132,8 @@ class Checkpoints:
             )
 
     def _set_aside(self, step: int, why: str = "damaged") -> None:
+        if self.read_only:
+            return
         self.manager.close()
         if jax.process_index() == 0:
             target = self.folder / f"{why}-{step}"

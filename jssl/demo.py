@@ -44,7 +44,7 @@ def demo(workdir: str, spec: str) -> dict:
     view = config.Config(tree)
     run = prepare(view)
     sources = run.data.source, evaluation_source(view)
-    saves = config.bind(Checkpoints, view.checkpoint, "checkpoint", workdir=workdir)
+    saves = config.bind(Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True)
     features = Features(run.method.embed, run.mesh, view.eval.batch_size)
     untrained, trained = run.init(), saves.restore(run.shapes)
     rows = {

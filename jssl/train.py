@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import reached_preemption_sync_point
 
-from jssl import flops, observe, optim, pictures, rollback, workdir
+from jssl import flops, lock, observe, optim, pictures, rollback, workdir
 from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, bind
@@ -36,16 +36,16 @@ def train(tree, folder: str) -> dict:
     config = Config(tree)
     if done := workdir.result(folder):
         return done
-    run = prepare(config)
-    check_batch(run)
-    with contextlib.ExitStack() as open_things:
+    with lock.alone(folder), contextlib.ExitStack() as open_things:
+        run = prepare(config)
+        check_batch(run)
         return workdir.finish(folder, _train(run, tree, folder, open_things.callback))
 
 
 def _train(run: Run, tree, folder, at_exit) -> dict:
     """Opens what a run needs, and runs it; `at_exit(close)` is called for each thing opened."""
     config = run.config
-    saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=folder)
+    saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=folder, read_only=False)
     saves.check_space(run.shapes)
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state

@@ -128,6 +128,19 @@ def test_a_step_of_before_there_were_sums_is_read(tmp_path):
     assert restored(tmp_path).step == 50
 
 
+def test_reading_leaves_the_folder_of_a_run_as_it_is(tmp_path):
+    folder = filled(tmp_path)
+    (folder / "60.orbax-checkpoint-tmp").mkdir()  # the run is writing it
+    DAMAGE["bits flip"](folder / "50")
+    before = sorted(folder.rglob("*"))
+    saves = opened(tmp_path, read_only=True)
+    assert saves.restore(shapes_of(state_of(0))).step == 40
+    saves.close()
+    assert sorted(folder.rglob("*")) == before
+    assert opened(tmp_path / "none", read_only=True).restore(shapes_of(state_of(0))) is None
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_half_written_step_is_ignored(tmp_path):
     folder = filled(tmp_path)
     (folder / "60.orbax-checkpoint-tmp").mkdir()

@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -20,8 +22,9 @@ from conftest import FAST, ROOT
 from test_cli import TINY, jssl, own_images, refused
 from test_feed import BATCH, assert_same, example_source
 
+from jssl import lock, observe
 from jssl.config import UserError
-from jssl.data import order, stream
+from jssl.data import feed, order, stream
 from jssl.data.folder import Folder, open_folder
 
 # -- data ----------------------------------------------------------------------------------------
@@ -77,25 +80,34 @@ def test_files_removed_while_they_are_read_are_counted_and_named(photos):
 
 
 def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
-    read, log, reads = Folder.read, tmp_path / "a" / "metrics.jsonl", itertools.count()
+    """On a clock that only reading moves: each of five batches takes ten seconds, and is read no
+    earlier than it is asked for."""
+    read, clock, asked, calls = Folder.read, [0.0], threading.Event(), itertools.count()
+    reads = itertools.count()
 
     def slow(self, indices):
-        if next(reads) > 2:  # from here on, and once it is no more compiling
-            until = time.monotonic() + 60
-            while time.monotonic() < until and not (log.exists() and log.read_text()):
-                time.sleep(0.01)
-            time.sleep(0.5)
+        if len(indices) == 16 and next(reads) < 5:
+            assert asked.wait(60)
+            asked.clear()
+            clock[0] += 10.0
         return read(self, indices)
 
+    def now():  # `Feed.next` looks at the clock before it waits for a batch, and after
+        if next(calls) % 2 == 0:
+            asked.set()
+        return clock[0]
+
     monkeypatch.setattr(Folder, "read", slow)
-    words = [*own_images(photos), "--config.steps=10", "--config.eval.every=0"]
+    monkeypatch.setattr(feed, "time", types.SimpleNamespace(perf_counter=now))
+    monkeypatch.setattr(observe, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    words = [*own_images(photos), "--config.steps=6", "--config.eval.every=0"]
     words += ["--config.data.workers=0", "--config.log.every=1", f"--workdir={tmp_path}/a"]
     code, _, err = jssl(capfd, "train", *words)
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").open()]
     waits = [row["data_wait"] for row in rows if "data_wait" in row]
-    assert max(waits) > 0.2, waits
-    assert "data wait" in err
+    assert len(waits) == 6 and waits[:4] == [1.0] * 4, waits
+    assert "data wait 100%" in err
 
 
 def test_a_source_that_shrank_is_refused(capfd, tmp_path, photos):
@@ -137,6 +149,37 @@ def test_a_read_only_folder_is_one_line_and_can_be_evaluated(capfd, read_only):
     after = jssl(capfd, "eval", f"--workdir={disk}/a")
     assert before[0] == after[0] == 0
     assert json.loads(before[1]) == json.loads(after[1])
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that has locked the workdir `a`."""
+    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+    code += "print('process 7 on host3', file=f, flush=True); print(1, flush=True); time.sleep(600)"
+    (tmp_path / "a").mkdir()
+    words = [sys.executable, "-c", code, str(tmp_path / "a" / ".lock")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_second_run_in_a_workdir_is_refused(capfd, tmp_path, monkeypatch, holder):
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/a")
+    assert f"--workdir={tmp_path}/a is in use by another run (process 7 on host3)" in line
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
+
+
+def test_a_run_waits_for_one_that_ends(tmp_path, monkeypatch, holder, caplog):
+    def kill(seconds):
+        holder.kill()
+        holder.wait()
+
+    monkeypatch.setattr(time, "sleep", kill)
+    with caplog.at_level(logging.WARNING, "jssl"), lock.alone(tmp_path / "a"):
+        assert f"process {os.getpid()} on" in (tmp_path / "a" / ".lock").read_text()
+    assert "is in use (process 7 on host3): waiting 120 s" in caplog.text
 
 
 # -- signals -------------------------------------------------------------------------------------

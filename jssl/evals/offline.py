@@ -32,7 +32,7 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
             f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
             "needs; name a labelled data set with --config.data..."
         )
-    saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=workdir)
+    saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=workdir, read_only=True)
     state = run.init() if untrained else saves.restore(run.shapes)
     if state is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")

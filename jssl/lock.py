@@ -1,0 +1,78 @@
+"""One run at a time writes to a workdir."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import pathlib
+import socket
+import time
+
+import jax
+
+from jssl import mesh
+from jssl.config import UserError
+
+log = logging.getLogger("jssl")
+PATIENCE = 120.0  # seconds; of a host that died, a file server keeps the locks for some 90
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path):
+    """Holds <folder>/.lock, by the first process of a run. `UserError` on all of them if another
+    run holds it for longer than `PATIENCE`.
+
+    A POSIX lock: it ends with its process, however that ends, and data workers do not inherit it.
+    Where a file system knows no locks, or may not be written to, there is none.
+    """
+    path = folder / ".lock"
+    file = _open(path) if jax.process_index() == 0 else None
+    try:
+        busy = file is not None and not _taken(file, path)
+        if mesh.any_process(busy):
+            raise UserError(
+                f"--workdir={folder} is in use by another run{_owner(path)}; wait for its end, or "
+                "use another --workdir"
+            )
+        yield
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _open(path):
+    try:
+        return path.open("a+", encoding="utf-8")
+    except OSError:  # a folder that cannot be written to is refused by who writes first
+        return None
+
+
+def _taken(file, path) -> bool:
+    until, told = time.monotonic() + PATIENCE, False
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            if time.monotonic() > until:
+                return False
+            if not told:
+                log.warning("%s is in use%s: waiting %.0f s", path.parent, _owner(path), PATIENCE)
+            told = True
+            time.sleep(min(1.0, PATIENCE))
+            continue
+        except OSError as error:
+            log.info("no locks in %s (%s)", path.parent, error.strerror)
+            return True
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        return True
+
+
+def _owner(path) -> str:
+    """ " (process 7 on host3)", as its lock says."""
+    try:
+        said = path.read_text(encoding="utf-8").strip()[:200]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return f" ({said})" if said.isprintable() and said else ""
