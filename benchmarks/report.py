@@ -86,10 +86,8 @@ def transfer(found: list[dict]) -> str:
         flag = " --small" if size == "small" else ""
         command = f"`python benchmarks/transfer.py --data=DATA --out=benchmarks/results{flag}`"
         parts += ["", f"{SIZES[size]} {command}. Several seeds: mean ± deviation.", ""]
-        parts += [
-            "| task | measured | pretrained | untrained | words alone | device | commit | date |"
-        ]
-        parts += ["|" + "---|" * 8]
+        parts += ["| task | measured | pretrained | untrained | device | commit | date |"]
+        parts += ["|" + "---|" * 7]
         for run in (run for run in found if run["size"] == size):
             where = f"{run['versions']['device']} | {run['commit']} | {run['date']}"
             for name, value in run["eval"].items():
@@ -100,15 +98,25 @@ def transfer(found: list[dict]) -> str:
                             for start in ("pretrained", "untrained")
                         )
                         said = f"{name} top-1" if key == "top1" else key.replace("_", " ")
-                        bag = run.get("bag_of_words", {}).get(name) if key == "top1" else None
-                        bag = f"{bag:.4f}" if bag else "-"
-                        parts.append(f"| {run['task']} | {said} | {both} | {bag} | {where} |")
+                        parts.append(f"| {run['task']} | {said} | {both} | {where} |")
         parts += ["", "Commands:", ""]
         for run in (run for run in found if run["size"] == size):
             parts.append(f"- `{run['command']}` ({run['wall_seconds']:.0f} s), then")
             for protocol, command in run["evaluations"].items():
                 parts.append(f"  - `{command}`{rates(run['validation_top1'][protocol])}")
     return "\n".join(parts)
+
+
+def words(found: list[dict]) -> str:
+    """What SST-2 needs no network for."""
+    return "\n".join(
+        f"For SST-2's figures above, without a network, logistic regression on which words a "
+        f"sentence has (`{run['command']}`, {run['device']}, commit {run['commit']}, "
+        f"{run['date']}): "
+        + ", ".join(f"{name} {top1:.4f}" for name, top1 in run["words_alone"].items())
+        + "."
+        for run in found
+    )
 
 
 def rates(tried: dict) -> str:
@@ -223,6 +231,7 @@ def main():
     sections = (
         (compared, lambda one: "method" in one),
         (transfer, lambda one: "evaluations" in one),
+        (words, lambda one: "words_alone" in one),
         (runs, lambda one: "train" in one and not {"method", "evaluations"} & one.keys()),
         (steps, lambda one: "rows" in one),
         (memory, lambda one: isinstance(one.get("memory"), list)),

@@ -5,14 +5,12 @@
 
 Text: BERT and GPT on classic_books, in the pieces of a tokenizer trained on the same books;
 perplexity on held-out books; then SST-2, fine-tuned from the pretrained and from the untrained
-encoder; beside it, what needs no network: logistic regression on the words of each sentence.
-Images: MAE and data2vec on Imagenette; linear probe and fine-tuning, likewise.
+encoder. Images: MAE and data2vec on Imagenette; linear probe and fine-tuning, likewise.
 --small: far smaller networks, images and budgets. It shows whether pretraining helps there, and
 nothing about the published sizes. --work=DIR keeps the runs: a second call goes on with them.
 """
 
 import argparse
-import collections
 import datetime
 import hashlib
 import json
@@ -20,12 +18,8 @@ import pathlib
 import sys
 import tempfile
 
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
 from step import commit
 from time_to_accuracy import anonymous, run, save
-
-from jssl.data import text
 
 SST2 = {"data.name": "sst2", "data.pack": False}
 RATES = [8 * rate for rate in (3e-4, 1e-4, 5e-5)]  # README of google-research/bert, per 256
@@ -115,14 +109,8 @@ def measure(task: str, data: str, small: bool, folder: pathlib.Path) -> dict:
                 for i in range(seeds or 1)
             ]
     tidy = lambda given: anonymous("jssl " + " ".join(given)).replace(f"{folder}/", "")
-    bags = {
-        name: bag_of_words(data, given.get("data.split", "train"))
-        for name, (_, given, _, rates) in evaluations.items()
-        if rates
-    }
     return {
         "task": task,
-        "bag_of_words": bags,
         "size": "small" if small else "full",
         "command": tidy(command),
         "evaluations": {name: tidy(given) for name, given in asked.items()},
@@ -134,24 +122,6 @@ def measure(task: str, data: str, small: bool, folder: pathlib.Path) -> dict:
         "validation_top1": tried,
         "eval": found,
     }
-
-
-def bag_of_words(data: str, split: str) -> float:
-    """Accuracy on SST-2's test split of logistic regression on which words a sentence has, learned
-    from `split`; its strength is the best on the validation split."""
-
-    def sentences(split):
-        corpus = text.open_corpus(source="tfds", name="sst2", path="", dir=data, split=split)
-        _, found, labels = zip(*text.pieces(corpus, collections.Counter()), strict=True)
-        return found, labels
-
-    (words, labels), *held_out = map(sentences, (split, "validation", "test"))
-    bag = CountVectorizer(binary=True, token_pattern=r"[^\W\d_]+|[^\w\s]")
-    x, fits = bag.fit_transform(words), []
-    for strength in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0):
-        fitted = LogisticRegression(C=strength, max_iter=1000).fit(x, labels)
-        fits.append([fitted.score(bag.transform(words), labels) for words, labels in held_out])
-    return max(fits)[1]
 
 
 def once(path: pathlib.Path, *command) -> dict:
