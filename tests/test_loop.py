@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from PIL import Image
 
-from jssl import config, mesh, observe, pictures, train
+from jssl import config, mesh, observe, pictures, sinks, train
 from jssl.data.feed import Feed
 from jssl.run import compile_step, prepare
 
@@ -76,6 +76,22 @@ def test_metrics_of_every_visit_are_written(tmp_path):
     assert [row["step"] for row in rows] == [3, 6, 7]
     assert rows[-1]["loss"] == found["loss"]
     assert all(0 <= row["data_wait"] <= 1 and row["lr"] >= 0 for row in rows)
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for before, wanted in (
+        (None, '{"step": 3, "loss": 1.0}\n'),
+        ('{"step": 1}\n', '{"step": 1}\n{"step": 3, "loss": 1.0}\n'),
+        ('{"step": 1}\n{"st', '{"step": 1}\n{"st\n{"step": 3, "loss": 1.0}\n'),
+    ):
+        path.unlink(missing_ok=True)
+        if before:
+            path.write_text(before)
+        sink = sinks.Jsonl(path)
+        sink(3, {"loss": 1.0})
+        sink.close()
+        assert path.read_text() == wanted
 
 
 def test_pictures_are_written_and_look_right(tmp_path):
