@@ -65,7 +65,7 @@ class Method(NamedTuple):
     train_step: Callable  # (state, batch, rng) -> (state, metrics): pure, jittable
     embed: Callable  # (state, batch) -> [B, D]
     render: Callable | None = None  # (state, batch, rng) -> {name: images in 0..1 or token ids}
-    score: Callable | None = None  # (state, batch) -> [B, 2]: -log p in nats, of how many tokens
+    score: Callable | None = None  # (state, batch) -> [B, L]: -log p in nats; -1: uncounted
 
 
 def descend(loss, params, opt_state, tx):

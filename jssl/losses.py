@@ -170,14 +170,15 @@ def cross_entropy(logits, answer, weight=None):
 
 def next_token(hidden, table, tokens, segment, chunk: int):
     """(mean -log p, share that is right) of each token given those before it in its document: see
-    `next_token_rows`."""
-    cost, right, count = next_token_rows(hidden, table, tokens, segment, chunk)
-    total = jnp.maximum(count.sum(), 1)
-    return cost.sum() / total, right.sum() / total
+    `each_next_token`."""
+    cost, right, weight = each_next_token(hidden, table, tokens, segment, chunk)
+    total = jnp.maximum(weight.sum(), 1)
+    return (cost * weight).sum() / total, (right * weight).sum() / total
 
 
-def next_token_rows(hidden, table, tokens, segment, chunk: int):
-    """Of each row: sum of -log p, how often it was the likeliest, number of tokens; float32 [B].
+def each_next_token(hidden, table, tokens, segment, chunk: int):
+    """-log p of the token that follows each place, 1 where it is the likeliest, and 1 where it is
+    of the same document; float32 [B, L].
 
     hidden [B, L, D], table [V, D] of the compute dtype, tokens and segment int32 [B, L]; segment
     is 0 at padding. Logits are there for `chunk` places a row at a time, and are computed once
@@ -185,22 +186,20 @@ def next_token_rows(hidden, table, tokens, segment, chunk: int):
     """
     answer = jnp.roll(tokens, -1, axis=1)
     follows = (jnp.roll(segment, -1, axis=1) == segment) & (segment > 0)
-    weight = follows.at[:, -1].set(False).astype(jnp.float32)
     cut = lambda x: x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
 
     @jax.checkpoint
-    def add(total, part):
-        hidden, answer, weight = part
+    def one(_, part):
+        hidden, answer = part
         logits = jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
         log_z = jax.nn.logsumexp(logits, axis=-1)
         own = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0]
-        right = (own >= lax.stop_gradient(logits.max(-1))) * weight
-        return (total[0] + ((log_z - own) * weight).sum(1), total[1] + right.sum(1)), None
+        right = own >= lax.stop_gradient(logits.max(-1))
+        return None, (log_z - own, right.astype(jnp.float32))
 
-    parts = jax.tree.map(cut, (hidden.astype(table.dtype), answer, weight))
-    nothing = jnp.zeros(len(tokens), jnp.float32)
-    cost, right = lax.scan(add, (nothing, nothing), parts)[0]
-    return cost, right, weight.sum(1)
+    found = lax.scan(one, None, jax.tree.map(cut, (hidden.astype(table.dtype), answer)))[1]
+    cost, right = (x.swapaxes(0, 1).reshape(tokens.shape) for x in found)
+    return cost, right, follows.at[:, -1].set(False).astype(jnp.float32)
 
 
 def soft_cross_entropy(logits, target):

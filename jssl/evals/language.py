@@ -1,8 +1,9 @@
 """What a language model is worth: perplexity on held-out text, and text that a person can judge.
 
 perplexity: exp of the mean of -log p over all tokens that the method's `score` counts; for BERT the
-  pseudo-perplexity of Salazar et al. (2020, arXiv 1910.14659, section 2.2). Bits per byte, of the
-  text's UTF-8, compare models of different tokenizers (Gao et al. 2020, The Pile, section 3.1).
+  pseudo-perplexity of Salazar et al. (2020, arXiv 1910.14659, section 2.2). Bits per byte, of these
+  tokens' text in UTF-8, compare models of different tokenizers (Gao et al. 2020, The Pile, section
+  3.1).
 generate, fill-mask: what the method's `render` makes of held-out rows, or of `eval.prompt`.
 """
 
@@ -17,6 +18,7 @@ from jssl.evals.features import Features
 log = logging.getLogger("jssl")
 SHOWN = {"generate": ("generated",), "fill-mask": ("masked", "filled")}  # keys of `render`
 PROTOCOLS = ("perplexity", *SHOWN)
+LEAST = {"rows": 0, "samples": 1, "new_tokens": 1, "temperature": 0, "top_k": 0}  # of config.eval
 
 
 class Some:
@@ -38,6 +40,10 @@ class Some:
 
 def evaluate(run, state, source, protocol: str, say) -> dict:
     """The JSON result of one of `PROTOCOLS` on the source `source`, for the run's state."""
+    section = run.config.eval
+    for key, least in LEAST.items():
+        if not section[key] >= least:
+            raise UserError(f"config.eval.{key}={section[key]} must be at least {least}")
     if not hasattr(source, "tokenizer"):
         raise UserError(f"--protocol={protocol} is for text, and {source.name} holds images; knn")
     if protocol == "perplexity":
@@ -49,44 +55,51 @@ def perplexity(run, state, some: Some, say) -> dict:
     """perplexity, nats_per_token, bits_per_byte, tokens (that are counted), rows."""
     if run.method.score is None:
         raise UserError(f"--protocol=perplexity: config.method={run.config.method!r} has no score")
-    found, _ = Features(run.method.score, run.mesh, run.config.eval.batch_size)(
+    costs, _ = Features(run.method.score, run.mesh, run.config.eval.batch_size)(
         state, some, say(some.name)
     )
-    nats, tokens = found.astype(np.float64).sum(0)
+    counted = costs != -1
+    tokens, nats = counted.sum(), costs[counted].sum(dtype=np.float64)
     if not tokens:
         raise UserError(f"--protocol=perplexity: no row of {some.name} has a token to predict")
     per_token = nats / tokens
     return {
         "perplexity": float(np.exp(per_token)),
         "nats_per_token": float(per_token),
-        "bits_per_byte": float(per_token / np.log(2) * tokens_per_byte(some)),
+        "bits_per_byte": float(nats / np.log(2) / max(utf8(some, counted), 1)),
         "tokens": int(tokens),
         "rows": len(some),
     }
 
 
-def tokens_per_byte(some: Some) -> float:
-    """Of the rows' text in UTF-8; the end of a document is a token without bytes."""
-    tokens, size = 0, 0
+def utf8(some: Some, counted) -> int:
+    """Bytes of the rows' text in UTF-8, of the tokens that are `counted` [N, L]; the end of a
+    document is a token without bytes."""
+    size = 0
     for first in range(0, len(some), 256):
-        batch = some.read(np.arange(first, min(first + 256, len(some))))
-        for ids, segment in zip(batch["tokens"], batch["segment"], strict=True):
-            tokens += int((segment > 0).sum())
-            size += len(some.source.tokenizer.decode(ids[segment > 0]).encode())
-    return tokens / max(size, 1)
+        rows = np.arange(first, min(first + 256, len(some)))
+        for ids, chosen in zip(some.read(rows)["tokens"], counted[rows], strict=True):
+            size += len(some.source.tokenizer.decode(ids[chosen]).encode())
+    return size
 
 
 def show(run, state, source, protocol: str) -> dict:
     """{key: [texts]} of the method's `render`, for `eval.prompt` or some held-out rows."""
-    config = run.config.eval
-    keys = SHOWN[protocol]
-    count = max(config.samples, 1)
+    config, keys, count = run.config.eval, SHOWN[protocol], run.config.eval.samples
     if config.prompt:  # its masks are filled in one way only
         batch = prompt(source, config.prompt, count if protocol == "generate" else 1)
     else:
         some = Some(source, count)
         batch = some.read(np.arange(len(some)))
+        if protocol == "generate":  # the first half of a row is given
+            batch["segment"][:, source.length // 2 :] = 0
     batch.pop("damaged", None)
+    given = (batch["segment"] > 0).sum(1).max()
+    if protocol == "generate" and given + config.new_tokens > source.length:
+        log.warning(
+            "config.eval.new_tokens=%d: %d fit behind %d in a row of config.data.length=%d",
+            config.new_tokens, source.length - given, given, source.length,
+        )  # fmt: skip
     render = jax.jit(run.method.render) if run.method.render else lambda *given: {}
     made = jax.device_get(render(state, batch, jax.random.key(run.config.seed)))
     if keys[0] not in made:
@@ -111,7 +124,11 @@ def text(tokenizer, ids) -> str:
 def prompt(source, words: str, samples: int) -> dict:
     """A batch of `samples` rows that begin with the text `words`; <mask> is the mask token."""
     vocab, length = source.vocab, source.length
-    parts = [source.tokenizer.encode(part) for part in words.split("<mask>")]
+    encode = source.tokenizer.encode
+    parts = words.split("<mask>")
+    if len(encode(" a")) == len(encode("a")):  # a space is no token, it is of the word behind it
+        parts = [part.removesuffix(" ") for part in parts[:-1]] + parts[-1:]
+    parts = [encode(part) for part in parts]
     ids = [i for part in parts for i in (*part, vocab["mask"])][:-1]
     if not 0 < len(ids) <= length - 2:
         raise UserError(

@@ -66,6 +66,11 @@ def evaluation_source(config):
     """`held_out`, on which accuracy is measured; `UserError` if it has no labels."""
     source = held_out(config)
     if source.classes is None:
+        if getattr(source, "pack", False):
+            raise UserError(
+                f"config.data.pack=True joins the examples of {source.name}, and so leaves out "
+                "their labels, which a probe needs; set config.data.pack=False"
+            )
         raise UserError(
             f"config.eval.split={config.eval.split!r} of {source.name} has no labels, which a "
             "probe needs; name a labelled split, or set config.eval.every=0"

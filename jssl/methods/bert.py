@@ -115,7 +115,7 @@ def build(config) -> Method:
             return jnp.take_along_axis(log_p, tokens[:, place, None], axis=1)[:, 0]
 
         log_p = jax.lax.map(one, jnp.arange(tokens.shape[1])).T
-        return jnp.stack([-(log_p * counts).sum(1), counts.sum(1)], axis=1)
+        return jnp.where(counts, -log_p, -1.0)
 
     def render(params, buffers, batch, rng):
         """Rows with masks, filled with the likeliest tokens; rows without get some first."""

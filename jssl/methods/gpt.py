@@ -6,8 +6,8 @@ the next one's start. The table of embeddings also makes the logits.
 
 Reference code: openai/gpt-2 src/model.py; karpathy/nanoGPT. The loss is computed in runs of
 `config.chunk` tokens a row, so that the logits [tokens, vocabulary] are never held at once.
-`render` goes on from the first half of each row (or from all of a shorter document in it), by
-sampling at `eval.temperature` among the `eval.top_k` likeliest tokens.
+`render` goes on from the first document of each row, by sampling at `eval.temperature` among the
+`eval.top_k` likeliest tokens, to the end of the row at most.
 """
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jssl import diagnose, nn, optim
 from jssl.config import UserError
 from jssl.core import Method, Objective, minimize
-from jssl.losses import next_token, next_token_rows
+from jssl.losses import each_next_token, next_token
 from jssl.nn.apply import apply, init
 
 
@@ -55,14 +55,15 @@ def build(config) -> Method:
 
     def score(params, buffers, batch):
         tokens, segment = batch["tokens"], batch["segment"]
-        cost, _, count = next_token_rows(*see(params, tokens, segment), tokens, segment, chunk)
-        return jnp.stack([cost, count], axis=1)
+        seen = see(params, tokens, segment)
+        cost, _, follows = each_next_token(*seen, tokens, segment, chunk)
+        return jnp.roll(jnp.where(follows > 0, cost, -1.0), 1, axis=1)  # at the token it is of
 
     def render(params, buffers, batch, rng):
         tokens, segment, new = batch["tokens"], batch["segment"], config.eval.new_tokens
         own = (segment == segment[:, :1]) & (tokens != vocab["end"])
-        begin = jnp.clip(own.sum(1), 1, length // 2)  # the prompt ends here
-        rows, size = jnp.arange(len(tokens)), min(length // 2 + new, length)
+        begin = jnp.maximum(own.sum(1), 1)  # the prompt ends here
+        rows, size = jnp.arange(len(tokens)), tokens.shape[1]
         text = jnp.where(jnp.arange(size) < begin[:, None], tokens[:, :size], vocab["pad"])
 
         def write(i, text):
