@@ -5,6 +5,7 @@ A step that cannot be read, or is not what was written (`jssl.sums`), is set asi
 ``damaged-<step>``, never deleted, and the one before it is used.
 """
 
+import json
 import logging
 import pathlib
 import shutil
@@ -25,6 +26,9 @@ class Checkpoints:
     since a run may be at work there."""
 
     def __init__(self, workdir, *, every: int, keep_latest: int, keep_best: int, read_only=False):
+        for key, n, least in (("keep_latest", keep_latest, 1), ("keep_best", keep_best, 0)):
+            if n < least:
+                raise UserError(f"config.checkpoint.{key}={n} must be at least {least}")
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.every, self.keep_latest, self.keep_best = every, keep_latest, keep_best
         self.read_only, self.saving = read_only, -1  # saving: the step that is being written
@@ -35,8 +39,10 @@ class Checkpoints:
         keep = [managers.LatestN(self.keep_latest)]
         if self.keep_best:
             keep.append(managers.BestN(get_metric_fn=score, n=self.keep_best))
+        self._check_scores()
         options = ocp.CheckpointManagerOptions(
-            best_fn=score,  # without it Orbax writes no metrics, and BestN sees none
+            # Without it Orbax writes no metrics, and BestN sees none; with it, it reads them all.
+            best_fn=None if self.read_only else score,
             preservation_policy=managers.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=not self.read_only,
             read_only=self.read_only,
@@ -46,6 +52,20 @@ class Checkpoints:
         )
         handlers = {"state": ocp.StandardCheckpointHandler()}
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+    def _check_scores(self) -> None:
+        """Sets steps aside whose score Orbax could not read; it would not open the others then."""
+        if jax.process_index() == 0 and not self.read_only:
+            for path in self.folder.glob("[0-9]*/metrics/metrics"):
+                try:
+                    float(json.loads(path.read_text(encoding="utf-8"))[BEST])
+                except (ValueError, TypeError, KeyError) as error:
+                    step = path.parent.parent.name
+                    log.warning(
+                        "checkpoint %s is set aside: its score is damaged (%s)", step, error
+                    )
+                    self._rename(step, "damaged")
+        mesh.any_process(False)  # the others look at the folder when that is done
 
     def _sum(self) -> None:
         """Sums the step that is being written, on the first process. Despite the hook's name Orbax
@@ -82,28 +102,37 @@ class Checkpoints:
 
     def restore(self, shapes, upto: int | None = None):
         """The newest readable state, laid out like `shapes` (ShapeDtypeStructs with shardings), or
-        None if there is no checkpoint. Those of steps above `upto` are set aside. `UserError` if
-        there are some and none can be read, or if one holds another tree (the method's code
-        changed)."""
+        None if there never was a checkpoint. Damaged ones that are newer, and all of steps above
+        `upto`, are set aside. `UserError` if there are some and none can be read: then they stay
+        where they are; or if one holds another tree (the method's code changed)."""
         for step in self.steps():
             if upto is not None and step > upto:
                 self._set_aside(step, "passed")
         steps = sorted(self.manager.all_steps(), reverse=True)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+        args, damaged = ocp.args.Composite(state=ocp.args.StandardRestore(shapes)), {}
         for step in steps:
             try:
                 self._check(step)
                 self._same_tree(step, shapes)
-                return self.manager.restore(step, args=args).state
+                state = self.manager.restore(step, args=args).state
             except (ValueError, KeyError, OSError, TypeError) as error:
                 why = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
+                damaged[step] = why
+                continue
+            for bad, why in damaged.items():
                 fate = "passed over" if self.read_only else "set aside"
-                log.warning("checkpoint %d cannot be read and is %s: %s", step, fate, why)
-                self._set_aside(step)
+                log.warning("checkpoint %d cannot be read and is %s: %s", bad, fate, why)
+                self._set_aside(bad)
+            return state
+        for step, why in damaged.items():
+            log.warning("checkpoint %d cannot be read: %s", step, why)
+        steps += sorted(
+            p.name for why in ("damaged", "passed") for p in self.folder.glob(f"{why}-*")
+        )
         if steps:
             raise UserError(
-                f"workdir={self.folder.parent} has no readable checkpoint (tried {steps}); none "
-                "was deleted: repair one, or start again in a new workdir"
+                f"workdir={self.folder.parent} has no readable checkpoint (there are {steps}); "
+                "none was deleted: repair one, or start again in a new workdir"
             )
         return None
 
@@ -136,14 +165,15 @@ class Checkpoints:
             return
         self.manager.close()
         if jax.process_index() == 0:
-            target = self.folder / f"{why}-{step}"
-            number = 0
-            while target.exists():
-                number += 1
-                target = self.folder / f"{why}-{step}-{number}"
-            (self.folder / str(step)).rename(target)
-        mesh.any_process(False)  # the others look at the folder when that is done
+            self._rename(step, why)
         self.manager = self._open()
+
+    def _rename(self, step, why: str) -> None:
+        target, number = self.folder / f"{why}-{step}", 0
+        while target.exists():
+            number += 1
+            target = self.folder / f"{why}-{step}-{number}"
+        (self.folder / str(step)).rename(target)
 
     def steps(self) -> list[int]:
         """The steps that are whole on disk."""

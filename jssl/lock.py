@@ -27,13 +27,18 @@ def alone(folder: pathlib.Path):
     """
     path = folder / ".lock"
     file = _open(path) if jax.process_index() == 0 else None
+    until, told = time.monotonic() + PATIENCE, False
     try:
-        busy = file is not None and not _taken(file, path)
-        if mesh.any_process(busy):
-            raise UserError(
-                f"--workdir={folder} is in use by another run{_owner(path)}; wait for its end, or "
-                "use another --workdir"
-            )
+        while mesh.any_process(file is not None and not _taken(file)):
+            if mesh.any_process(time.monotonic() > until):
+                raise UserError(
+                    f"--workdir={folder} is in use by another run{_owner(path)}; wait for its end, "
+                    "or use another --workdir"
+                )
+            if not told:
+                log.warning("%s is in use%s: waiting %.0f s", folder, _owner(path), PATIENCE)
+            told = True
+            time.sleep(min(1.0, PATIENCE))
         yield
     finally:
         if file is not None:
@@ -47,26 +52,18 @@ def _open(path):
         return None
 
 
-def _taken(file, path) -> bool:
-    until, told = time.monotonic() + PATIENCE, False
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # POSIX allows either
-            if time.monotonic() > until:
-                return False
-            if not told:
-                log.warning("%s is in use%s: waiting %.0f s", path.parent, _owner(path), PATIENCE)
-            told = True
-            time.sleep(min(1.0, PATIENCE))
-            continue
-        except OSError as error:
-            log.info("no locks in %s (%s)", path.parent, error.strerror)
-            return True
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+def _taken(file) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
+        return False
+    except OSError as error:
+        log.info("%s: there are no locks (%s)", file.name, error.strerror)
         return True
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return True
 
 
 def _owner(path) -> str:

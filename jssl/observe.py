@@ -64,7 +64,7 @@ class Recorder:
         if step == self.steps:
             self._flush()
 
-    def _flush(self):
+    def _flush(self, alarm=True):
         """Fetches the metrics of the last visit and hands them to every sink."""
         (step, metrics), self.pending = self.pending, None
         values = fetch(metrics)
@@ -84,7 +84,8 @@ class Recorder:
         values = {**values, **speed, "lr": float(self.lr[step - 1])}
         self.write(step, values)
         self.progress(step, values, per_step)
-        self.alarm(step, values)
+        if alarm:
+            self.alarm(step, values)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Scalars to every sink; evaluations call this too."""
@@ -112,9 +113,10 @@ class Recorder:
         return self.examples * sum(steps for steps, _ in windows) / max(seconds, 1e-9)
 
     def close(self):
+        """Writes what is pending. No alarm rings any more: the run ends for a reason of its own."""
         try:
             if self.pending:
-                self._flush()
+                self._flush(alarm=False)
         finally:
             self.progress.close()
             for sink in self.sinks:
@@ -168,7 +170,7 @@ def profiler(workdir, at: int, last: int, steps: int = 5):
 
     def observe(step, state, metrics):
         nonlocal tracing
-        if step == at and at < end:
+        if step == at and at < end and not tracing:  # a rollback may come by again
             jax.profiler.start_trace(str(pathlib.Path(workdir) / "profile"))
             tracing = True
         if tracing and step == end:

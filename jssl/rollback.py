@@ -13,7 +13,7 @@ import jax
 
 from jssl import workdir
 from jssl.config import UserError
-from jssl.data.order import indices
+from jssl.data.order import indices, lead
 
 log = logging.getLogger("jssl")
 
@@ -52,22 +52,15 @@ def passed(folder) -> list[list[int]]:
     return known
 
 
-def ahead(known, step: int) -> int:
-    """How many steps the data is ahead of a run at `step`; `known` is what `passed` gives."""
-    return max((shift for at, shift in known if at <= step), default=0)
-
-
 def back(folder, config, saves, shapes, found: Diverged, examples: int, limit: int):
-    """(the state to go on with, the step of the data that it sees first). `UserError` after `limit`
-    rollbacks, and where no checkpoint from before is left."""
+    """(the state to go on with, what `passed` now is). `UserError` after `limit` rollbacks, and
+    where no checkpoint from before is left."""
     known, first, main = passed(folder), found.step - found.row, jax.process_index() == 0
+    size = config.batch_size
     steps = [step for step in saves.steps() if step <= first]
     if len(known) >= limit or not steps:
-        shift = ahead(known, first)
-        bad = {
-            str(step): indices(config.seed, step + shift, examples, config.batch_size).tolist()
-            for step in range(first, found.step)
-        }
+        of = lambda step: indices(config.seed, step + lead(known, step), examples, size).tolist()
+        bad = {str(step): of(step) for step in range(first, found.step)}
         if main:
             workdir.write(folder / "nonfinite.json", bad)
         why = f"after {len(known)} rollbacks" if steps else "and no checkpoint from before is left"
@@ -77,8 +70,9 @@ def back(folder, config, saves, shapes, found: Diverged, examples: int, limit: i
         )
     state = saves.restore(shapes, upto=first)  # all processes meet here, and have read `known`
     step = int(state.step)
-    shift = ahead(known, found.step) + found.step - step
+    shift = lead(known, found.step) + found.step - step
+    known = [*known, [step, shift]]
     if main:
-        workdir.write(folder / "passed.json", [*known, [step, shift]])
+        workdir.write(folder / "passed.json", known)
     log.warning("%s: back to step %d, past the examples of %d steps", found, step, shift)
-    return state, step + shift
+    return state, known

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+import time
+from functools import partial
 
 import jax
 import numpy as np
@@ -23,6 +25,7 @@ from jssl.run import Run, check_batch, check_read, compile_step, model_flops, pr
 
 log = logging.getLogger("jssl")
 PREEMPTED = 75  # exit code: saved, start me again
+TOGETHER = 1.0  # seconds in which two signals are one
 
 
 def train(tree, folder: str) -> dict:
@@ -32,17 +35,19 @@ def train(tree, folder: str) -> dict:
     `UserError` for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
     """
     folder = workdir.open_for(folder, tree)
-    tree = workdir.remembered(folder, tree)
-    config = Config(tree)
     if done := workdir.result(folder):
         return done
-    with lock.alone(folder), contextlib.ExitStack() as open_things:
-        run = prepare(config)
+    with asked_to_stop() as stop, lock.alone(folder), contextlib.ExitStack() as open_things:
+        workdir.open_for(folder, tree)  # again: this run may have waited for another one
+        if done := workdir.result(folder):
+            return done
+        tree = workdir.remembered(folder, tree)
+        run = prepare(Config(tree))
         check_batch(run)
-        return workdir.finish(folder, _train(run, tree, folder, open_things.callback))
+        return workdir.finish(folder, _train(run, tree, folder, open_things.callback, stop))
 
 
-def _train(run: Run, tree, folder, at_exit) -> dict:
+def _train(run: Run, tree, folder, at_exit, stop) -> dict:
     """Opens what a run needs, and runs it; `at_exit(close)` is called for each thing opened."""
     config = run.config
     saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=folder, read_only=False)
@@ -50,8 +55,8 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state
     start, reading = int(state.step), say(f"reading {run.data.source.name}")
-    data_step = start + rollback.ahead(rollback.passed(folder), start)
-    feeds = [Feed(run.data, config.seed, config.batch_size, run.mesh, data_step, reading)]
+    feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
+    feeds = [feed(start, reading, rollback.passed(folder))]
     at_exit(lambda: [feed.close() for feed in feeds])
     recorder = make_recorder(run, feeds, folder, start, saves)
     at_exit(recorder.close)
@@ -62,14 +67,13 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     step, count = compile_step(run, feeds[0]), len(run.data.source)
     while int(state.step) < config.steps:
         try:
-            state = loop(step, state, feeds[-1], int(state.step), config.steps, watchers, saves)
+            state = loop(step, state, feeds[-1], config.steps, watchers, saves, stop)
         except rollback.Diverged as found:
             feeds[-1].close()
-            state, data_step = rollback.back(
+            state, passed = rollback.back(
                 folder, config, saves, run.shapes, found, count, config.alarm.rollbacks
             )
-            new = Feed(run.data, config.seed, config.batch_size, run.mesh, data_step, reading)
-            feeds.append(new)
+            feeds.append(feed(int(state.step), reading, passed))
             recorder.rewind(int(state.step))
     saves.close()
     return {
@@ -84,37 +88,44 @@ def _train(run: Run, tree, folder, at_exit) -> dict:
     }
 
 
-def loop(step, state, feed, start, steps, watchers, saves, ahead: int = 8):
+def loop(step, state, feed, steps, watchers, saves, stop, ahead: int = 8):
     """The loop itself. At most `ahead` steps are queued on the device: without a bound the batches
     in flight would fill its memory; the wait is for a step `ahead` before the newest."""
-    queued = collections.deque()
-    with asked_to_stop() as stop:
-        for i in range(start, steps):
-            state, metrics = step(state, feed.held, feed.next())
-            for watch in watchers:
-                watch(i + 1, state, metrics)
-            queued.append(metrics["loss"])
-            if len(queued) > ahead:
-                queued.popleft().block_until_ready()
-            if (why := stop(i + 1)) and i + 1 < steps:
-                saves.save(i + 1, state, None)
-                saves.close()
-                log.warning("%s: saved after step %d; start again to go on", why, i + 1)
-                sys.exit(PREEMPTED)
+    start, queued = int(state.step), collections.deque()
+    if why := stop(start):
+        log.warning("%s: stopped before step %d; start again to go on", why, start + 1)
+        sys.exit(PREEMPTED)
+    for i in range(start, steps):
+        state, metrics = step(state, feed.held, feed.next())
+        for watch in watchers:
+            watch(i + 1, state, metrics)
+        queued.append(metrics["loss"])
+        if len(queued) > ahead:
+            queued.popleft().block_until_ready()
+        if (why := stop(i + 1)) and i + 1 < steps:
+            saves.save(i + 1, state, None)
+            saves.close()
+            log.warning("%s: saved after step %d; start again to go on", why, i + 1)
+            sys.exit(PREEMPTED)
     return state
 
 
 @contextlib.contextmanager
 def asked_to_stop():
     """stop(step) -> the reason to stop after this step, or "". Asked to by SIGTERM or SIGINT; a
-    second one ends at once. Where there are several processes, a signal to one of them stops all,
-    at a step that they agree on (JAX's coordination service, which hears SIGTERM by itself)."""
-    names, kinds = [], (signal.SIGTERM, signal.SIGINT)
+    second one ends at once, unless it comes with the first (a terminal and a launcher may each send
+    one). Where there are several processes, a signal to one of them stops all, at a step that they
+    agree on (JAX's coordination service, which hears SIGTERM by itself)."""
+    names, kinds, first = [], (signal.SIGTERM, signal.SIGINT), []
 
     def handle(number, frame):
-        names.append(signal.Signals(number).name)
-        for kind in kinds:
-            signal.signal(kind, signal.SIG_DFL)
+        first.append(time.monotonic())
+        if time.monotonic() - first[0] > TOGETHER:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not names:
+            names.append(signal.Signals(number).name)
+            os.write(2, f"{names[0]}: stopping as soon as all is saved; again: at once\n".encode())
 
     def pass_on(number, frame):
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import pathlib
 import subprocess
 
@@ -25,7 +26,9 @@ def open_for(workdir, config) -> pathlib.Path:
     """Makes the folder, or checks that the run in it is one of this very config."""
     if not workdir:
         raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
-    folder = pathlib.Path(local("--workdir", str(workdir))).absolute()
+    folder = place(workdir)
+    if "[" in str(folder):  # TensorStore takes it for a pattern, and merges no checkpoint there
+        raise UserError(f"--workdir={folder} cannot have a '[' in its name; choose another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -36,6 +39,11 @@ def open_for(workdir, config) -> pathlib.Path:
     if path.exists():
         check_same(folder, stored_config(folder), from_json(to_json(config)))
     return folder
+
+
+def place(workdir) -> pathlib.Path:
+    """The absolute path that --workdir names."""
+    return pathlib.Path(local("--workdir", str(workdir))).expanduser().absolute()
 
 
 def sized(config, found) -> ml_collections.ConfigDict:
@@ -82,8 +90,8 @@ def check_same(folder, old, new) -> None:
 
 def stored_config(workdir) -> ml_collections.ConfigDict:
     """The config of the run in `workdir`; a key that is newer than the run has its default."""
-    path = pathlib.Path(local("--workdir", str(workdir))) / "config.json"
-    if not workdir or not path.exists():
+    path = place(workdir) / "config.json"
+    if not workdir or not os.path.exists(path):  # and not path.exists(), which minds long names
         raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
     found = read(path)
     try:

@@ -86,6 +86,8 @@ DAMAGE = {
     "no state": lambda step: shutil.rmtree(step / "state"),
     "no file of an array": lambda step: largest(step / "state").unlink(),
     "empty": lambda step: (shutil.rmtree(step), step.mkdir()),
+    "a score that is no text": lambda step: flip(step / "metrics" / "metrics"),
+    "no score": lambda step: (step / "metrics" / "metrics").write_bytes(b""),
     "sums flip": lambda step: flip(step / sums.NAME),
     "sums cut off": lambda step: (step / sums.NAME).write_text('{"state/_METADATA": "'),
     "sums of another kind": lambda step: (step / sums.NAME).write_text("[]"),
@@ -151,7 +153,18 @@ def test_it_never_starts_from_scratch_when_all_are_damaged(tmp_path):
     folder = filled(tmp_path)
     for step in (20, 40, 50):
         shutil.rmtree(folder / str(step) / "state")
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    before = sorted(folder.iterdir())
+    for _ in range(2):
+        with pytest.raises(UserError, match="no readable checkpoint"):
+            restored(tmp_path)
+        assert sorted(folder.iterdir()) == before, "none is moved, or the next start finds none"
+
+
+def test_it_never_starts_from_scratch_beside_what_was_set_aside(tmp_path):
+    folder = filled(tmp_path)
+    for step in (20, 40, 50):
+        (folder / str(step)).rename(folder / f"damaged-{step}")
+    with pytest.raises(UserError, match="there are .'damaged-20'"):
         restored(tmp_path)
 
 

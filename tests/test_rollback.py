@@ -1,5 +1,6 @@
 """Updates that are not finite: skipped, rolled back, given up with the examples named."""
 
+import contextlib
 import json
 import sys
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jssl import train as training
 from jssl.config import Config, UserError, load
-from jssl.data.order import indices
-from jssl.rollback import Diverged, NonFinite, ahead
+from jssl.data.order import indices, lead
+from jssl.rollback import Diverged, NonFinite
 from jssl.run import keys, prepare
 from jssl.train import train
 
@@ -113,6 +115,42 @@ def test_a_row_of_them_rolls_back_past_their_examples_and_resumes_exactly(tmp_pa
     ]
 
 
+def test_a_resume_from_below_a_pass_goes_the_same_way(tmp_path, monkeypatch):
+    """As above, but killed when no checkpoint of the steps since the pass is left: from 4 on the
+    data of step 6 is again that of step 9, and the run rolls back no second time."""
+    tree, folder = recipe(tmp_path, monkeypatch, AT(6, 7, 8, 9)), tmp_path / "run"
+    found = train(tree, folder)
+    (folder / "result.json").unlink()
+    for step in (6, 8, 10, 12):
+        (folder / "checkpoints" / str(step)).rename(tmp_path / f"gone-{step}")
+    assert train(tree, folder)["params_sha256"] == found["params_sha256"]
+    assert json.loads((folder / "passed.json").read_text()) == [[6, 3]]
+
+
+def test_a_signal_amid_bad_updates_is_a_signal(tmp_path, monkeypatch):
+    """What is written last, after the save, rings no alarm."""
+    tree = recipe(tmp_path, monkeypatch, AT(*range(6, 40)), log__every="10", steps="40")
+    asked = lambda: contextlib.nullcontext(lambda step: "SIGTERM" if step == 15 else "")
+    monkeypatch.setattr(training, "asked_to_stop", asked)
+    with pytest.raises(SystemExit, match="75"):
+        train(tree, tmp_path / "run")
+
+
+def test_a_rollback_holds_resident_data_once_and_a_profile_may_begin_again(tmp_path, monkeypatch):
+    bad, sizes, loop = AT(6, 7, 8, 9), [], training.loop
+    changes = {"data__resident": "True", "log__profile_at": "7"}
+    tree = recipe(tmp_path, monkeypatch, bad, **changes)
+
+    def measured(*given):
+        sizes.append(sum(x.nbytes for x in jax.live_arrays() if x.dtype == np.uint8))
+        return loop(*given)
+
+    monkeypatch.setattr(training, "loop", measured)
+    train(tree, tmp_path / "run")
+    assert sizes[0] == sizes[1] > 0 and len(sizes) == 2
+    assert (tmp_path / "run" / "profile").is_dir()
+
+
 def test_what_stays_bad_ends_with_the_examples_named(tmp_path, monkeypatch):
     tree, folder = recipe(tmp_path, monkeypatch, AT(*range(6, 20))), tmp_path / "run"
     with pytest.raises(UserError, match="after 1 rollbacks; .*nonfinite.json; try a lower"):
@@ -137,8 +175,8 @@ def test_the_sink_warns_and_raises(caplog):
     NonFinite(limit=0)(30, {"skipped": 9, "skipped_row": 9})
 
 
-def test_ahead():
-    assert [ahead([[6, 3], [10, 7]], step) for step in (0, 5, 6, 9, 10, 99)] == [0, 0, 3, 3, 7, 7]
+def test_lead():
+    assert [lead([[6, 3], [10, 7]], step) for step in (0, 5, 6, 9, 10, 99)] == [0, 0, 3, 3, 7, 7]
 
 
 def test_finite_states_are_passed_through_bit_for_bit():

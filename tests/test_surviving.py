@@ -22,7 +22,7 @@ from conftest import FAST, ROOT
 from test_cli import TINY, jssl, own_images, refused
 from test_feed import BATCH, assert_same, example_source
 
-from jssl import lock, observe
+from jssl import lock, observe, sums
 from jssl.config import UserError
 from jssl.data import feed, order, stream
 from jssl.data.folder import Folder, open_folder
@@ -218,15 +218,56 @@ def test_a_signal_leaves_no_data_workers(tmp_path, photos):
     assert gone(), workers
 
 
+EARLY_AND_LATE = """
+import os, pathlib, signal, sys
+from jssl import cli, sums, train
+prepare, write = train.prepare, sums.write
+here = lambda: os.kill(os.getpid(), signal.SIGTERM)
+def early(config):
+    here()
+    return prepare(config)
+def late(step):
+    here()
+    write(step)
+command = ["train", *sys.argv[2:], f"--workdir={sys.argv[1]}"]
+train.prepare = early
+try:
+    cli.main(command)
+except SystemExit as end:
+    assert end.code == 75
+assert not list(pathlib.Path(sys.argv[1]).glob("checkpoints/*"))
+train.prepare, sums.write = prepare, late
+sys.exit(cli.main(command))
+"""
+
+
+def test_a_signal_before_the_first_step_and_one_in_the_last_save(tmp_path):
+    """Nothing is lost by either: the first is 75, at the second all is done already."""
+    words = [TINY, "--config.steps=2", "--config.eval.every=0", "--config.checkpoint.every=0"]
+    env = {**os.environ, "XLA_FLAGS": FAST}
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY_AND_LATE, f"{tmp_path}/a", *words],
+        env=env, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "SIGTERM: stopped before step 1; start again to go on" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["step"] == 2
+    assert (tmp_path / "a" / "checkpoints" / "2" / sums.NAME).exists()
+
+
 def test_a_second_signal_ends_at_once():
     code = """
-        import time
+        import os, signal, time
+        from jssl import train
         from jssl.train import asked_to_stop
         with asked_to_stop() as stop:
             print("ready", flush=True)
             while not stop(1):
                 time.sleep(0.01)
             print("asked by", stop(1), flush=True)
+            os.kill(os.getpid(), signal.SIGINT)  # a terminal's, together with a launcher's
+            time.sleep(train.TOGETHER)
+            print("still here", flush=True)
             time.sleep(600)
     """
     words = [sys.executable, "-c", textwrap.dedent(code)]
@@ -234,6 +275,7 @@ def test_a_second_signal_ends_at_once():
         assert run.stdout.readline() == "ready\n"
         run.send_signal(signal.SIGTERM)
         assert run.stdout.readline() == "asked by SIGTERM\n"
+        assert run.stdout.readline() == "still here\n"
         run.send_signal(signal.SIGINT)
         try:
             assert run.wait(20) == -signal.SIGINT

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from jssl.config import UserError
 from jssl.data import Data
-from jssl.data.order import indices
+from jssl.data.order import indices, lead
 from jssl.data.stream import read_all, stream
 from jssl.mesh import batch_parts, batch_sharding, check_batch
 
@@ -28,7 +28,8 @@ def quiet(done: int, total: int) -> None:
 
 
 class Feed:
-    """The batches of steps `start`, `start` + 1, ... of a run, as global arrays on `mesh`.
+    """The batches of steps `start`, `start` + 1, ... of a run that has `passed` over examples
+    (`order.lead`), as global arrays on `mesh`.
 
     Arrays are split over the mesh axes "data" and "fsdp" along their leading axis; each process
     reads only the rows that its own devices hold. A step does
@@ -52,6 +53,7 @@ class Feed:
         mesh: Mesh,
         start: int,
         progress: Callable[[int, int], None] = quiet,
+        passed=(),
     ):
         self.held, self.waited, self.damaged = {}, 0.0, {}
         self._source, self._max_damaged = data.source, data.max_damaged
@@ -60,7 +62,7 @@ class Feed:
         self._batch_size, self._rows = batch_size, _local_rows(self._sharding, batch_size)
         if data.resident:
             self.held = self._hold(mesh, progress)
-            host = self._places(seed, start)
+            host = self._places(seed, start, passed)
         else:
             host = stream(
                 data.source,
@@ -69,6 +71,7 @@ class Feed:
                 rows=self._rows,
                 start=start,
                 workers=data.workers,
+                passed=passed,
             )
         # One batch in the queue and one in the thread's hand: two wait on the device.
         self._ahead, self._stop, self._error = queue.Queue(maxsize=1), threading.Event(), None
@@ -103,6 +106,7 @@ class Feed:
         self._stop.set()
         self._thread.join(timeout=60)
         self._error = self._error or RuntimeError("this feed is closed")
+        self.held = {}  # its memory is free, for the feed after a rollback
 
     def _carry(self, host):
         try:
@@ -136,8 +140,9 @@ class Feed:
 
         return jax.tree.map(array, batch)
 
-    def _places(self, seed, start):
+    def _places(self, seed, start, passed):
         for step in itertools.count(start):
+            step += lead(passed, step)
             rows = indices(seed, step, len(self._source), self._batch_size)[self._rows]
             yield {"row": rows.astype(np.int32), "damaged": np.empty(0, np.int32)}
 

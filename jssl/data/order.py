@@ -1,4 +1,5 @@
-"""Which examples a step sees: a function of (seed, step) alone, and so a law of the project.
+"""Which examples a step sees: a function of (seed, step) alone, and so a law of the project. (Where
+a run had to pass over some, of the list of these passes too.)
 
 Nothing here knows of workers, processes or checkpoints. A run that resumes at step i, on any number
 of hosts, sees in step i what it would have seen had it never stopped.
@@ -40,6 +41,12 @@ def indices(seed: int, step: int, n: int, batch_size: int) -> np.ndarray:
     first, last = int(epochs[0]), int(epochs[-1])
     parts = [permutation(seed, e, n)[places[epochs == e]] for e in range(first, last + 1)]
     return np.concatenate(parts).astype(np.int64)
+
+
+def lead(passed, step: int) -> int:
+    """By how many steps the data leads a run at `step`: of `passed`, [[step, shift], ...] (see
+    `jssl.rollback`), the largest shift that begins at it or before."""
+    return max((shift for at, shift in passed if at <= step), default=0)
 
 
 def sequential(step: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

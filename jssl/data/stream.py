@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from jssl.config import UserError
-from jssl.data.order import indices
+from jssl.data.order import indices, lead
 
 _log = logging.getLogger("jssl")
 DEATHS = 3  # of workers, in a row
@@ -26,8 +26,9 @@ class Steps:
     """Random access to the endless stream, for Grain: element ``step * parts + k`` is the k-th part
     of the rows `rows` (int64 [r], positions in the global batch) of that step."""
 
-    def __init__(self, source, seed: int, batch_size: int, rows: np.ndarray):
+    def __init__(self, source, seed: int, batch_size: int, rows: np.ndarray, passed=()):
         self.source, self.seed, self.batch_size, self.rows = source, seed, batch_size, rows
+        self.passed = passed
         self.parts = math.ceil(len(rows) * math.prod(source.canvas) / _PART)
 
     def __len__(self):
@@ -35,21 +36,23 @@ class Steps:
 
     def __getitem__(self, element: int) -> dict[str, np.ndarray]:
         step, part = divmod(int(element), self.parts)
+        step += lead(self.passed, step)
         wanted = indices(self.seed, step, len(self.source), self.batch_size)[self.rows]
         return self.source.read(np.array_split(wanted, self.parts)[part])
 
 
 def stream(
-    source, *, seed: int, batch_size: int, rows: np.ndarray, start: int, workers: int
+    source, *, seed: int, batch_size: int, rows: np.ndarray, start: int, workers: int, passed=()
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields what `source.read` gives for the rows of step `start`, `start` + 1, and so on.
+    """Yields what `source.read` gives for the rows of steps `start`, `start` + 1, ... of a run that
+    has `passed` over examples (`order.lead`).
 
     `workers` processes read ahead, or one thread if there are none; the stream is the same. Errors
     of a worker are raised here. Where a worker was killed, new ones go on at the step that is due;
     `UserError` if that happens `DEATHS` times without a batch between. Closing the generator ends
     the workers.
     """
-    steps, step, deaths = Steps(source, seed, batch_size, rows), start, 0
+    steps, step, deaths = Steps(source, seed, batch_size, rows, passed), start, 0
     while True:
         elements = _elements(steps, step, workers)
         try:
