@@ -5,9 +5,9 @@ epochs, AdamW 5e-4 x batch / 256, 2 x 224 + 10 x 96 crops; kNN 75.2 %, linear 77
 82.3 %. :vitb is ViT-B/16, 400 epochs: 77.1, 79.5, 84.0 %; its arguments are as later work repeats
 them (README of SERE, Li et al. 2023), for the authors' args.txt was not at hand; their paper has
 the rate 5e-4. Differences: the last layer's scale is fixed (there learned for ViT-S), a block may
-be larger than what is to be hidden and is then thinned out at random, the patches' centre is of the
-places asked and not of all, the temperature rises each step and not each epoch, crops are bilinear
-and not bicubic, images are first shrunk to 256 pixels (`data.canvas`). The linear probe there has
+be larger than what is to be hidden and is then cut along its rows or columns, the patches' centre
+is of the places asked and not of all, the temperature rises each step and not each epoch, crops are
+bilinear and not bicubic, images are first shrunk to 256 pixels (`data.canvas`). The linear probe there has
 the last four class tokens (ViT-B: the class token and the patches' mean); fine-tuned is the teacher
 there, the student here, and its rate is one of the four that the paper tries.
 """

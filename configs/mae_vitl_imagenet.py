@@ -35,7 +35,9 @@ def get_config(variant=""):
                 weight_decay=0.05,
             ),
             eval=dict(split="validation", crop=0.875),
-            finetune=dict(batch_size=1024, epochs=50, drop_path=0.2, pool="mean"),  # FINETUNE.md
+            finetune=dict(  # FINETUNE.md; warm-up of 5 epochs: main_finetune.py
+                batch_size=1024, epochs=50, drop_path=0.2, pool="mean", warmup=0.1,
+            ),
         ),
         tiny={
             "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",

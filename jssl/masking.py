@@ -30,13 +30,17 @@ def block_mask(rng, batch: int, grid: int, count, *, area: tuple, aspect: tuple,
     """bool [B, grid * grid], True at exactly `count` (int, or int [B]) patches, in rectangles.
 
     Rectangles of `area` (range, in patches) and `aspect` (range of height / width) are laid one
-    over another until `count` patches are covered; of the last one only a random part is taken
-    (BEiT, Bao et al. 2022, algorithm 1, whose own count may fall short).
+    over another until `count` patches are covered; the last one is cut along its rows or columns,
+    from any side. BEiT (Bao et al. 2022, algorithm 1) draws each no larger than what is left to
+    hide, and tries again; its count may fall short.
     """
-    rng_box, rng_order = jax.random.split(rng)
+    rng_box, rng_side = jax.random.split(rng)
     inside = boxes(rng_box, (batch, blocks), grid, area=area, aspect=aspect)
     covers = jnp.where(inside.any(1), inside.argmax(1), blocks)  # the first rectangle over a patch
-    return first(covers + jax.random.uniform(rng_order, covers.shape), count)
+    across = jnp.arange(grid * grid)
+    down = across.reshape(grid, grid).T.ravel()
+    sides = jnp.stack([across, across[::-1], down, down[::-1]]) / grid**2
+    return first(covers + sides[jax.random.randint(rng_side, (batch,), 0, 4)], count)
 
 
 def beit_mask(rng, batch: int, grid: int, count, least: float, most: int):

@@ -66,9 +66,10 @@ def push(queue, z):
 def sinkhorn(scores, epsilon: float, iterations: int, weight=None):
     """Soft assignments [B, K] of B rows to K prototypes that share the batch out evenly; rows sum
     to 1 (SwAV, Caron et al. 2020, section 3.1 and appendix A.1). No gradient flows through. Rows
-    whose `weight` [B] is 0 do not count in the balance."""
+    whose `weight` [B] is 0 do not count in the balance, if others do."""
     log_q = lax.stop_gradient(scores).astype(jnp.float32) / epsilon
-    weight = None if weight is None else weight[:, None]
+    if weight is not None:
+        weight = jnp.where(weight.any(), weight, 1.0)[:, None]
     for _ in range(iterations):  # in logarithms: exp of unbounded scores would overflow
         log_q = log_q - jax.nn.logsumexp(log_q, axis=0, keepdims=True, b=weight)
         log_q = log_q - jax.nn.logsumexp(log_q, axis=1, keepdims=True)

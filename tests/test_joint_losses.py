@@ -229,6 +229,8 @@ def test_sinkhorn_is_swavs_appendix(iterations, scale, shift):
     found = ops.sinkhorn(scores, 0.05, iterations)
     close(found, reference_sinkhorn(np.float64(scores), 0.05, iterations), 1e-3, 1e-6)
     close(found.sum(1), 1)
+    nobody = ops.sinkhorn(scores, 0.05, iterations, jnp.zeros(12))  # iBOT: no patch is hidden
+    close(nobody, found)
     columns = lambda iterations: ops.sinkhorn(scores / scale, 0.5, iterations).sum(0)
     assert np.ptp(columns(1)) > 0.01
     close(columns(100), 12 / 5)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jssl import masking
-from jssl.config import Config, load
+from jssl.config import Config, UserError, load
 from jssl.masked import Setup, share
 from jssl.methods.ijepa import smallest
 from jssl.run import prepare
@@ -38,7 +38,11 @@ def test_blocks_are_blocks():
     given = dict(area=(16.0, 75.0), aspect=(0.3, 1 / 0.3))
     blocks = masking.block_mask(jax.random.key(0), 200, 14, 75, **given)
     alone = masking.first(jax.random.uniform(jax.random.key(1), (200, 196)), 75)
-    assert neighbours(blocks, 14) > 2.7 > 2 > neighbours(alone, 14)
+    assert neighbours(blocks, 14) > 2.85 > 2 > neighbours(alone, 14)
+    holes = [np.pad(m, 1, constant_values=True) for m in np.asarray(blocks).reshape(-1, 14, 14)]
+    around = lambda m: m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
+    lone = np.mean([(around(m) & ~m[1:-1, 1:-1]).sum() for m in holes])
+    assert lone < 0.1, "the last block is cut, not thinned"
     middle = np.asarray(blocks).reshape(-1, 14, 14).mean(0)
     assert 0.01 < middle.min() and middle.max() < 0.8, "no place is left out, and none is always"
 
@@ -79,6 +83,13 @@ def test_places_pads_with_what_is_not_there():
 
 def test_share():
     assert share(0.4, 196) == 78 and share(0.6, 16) == 10
+
+
+def test_a_ratio_that_hides_nothing_is_refused():
+    for name, ratio in (("simmim", 0.0), ("simmim", 1.5), ("mae", 0.0), ("beit", 1.0)):
+        config = Config(load(f"configs/{name}_imagenette.py:tiny", {"mask_ratio": str(ratio)}))
+        with pytest.raises(UserError, match=f"mask_ratio={ratio}"):
+            prepare(config)
 
 
 @pytest.mark.parametrize("name", ["mae", "simmim", "beit", "data2vec", "ijepa", "ibot"])

@@ -7,9 +7,11 @@ hidden place. The loss is the cross-entropy at those places.
 The paper's tokens are those of DALL-E's discrete VAE, weights from elsewhere. Here a codebook of
 normalised patches is learned first, in the run itself, by k-means on a stream (a moving average of
 each code's patches, as VQ-VAE's: van den Oord et al. 2017, appendix A.1): for
-`config.tokenizer_steps` steps nothing else is trained (hold all parameters: `optim.freeze`), then
-the codebook stays. Reference code for the rest: microsoft/unilm beit. Differences: no layer scale,
-no relative position bias.
+`config.tokenizer_steps` steps nothing else is trained (hold all parameters: `optim.freeze`; the
+loss is there, so that Adam's moments are right when it begins to count), then the codebook stays.
+
+Reference code for the rest: microsoft/unilm beit. Differences: no layer scale, no relative position
+bias; the blocks' sizes, see `masking.block_mask`.
 """
 
 import jax
@@ -78,7 +80,7 @@ def build(config) -> Method:
         used = jnp.bincount(answer, length=codes) / len(answer)
         metrics = watch(state.step, encoder.features(tokens)) | {"token_top1": top1}
         metrics["usage_entropy"] = diagnose.entropy(used[None])["usage_entropy"]
-        return jnp.where(learning, 0.0, value), (buffers, metrics)
+        return value, (buffers, metrics)
 
     def embed(params, buffers, batch):
         return one.embed(params, batch)

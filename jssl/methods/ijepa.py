@@ -7,9 +7,12 @@ target blocks, a narrow predictor says what a moving average of the encoder, whi
 image, says of the patches there. No crops, no colours, no pixels are predicted.
 
 Reference code: facebookresearch/ijepa (src/masks/multiblock.py, src/train.py). Sizes must be known
-before the program runs: each target is cut to the patches that the smallest block has, as there to
-the batch's smallest; the context to `config.context` of all patches, and where it has fewer, its
-first patch is repeated. The average's decay rises by half a cosine, there linearly.
+before the program runs: each target is drawn with a size of its own and cut to the patches that the
+smallest block has (there all targets of a batch have one size, and none is cut); the context is cut
+to `config.context` of all patches (there to the batch's smallest), and where it has fewer, its
+first patch is repeated. The average's decay rises by half a cosine, there linearly. What ends the
+branches of deep blocks does not start smaller (there by sqrt(2 layer)), and patches are embedded
+from U(+-1 / sqrt(fan in)), as timm does, there from N(0, .02).
 """
 
 from functools import partial

@@ -24,6 +24,7 @@ def build(config) -> Method:
     one = masked.Setup(config)
     encoder, watch, grid = one.encoder, diagnose.watcher(config), one.grid
     unit, ratio = one.unit(config.mask_unit), config.mask_ratio
+    masked.share(ratio, (grid // unit) ** 2)  # some squares, not all
 
     def start(rng, batch):
         rng_f, rng_token, rng_head = jax.random.split(rng, 3)
