@@ -6,7 +6,8 @@ say of a patch, each normalised, is the target. The student sees the image with 
 hidden, and regresses the targets of the hidden ones.
 
 Reference code: facebookresearch/data2vec_vision (beit). Targets are the blocks' outputs, each
-through a LayerNorm without parameters. Differences: no layer scale, no relative position bias.
+through a LayerNorm without parameters. Differences: no layer scale, no relative position bias; the
+blocks' sizes, see `masking.block_mask`.
 """
 
 import jax

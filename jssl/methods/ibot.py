@@ -9,7 +9,7 @@ hidden, and at each hidden place it predicts what the teacher, which sees the wh
 Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn
 centring, a head of its own for patches (`config.tie_heads` False) and KoLeo (`config.koleo`), which
 spreads the class tokens of each view. `config.mask_share` of the views are masked, each by a ratio
-drawn from `config.mask_range`.
+drawn from `config.mask_range`. Difference: the blocks' sizes, see `masking.block_mask`.
 """
 
 import jax
