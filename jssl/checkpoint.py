@@ -29,7 +29,7 @@ class Checkpoints:
         for key, n, least in (("keep_latest", keep_latest, 1), ("keep_best", keep_best, 0)):
             if n < least:
                 raise UserError(f"config.checkpoint.{key}={n} must be at least {least}")
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        self.folder = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
         self.every, self.keep_latest, self.keep_best = every, keep_latest, keep_best
         self.read_only, self.saving = read_only, -1  # saving: the step that is being written
         self.manager = self._open()

@@ -46,7 +46,7 @@ def bench(given, overrides):
     """The speed of a recipe's training step on this machine, with made-up data."""
     from jssl.bench import bench
 
-    return bench(load(need(given, "config"), overrides), steps=int(given["steps"]))
+    return bench(load(need(given, "config"), overrides), steps=count("--steps", given["steps"]))
 
 
 @command
@@ -55,7 +55,7 @@ def plan(given, overrides):
     from jssl.plan import plan
 
     config = load(need(given, "config"), overrides)
-    return plan(config, given["topology"], int(given["devices"]))
+    return plan(config, given["topology"], count("--devices", given["devices"]))
 
 
 @command
@@ -111,6 +111,14 @@ def need(given, name: str) -> str:
     if not given[name]:
         raise UserError(f"--{name} is missing; jssl {given['command']} --help shows the use")
     return given[name]
+
+
+def count(flag: str, text: str) -> int:
+    """The whole number, at least 1, that a flag gives."""
+    found = parse(flag, text, 1)
+    if found < 1:
+        raise UserError(f"{flag}={text} must be at least 1")
+    return found
 
 
 def override(config, overrides):

@@ -39,6 +39,8 @@ def load(spec: str, overrides: dict[str, str] | None = None) -> ml_collections.C
         others = [str(p) for p in folder.glob("*.py")] if folder.is_dir() else []
         raise UserError(f"--config={path} is not a file; {near(path, others)}")
     module = importlib.util.spec_from_file_location("jssl_recipe", path)
+    if module is None:
+        raise UserError(f"--config={path} is not a Python file (.py); see configs/ for examples")
     loaded = importlib.util.module_from_spec(module)
     try:
         module.loader.exec_module(loaded)

@@ -4,9 +4,9 @@ Start it like the run itself (the same srun, the same pod). Each check is a line
 whether none has failed.
 """
 
+import contextlib
 import logging
 import os
-import pathlib
 import shutil
 import time
 import uuid
@@ -48,6 +48,19 @@ def doctor(tree, folder: str) -> dict:
     return {"ok": bool(agreed.all()), "processes": jax.process_count(), **found}
 
 
+def together(local):
+    """local() on every process. It fails on all of them where it does on one, so that none waits
+    for another in what follows."""
+    value = error = None
+    try:
+        value = local()
+    except (UserError, OSError, RuntimeError, ValueError) as found:
+        error = found
+    if mesh.any_process(error is not None):
+        raise error or RuntimeError("another process failed here; its log says why")
+    return value
+
+
 def everywhere(value) -> np.ndarray:
     """The value that each process gives, in their order."""
     return np.asarray(multihost_utils.process_allgather(np.asarray(value))).reshape(-1)
@@ -56,10 +69,14 @@ def everywhere(value) -> np.ndarray:
 def devices() -> dict:
     """Of all processes; a product of matrices runs on each of ours."""
     kinds = sorted({device.device_kind for device in jax.devices()})
-    for device in jax.local_devices():
-        x = jax.device_put(jnp.eye(256), device)
-        if float((x @ x).sum()) != 256:
-            raise RuntimeError(f"{device} cannot multiply")
+
+    def multiply():
+        for device in jax.local_devices():
+            x = jax.device_put(jnp.eye(256), device)
+            if float((x @ x).sum()) != 256:
+                raise RuntimeError(f"{device} cannot multiply")
+
+    together(multiply)
     counts = everywhere(jax.local_device_count())
     if len(set(counts.tolist())) > 1:
         raise RuntimeError(f"processes have different numbers of devices: {counts.tolist()}")
@@ -78,13 +95,13 @@ def collectives(size: int = 2**22, times: int = 5) -> dict:
     )
     add = jax.jit(lambda x: x.sum(0), out_shardings=NamedSharding(there, P()))
     total = add(rows).block_until_ready()
-    if float(total.addressable_shards[0].data[0]) != n * (n - 1) / 2:
-        raise RuntimeError("a sum over all devices is wrong")
     seconds = []
     for _ in range(times):
         began = time.perf_counter()
         add(rows).block_until_ready()
         seconds.append(time.perf_counter() - began)
+    if float(total.addressable_shards[0].data[0]) != n * (n - 1) / 2:
+        raise RuntimeError("a sum over all devices is wrong")
     best = sorted(seconds)[times // 2]
     return {"devices": n, "bytes_per_s": round(2 * (n - 1) / n * 4 * size / best), "ms": best * 1e3}
 
@@ -101,15 +118,20 @@ def clocks() -> dict:
 
 def writable(folder: str) -> dict:
     """Every process writes into the workdir, and every other one sees it there."""
-    path = pathlib.Path(folder).absolute()
-    path.mkdir(parents=True, exist_ok=True)
+    path = workdir.place(folder)
     name = everywhere(uuid.uuid4().int % 2**31)[0]
     mine = path / f".doctor-{name}-{jax.process_index()}"
-    mine.write_text("x")
-    multihost_utils.sync_global_devices("written")
-    seen = len(list(path.glob(f".doctor-{name}-*")))
-    multihost_utils.sync_global_devices("seen")
-    mine.unlink()
+
+    def write():
+        path.mkdir(parents=True, exist_ok=True)
+        mine.write_text("x")
+
+    try:
+        together(write)
+        seen = together(lambda: len(list(path.glob(f".doctor-{name}-*"))))
+    finally:
+        with contextlib.suppress(OSError):  # it may be what could not be written
+            mine.unlink()
     if seen != jax.process_count():
         raise RuntimeError(
             f"--workdir={folder}: {seen} of {jax.process_count()} processes' files are seen here; "
@@ -119,7 +141,7 @@ def writable(folder: str) -> dict:
 
 
 def disk(folder: str) -> dict:
-    free = shutil.disk_usage(pathlib.Path(folder).absolute()).free
+    free = shutil.disk_usage(workdir.place(folder)).free
     if free < ROOM:
         raise RuntimeError(f"--workdir={folder} has {free / 1e9:.1f} GB free; free some space")
     return {"free_bytes": free}
@@ -129,11 +151,14 @@ def data(config) -> dict:
     """The data set opens in every process, with as many examples, and the same first and last."""
     from jssl import data as sources
 
-    source = bind(sources.load, config.data, "data").source
-    rows = source.read(np.array([0, len(source) - 1]))
-    rows.pop("damaged")
-    parts = [np.ascontiguousarray(rows[key]).view(np.uint8).ravel() for key in sorted(rows)]
-    digest = int(np.concatenate(parts).astype(np.int64).sum() % 2**31)
+    def look():
+        source = bind(sources.load, config.data, "data").source
+        rows = source.read(np.array([0, len(source) - 1]))
+        rows.pop("damaged")
+        parts = [np.ascontiguousarray(rows[key]).view(np.uint8).ravel() for key in sorted(rows)]
+        return source, int(np.concatenate(parts).astype(np.int64).sum() % 2**31)
+
+    source, digest = together(look)
     for what, value in (("examples", len(source)), ("first and last example", digest)):
         seen = set(everywhere(value).tolist())
         if len(seen) > 1:

@@ -156,7 +156,14 @@ def connect() -> None:
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if address:
-        count, index = (int(os.environ[f"JAX_{key}"]) for key in ("NUM_PROCESSES", "PROCESS_ID"))
+        keys = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        try:
+            count, index = (int(os.environ[key]) for key in keys)
+        except (KeyError, ValueError):
+            raise UserError(
+                f"JAX_COORDINATOR_ADDRESS={address} needs whole numbers in {' and '.join(keys)}; "
+                "set both, or none of the three"
+            ) from None
         jax.distributed.initialize(address, num_processes=count, process_id=index)
     elif tasks > 1 or os.environ.get("JSSL_DISTRIBUTED") == "1":
         jax.distributed.initialize()

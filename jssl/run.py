@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jssl import data, flops, mesh, methods
-from jssl.config import Config, UserError, bind, near
+from jssl.config import Config, UserError, above, bind, near
 from jssl.core import Method
 
 
@@ -41,8 +41,10 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
     `source` (a `data.Data`) may be given instead. Not `training`: the state has the sizes that it
     was trained with, whatever data is looked at now."""
-    if config.steps < 1:
-        raise UserError(f"config.steps={config.steps} must be at least 1")
+    above(config, 0, "steps")
+    above(config.eval, 0, "batch_size")
+    if not 0 <= config.seed < 2**63:
+        raise UserError(f"config.seed={config.seed} must be 0 to 2**63 - 1")
     devices = devices or bind(mesh.make, config.mesh, "mesh", devices=None)
     source = source or bind(data.load, config.data, "data")
     config = sized(config, source.source, training)

@@ -17,7 +17,7 @@ from jax.experimental.multihost_utils import reached_preemption_sync_point
 from jssl import flops, lock, observe, optim, pictures, rollback, workdir
 from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
-from jssl.config import Config, bind
+from jssl.config import Config, above, bind
 from jssl.data.feed import Feed
 from jssl.evals.offline import say
 from jssl.evals.online import OnlineProbes
@@ -145,6 +145,7 @@ def asked_to_stop():
 
 def make_alarms(config, folder, start, saves):
     """One function (step, metrics) of all alarms that ``config.alarm`` describes."""
+    above(config.alarm, -1, "nonfinite", "rollbacks")
     section = dict(config.alarm)
     section.pop("rollbacks")
     alarms = [rollback.NonFinite(section.pop("nonfinite")), SpikeAlarm(spike=section.pop("spike"))]

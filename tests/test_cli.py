@@ -12,7 +12,7 @@ import time
 import pytest
 from conftest import FAST, ROOT
 
-from jssl import cli
+from jssl import cli, workdir
 
 TINY = "--config=configs/simclr_digits.py:tiny"
 
@@ -101,12 +101,52 @@ def test_unreadable_images_are_skipped_counted_and_named(capfd, tmp_path, photos
         (["--config.augment.mode=fast"], ["augment.mode='fast'"]),
         (["--config.data.source=tdfs"], ["data.source='tdfs'", "'tfds'"]),
         (["--config.data.split=tset"], ["data.split"]),
+        (["--config.seed=-1"], ["config.seed=-1"]),
+        (["--config.seed=9223372036854775808"], ["config.seed=9223372036854775808"]),
+        (["--config.eval.batch_size=0"], ["config.eval.batch_size=0"]),
+        (["--config.checkpoint.keep_latest=0"], ["config.checkpoint.keep_latest=0", "1"]),
+        (["--config.alarm.nonfinite=-1"], ["config.alarm.nonfinite=-1"]),
     ],
 )
 def test_wrong_keys_and_values(words, expected, capfd, tmp_path):
     line = refused(capfd, "train", TINY, *words, f"--workdir={tmp_path}/a")
     assert all(word in line for word in expected), line
     assert not (tmp_path / "a" / "config.json").exists(), "the folder is not claimed"
+
+
+def test_wrong_flags(capfd, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "recipe.md").write_text("# no Python")
+    long, text = "n" * 300, "--config=configs/bert_small_books.py:tiny"
+    for words, expected in (
+        (["bench", TINY, "--steps=abc"], "--steps='abc' must be of type int"),
+        (["bench", TINY, "--steps=0"], "--steps=0 must be at least 1"),
+        (["plan", TINY, "--devices=x"], "--devices='x' must be of type int"),
+        (["data", "pack", TINY, f"--out={tmp_path}/file/x"], "file/x cannot be made"),
+        (["data", "pack", TINY, f"--out={tmp_path}/{long}"], "cannot be made (File name too long)"),
+        (["data", "tokenizer", text, f"--out={tmp_path}/file/x/y"], "file/x/y cannot be made"),
+        (["train", f"--config={tmp_path}/recipe.md", f"--workdir={tmp_path}/a"], "is not a Python"),
+        (["train", TINY, f"--workdir={tmp_path}/runs[1]"], "cannot have a '['"),
+        (["eval", f"--workdir={tmp_path}/{long}"], "holds no run"),
+    ):
+        assert expected in refused(capfd, *words)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
+    line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/a")
+    assert "needs whole numbers in JAX_NUM_PROCESSES and JAX_PROCESS_ID" in line
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"{tmp_path}/none" in str(workdir.place("~/none"))
+
+
+def test_a_pack_that_is_ended_leaves_nothing(tmp_path):
+    from jssl.data.packed import fresh
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"), fresh(str(tmp_path / "out")):
+        assert list(tmp_path.iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_image_size_not_divisible_by_the_patch(capfd, tmp_path):

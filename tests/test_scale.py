@@ -1,5 +1,7 @@
 """One run on other devices and numbers of processes: rules, elastic resumes, a signal to one."""
 
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -177,6 +179,49 @@ def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_p
     assert rows[0].keys() == rows[1].keys() == set(range(1, 41))
     for step, (loss, _) in rows[0].items():
         np.testing.assert_allclose(rows[1][step][0], loss, rtol=1e-5)
+
+
+BOTH = (
+    "import sys; from jssl import cli, lock; lock.PATIENCE = 1.0; sys.exit(cli.main(sys.argv[1:]))"
+)
+
+
+def both(words, own=lambda i: []):
+    """[(exit code, stdout, stderr)] of two processes of one command; `own`: what is each one's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    env = {**os.environ, "XLA_FLAGS": FAST, "JAX_COORDINATOR_ADDRESS": address}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOTH, *words, *own(i)],
+            env=env | {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}, **pipes,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    found = [one.communicate(timeout=120) for one in pair]
+    return [(one.returncode, *said) for one, said in zip(pair, found, strict=True)]
+
+
+def test_trouble_of_one_process_is_said_by_both(tmp_path):
+    """The doctor where the data and the workdir are missing on one host; a workdir in use."""
+    (tmp_path / "file").touch()
+    (tmp_path / "a").mkdir()
+    words = ["doctor", "--config=configs/simclr_digits.py:tiny", "--config.data.source=folder"]
+    words += [f"--config.data.path={tmp_path}/none"]
+    found = both(words, lambda i: [f"--workdir={tmp_path}/{('a', 'file/b')[i]}"])
+    for code, out, err in found:
+        assert code == 2, err[-3000:]
+        said = json.loads(out.splitlines()[-1])
+        assert not said["ok"] and said["processes"] == 2 and "failed" not in said["collectives"]
+        assert "failed" in said["workdir"] and f"{tmp_path}/none" in said["data"]["failed"]
+    assert "another process failed here" in found[0][2] and "file/b" in found[1][2]
+    with (tmp_path / "a" / ".lock").open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        words = ["train", "--config=configs/simclr_digits.py:tiny", f"--workdir={tmp_path}/a"]
+        for code, _, err in both(words):
+            assert code == 2 and "is in use by another run" in err, err[-3000:]
 
 
 def test_the_mesh_says_what_does_not_cover_the_devices():

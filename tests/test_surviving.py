@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,19 @@ def test_a_run_waits_for_one_that_ends(tmp_path, monkeypatch, holder, caplog):
     with caplog.at_level(logging.WARNING, "jssl"), lock.alone(tmp_path / "a"):
         assert f"process {os.getpid()} on" in (tmp_path / "a" / ".lock").read_text()
     assert "is in use (process 7 on host3): waiting 120 s" in caplog.text
+
+
+def test_a_run_that_waited_for_another_config_is_refused(capfd, tmp_path, monkeypatch, holder):
+    assert jssl(capfd, "train", TINY, "--config.eval.every=0", f"--workdir={tmp_path}/b")[0] == 0
+
+    def end(seconds):  # the other run ends, and leaves its folder
+        shutil.copytree(tmp_path / "b", tmp_path / "a", dirs_exist_ok=True)
+        holder.kill()
+        holder.wait()
+
+    monkeypatch.setattr(time, "sleep", end)
+    words = [TINY, "--config.eval.every=0", "--config.seed=7", f"--workdir={tmp_path}/a"]
+    assert "holds a run with config.seed=0, not 7" in refused(capfd, "train", *words)
 
 
 # -- signals -------------------------------------------------------------------------------------

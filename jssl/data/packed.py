@@ -8,7 +8,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 
 import numpy as np
 
@@ -119,12 +122,17 @@ def pack(source, out: str, progress) -> dict[str, int]:
 
 @contextlib.contextmanager
 def fresh(out: str):
-    """A folder to write into, which becomes `out` (absolute) at the end, or vanishes on an error.
-    Raises UserError if `out` exists."""
+    """A folder to write into, which becomes `out` (absolute) at the end, or vanishes on an error or
+    a SIGTERM. Raises UserError if `out` exists, or cannot be made."""
     if os.path.lexists(out):
         raise UserError(f"out={out} is wrong because it exists; name a new directory, or remove it")
-    os.makedirs(os.path.dirname(out), exist_ok=True)
-    folder = tempfile.mkdtemp(prefix=os.path.basename(out) + ".", dir=os.path.dirname(out))
+    try:
+        os.makedirs(os.path.dirname(out), exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=os.path.basename(out) + ".", dir=os.path.dirname(out))
+    except OSError as error:
+        raise UserError(f"out={out} cannot be made ({error.strerror}); name another") from None
+    here = threading.current_thread() is threading.main_thread()  # who alone hears signals
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number)) if here else 0
     try:
         yield folder
         os.chmod(folder, 0o755)  # mkdtemp gives 0o700, and data sets are shared
@@ -132,6 +140,9 @@ def fresh(out: str):
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before)
 
 
 def folder_bytes(folder: str) -> int:

@@ -125,8 +125,11 @@ def train(corpus: text.Corpus, size: int, out: str) -> dict:
     path = os.path.abspath(os.path.expanduser(out))
     if os.path.lexists(path):
         raise UserError(f"out={out} is wrong because it exists; name a new file, or remove it")
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be made ({error.strerror}); name another") from None
     made = tokenizer.train(_read(corpus), size)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     made.save(*os.path.split(path))
     found = made.vocab["size"]
     if found < size:
