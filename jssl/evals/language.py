@@ -52,7 +52,7 @@ def evaluate(run, state, source, protocol: str, say) -> dict:
 
 
 def perplexity(run, state, some: Some, say) -> dict:
-    """perplexity, nats_per_token, bits_per_byte, tokens (that are counted), rows."""
+    """perplexity, nats_per_token, bits_per_byte, tokens (that are counted), their bytes, rows."""
     if run.method.score is None:
         raise UserError(f"--protocol=perplexity: config.method={run.config.method!r} has no score")
     costs, _ = Features(run.method.score, run.mesh, run.config.eval.batch_size)(
@@ -62,12 +62,13 @@ def perplexity(run, state, some: Some, say) -> dict:
     tokens, nats = counted.sum(), costs[counted].sum(dtype=np.float64)
     if not tokens:
         raise UserError(f"--protocol=perplexity: no row of {some.name} has a token to predict")
-    per_token = nats / tokens
+    per_token, size = nats / tokens, utf8(some, counted)
     return {
         "perplexity": float(np.exp(per_token)),
         "nats_per_token": float(per_token),
-        "bits_per_byte": float(nats / np.log(2) / max(utf8(some, counted), 1)),
+        "bits_per_byte": float(nats / np.log(2) / max(size, 1)),
         "tokens": int(tokens),
+        "bytes": size,
         "rows": len(some),
     }
 
