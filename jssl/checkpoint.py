@@ -57,14 +57,13 @@ class Checkpoints:
         """Sets steps aside whose score Orbax could not read; it would not open the others then."""
         if jax.process_index() == 0 and not self.read_only:
             for path in self.folder.glob("[0-9]*/metrics/metrics"):
+                step = path.parent.parent.name
                 try:
                     float(json.loads(path.read_text(encoding="utf-8"))[BEST])
                 except (ValueError, TypeError, KeyError) as error:
-                    step = path.parent.parent.name
-                    log.warning(
-                        "checkpoint %s is set aside: its score is damaged (%s)", step, error
-                    )
-                    self._rename(step, "damaged")
+                    if step.isdigit():  # and not half written: Orbax tidies that up
+                        log.warning("checkpoint %s is set aside: its score is %r", step, error)
+                        self._rename(step, "damaged")
         mesh.any_process(False)  # the others look at the folder when that is done
 
     def _sum(self) -> None:

@@ -16,12 +16,9 @@ THREADS = 8  # hashing leaves the interpreter's lock to the others
 
 def write(step: pathlib.Path) -> None:
     """Lists what lies in the folders of a step: {"state/d/...": sum} as <step>/sha256.json."""
-    files = sorted(path for path in step.glob("*/**/*") if path.is_file())
+    here = files(step)
     with ThreadPoolExecutor(THREADS) as pool:
-        found = {
-            str(path.relative_to(step)): one
-            for path, one in zip(files, pool.map(of, files), strict=True)
-        }
+        found = dict(zip(here, pool.map(of, here.values()), strict=True))
     (step / NAME).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -34,16 +31,19 @@ def check(step: pathlib.Path, part: int = 0, parts: int = 1) -> None:
     if not isinstance(listed, dict):
         raise ValueError(f"{NAME} is not what jssl writes")
     mine = sorted(listed)[part::parts]
+    if gone := listed.keys() - files(step).keys():  # a list from elsewhere names no other files
+        raise ValueError(f"{min(gone)} is gone")
     with ThreadPoolExecutor(THREADS) as pool:
-        for name, found in zip(mine, pool.map(lambda name: of(step / name), mine), strict=True):
+        for name, found in zip(mine, pool.map(of, (step / name for name in mine)), strict=True):
             if found != listed[name]:
-                raise ValueError(f"{name} is not what was written" if found else f"{name} is gone")
+                raise ValueError(f"{name} is not what was written")
+
+
+def files(step: pathlib.Path) -> dict[str, pathlib.Path]:
+    """{"state/d/...": path} of the files in the folders of a step."""
+    return {str(p.relative_to(step)): p for p in sorted(step.glob("*/**/*")) if p.is_file()}
 
 
 def of(path: pathlib.Path) -> str:
-    """The file's sum; "" if there is no file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

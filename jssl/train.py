@@ -4,15 +4,11 @@ import collections
 import contextlib
 import hashlib
 import logging
-import os
-import signal
 import sys
-import time
 from functools import partial
 
 import jax
 import numpy as np
-from jax.experimental.multihost_utils import reached_preemption_sync_point
 
 from jssl import flops, lock, observe, optim, pictures, rollback, workdir
 from jssl.alarm import CollapseAlarm, SpikeAlarm
@@ -22,10 +18,9 @@ from jssl.data.feed import Feed
 from jssl.evals.offline import say
 from jssl.evals.online import OnlineProbes
 from jssl.run import Run, check_batch, check_read, compile_step, model_flops, prepare
+from jssl.signals import PREEMPTED, asked_to_stop
 
 log = logging.getLogger("jssl")
-PREEMPTED = 75  # exit code: saved, start me again
-TOGETHER = 1.0  # seconds in which two signals are one
 
 
 def train(tree, folder: str) -> dict:
@@ -108,39 +103,6 @@ def loop(step, state, feed, steps, watchers, saves, stop, ahead: int = 8):
             log.warning("%s: saved after step %d; start again to go on", why, i + 1)
             sys.exit(PREEMPTED)
     return state
-
-
-@contextlib.contextmanager
-def asked_to_stop():
-    """stop(step) -> the reason to stop after this step, or "". Asked to by SIGTERM or SIGINT; a
-    second one ends at once, unless it comes with the first (a terminal and a launcher may each send
-    one). Where there are several processes, a signal to one of them stops all, at a step that they
-    agree on (JAX's coordination service, which hears SIGTERM by itself)."""
-    names, kinds, first = [], (signal.SIGTERM, signal.SIGINT), []
-
-    def handle(number, frame):
-        first.append(time.monotonic())
-        if time.monotonic() - first[0] > TOGETHER:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif not names:
-            names.append(signal.Signals(number).name)
-            os.write(2, f"{names[0]}: stopping as soon as all is saved; again: at once\n".encode())
-
-    def pass_on(number, frame):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    many = jax.process_count() > 1
-    wanted = {signal.SIGINT: pass_on} if many else dict.fromkeys(kinds, handle)
-    before = {kind: signal.signal(kind, handler) for kind, handler in wanted.items()}
-    alone = lambda step: names[0] if names else ""
-    agreed = lambda step: reached_preemption_sync_point(step) and "a signal to one process"
-    try:
-        yield agreed if many else alone
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def make_alarms(config, folder, start, saves):

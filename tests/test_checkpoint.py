@@ -90,6 +90,7 @@ DAMAGE = {
     "no score": lambda step: (step / "metrics" / "metrics").write_bytes(b""),
     "sums flip": lambda step: flip(step / sums.NAME),
     "sums cut off": lambda step: (step / sums.NAME).write_text('{"state/_METADATA": "'),
+    "sums of other files": lambda step: (step / sums.NAME).write_text('{"/dev/zero": ""}'),
     "sums of another kind": lambda step: (step / sums.NAME).write_text("[]"),
 }
 
@@ -145,8 +146,15 @@ def test_reading_leaves_the_folder_of_a_run_as_it_is(tmp_path):
 
 def test_a_half_written_step_is_ignored(tmp_path):
     folder = filled(tmp_path)
-    (folder / "60.orbax-checkpoint-tmp").mkdir()
+    half = folder / "60.orbax-checkpoint-tmp" / "metrics" / "metrics"
+    half.parent.mkdir(parents=True)
+    half.write_text("{")
     assert restored(tmp_path).step == 50
+    for step in (20, 40, 50):
+        shutil.rmtree(folder / str(step))
+    half.parent.mkdir(parents=True)
+    half.write_text("{")
+    assert restored(tmp_path) is None, "a run that was killed in its first save"
 
 
 def test_it_never_starts_from_scratch_when_all_are_damaged(tmp_path):

@@ -272,15 +272,14 @@ def test_a_signal_before_the_first_step_and_one_in_the_last_save(tmp_path):
 def test_a_second_signal_ends_at_once():
     code = """
         import os, signal, time
-        from jssl import train
-        from jssl.train import asked_to_stop
+        from jssl.signals import TOGETHER, asked_to_stop
         with asked_to_stop() as stop:
             print("ready", flush=True)
             while not stop(1):
                 time.sleep(0.01)
             print("asked by", stop(1), flush=True)
             os.kill(os.getpid(), signal.SIGINT)  # a terminal's, together with a launcher's
-            time.sleep(train.TOGETHER)
+            time.sleep(TOGETHER)
             print("still here", flush=True)
             time.sleep(600)
     """
