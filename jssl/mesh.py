@@ -167,3 +167,7 @@ def connect() -> None:
         jax.distributed.initialize(address, num_processes=count, process_id=index)
     elif tasks > 1 or os.environ.get("JSSL_DISTRIBUTED") == "1":
         jax.distributed.initialize()
+    if jax.distributed.is_initialized() and jax.default_backend() == "cpu":
+        # A CPU program that comes out of the cache may run its collectives in another order than on
+        # the other processes, and then they wait for each other, or end (seen with jax 0.10.2).
+        jax.config.update("jax_enable_compilation_cache", False)

@@ -224,6 +224,16 @@ def test_trouble_of_one_process_is_said_by_both(tmp_path):
             assert code == 2 and "is in use by another run" in err, err[-3000:]
 
 
+def test_processes_on_cpus_take_no_programs_from_the_cache(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    before = jax.config.jax_enable_compilation_cache
+    try:
+        mesh.connect()
+        assert not jax.config.jax_enable_compilation_cache
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
 def test_the_mesh_says_what_does_not_cover_the_devices():
     from jssl.config import UserError
 
