@@ -62,7 +62,9 @@ def _train(run: Run, tree, folder, at_exit, stop) -> dict:
     step, count = compile_step(run, feeds[0]), len(run.data.source)
     while int(state.step) < config.steps:
         try:
-            state = loop(step, state, feeds[-1], config.steps, watchers, saves, stop)
+            state = loop(
+                step, state, feeds[-1], int(state.step), config.steps, watchers, saves, stop
+            )
         except rollback.Diverged as found:
             feeds[-1].close()
             state, passed = rollback.back(
@@ -83,10 +85,10 @@ def _train(run: Run, tree, folder, at_exit, stop) -> dict:
     }
 
 
-def loop(step, state, feed, steps, watchers, saves, stop, ahead: int = 8):
+def loop(step, state, feed, start, steps, watchers, saves, stop, ahead: int = 8):
     """The loop itself. At most `ahead` steps are queued on the device: without a bound the batches
     in flight would fill its memory; the wait is for a step `ahead` before the newest."""
-    start, queued = int(state.step), collections.deque()
+    queued = collections.deque()
     if why := stop(start):
         log.warning("%s: stopped before step %d; start again to go on", why, start + 1)
         sys.exit(PREEMPTED)
