@@ -9,6 +9,7 @@ import json
 import logging
 import pathlib
 import shutil
+from functools import partial
 
 import jax
 import orbax.checkpoint as ocp
@@ -108,10 +109,11 @@ class Checkpoints:
             if upto is not None and step > upto:
                 self._set_aside(step, "passed")
         steps = sorted(self.manager.all_steps(), reverse=True)
+        part = jax.process_index(), jax.process_count()
         args, damaged = ocp.args.Composite(state=ocp.args.StandardRestore(shapes)), {}
         for step in steps:
             try:
-                self._check(step)
+                mesh.together(partial(sums.check, self.folder / str(step), *part))
                 self._same_tree(step, shapes)
                 state = self.manager.restore(step, args=args).state
             except (ValueError, KeyError, OSError, TypeError) as error:
@@ -134,16 +136,6 @@ class Checkpoints:
                 "none was deleted: repair one, or start again in a new workdir"
             )
         return None
-
-    def _check(self, step: int) -> None:
-        """`ValueError` on every process if one of them finds that a file has changed."""
-        try:
-            sums.check(self.folder / str(step), jax.process_index(), jax.process_count())
-            wrong = None
-        except (ValueError, OSError) as error:
-            wrong = error
-        if mesh.any_process(wrong is not None):
-            raise wrong or ValueError("another process found it damaged")
 
     def _same_tree(self, step: int, shapes) -> None:
         found = self.manager.item_metadata(step).get("state")

@@ -48,19 +48,6 @@ def doctor(tree, folder: str) -> dict:
     return {"ok": bool(agreed.all()), "processes": jax.process_count(), **found}
 
 
-def together(local):
-    """local() on every process. It fails on all of them where it does on one, so that none waits
-    for another in what follows."""
-    value = error = None
-    try:
-        value = local()
-    except (UserError, OSError, RuntimeError, ValueError) as found:
-        error = found
-    if mesh.any_process(error is not None):
-        raise error or RuntimeError("another process failed here; its log says why")
-    return value
-
-
 def everywhere(value) -> np.ndarray:
     """The value that each process gives, in their order."""
     return np.asarray(multihost_utils.process_allgather(np.asarray(value))).reshape(-1)
@@ -76,7 +63,7 @@ def devices() -> dict:
             if float((x @ x).sum()) != 256:
                 raise RuntimeError(f"{device} cannot multiply")
 
-    together(multiply)
+    mesh.together(multiply)
     counts = everywhere(jax.local_device_count())
     if len(set(counts.tolist())) > 1:
         raise RuntimeError(f"processes have different numbers of devices: {counts.tolist()}")
@@ -127,8 +114,8 @@ def writable(folder: str) -> dict:
         mine.write_text("x")
 
     try:
-        together(write)
-        seen = together(lambda: len(list(path.glob(f".doctor-{name}-*"))))
+        mesh.together(write)
+        seen = mesh.together(lambda: len(list(path.glob(f".doctor-{name}-*"))))
     finally:
         with contextlib.suppress(OSError):  # it may be what could not be written
             mine.unlink()
@@ -158,7 +145,7 @@ def data(config) -> dict:
         parts = [np.ascontiguousarray(rows[key]).view(np.uint8).ravel() for key in sorted(rows)]
         return source, int(np.concatenate(parts).astype(np.int64).sum() % 2**31)
 
-    source, digest = together(look)
+    source, digest = mesh.together(look)
     for what, value in (("examples", len(source)), ("first and last example", digest)):
         seen = set(everywhere(value).tolist())
         if len(seen) > 1:

@@ -146,6 +146,19 @@ def any_process(here: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(here))))
 
 
+def together(local):
+    """local() on every process. It fails on all of them where it does on one, so that none waits
+    for another in what follows: with its error there, elsewhere with a `ValueError`."""
+    value = error = None
+    try:
+        value = local()
+    except (UserError, OSError, RuntimeError, ValueError) as found:
+        error = found
+    if any_process(error is not None):
+        raise error or ValueError("another process failed here; its log says why")
+    return value
+
+
 def connect() -> None:
     """Joins the other processes of a run.
 

@@ -3,7 +3,6 @@
 
 import json
 import math
-import os
 
 from tensorboardX import SummaryWriter
 
@@ -16,8 +15,8 @@ class Jsonl:
     def __init__(self, path):
         self.file = open(path, "a", encoding="utf-8")
         with open(path, "rb") as before:  # a full disk or a lost machine may have cut its last line
-            if self.file.tell() and before.seek(-1, os.SEEK_END) and before.read() != b"\n":
-                self.file.write("\n")
+            before.seek(max(self.file.tell() - 1, 0))
+            self.file.write("\n" * (before.read() not in (b"", b"\n")))
 
     def __call__(self, step, values):
         finite = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}

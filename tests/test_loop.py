@@ -81,6 +81,7 @@ def test_metrics_of_every_visit_are_written(tmp_path):
 def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for before, wanted in (
+        ("{", '{\n{"step": 3, "loss": 1.0}\n'),
         (None, '{"step": 3, "loss": 1.0}\n'),
         ('{"step": 1}\n', '{"step": 1}\n{"step": 3, "loss": 1.0}\n'),
         ('{"step": 1}\n{"st', '{"step": 1}\n{"st\n{"step": 3, "loss": 1.0}\n'),
