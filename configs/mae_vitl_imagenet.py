@@ -21,7 +21,7 @@ def get_config(variant=""):
             model=dict(
                 name="vit_l", patch=16, image_size=224, class_token=True, pool="cls",
                 positions="sincos", drop_path=0.0, remat="none", scan=True, attention="auto",
-                init="xavier", dtype="bfloat16",
+                init="xavier", dtype="bfloat16", residual_dtype="float32",
             ),
             decoder=dict(dim=512, depth=8, heads=16),
             augment=dict(

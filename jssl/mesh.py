@@ -180,7 +180,21 @@ def connect() -> None:
         jax.distributed.initialize(address, num_processes=count, process_id=index)
     elif tasks > 1 or os.environ.get("JSSL_DISTRIBUTED") == "1":
         jax.distributed.initialize()
-    if jax.distributed.is_initialized() and jax.default_backend() == "cpu":
-        # A CPU program that comes out of the cache may run its collectives in another order than on
-        # the other processes, and then they wait for each other, or end (seen with jax 0.10.2).
+    if jax.distributed.is_initialized() and not shares_cached_programs(jax.default_backend()):
         jax.config.update("jax_enable_compilation_cache", False)
+
+
+def shares_cached_programs(backend: str) -> bool:
+    """Whether several processes may take programs from the compilation cache.
+
+    A CPU program that comes out of the cache may run its collectives in another order than on the
+    other processes, and then they wait for each other, or end (seen with jax 0.10.2). On GPUs the
+    key holds the links of the process's own GPUs: with unequal links some processes load a program
+    and others compile it, and these wait for ever (google/jax issue 40940), unless jax shares the
+    fingerprints of all processes.
+    """
+    if backend == "gpu":
+        from jax._src import cache_key
+
+        return hasattr(cache_key, "_shared_fingerprints")
+    return backend != "cpu"

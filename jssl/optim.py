@@ -15,10 +15,11 @@ import optax
 
 from jssl import ops
 from jssl.config import UserError, bind, near
+from jssl.muon import muon
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
-PER_TENSOR = ("lars", "larc", "lamb", "muon")  # what they do depends on where a tensor ends
+PER_TENSOR = ("lars", "larc", "lamb")  # what they do depends on where a tensor ends
 DEFAULT_EXCLUDE = ("bias$", "scale$")
 
 
@@ -175,14 +176,15 @@ def build(
     weight_decay: float, weight_decay_final: float, exclude: tuple, clip: float,
     clip_tensor: float, lr_factors: tuple, lr_constant: tuple, momentum: float,
     nesterov: bool, b1: float, b2: float, eps: float, trust: float, trust_clip: bool,
-    freeze: tuple, freeze_steps: int, steps: int, batch_size: int,
+    freeze: tuple, freeze_steps: int, muon_params: tuple, steps: int, batch_size: int,
 ) -> optax.GradientTransformation:  # fmt: skip
     """The optax chain of ``config.optim``.
 
     sgd: L2 added to the gradient before momentum, as in PyTorch. lars: You et al. 2017 as in
     google-research/simclr lars_optimizer.py (momentum after the learning rate); larc: see `larc`.
     adamw: decoupled decay times the learning rate (Loshchilov & Hutter 2019). lamb: You et al.
-    2020. muon: Jordan 2024, for matrices; other shapes go to its Adam.
+    2020. muon: Jordan et al. 2024, for the hidden matrices that `muon_params` names; all else goes
+    to AdamW (see `jssl.muon`).
     weight_decay_final: the decay goes there in half a cosine (DINO); -1: it is constant.
     clip: bounds the global gradient norm; 0: off. clip_tensor: that of each parameter. lr_factors,
     lr_constant: see `adjusted`. freeze, freeze_steps: see `held`; 0: off.
@@ -208,9 +210,9 @@ def build(
         "larc": lambda: larc(rate, decay, keep, trust, trust_clip, momentum, nesterov),
         "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=decay, mask=keep),
         "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=decay, mask=keep),
-        "muon": lambda: optax.contrib.muon(
-            rate, beta=momentum, eps=eps, weight_decay=decay, weight_decay_mask=keep,
-            adam_b1=b1, adam_b2=b2, adam_weight_decay=decay,
+        "muon": lambda: muon(
+            rate, beta=momentum, weight_decay=decay, keep=keep, b1=b1, b2=b2, eps=eps,
+            hidden=muon_params,
         ),
     }  # fmt: skip
     if any(not isinstance(one, tuple) or len(one) != 2 for one in lr_factors):

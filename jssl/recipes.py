@@ -27,6 +27,7 @@ RUN = dict(
         weight_decay=0.0, weight_decay_final=-1.0, exclude=("bias$", "scale$"), clip=0.0,
         clip_tensor=0.0, lr_factors=(), lr_constant=(), momentum=0.9, nesterov=False, b1=0.9,
         b2=0.999, eps=1e-8, trust=0.001, trust_clip=False, freeze=(), freeze_steps=0,
+        muon_params=("/blocks/", r"/layer\d+_\d+/"),  # hidden kernels of a ViT, of a ResNet
     ),
     checkpoint=dict(every=1000, keep_latest=2, keep_best=1),
     eval=dict(
@@ -89,7 +90,7 @@ def vit(name: str, patch: int, size: int, *, positions="learned", init="trunc02"
     return dict(
         name=name, patch=patch, image_size=size, class_token=True, pool="cls",
         positions=positions, drop_path=drop_path, remat="none", scan=False, attention="auto",
-        init=init, dtype="bfloat16",
+        init=init, dtype="bfloat16", residual_dtype="float32",
     )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positio
     """`model`: a text encoder in bfloat16; see `jssl.nn.text.build`."""
     return dict(
         name=name, length=length, positions=positions, pool=pool, dropout=dropout, remat="none",
-        scan=False, attention="auto", init=init, dtype="bfloat16",
+        scan=False, attention="auto", init=init, dtype="bfloat16", residual_dtype="float32",
     )  # fmt: skip
 
 

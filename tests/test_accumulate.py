@@ -17,7 +17,8 @@ STILL = {
 }  # fmt: skip
 VIT = {"name": "vit_test", "patch": 8, "image_size": 32, "class_token": True, "pool": "cls",
        "positions": "learned", "drop_path": 0.0, "remat": "none", "scan": False,
-       "attention": "auto", "init": "trunc02", "dtype": "float32"}  # fmt: skip
+       "attention": "auto", "init": "trunc02", "dtype": "float32",
+       "residual_dtype": "float32"}  # fmt: skip
 
 
 def run_of(recipe, **changes):

@@ -323,6 +323,7 @@ def test_tokens_are_classified_without_views(name):
     model = dict(
         name=name, length=6, positions="learned", pool="last", dropout=0.1, remat="none",
         scan=False, attention="auto", init=name.partition("_")[0], dtype="float32",
+        residual_dtype="float32",
     )  # fmt: skip
     tree = load(
         VIT, PLAIN | {"finetune.mixup": "0.8", "finetune.pool": ""}

@@ -25,6 +25,7 @@ VIT = {
     "attention": "auto",
     "init": "xavier",
     "dtype": "bfloat16",
+    "residual_dtype": "float32",
 }
 
 

@@ -21,6 +21,7 @@ FILE = pathlib.Path(__file__).parent / "golden" / "torch_models.npz"
 KEY = jax.random.key(0)
 LAYOUT = {"vit": "timm_vit", "bert": "hf_bert", "gpt2": "hf_gpt2"}
 HOW = {"remat": "none", "scan": False, "attention": "auto", "dtype": "float32"}
+HOW["residual_dtype"] = "float32"
 VIT = HOW | {
     "name": "vit_test",
     "patch": 4,
@@ -170,7 +171,7 @@ def test_rotary_attention_sees_distances_only():
     x = np.random.default_rng(0).normal(size=(1, 6, 16)).astype(np.float32)
     attention = transformer.Attention(2, "auto", jax.nn.initializers.normal(1), jnp.float32)
     turn, far = (text.angles(jnp.arange(6)[None] + start, 8) for start in (0, 50))
-    outputs = lambda x: [attention.init_with_output(KEY, x, None, a)[0] for a in (turn, far, None)]
+    outputs = lambda x: [attention.init_with_output(KEY, x, angles=a)[0] for a in (turn, far, None)]
     near, moved, unturned = run(outputs, x)
     np.testing.assert_allclose(moved, near, rtol=1e-3, atol=1e-3)
     assert np.abs(near - unturned).max() > 1
@@ -218,6 +219,7 @@ def test_dropout_of_branches_is_independent(scan):
     """Each of four branches is 1 everywhere: it adds 0 or 2 to each feature."""
     how = dict(depth=2, dim=16, heads=2, mlp_ratio=4.0, drop_path=0.0, remat="full", scan=scan)
     how |= dict(attention="auto", initializer=jax.nn.initializers.zeros, dtype=jnp.float32)
+    how["residual_dtype"] = jnp.float32
     net = transformer.Blocks(**how, style=transformer.Style(dropout=0.5))
     x = np.zeros((40, 8, 16), np.float32)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")

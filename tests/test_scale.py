@@ -260,3 +260,15 @@ def test_a_split_queue_is_gathered_once_and_not_by_every_turn_of_the_search(monk
     program = hlo.Program(jax.jit(search).lower(rows, queue).compile().as_text())
     found = [(one.kind, one.times) for one in program.collectives(8)]
     assert found == [("all-gather", 1)] and 4 in program.times.values()
+
+
+def test_which_processes_share_compiled_programs(monkeypatch):
+    from jax._src import cache_key
+
+    from jssl import mesh
+
+    monkeypatch.delattr(cache_key, "_shared_fingerprints", raising=False)
+    shared = {kind: mesh.shares_cached_programs(kind) for kind in ("cpu", "gpu", "tpu")}
+    assert shared == {"cpu": False, "gpu": False, "tpu": True}
+    monkeypatch.setattr(cache_key, "_shared_fingerprints", object(), raising=False)
+    assert mesh.shares_cached_programs("gpu")

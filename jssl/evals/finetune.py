@@ -139,7 +139,7 @@ def adapted(config):
     model |= {key: section[key] for key in ("drop_path", "dropout") if key in model}
     model |= {"pool": section.pool} if section.pool else {}
     try:
-        return nn.encoder(model, config.vocab.size)
+        return nn.encoder(model, config.vocab.size, packed=config.data.pack)
     except UserError as error:
         raise UserError(f"config.finetune.pool={section.pool!r}: {error}") from None
 

@@ -54,7 +54,8 @@ def corrupt(rng, tokens, at, weight, mask: int, size: int):
 
 
 def build(config) -> Method:
-    encoder, watch = nn.encoder(config.model, config.vocab.size), diagnose.watcher(config)
+    encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
+    watch = diagnose.watcher(config)
     vocab, rate, words = dict(config.vocab), config.mask_rate, config.whole_words
     if not 0 < rate < 1:
         raise UserError(f"config.mask_rate={rate} must be above 0 and below 1; try 0.15")

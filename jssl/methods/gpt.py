@@ -21,7 +21,8 @@ from jssl.nn.apply import apply, init
 
 
 def build(config) -> Method:
-    encoder, watch = nn.encoder(config.model, config.vocab.size), diagnose.watcher(config)
+    encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
+    watch = diagnose.watcher(config)
     chunk, length, vocab = config.chunk, config.data.length, dict(config.vocab)
     if chunk < 1 or length % chunk:
         raise UserError(f"config.chunk={chunk} must divide config.data.length={length}")
@@ -63,17 +64,20 @@ def build(config) -> Method:
         tokens, segment, new = batch["tokens"], batch["segment"], config.eval.new_tokens
         own = (segment == segment[:, :1]) & (tokens != vocab["end"])
         begin = jnp.maximum(own.sum(1), 1)  # the prompt ends here
-        rows, size = jnp.arange(len(tokens)), tokens.shape[1]
+        size = tokens.shape[1]
+        rows = jnp.arange(len(tokens))
         text = jnp.where(jnp.arange(size) < begin[:, None], tokens[:, :size], vocab["pad"])
 
         def write(i, text):
             """One more token of each row; attention is causal: nothing sees what is behind it."""
             hidden, table = see(params, text, None)
-            at = begin + i
+            at = jnp.minimum(begin + i, size - 1)  # a full row stays as it is
             token = sample(jax.random.fold_in(rng, i), hidden[rows, at - 1] @ table.T)
             before = text[rows, at - 1]
             ended = (before == vocab["end"]) | (before == vocab["pad"])
-            return text.at[rows, at].set(jnp.where(ended, vocab["pad"], token), mode="drop")
+            token = jnp.where(ended, vocab["pad"], token)
+            token = jnp.where(begin + i < size, token, text[rows, at])
+            return text.at[rows, at].set(token)
 
         return {"generated": jax.lax.fori_loop(0, new, write, text)}
 

@@ -43,6 +43,7 @@ class Predictor(linen.Module):
     grid: int
     attention: str
     dtype: jnp.dtype
+    residual_dtype: jnp.dtype
 
     @linen.compact
     def __call__(self, tokens, where, ask, train):
@@ -52,11 +53,11 @@ class Predictor(linen.Module):
         table = jnp.asarray(sincos(self.dim, self.grid, False))
         known = dense(self.dim, name="embed")(tokens) + table[where]
         asked = token + table[ask]
-        x = jnp.concatenate([known.astype(self.dtype), asked.astype(self.dtype)], axis=1)
+        x = jnp.concatenate([known, asked], axis=1)
         x = Blocks(
             depth=self.depth, dim=self.dim, heads=self.heads, mlp_ratio=4.0, drop_path=0.0,
             remat="none", scan=False, attention=self.attention, initializer=draw,
-            dtype=self.dtype, name="blocks",
+            dtype=self.dtype, residual_dtype=self.residual_dtype, name="blocks",
         )(x, train)  # fmt: skip
         x = layer_norm(dtype=self.dtype, name="norm")(x[:, known.shape[1] :])
         return dense(self.out, name="project")(x).astype(jnp.float32)
@@ -65,7 +66,8 @@ class Predictor(linen.Module):
 def predictor(*, dim: int, depth: int, heads: int, grid: int, like) -> Predictor:
     """The predictor from ``config.predictor``, computed as the encoder `like` is."""
     check_width("predictor", dim, depth, heads)
-    return Predictor(dim, depth, heads, like.dim, grid, like.attention, like.dtype)
+    how = (like.attention, like.dtype, like.residual_dtype)
+    return Predictor(dim, depth, heads, like.dim, grid, *how)
 
 
 def smallest(area: tuple, aspect: tuple, grid: int) -> int:

@@ -39,6 +39,7 @@ class Decoder(linen.Module):
     scan: bool
     attention: str
     dtype: jnp.dtype
+    residual_dtype: jnp.dtype
 
     @linen.compact
     def __call__(self, tokens, restore, train):
@@ -55,7 +56,8 @@ class Decoder(linen.Module):
         x = Blocks(
             depth=self.depth, dim=self.dim, heads=self.heads, mlp_ratio=4.0, drop_path=0.0,
             remat=self.remat, scan=self.scan, attention=self.attention,
-            initializer=INITIALIZERS["xavier"], dtype=self.dtype, name="blocks",
+            initializer=INITIALIZERS["xavier"], dtype=self.dtype,
+            residual_dtype=self.residual_dtype, name="blocks",
         )(x, train)  # fmt: skip
         x = layer_norm(dtype=self.dtype, name="norm")(x)
         return dense(self.pixels, name="pred")(x)[:, 1:].astype(jnp.float32)
@@ -65,7 +67,8 @@ def decoder(*, dim: int, depth: int, heads: int, pixels: int, like) -> Decoder:
     """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads. How it is
     computed (remat, scan, attention, dtype) is as in the encoder, `like`."""
     check_width("decoder", dim, depth, heads)
-    return Decoder(dim, depth, heads, pixels, like.remat, like.scan, like.attention, like.dtype)
+    how = (like.remat, like.scan, like.attention, like.dtype, like.residual_dtype)
+    return Decoder(dim, depth, heads, pixels, *how)
 
 
 def normalise(patches):

@@ -9,14 +9,15 @@ from jssl.config import UserError, bind, near
 FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit", "jssl.nn.text")
 
 
-def encoder(section, vocab: int = 0):
+def encoder(section, vocab: int = 0, packed: bool = True):
     """The encoder that a config's `model` section describes.
 
     `section["name"]` picks the family ("resnet18", "vit_b", "bert_base", ...), and the section is
-    bound to that family's `build`, whose signature is the schema. `vocab` is `config.vocab.size`,
-    which only text families take. The encoder is a Linen module called as
-    ``encoder(images [B, H, W, C], train)``, or ``encoder(tokens [B, L], train, segment)``;
-    ``encoder.features(output)``, for text ``features(output, segment)``, is float32 [B, D].
+    bound to that family's `build`, whose signature is the schema. Only text families take `vocab`,
+    which is `config.vocab.size`, and `packed`, which is `config.data.pack`. The encoder is a Linen
+    module called as ``encoder(images [B, H, W, C], train)``, or ``encoder(tokens [B, L], train,
+    segment)``; ``encoder.features(output)``, for text ``features(output, segment)``, is float32
+    [B, D].
     Raises `UserError` for a name that no family has, and for what `build` refuses.
     """
     if "name" not in section:
@@ -26,7 +27,8 @@ def encoder(section, vocab: int = 0):
     name = section["name"]
     kin = [known for known in builders if known[:3] == str(name)[:3]]  # all resnets, all vits ...
     build = builders[choose("name", name, kin or builders)]
-    given = {"vocab": vocab} if "vocab" in inspect.signature(build).parameters else {}
+    text = "vocab" in inspect.signature(build).parameters
+    given = {"vocab": vocab, "packed": packed} if text else {}
     return bind(build, section, "model", **given)
 
 

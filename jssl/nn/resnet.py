@@ -21,6 +21,7 @@ from jssl.config import UserError
 from jssl.mesh import spread
 from jssl.nn import choose
 from jssl.nn.norm import batch_norm
+from jssl.nn.pool import max_pool
 
 INITIALIZERS = {
     # He normal over fan_out: torchvision's models/resnet.py.
@@ -125,7 +126,7 @@ class ResNet(nn.Module):
         x = conv(self.width, *STEMS[self.stem], name="conv1")(images.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=[(1, 1), (1, 1)])
+            x = max_pool(x, 3, 2, 1)
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1

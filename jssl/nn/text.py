@@ -22,7 +22,8 @@ from jax import Array
 
 from jssl.config import UserError
 from jssl.nn import choose
-from jssl.nn.transformer import ATTENTION, REMAT, Blocks, Style
+from jssl.nn.attention import ATTENTION
+from jssl.nn.transformer import REMAT, Blocks, Style, residual
 
 SIZES = {  # style, dim, depth, heads
     "bert_test": ("bert", 32, 2, 2),
@@ -51,7 +52,8 @@ class Text(nn.Module):
 
     `segment` int32 [B, L] is 0 where there is padding, else the number of the document: a token
     sees those of its own document only, and positions restart with each. None: one document fills
-    the row. `features(hidden, segment)` pools to float32 [B, D].
+    the row. `packed` False: a row holds one document, so that attention needs its length and no
+    mask. `features(hidden, segment)` pools to float32 [B, D].
     A training pass with dropout needs rngs={"dropout": key}.
     """
 
@@ -68,17 +70,23 @@ class Text(nn.Module):
     attention: str
     init_name: str
     dtype: jnp.dtype
+    residual_dtype: jnp.dtype
+    packed: bool = True
 
     @nn.compact
     def __call__(self, tokens: Array, train: bool, segment: Array | None = None) -> Array:
-        place, mask = jnp.arange(tokens.shape[1])[None], None
-        if segment is not None:
+        place = jnp.arange(tokens.shape[1])[None]
+        mask = None
+        lengths = None
+        if segment is not None and self.packed:
             place = places(segment)
             mask = segment[:, None, :, None] == segment[:, None, None, :]
+        elif segment is not None:
+            lengths = (segment > 0).sum(axis=1, dtype=jnp.int32)
         x = self.embed(tokens, place)
         dropout = nn.Dropout(self.style.dropout, deterministic=not train)
         norm = nn.LayerNorm(epsilon=self.style.eps, dtype=self.dtype, name="norm")
-        x = dropout(norm(x) if self.style.post_norm else x.astype(self.dtype))
+        x = dropout(norm(x) if self.style.post_norm else x.astype(self.residual_dtype))
         turn = angles(place, self.dim // self.heads) if self.positions == "rotary" else None
         x = Blocks(
             depth=self.depth,
@@ -91,10 +99,11 @@ class Text(nn.Module):
             attention=self.attention,
             initializer=INITIALIZERS[self.init_name],
             dtype=self.dtype,
+            residual_dtype=self.residual_dtype,
             style=self.style,
             name="blocks",
-        )(x, train, mask, turn)
-        return x if self.style.post_norm else norm(x)
+        )(x, train, mask, lengths, turn)
+        return x.astype(self.dtype) if self.style.post_norm else norm(x)
 
     def embed(self, tokens: Array, place: Array) -> Array:
         """float32 [B, L, D]: of each token, its position in its document, and BERT's type 0."""
@@ -154,7 +163,9 @@ def build(
     attention: str,
     init: str,
     dtype: str,
+    residual_dtype: str,
     vocab: int,
+    packed: bool = True,
 ) -> Text:
     """A text encoder from a config's `model` section and the size of the vocabulary.
 
@@ -164,6 +175,8 @@ def build(
     remat, scan: see `jssl.nn.transformer.Blocks`. attention: "auto", "xla", "cudnn".
     init: "bert" or "gpt", see above; biases start at zero.
     dtype: "float32" or "bfloat16", of activations; parameters are float32.
+    residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
+    packed: rows hold several documents; else one each.
     Raises `UserError` for any other choice, and where there is no vocabulary.
     """
     kind, dim, depth, heads = SIZES[choose("name", name, SIZES)]
@@ -190,4 +203,6 @@ def build(
         attention=choose("attention", attention, ATTENTION),
         init_name=init,
         dtype=jnp.dtype(choose("dtype", dtype, ("float32", "bfloat16"))),
+        residual_dtype=residual(residual_dtype, dtype),
+        packed=packed,
     )

@@ -3,7 +3,8 @@
 Dosovitskiy et al., 2021 (arXiv:2010.11929, equations 1 to 4), as timm's vision_transformer.py
 `Block` has it: pre-norm, biases everywhere, one Dense for q, k and v. Parameter names map to
 timm's: "blocks/0/attn/qkv/kernel" is "blocks.0.attn.qkv.weight".
-LayerNorm and softmax are computed in float32; the residual stream has the compute dtype.
+LayerNorm and softmax are computed in float32. The residual stream has a dtype of its own: torch's
+autocast keeps it in float32 while the products are bfloat16.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from jax import Array
 
 from jssl.config import UserError
 from jssl.mesh import spread
+from jssl.nn.attention import attend
 
 INITIALIZERS = {
     # Over the joint [D, 3D] shape of qkv: facebookresearch/mae models_mae.py, _init_weights.
@@ -24,7 +26,6 @@ INITIALIZERS = {
     # timm's trunc_normal_(std=.02) cuts at +-2, a hundred deviations: in effect a plain normal.
     "trunc02": nn.initializers.normal(0.02),
 }
-ATTENTION = ("auto", "xla", "cudnn")  # of jax.nn.dot_product_attention; auto: see `attend_by`
 REMAT = {
     "none": None,  # keep every activation
     "full": jax.checkpoint_policies.nothing_saveable,  # keep the blocks' inputs only
@@ -32,6 +33,15 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
+
+
+def residual(choice: str, dtype: str) -> jnp.dtype:
+    """The dtype that ``model.residual_dtype`` names; `UserError` if it is below ``model.dtype``."""
+    if choice not in ("float32", "bfloat16") or (choice == "bfloat16" and dtype == "float32"):
+        raise UserError(
+            f"model.residual_dtype={choice!r} does not go with model.dtype={dtype!r}; use 'float32'"
+        )
+    return jnp.dtype(choice)
 
 
 def check_width(section: str, dim: int, depth: int, heads: int) -> None:
@@ -58,7 +68,7 @@ class Style(NamedTuple):
 class Attention(nn.Module):
     """Multi-head self-attention, [B, T, D] -> [B, T, D] (arXiv:2010.11929, equations 5 to 8).
 
-    mask: bool, broadcast to [B, heads, T, T], True where a token (row) may see another (column).
+    mask, lengths: see `attend`.
     angles: float32 [B or 1, T, D / heads / 2], by which queries and keys are rotated (`rotate`).
     """
 
@@ -69,28 +79,26 @@ class Attention(nn.Module):
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None, angles: Array | None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        mask: Array | None = None,
+        lengths: Array | None = None,
+        angles: Array | None = None,
+    ) -> Array:
         b, t, d = x.shape
         dense = partial(nn.Dense, kernel_init=self.initializer, dtype=self.dtype)
         qkv = dense(3 * d, name="qkv")(x).reshape(b, t, 3, self.heads, d // self.heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        q = qkv[:, :, 0]
+        k = qkv[:, :, 1]
+        v = qkv[:, :, 2]
         if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
-        how = dict(is_causal=self.style.causal, implementation=attend_by(self.attention, q))
-        y = jax.nn.dot_product_attention(q, k, v, mask=mask, **how)
+            q = rotate(q, angles)
+            k = rotate(k, angles)
+        causal = self.style.causal
+        y = attend(q, k, v, causal=causal, mask=mask, lengths=lengths, choice=self.attention)
         last = self.style.last_init or self.initializer
         return dense(d, kernel_init=last, name="proj")(y.reshape(b, t, d))
-
-
-def attend_by(choice: str, q: Array) -> str:
-    """What computes the attention of queries [B, T, heads, dim]. "auto": on a GPU, where it
-    applies, cuDNN's flash attention, which never holds the weights [T, T] (its conditions: jax's
-    fused_attention_stablehlo.py; it refused 197 tokens in training); else XLA."""
-    if choice != "auto":
-        return choice
-    tokens, dim, half = q.shape[1], q.shape[3], q.dtype in (jnp.bfloat16, jnp.float16)
-    fits = half and dim % 8 == 0 and dim <= 128 and tokens % 2 == 0
-    return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
 
 class FeedForward(nn.Module):
@@ -113,8 +121,9 @@ class Block(nn.Module):
     """x + attn(norm1(x)), then x + mlp(norm2(x)): [B, T, D] -> [B, T, D]. With post-norm,
     norm1(x + attn(x)), then norm2(x + mlp(x)).
 
+    The output has the dtype of `x`, the residual stream; the branches are computed in `dtype`.
     `scale` [B, 2] float32 multiplies the two branches of each example (see `branch_scales`);
-    None leaves them as they are. mask, angles: see `Attention`.
+    None leaves them as they are. mask, lengths, angles: see `Attention`.
     """
 
     heads: int
@@ -125,15 +134,20 @@ class Block(nn.Module):
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: Array, scale: Array | None, mask=None, angles=None) -> Array:
-        style, how = self.style, (self.initializer, self.dtype, self.style)
+    def __call__(
+        self, x: Array, scale: Array | None, mask=None, lengths=None, angles=None
+    ) -> Array:
+        style = self.style
+        how = (self.initializer, self.dtype, style)
         attn = Attention(self.heads, self.attention, *how, name="attn")
         mlp = FeedForward(self.hidden, *how, name="mlp")
-        for i, branch in enumerate((lambda x: attn(x, mask, angles), mlp)):
-            norm = nn.LayerNorm(epsilon=style.eps, dtype=self.dtype, name=f"norm{i + 1}")
+        norm_dtype = x.dtype if style.post_norm else self.dtype
+        for i, branch in enumerate((lambda x: attn(x, mask, lengths, angles), mlp)):
+            norm = nn.LayerNorm(epsilon=style.eps, dtype=norm_dtype, name=f"norm{i + 1}")
             y = branch(x if style.post_norm else norm(x))
             y = nn.Dropout(style.dropout, deterministic=False)(y)
-            x = x + (y if scale is None else y * scale[:, i, None, None].astype(y.dtype))
+            y = y if scale is None else y * scale[:, i, None, None].astype(y.dtype)
+            x = x + y.astype(x.dtype)
             x = norm(x) if style.post_norm else x
         return spread(x)
 
@@ -141,7 +155,8 @@ class Block(nn.Module):
 class Blocks(nn.Module):
     """`depth` blocks, [B, T, D] -> [B, T, D]; the last LayerNorm is the caller's.
 
-    mask, angles: see `Attention`.
+    The input is converted to `residual_dtype`, which the output has; `dtype` is of the products.
+    mask, lengths, angles: see `Attention`.
     drop_path: stochastic depth (arXiv:1603.09382); layer l of L drops each branch of each example
       with probability drop_path * l / (L - 1), timm's rule. A training pass then needs
       rngs={"drop_path": key}.
@@ -160,10 +175,12 @@ class Blocks(nn.Module):
     attention: str
     initializer: Callable
     dtype: jnp.dtype
+    residual_dtype: jnp.dtype
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask=None, angles=None) -> Array:
+    def __call__(self, x: Array, train: bool, mask=None, lengths=None, angles=None) -> Array:
+        x = x.astype(self.residual_dtype)
         scales = None
         if train and self.drop_path > 0:
             rng = self.make_rng("drop_path")
@@ -177,16 +194,16 @@ class Blocks(nn.Module):
         if not self.scan:
             for i in range(self.depth):
                 scale = None if scales is None else scales[i]
-                x = block(*fields, name=str(i))(x, scale, mask, angles)
+                x = block(*fields, name=str(i))(x, scale, mask, lengths, angles)
             return x
         scanned = nn.scan(
             lambda layer, x, scale, *shared: (layer(x, scale, *shared), None),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
         )
-        return scanned(block(*fields, name="layers"), x, scales, mask, angles)[0]
+        return scanned(block(*fields, name="layers"), x, scales, mask, lengths, angles)[0]
 
 
 def branch_scales(rng: Array, batch: int, depth: int, rate: float) -> Array:

@@ -15,7 +15,8 @@ from jax import Array
 
 from jssl.config import UserError
 from jssl.nn import choose
-from jssl.nn.transformer import ATTENTION, INITIALIZERS, REMAT, Blocks, layer_norm
+from jssl.nn.attention import ATTENTION
+from jssl.nn.transformer import INITIALIZERS, REMAT, Blocks, layer_norm, residual
 from jssl.ops import patchify
 
 SIZES = {  # dim, depth, heads: arXiv:2010.11929, table 1; Ti and S: DeiT, arXiv:2012.12877, table 1
@@ -58,6 +59,7 @@ class ViT(nn.Module):
     attention: str
     init_name: str
     dtype: jnp.dtype
+    residual_dtype: jnp.dtype
 
     @nn.compact
     def __call__(
@@ -75,6 +77,7 @@ class ViT(nn.Module):
             attention=self.attention,
             initializer=INITIALIZERS[self.init_name],
             dtype=self.dtype,
+            residual_dtype=self.residual_dtype,
             name="blocks",
         )(x, train)
         return layer_norm(dtype=self.dtype, name="norm")(x)
@@ -103,11 +106,11 @@ class ViT(nn.Module):
         if hide is not None:
             mask, token = hide
             x = jnp.where(mask[..., None], token.astype(x.dtype), x)
-        x = (x + place).astype(self.dtype)
+        x = (x + place).astype(self.residual_dtype)
         if not self.class_token:
             return x
         token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.dim))
-        first = (token + table[None, :1]).astype(self.dtype)
+        first = (token + table[None, :1]).astype(self.residual_dtype)
         return jnp.concatenate([jnp.broadcast_to(first, (len(x), 1, self.dim)), x], axis=1)
 
     def position_table(self, patches: int) -> Array:
@@ -164,6 +167,7 @@ def build(
     attention: str,
     init: str,
     dtype: str,
+    residual_dtype: str,
 ) -> ViT:
     """A ViT from a config's `model` section.
 
@@ -172,6 +176,7 @@ def build(
     drop_path, remat, scan: see `jssl.nn.transformer.Blocks`. attention: "auto", "xla", "cudnn".
     init: "xavier" (MAE) or "trunc02" (timm); biases start at zero.
     dtype: "float32" or "bfloat16", of activations; parameters are float32.
+    residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
     Raises `UserError` for any other choice, for a patch that does not divide the image size, and
     for a class token that is pooled but not there.
     """
@@ -192,6 +197,7 @@ def build(
         attention=choose("attention", attention, ATTENTION),
         init_name=choose("init", init, INITIALIZERS),
         dtype=jnp.dtype(choose("dtype", dtype, ("float32", "bfloat16"))),
+        residual_dtype=residual(residual_dtype, dtype),
     )
 
 

@@ -1,0 +1,62 @@
+"""Max-pooling whose gradient is fast and the same each time.
+
+XLA's gradient of a maximum over windows is select-and-scatter: slow on GPUs, and its sums have no
+fixed order there. The gradient below is a sum of one strided slice for each place of the window, in
+a fixed order. Where several elements of a window are equal, the first in row-major order gets the
+gradient, as in torch (aten/src/ATen/native/cpu/MaxPoolKernel.cpp) and in XLA.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def max_pool(x: Array, window: int, stride: int, pad: int) -> Array:
+    """The maximum of each square window: [B, H, W, C] -> [B, H', W', C].
+
+    `pad` elements of -inf stand on each side; H' = (H + 2 pad - window) // stride + 1.
+    """
+    padding = [(pad, pad), (pad, pad)]
+    return nn.max_pool(x, (window, window), (stride, stride), padding=padding)
+
+
+def _forward(x, window, stride, pad):
+    y = max_pool(x, window, stride, pad)
+    return y, (x, y)
+
+
+def _backward(window, stride, pad, kept, grad):
+    x, y = kept
+    _, height, width, _ = x.shape
+    _, rows, columns, _ = y.shape
+    low = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    edge = ((0, 0), (pad, pad + stride), (pad, pad + stride), (0, 0))
+    padded = jnp.pad(x, edge, constant_values=low)
+    total = jnp.zeros(padded.shape, grad.dtype)
+    free = jnp.ones(y.shape, bool)  # windows whose gradient has no place yet
+    for i in range(window):
+        for j in range(window):
+            here = lax.slice(
+                padded,
+                (0, i, j, 0),
+                (len(x), i + stride * (rows - 1) + 1, j + stride * (columns - 1) + 1, x.shape[3]),
+                (1, stride, stride, 1),
+            )
+            first = free & (here == y)
+            free &= ~first
+            after = [
+                size - start - stride * (count - 1) - 1
+                for size, start, count in zip(
+                    padded.shape[1:3], (i, j), (rows, columns), strict=True
+                )
+            ]
+            spread = ((0, 0, 0), (i, after[0], stride - 1), (j, after[1], stride - 1), (0, 0, 0))
+            total += lax.pad(jnp.where(first, grad, 0), jnp.zeros((), grad.dtype), spread)
+    return (total[:, pad : pad + height, pad : pad + width],)
+
+
+max_pool.defvjp(_forward, _backward)
