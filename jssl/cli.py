@@ -4,15 +4,20 @@ Exit codes: 0 done; 2 the input is wrong (one line says what, where and the cure
 signal after saving, start it again; anything else is a bug in jssl.
 """
 
-import argparse
+import sys
+
+from jssl import trust
+
+trust.leave_current_folder()  # before any import that it could answer
+
 import json
 import logging
 import os
 import pathlib
-import sys
 
 from jssl import quiet
-from jssl.config import UserError, load, locate, near, parse
+from jssl.config import UserError, load, locate, parse
+from jssl.flags import arguments
 
 COMMANDS = {}
 
@@ -37,6 +42,8 @@ def eval(given, overrides):
     from jssl import workdir
     from jssl.evals import offline
 
+    if given["config"]:  # its folder, and with it the user's own method, may be imported
+        load(given["config"])
     config = override(workdir.stored_config(need(given, "workdir")), overrides)
     return offline.evaluate(config, given["workdir"], given["protocol"], given["untrained"])
 
@@ -73,10 +80,6 @@ def data(given, overrides):
     pack decodes or tokenizes a data set once; tokenizer trains a byte-level BPE on its text.
     """
     actions = {"pack": pack, "tokenizer": train_tokenizer}
-    if given["action"] not in actions:
-        raise UserError(
-            f"jssl data {given['action']!r} is unknown; {near(given['action'], actions)}"
-        )
     section = load(need(given, "config"), overrides).data
     return actions[given["action"]](section, need(given, "out"), given)
 
@@ -134,38 +137,6 @@ def override(config, overrides):
     return config
 
 
-def arguments(argv):
-    """(the command's own flags, {"a.b": text} of every --config.a.b=text)."""
-    about = "\n".join(f"  {name:6} {run.__doc__.splitlines()[0]}" for name, run in COMMANDS.items())
-    parser = argparse.ArgumentParser(
-        "jssl", description=f"{__doc__}\ncommands:\n{about}",
-        epilog="--config.KEY=VALUE changes one key of the config, e.g. --config.optim.lr=0.3",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("command", choices=sorted(COMMANDS), metavar="|".join(sorted(COMMANDS)))
-    parser.add_argument("action", nargs="?", default="", help="of jssl data: pack, tokenizer")
-    parser.add_argument("--config", default="", help="recipe.py[:variant]")
-    parser.add_argument("--workdir", default="", help="the folder of the run")
-    known = "of jssl eval: knn, linear, lowshot, finetune; perplexity, generate, fill-mask"
-    parser.add_argument("--protocol", default="knn", help=known)
-    parser.add_argument("--untrained", action="store_true", help="of jssl eval: as before training")
-    parser.add_argument("--steps", default="30", help="of jssl bench: steps to time")
-    parser.add_argument("--topology", default="", help="of jssl plan: v5e:16x16, v5p:4x4x8, ...")
-    parser.add_argument("--devices", default="1", help="of jssl plan: so many local devices")
-    parser.add_argument("--out", default="", help="where to write")
-    parser.add_argument("--vocab", default="8192", help="of jssl data tokenizer: ids at most")
-    own, overrides = [], {}
-    for word in argv:
-        if word.startswith("--config."):
-            key, found, text = word.removeprefix("--config.").partition("=")
-            if not found:
-                raise UserError(f"{word} has no value; write {word}=VALUE")
-            overrides[key] = text
-        else:
-            own.append(word)
-    return vars(parser.parse_args(own)), overrides
-
-
 def setup():
     """Logging to stderr, a persistent compilation cache, and the other processes, if any."""
     handler = logging.StreamHandler(sys.stderr)
@@ -185,7 +156,7 @@ def setup():
 
 def main(argv=None) -> int:
     try:
-        given, overrides = arguments(sys.argv[1:] if argv is None else argv)
+        given, overrides = arguments(sys.argv[1:] if argv is None else argv, __doc__, COMMANDS)
         setup()
         result = COMMANDS[given["command"]](given, overrides)
     except UserError as error:

@@ -9,50 +9,94 @@ nothing reads (a typo in a fork) is an error and not a silent default.
 """
 
 import ast
-import difflib
 import importlib.util
 import inspect
 import pathlib
+import traceback
+from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 
-
-class UserError(Exception):
-    """The user's input is wrong. One line: key, value, cure. The command exits with 2."""
-
-
-def near(word, choices) -> str:
-    """The cure for a name that is not known: the nearest known one, and all, if they are few."""
-    known = sorted(str(choice) for choice in choices)
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    cure = [f"did you mean {close[0]!r}?"] if close else []
-    if len(known) <= 12 or not close:
-        cure.append(f"known: {', '.join(known) or 'none'}")
-    return " ".join(cure)
+from jssl import trust, values
+from jssl.errors import UserError, near
 
 
 def load(spec: str, overrides: dict[str, str] | None = None) -> ml_collections.ConfigDict:
     """The config of ``path/to/recipe.py[:variant]`` with ``{"optim.lr": "0.3"}`` laid over it."""
-    path, _, variant = spec.partition(":")
-    if not pathlib.Path(path).is_file():
-        folder = pathlib.Path(path).parent
-        others = [str(p) for p in folder.glob("*.py")] if folder.is_dir() else []
-        raise UserError(f"--config={path} is not a file; {near(path, others)}")
-    module = importlib.util.spec_from_file_location("jssl_recipe", path)
-    if module is None:
-        raise UserError(f"--config={path} is not a Python file (.py); see configs/ for examples")
-    loaded = importlib.util.module_from_spec(module)
-    try:
-        module.loader.exec_module(loaded)
-    except SyntaxError as error:
-        raise UserError(f"--config={path} line {error.lineno} is not Python: {error.msg}") from None
-    if not hasattr(loaded, "get_config"):
-        raise UserError(f"--config={path} has no get_config(variant); see configs/ for examples")
-    config = loaded.get_config(variant)
+    config = read(spec)
     for key, text in (overrides or {}).items():
         section, name = locate(config, key)
         section[name] = parse(f"config.{key}", text, section[name])
+    trust.name_method(config.get("method"))
     return config
+
+
+def read(spec: str) -> ml_collections.ConfigDict:
+    """What ``get_config`` of ``path/to/recipe.py[:variant]`` returns. `UserError` in one line for
+    whatever a recipe may do wrong."""
+    path, variant = spec, ""
+    if ":" in spec and not expanded(spec).is_file():
+        path, _, variant = spec.rpartition(":")
+    file = expanded(path)
+    if not file.is_file():
+        others = [str(p) for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        raise UserError(f"--config={path} is not a file; {near(path, others)}")
+    found = importlib.util.spec_from_file_location("jssl_recipe", file)
+    if found is None:
+        raise UserError(f"--config={path} is not a Python file (.py); see configs/ for examples")
+    module = importlib.util.module_from_spec(found)
+    trust.grant(file)  # the user names this file, so what lies beside it may be imported
+    try:
+        found.loader.exec_module(module)
+        make = getattr(module, "get_config", None)
+        config = None if make is None else call(make, variant, path)
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise UserError(f"--config={path} line {error.lineno} is not Python: {error.msg}") from None
+    except (Exception, SystemExit) as error:
+        raise UserError(f"--config={path}{line_of(error, file)}: {said_by(error)}") from error
+    if make is None:
+        raise UserError(f"--config={path} has no get_config(variant); see configs/ for examples")
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"--config={path}: get_config() returns {type(config).__name__} and no ConfigDict; "
+            "return jssl.recipes.recipe(variant, sections)"
+        )
+    return config
+
+
+def expanded(path: str) -> pathlib.Path:
+    """The path with the home folder for ~, where there is one."""
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        return pathlib.Path(path)
+
+
+def call(make: Callable, variant: str, path: str) -> Any:
+    """``make(variant)``, or ``make()`` of a recipe that has no variants."""
+    if not callable(make):
+        raise UserError(f"--config={path}: get_config is no function; see configs/ for examples")
+    wants = inspect.signature(make).parameters.values()
+    if any(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)
+           for one in wants):  # fmt: skip
+        return make(variant)
+    if variant:
+        raise UserError(f"--config={path} has no variants, and so no {variant!r}; leave it out")
+    return make()
+
+
+def line_of(error: BaseException, file: pathlib.Path) -> str:
+    """As in " line 12": the file's last line that the error went through; "" if there is none."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    return f" line {lines[-1]}" if lines else ""
+
+
+def said_by(error: BaseException) -> str:
+    """The type and the message of an error, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def locate(config, dotted: str):
@@ -61,16 +105,26 @@ def locate(config, dotted: str):
     *parents, name = dotted.split(".")
     for part in parents:
         if part not in section or not isinstance(section[part], ml_collections.ConfigDict):
-            raise UserError(f"{path}.{part} is not a section; {near(part, section.keys())}")
+            cure = near(part, section.keys())
+            raise UserError(f"{path}.{part} is not a section; {elsewhere(config, dotted) or cure}")
         section, path = section[part], f"{path}.{part}"
     if name not in section:
-        raise UserError(f"{path}.{name} is not a key; {near(name, section.keys())}")
+        cure = elsewhere(config, dotted) or near(name, section.keys())
+        raise UserError(f"{path}.{name} is not a key; {cure}")
     return section, name
+
+
+def elsewhere(config, dotted: str) -> str:
+    """The cure for a key that other sections have: ``lr`` is ``optim.lr``; "" if none has."""
+    keys = [key.removeprefix("config.") for key in flatten(config)]
+    found = [key for key in keys if key.endswith(f".{dotted}")]
+    return f"did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
 
 
 def parse(key: str, text: str, old):
     """`text` from the command line as a value of the type of `old`."""
-    wrong = UserError(f"{key}={text!r} must be of type {type(old).__name__}, as in {key}={old!r}")
+    kind, given = type(old).__name__, values.short(text)
+    wrong = UserError(f"{key}={given} must be of type {kind}, as in {key}={old!r}")
     if isinstance(old, ml_collections.ConfigDict):
         raise UserError(f"{key} is a section; set one of its keys: {', '.join(sorted(old))}")
     if isinstance(old, str):
@@ -81,16 +135,21 @@ def parse(key: str, text: str, old):
         return text.lower() in ("true", "1")
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise wrong from None
-    if isinstance(old, tuple):
+    if isinstance(old, tuple | list):
         value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
         if old and not all(number(one) == number(old[0]) for one in value):
             raise wrong
         return value
+    if not number(old):
+        raise UserError(f"{key}={old!r} of the recipe is no literal that can be changed here")
     if not number(value) or (isinstance(old, int) and value != value // 1):
         raise wrong
-    return type(old)(value)
+    try:
+        return type(old)(value)
+    except OverflowError:
+        raise wrong from None
 
 
 def number(value) -> bool:
@@ -159,27 +218,17 @@ def flatten(tree, path: str = "config") -> dict:
     return flat
 
 
-KINDS = {int: (int,), float: (int, float), str: (str,), bool: (bool,), tuple: (tuple, list)}
-
-
-def bind(function, section, prefix: str, /, **given):
+def bind(function: Callable, section, prefix: str, /, **given) -> Any:
     """``function(**section, **given)`` after checking `section` against the signature.
 
-    An unknown key, a missing key or a value of the wrong type is a `UserError` that names
-    ``config.<prefix>.<key>``.
+    An unknown key, a missing key or a value that is not of the kind that the signature says
+    (`jssl.values`) is a `UserError` that names ``config.<prefix>.<key>``.
     """
-    wants = inspect.signature(function).parameters
-    values, names = dict(section), [name for name in wants if name not in given]
-    for key, value in values.items():
-        if key not in names:
-            raise UserError(f"config.{prefix}.{key} is not a key; {near(key, names)}")
-        kinds = KINDS.get(wants[key].annotation, (object,))
-        if not isinstance(value, kinds) or (
-            isinstance(value, bool) and bool not in kinds + (object,)
-        ):
-            want = wants[key].annotation.__name__
-            raise UserError(f"config.{prefix}.{key}={value!r} must be of type {want}")
-    missing = [name for name in names if name not in values]
+    kinds = values.kinds_of(function)
+    kinds = {name: kind for name, kind in kinds.items() if name not in given}
+    section = dict(section) if hasattr(section, "keys") else section
+    values.check_all(f"config.{prefix}", section, kinds)
+    missing = [name for name in kinds if name not in section]
     if missing:
         raise UserError(f"config.{prefix}.{missing[0]} is missing; add it to the recipe")
-    return function(**values, **given)
+    return function(**section, **given)

@@ -13,6 +13,7 @@ import jax
 import ml_collections
 
 import jssl
+from jssl import trust
 from jssl.config import UserError, flatten, local
 from jssl.recipes import recipe
 
@@ -37,7 +38,7 @@ def open_for(workdir, config) -> pathlib.Path:
         ) from None
     path = folder / "config.json"
     if path.exists():
-        check_same(folder, stored_config(folder), from_json(to_json(config)))
+        check_same(folder, recorded(folder), from_json(to_json(config)))
     return folder
 
 
@@ -64,7 +65,7 @@ def remembered(folder, config) -> ml_collections.ConfigDict:
     """The config with what the run in the folder found in its data, if it has begun."""
     path = folder / "config.json"
     try:
-        return sized(config, stored_config(folder)) if path.exists() else config
+        return sized(config, recorded(folder)) if path.exists() else config
     except (TypeError, AttributeError) as error:
         raise unreadable(path, error) from None
 
@@ -89,6 +90,14 @@ def check_same(folder, old, new) -> None:
 
 
 def stored_config(workdir) -> ml_collections.ConfigDict:
+    """`recorded`, to build a run of. Its method is one of jssl or one that the user named in this
+    command: `UserError` if not, since a workdir may come from somebody else."""
+    config = recorded(workdir)
+    trust.check_method(config.get("method"), f"--workdir={workdir}")
+    return config
+
+
+def recorded(workdir) -> ml_collections.ConfigDict:
     """The config of the run in `workdir`; a key that is newer than the run has its default."""
     path = place(workdir) / "config.json"
     if not workdir or not os.path.exists(path):  # and not path.exists(), which minds long names

@@ -1,4 +1,5 @@
-"""The README's method, taken from its text, is trained from a folder outside the package."""
+"""The README's method, taken from its text, is trained from a folder outside the package, as the
+installed command does it: the current folder is not on Python's path, the recipe's is."""
 
 import json
 import os
@@ -31,8 +32,9 @@ def test_the_readmes_method_trains(tmp_path):
     (tmp_path / "my_fork").mkdir()
     (tmp_path / "my_fork" / "denoise.py").write_text(code)
     (tmp_path / "recipe.py").write_text(RECIPE)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "XLA_FLAGS": FAST}
-    command = [sys.executable, "-m", "jssl.cli", "train", "--config=recipe.py"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": FAST}
+    installed = "import sys; from jssl.cli import main; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", installed, "train", "--config=recipe.py"]
     command += [f"--workdir={tmp_path}/run", "--config.log.every=1"]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -2,23 +2,51 @@
 
 import importlib
 import pkgutil
+from types import ModuleType
 
+from jssl import values
 from jssl.config import UserError, near
 from jssl.core import Method
 
 
 def load(config) -> Method:
     """``build(config)`` of the module ``config.method``: "simclr" is jssl/methods/simclr.py; a
-    dotted name ("my_fork.method") is any importable module."""
-    name = config.method
-    module = name if "." in name else f"jssl.methods.{name}"
+    dotted name ("my_fork.method") is any module that can be imported.
+
+    `KEYS` of the module, if there is one, is {name: kind} of the keys of the config's top level
+    that are the method's own (`jssl.values`); they are checked before `build` sees them.
+    """
+    found = module(config.method)
+    for key, kind in getattr(found, "KEYS", {}).items():
+        values.check(f"config.{key}", config[key], kind)
+    return found.build(config)
+
+
+def module(name: str) -> ModuleType:
+    """The module of a method. `UserError` if there is none or if it has no `build`."""
+    values.check("config.method", name, str)
+    known = [m.name for m in pkgutil.iter_modules(__path__)]
+    if "." not in name and name not in known:
+        raise UserError(f"config.method={name!r} is unknown; {near(name, known)}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"config.method={name!r} is no name of a module, as in my_fork.mine")
+    full = name if "." in name else f"{__name__}.{name}"
     try:
-        found = importlib.import_module(module)
+        found = importlib.import_module(full)
     except ModuleNotFoundError as error:
-        if not module.startswith(error.name or ""):
-            raise  # the method exists; something that it imports does not
-        known = [m.name for m in pkgutil.iter_modules(__path__)]
-        raise UserError(f"config.method={name!r} cannot be imported; {near(name, known)}") from None
+        lacks = error.name or ""
+        if full == lacks or full.startswith(f"{lacks}."):
+            raise UserError(
+                f"config.method={name!r} is not found; put it beside the recipe, name it as it is "
+                f"imported from there, or install it; methods of jssl: {', '.join(known)}"
+            ) from None
+        raise UserError(
+            f"config.method={name!r} imports {lacks!r}, which is not there; install it, or put it "
+            "beside the recipe"
+        ) from None
+    except SyntaxError as error:
+        where = f"{error.filename} line {error.lineno}"
+        raise UserError(f"config.method={name!r}: {where} is not Python: {error.msg}") from None
     if not hasattr(found, "build"):
         raise UserError(f"config.method={name!r} has no build(config) -> Method; add one")
-    return found.build(config)
+    return found

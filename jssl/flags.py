@@ -1,0 +1,108 @@
+"""The words and flags of the command: which command takes which, and what is said of others."""
+
+import argparse
+from collections.abc import Callable
+
+from jssl.config import UserError, near
+
+ACTIONS = ("pack", "tokenizer")  # of jssl data
+FLAGS = {  # default, help
+    "config": ("", "recipe.py[:variant]; of jssl eval: the run's, where its method is your own"),
+    "workdir": ("", "the folder of the run"),
+    "protocol": (
+        "knn", "of jssl eval: knn, linear, lowshot, finetune; perplexity, generate, fill-mask"
+    ),
+    "untrained": (False, "of jssl eval: as before training"),
+    "steps": ("30", "of jssl bench: steps to time"),
+    "topology": ("", "of jssl plan: v5e:16x16, v5p:4x4x8, ..."),
+    "devices": ("1", "of jssl plan: so many local devices"),
+    "out": ("", "of jssl data: where to write"),
+    "vocab": ("8192", "of jssl data tokenizer: ids at most"),
+}  # fmt: skip
+TAKES = {  # the flags of each command
+    "train": ("config", "workdir"),
+    "eval": ("workdir", "config", "protocol", "untrained"),
+    "bench": ("config", "steps"),
+    "plan": ("config", "topology", "devices"),
+    "doctor": ("config", "workdir"),
+    "data": ("config", "out", "vocab"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the whole command does."""
+
+    def error(self, message):
+        raise UserError(f"{message}; jssl --help shows the use")
+
+
+def parser(about: str, commands: dict[str, Callable]) -> Parser:
+    """Of all flags of all commands; a flag that is not given is not in its result."""
+    lines = [f"  {name:6} {run.__doc__.splitlines()[0]}" for name, run in commands.items()]
+    found = Parser(
+        "jssl", usage="jssl COMMAND [--FLAG=VALUE ...] [--config.KEY=VALUE ...]",
+        description="\n".join([about, "commands:", *lines]),
+        epilog="--config.KEY=VALUE changes one key of the config, e.g. --config.optim.lr=0.3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS, allow_abbrev=False,
+    )  # fmt: skip
+    found.add_argument("words", nargs="*", metavar="COMMAND", help=", ".join(commands))
+    for name, (default, text) in FLAGS.items():
+        action = "store_true" if default is False else "store"
+        found.add_argument(f"--{name}", action=action, help=text)
+    return found
+
+
+def arguments(
+    argv: list[str], about: str, commands: dict[str, Callable]
+) -> tuple[dict, dict[str, str]]:
+    """(the command's own flags, {"a.b": text} of every --config.a.b=text). `about` and the first
+    line of each of `commands` are what --help says.
+
+    `UserError` for a word, a flag or a command that has no meaning, and for a flag that is another
+    command's.
+    """
+    own, overrides = [], {}
+    for word in argv:
+        if word.startswith("--config."):
+            key, found, text = word.removeprefix("--config.").partition("=")
+            if not found:
+                raise UserError(f"{word} has no value; write {word}=VALUE")
+            overrides[key] = text
+        else:
+            own.append(word)
+    found, unknown = parser(about, commands).parse_known_intermixed_args(own)
+    found = vars(found)
+    words = found.pop("words", [])
+    command, action = check_words(words)
+    for flag in unknown:
+        name = flag.lstrip("-").partition("=")[0]
+        raise UserError(f"{flag} is no flag of jssl {command}; {near(name, TAKES[command])}")
+    for name in found:
+        if name not in TAKES[command]:
+            others = [f"jssl {other}" for other, takes in TAKES.items() if name in takes]
+            raise UserError(
+                f"--{name} is a flag of {' and '.join(others)}, not of jssl {command}; "
+                f"its flags: {', '.join(f'--{one}' for one in TAKES[command])}"
+            )
+    given = {name: default for name, (default, _) in FLAGS.items()} | found
+    return given | {"command": command, "action": action}, overrides
+
+
+def check_words(words: list[str]) -> tuple[str, str]:
+    """(command, action of ``jssl data`` or "") of the words that are no flags."""
+    if not words:
+        raise UserError(f"a command is missing; use jssl {', jssl '.join(TAKES)}")
+    command, *rest = words
+    if command not in TAKES:
+        raise UserError(f"jssl {command} is unknown; {near(command, TAKES)}")
+    action = ""
+    if command == "data":
+        action, *rest = rest or [""]
+        if action not in ACTIONS:
+            raise UserError(f"jssl data {action!r} is unknown; {near(action, ACTIONS)}")
+    if rest:
+        key, assigned, _ = rest[0].partition("=")
+        cure = f"did you mean --config.{rest[0]}?" if assigned else "leave it out"
+        raise UserError(f"jssl {command} takes no word {rest[0]!r}; {cure}")
+    return command, action
