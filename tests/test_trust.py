@@ -106,8 +106,9 @@ def test_the_folder_of_a_recipe_and_of_its_package(tmp_path):
     assert methods.module(tree.method).build
     added = [str(tmp_path / "a" / "my_fork"), str(tmp_path / "a")]
     load(str(tmp_path / "a" / "my_fork" / "recipe.py"))
-    behind = [one for one in sys.path if one != str(ROOT / "configs")]  # the recipe loads another
-    assert behind == before + added, "behind all else, and nothing twice"
+    assert sys.path[: len(before)] == before, "behind all else"
+    new = [one for one in sys.path[len(before) :] if one != str(ROOT / "configs")]
+    assert new == added, "and nothing twice"
 
 
 def test_the_current_folder_is_not_searched(tmp_path, monkeypatch):
