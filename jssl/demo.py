@@ -43,7 +43,8 @@ def demo(workdir: str, spec: str) -> dict:
     log.info("training done in %.0f s; measuring three sets of features", seconds)
     view = config.Config(tree)
     run = prepare(view)
-    sources = run.data.source, evaluation_source(view)
+    bank = run.data.source
+    sources = bank, evaluation_source(view, bank.classes)
     saves = config.bind(Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True)
     features = Features(run.method.embed, run.mesh, view.eval.batch_size)
     untrained, trained = run.init(), saves.restore(run.shapes)

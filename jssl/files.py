@@ -36,6 +36,9 @@ class Damaged(Exception):
         super().__init__(f"{os.fspath(name)} is damaged: {reason}")
         self.name, self.reason = os.fspath(name), reason
 
+    def __reduce__(self):  # a worker process hands it over
+        return type(self), (self.name, self.reason)
+
 
 class Unreachable(UserError):
     """The system could not read `name`. Nothing is known of its bytes, so nothing is changed."""
@@ -46,6 +49,9 @@ class Unreachable(UserError):
             "check the disk and the permissions, and start again"
         )
         self.name, self.reason = os.fspath(name), reason
+
+    def __reduce__(self):  # a worker process hands it over
+        return type(self), (self.name, self.reason)
 
 
 @contextlib.contextmanager

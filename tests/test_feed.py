@@ -86,10 +86,38 @@ def test_damaged_examples_are_the_same_resident_and_streamed(mesh, tmp_path, cap
     made.close()
     assert made.damaged == {k: str(tmp_path / f"{k:02}.png") for k in (4, 5)}
 
-    with pytest.raises(UserError, match=r"data.max_damaged=0.09 .*10.00% .*04.png, .*05.png"):
-        Feed(Data(source, True, 0, 0.09), 3, BATCH, mesh, 0)
+    with pytest.raises(UserError, match=r"max_damaged=0.0 .*2 of 20 .*10.00%.*04.png, .*05.png"):
+        Feed(Data(source, True, 0, 0.0), 3, BATCH, mesh, 0)
     with pytest.raises(UserError, match="data.max_damaged=0.0 "):
         take(Data(source, False, 0, 0.0), mesh, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("count", "bad", "max_damaged", "stops"),
+    [
+        (24, 1, 0.01, False),  # one of few says little
+        (99, 49, 0.01, False),
+        (24, 13, 0.01, True),
+        (24, 13, 0.6, False),
+        (24, 1, 0.0, True),  # none is none
+        (100, 1, 0.01, False),
+        (100, 2, 0.01, True),
+        (1000, 11, 0.01, True),
+    ],
+)
+def test_how_much_may_be_damaged(mesh, count, bad, max_damaged, stops):
+    source = example_source(count)
+    read = source.read
+
+    def with_damage(indices):
+        return read(indices) | {"damaged": np.where(indices < bad, indices, -1).astype(np.int32)}
+
+    source.read = with_damage
+    made = lambda: Feed(Data(source, True, 0, max_damaged), 3, BATCH, mesh, 0).close()
+    if not stops:
+        return made()
+    with pytest.raises(UserError, match=rf"data.max_damaged={max_damaged} .* {bad} of {count} "):
+        made()
 
 
 def png(seed):

@@ -180,7 +180,7 @@ def test_mixup_reaches_the_loss():
 @pytest.mark.parametrize("recipe", [RESNET, VIT])
 def test_it_overfits_a_handful_of_images(recipe):
     found = tune(run_of(recipe))
-    assert found.keys() == {"top1", "n_train", "n_test", "epochs", "seconds"}
+    assert found.keys() == {"top1", "n_train", "n_test", "epochs", "seconds", "unreadable_examples"}
     assert found["top1"] == 1.0 and found["seconds"] > 0
     assert (found["n_train"], found["n_test"], found["epochs"]) == (16, 16, 60)
 
@@ -391,7 +391,8 @@ def test_finetune_and_lowshot_from_a_checkpoint(capfd, workdir):
     code, found, err = ask(capfd, workdir, "lowshot", *words, "--config.eval.lowshot_epochs=3")
     assert code == 0, err
     assert found.keys() == {
-        "protocol", "step", "top1", "std", "per_class", "seeds", "n_train", "n_test"
+        "protocol", "step", "top1", "std", "per_class", "seeds", "n_train", "n_test",
+        "unreadable_examples"
     }  # fmt: skip
     assert found["n_train"] == 20 and found["seeds"] == 2 and found["per_class"] == 2
 

@@ -8,7 +8,8 @@ there are no labels), `len(source)`, `describe(i)` (the file or record, for mess
     size     int32 [n, 2]         its valid height and width
     index    int32 [n]            which example it is, below len(source), the same in every run
     label    int32 [n]            only if there are classes; -1 means unlabelled
-    damaged  int32 [n]            -1, or the unreadable example that another one stands in for
+    damaged  int32 [n]            -1, or the unreadable example that another one stands in for (then
+                                  the label is -1)
 
 A source of text has instead of image and size
 
@@ -36,7 +37,7 @@ class Data(NamedTuple):
     source: Any
     resident: bool  # the whole data set lives on the device
     workers: int  # processes that read ahead; 0: a thread
-    max_damaged: float  # share of the examples that may be unreadable, 0 to 1
+    max_damaged: float  # share of the examples that may be unreadable; see `feed.allowed_share`
 
 
 def load(
@@ -66,7 +67,8 @@ def load(
     channels     3 (RGB) or 1 (grey); packed: as many as were packed
     resident     keep the whole data set on the device, for data sets that fit there
     workers      processes that read and decode ahead, at most one a core; 0: one thread
-    max_damaged  share of unreadable examples at which the run stops, 0 to 1
+    max_damaged  share of unreadable examples above which the run stops, 0 to 1; of fewer than 100
+                 examples half may be unreadable, unless it is 0
     length       tokens of a row of text; 0: images
     tokenizer    text: "bytes", or a tokenizer.json; packed: may be left empty
     pack         text: documents are joined and cut into rows; False: one document a row

@@ -12,14 +12,16 @@ from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, features
 
 from jssl.config import UserError
 
 # Pillow's own limit against decompression bombs; the largest image of ImageNet has 61 megapixels.
 PIXELS = 89_478_485
 # Named, so that no bytes can reach Pillow's slow or external decoders (EPS starts Ghostscript).
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+if features.check("avif"):
+    _FORMATS += ("AVIF",)
 _PLAIN_JPEG = ("YCbCr", "Gray", "RGB")
 
 # Pillow remarks on odd metadata once per file. A damaged example is reported by the feed instead.
@@ -80,7 +82,8 @@ def assemble(
     Returns image uint8 [n, H, W, C], size int32 [n, 2], index int32 [n], label int32 [n] if
     `labelled`, and damaged int32 [n]: -1, or the wanted example where that was unreadable. The next
     readable one (index + 1, + 2, ... modulo `length`) stands in for it, and `index` is then the
-    substitute's. Raises UserError naming `key` (as "data.path=x") if no example can be read.
+    substitute's and `label` -1. Raises UserError naming `key` (as "data.path=x") if no example can
+    be read.
     """
     n = len(indices)
     batch = {
@@ -92,7 +95,8 @@ def assemble(
     labels = np.empty(n, np.int32)
     for row, wanted in enumerate(indices.tolist()):
         found, example = _readable(wanted, load, length, key)
-        batch["image"][row], batch["size"][row], labels[row] = example
+        batch["image"][row], batch["size"][row], label = example
+        labels[row] = label if found == wanted else -1  # a substitute's label would count twice
         batch["index"][row] = found
         batch["damaged"][row] = -1 if found == wanted else wanted
     return batch | {"label": labels} if labelled else batch

@@ -21,6 +21,7 @@ from jssl.data.stream import read_all, stream
 from jssl.mesh import batch_parts, batch_sharding, check_batch
 
 _log = logging.getLogger("jssl")
+FEW = 100  # examples, below which data.max_damaged is no measure
 
 
 def quiet(done: int, total: int) -> None:
@@ -160,13 +161,22 @@ class Feed:
                 self.damaged[index] = self._source.describe(index)
                 _log.warning("unreadable, another one stands in: %s", self.damaged[index])
         share = len(self.damaged) / len(self._source)
-        if share > self._max_damaged:
+        if share > allowed_share(self._max_damaged, len(self._source)):
             named = ", ".join(itertools.islice(self.damaged.values(), 3))
             raise UserError(
-                f"data.max_damaged={self._max_damaged} is exceeded because {share:.2%} of "
-                f"{self._source.name} is unreadable so far ({named}); "
-                "mend or remove these, or allow more"
+                f"data.max_damaged={self._max_damaged} is exceeded because {len(self.damaged)} of "
+                f"{len(self._source)} examples ({share:.2%}) of {self._source.name} cannot be read "
+                f"so far ({named}); mend or remove these, or allow more"
             )
+
+
+def allowed_share(max_damaged: float, count: int) -> float:
+    """The share of `count` examples that may be unreadable.
+
+    A share says little of few: below `FEW` examples half may be unreadable, unless `max_damaged`
+    is 0, which allows none.
+    """
+    return max(max_damaged, 0.5) if max_damaged and count < FEW else max_damaged
 
 
 def _local_rows(sharding, batch_size):

@@ -8,7 +8,7 @@ of `SYNONYMS`. An exact name comes before all others.
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jssl.config import UserError
 
@@ -55,7 +55,7 @@ def find_split(wanted: str, names: Iterable[str], where: str) -> str | None:
         fitting = [name for name in names if rule(name)]
         if len(fitting) > 1:
             raise UserError(
-                f"data.split={wanted} is ambiguous: {where} has {', '.join(fitting[:5])}; "
+                f"data.split={wanted} is ambiguous: {where} has {few(fitting)}; "
                 f"use data.split={fitting[0]}"
             )
         if fitting:
@@ -71,3 +71,8 @@ def split_folders(path: str | os.PathLike) -> dict[str, str]:
     except OSError:
         return {}
     return {name: split_kind(name) for name in sorted(folders)}
+
+
+def few(names: Sequence[str], shown: int = 5) -> str:
+    """The first of several names, for a message: "a, b, c, d, e, ..."."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

@@ -59,10 +59,13 @@ def finetune(run, state, test, say) -> dict:
     step = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     with contextlib.closing(feed):
         tuned = loop(step, tuned, feed, steps, epoch, section.lr, say("fine-tuning, steps"))
-    pair = Features(method.embed, run.mesh, run.config.eval.batch_size)(tuned, test, say(test.name))
-    answers, labels = knn.labelled(*pair, classes=len(source.classes), name="test")
+    features = Features(method.embed, run.mesh, run.config.eval.batch_size)
+    read = features.whole(tuned, test, say(test.name))
+    classes = len(source.classes)
+    answers, labels = knn.labelled(read.features, read.labels, classes=classes, name="test")
     top1, known = float(np.mean(answers[:, 0] == labels)), int(tuned.buffers["known"])
     found = {"top1": top1, "n_train": known, "n_test": len(labels), "epochs": section.epochs}
+    found["unreadable_examples"] = read.unreadable + len(feed.damaged)
     return found | {"seconds": round(time.perf_counter() - began, 1)}
 
 

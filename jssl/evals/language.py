@@ -29,6 +29,9 @@ class Some:
         rows = min(count or len(source), len(source))
         self.rows = np.linspace(0, len(source) - 1, rows).astype(np.int64)
 
+    def describe(self, index: int) -> str:
+        return self.source.describe(int(self.rows[index]))
+
     def __len__(self):
         return len(self.rows)
 
@@ -55,9 +58,9 @@ def perplexity(run, state, some: Some, say) -> dict:
     """perplexity, nats_per_token, bits_per_byte, tokens (that are counted), their bytes, rows."""
     if run.method.score is None:
         raise UserError(f"--protocol=perplexity: config.method={run.config.method!r} has no score")
-    costs, _ = Features(run.method.score, run.mesh, run.config.eval.batch_size)(
-        state, some, say(some.name)
-    )
+    features = Features(run.method.score, run.mesh, run.config.eval.batch_size)
+    read = features.whole(state, some, say(some.name))
+    costs, some.rows = read.features, some.rows[read.rows]
     counted = costs != -1
     tokens, nats = counted.sum(), costs[counted].sum(dtype=np.float64)
     if not tokens:

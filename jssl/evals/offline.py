@@ -26,12 +26,15 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
     config = Config(tree)
     run, speaks = prepare(config, training=False), protocol in language.PROTOCOLS
     bank, asked = run.data.source, speaks and config.eval.prompt and protocol != "perplexity"
-    queries = bank if asked else (held_out if speaks else evaluation_source)(config)
     if bank.classes is None and not speaks:
         raise UserError(
             f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
             "needs; name a labelled data set with --config.data..."
         )
+    if speaks:
+        queries = bank if asked else held_out(config)
+    else:
+        queries = evaluation_source(config, bank.classes)
     saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=workdir, read_only=True)
     state = run.init() if untrained else saves.restore(run.shapes)
     if state is None:
@@ -43,8 +46,10 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
         found = finetune(run, state, queries, say)
     else:
         features = Features(run.method.embed, run.mesh, config.eval.batch_size)
-        pairs = [features(state, source, say(source.name)) for source in (bank, queries)]
+        both = [features.whole(state, source, say(source.name)) for source in (bank, queries)]
+        pairs = [(read.features, read.labels) for read in both]
         found = FROZEN[protocol](config, run.mesh, len(bank.classes), *pairs)
+        found["unreadable_examples"] = sum(read.unreadable for read in both)
     return {"protocol": protocol, "step": int(state.step), **found}
 
 

@@ -10,6 +10,7 @@ import time
 
 from jssl import data
 from jssl.config import UserError, bind
+from jssl.data.labels import relabel
 from jssl.evals import knn, linear
 from jssl.evals.features import Features
 
@@ -47,7 +48,7 @@ def labelled(run):
         log.info("%s has no labels: no kNN during training", bank.name)
         return None
     try:
-        return bank, evaluation_source(run.config)
+        return bank, evaluation_source(run.config, bank.classes)
     except UserError as error:
         log.warning("no kNN during training: %s", error)
         return None
@@ -62,9 +63,10 @@ def held_out(config):
         raise UserError(str(error).replace("data.split=", "config.eval.split=")) from None
 
 
-def evaluation_source(config):
-    """`held_out`, on which accuracy is measured; `UserError` if it has no labels."""
-    source = held_out(config)
+def evaluation_source(config, classes: list[str]):
+    """`held_out`, on which accuracy is measured, its labels numbered like `classes` (those of the
+    training set; see `relabel`). Raises UserError if it has no labels."""
+    source = relabel(held_out(config), classes, f"config.eval.split={config.eval.split}")
     if source.classes is None:
         if getattr(source, "pack", False):
             raise UserError(
