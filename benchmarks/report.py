@@ -212,14 +212,17 @@ def soaks(found: list[dict]) -> str:
 
 
 def put_demo(found: dict) -> None:
-    """The newest demo's output between the marks in the README."""
+    """Mean and deviation of the demo's seeds, between the marks in the README."""
     readme = HERE.parent / "README.md"
     before, mark, rest = readme.read_text().partition("<!-- demo -->\n")
+    runs = found["demo"]
+    seconds = [run["train_seconds"] for run in runs]
     about = (
-        f"`make demo`, commit {found['commit'][:7]}, {found['device']} (two cores), "
-        f"{found['train_seconds']} s of training:"
+        f"`{found['command']}`, commit {found['commit'][:7]}, {found['device']} (two cores), "
+        f"{min(seconds)} to {max(seconds)} s of training a seed, mean ± deviation of {len(runs)} "
+        "seeds:"
     )
-    shown = f"{about}\n\n```\n{render(found)}\n```\n"
+    shown = f"{about}\n\n```\n{render(runs)}\n```\n"
     readme.write_text(
         before + mark + shown + "<!-- end of demo -->" + rest.partition("<!-- end of demo -->")[2]
     )
@@ -228,8 +231,9 @@ def put_demo(found: dict) -> None:
 def main():
     found = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
     parts = [INTRO]
-    for demo in (one for one in found if "top1" in one):
-        put_demo(demo)
+    for one in found:
+        if "demo" in one:
+            put_demo(one)
     sections = (
         (compared, lambda one: "method" in one),
         (transfer, lambda one: "evaluations" in one),
