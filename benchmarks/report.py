@@ -196,6 +196,28 @@ def plans(found: list[dict]) -> str:
     return "\n".join(parts)
 
 
+def residuals(found: list[dict]) -> str:
+    """What the dtype of the residual stream costs in accuracy."""
+    parts = ["## The residual stream of bfloat16 networks"]
+    for run in found:
+        about = f"{run['device']}, commit {run['commit'][:7]}, {run['date']}"
+        parts += [
+            "",
+            f"`{run['command']}`, {about}: error against float32, of tokens and of the gradient.",
+            "",
+            "| network | tokens, f32 | bf16 | ratio | gradient, f32 | bf16 | ratio |",
+            "|" + "---|" * 7,
+        ]
+        for row in run["residual"]:
+            cells = [row["network"]]
+            for key in ("tokens", "gradient"):
+                low = row["float32"][key]
+                high = row["bfloat16"][key]
+                cells += [f"{low:.4f}", f"{high:.4f}", f"{high / low:.2f}"]
+            parts.append("| " + " | ".join(cells) + " |")
+    return "\n".join(parts)
+
+
 def soaks(found: list[dict]) -> str:
     """Runs that were killed again and again."""
     parts = ["## Soak", ""]
@@ -243,6 +265,7 @@ def main():
         (memory, lambda one: isinstance(one.get("memory"), list)),
         (plans, lambda one: "plan" in one),
         (soaks, lambda one: "soak" in one),
+        (residuals, lambda one: "residual" in one),
     )
     for section, belongs in sections:
         if chosen := [one for one in found if belongs(one)]:
