@@ -151,6 +151,9 @@ def _root(path, split):
     if not os.path.isdir(path):
         raise UserError(f"data.path={path!r} is wrong because {_no_folder(path)}")
     wanted, folders = split_name(split), split_folders(path)
+    inner = os.path.join(path, wanted)
+    if os.sep in wanted and os.path.isdir(inner):
+        return inner
     name = find_split(wanted, folders, path)
     if name is not None:
         beside = [other for other, kind in folders.items() if other != name and not kind]
