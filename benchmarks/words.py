@@ -8,7 +8,6 @@ that is not above it has not been shown to know more of a sentence than its word
 """
 
 import argparse
-import collections
 import datetime
 import json
 import pathlib
@@ -25,7 +24,7 @@ LABELS = {"all labels": "train", "a tenth of the labels": "train[:10%]"}
 def sentences(data: str, split: str):
     """(sentences, labels) of a split."""
     corpus = text.open_corpus(source="tfds", name="sst2", path="", dir=data, split=split)
-    _, found, labels = zip(*text.pieces(corpus, collections.Counter()), strict=True)
+    _, found, labels = zip(*text.pieces(corpus, text.Tally()), strict=True)
     return found, labels
 
 

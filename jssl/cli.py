@@ -106,7 +106,7 @@ def corpus_of(section):
     from jssl.config import bind
     from jssl.data.text import open_corpus
 
-    keys = ("source", "name", "path", "dir", "split")
+    keys = ("source", "name", "path", "dir", "split", "encoding", "text_key", "max_damaged")
     return bind(open_corpus, {key: section[key] for key in keys}, "data")
 
 

@@ -19,6 +19,7 @@ RUN = dict(
         source="", name="", path="", dir="", split="train", canvas=0, channels=3,
         resident=False, workers=0, max_damaged=0.01,
         tokenizer="", length=0, pack=True, words=False,  # of text
+        encoding="", text_key="text",  # of files of text
     ),
     # Of the tokenizer: found, as examples is.
     vocab=dict(size=0, pad=0, start=0, end=0, mask=0, fingerprint=""),

@@ -111,12 +111,7 @@ def test_every_recipe_says_its_own_command_and_fits_a_screen():
 def variants(path, monkeypatch) -> list[str]:
     """The names of a recipe's variants."""
     found = {}
-    real = jssl.recipes.recipe
-
-    def spy(variant, sections, **names):
-        found.update(names)
-        return real(variant, sections, **names)
-
+    spy = lambda variant, sections, **names: found.update(names)
     monkeypatch.setattr(jssl.recipes, "recipe", spy)
     load(str(path))
     monkeypatch.undo()

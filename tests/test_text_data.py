@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from jssl import cli, data, run
 from jssl.config import Config, UserError, load
-from jssl.data import Data, order, text, tokenized, tokens
+from jssl.data import Data, encoding, order, text, textfiles, tokenized, tokens
 from jssl.data import tokenizer as tokenizer_module
 from jssl.data.feed import Feed
 from jssl.data.tokenizer import Bytes, File, train
+from jssl.files import Damaged
 
 WORDS = ["the quick brown fox jumps", "over the lazy dog.\n\nThe end", "hélas, 日本 the fox"] * 20
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=12)
@@ -169,7 +170,7 @@ def test_a_file_of_gpt2_lacks_specials(tmp_path, bpe):
     assert not {296, 299} & set(made.encode("<mask><|endoftext|>"))
     assert pickle.loads(pickle.dumps(made)).vocab == made.vocab
     described["model"]["vocab"] = {name: i + 1 for name, i in vocab.items()}  # a gap at 0
-    with pytest.raises(ValueError, match="no room for <pad>, <start>, <mask>"):
+    with pytest.raises(Damaged, match="no room for <pad>, <start>, <mask>"):
         File(json.dumps(described))
 
 
@@ -284,7 +285,8 @@ def test_a_long_file_is_read_in_parts(tmp_path, monkeypatch, bpe, name):
     write(tmp_path, {"a.txt": book, "b.txt": "short"})
     wanted = options(tmp_path, tokenizer=bpe if name == "bpe" else name, length=64)
     whole = data.open_source(**wanted)
-    monkeypatch.setattr(text, "_PART", 50)
+    monkeypatch.setattr(encoding, "PART", 50)
+    monkeypatch.setattr(textfiles, "PART", 50)
     monkeypatch.setattr(tokenized, "_BATCH", 3000)
     parts = data.open_source(**wanted)
     assert documents(parts) == documents(whole) == [book, "short"]
@@ -340,8 +342,8 @@ def test_odd_text_is_mended_or_skipped_and_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lines(["a"]) + "\n" + '{"txet": "a"}\n', r"data.path=.*a.jsonl line 3 .*\"text\""),
-        (lines(["a"]) + "not json\n", "a.jsonl line 2 "),
+        ("\n\n" + '{"txet": "a"}\n', r"data.path=.*a.jsonl line 3 .*\"text\""),
+        (lines(["a"]) + "not json\n" * 2, "a.jsonl line 2 "),
         ('{"text": 3}\n', "a.jsonl line 1 "),
         ('"text"\n', "a.jsonl line 1 "),
         ("[" * 100_000 + "\n", "a.jsonl line 1 "),
@@ -365,7 +367,7 @@ def test_wrong_paths_and_keys(tmp_path):
         "data.path=.*x.md ends in none": options(tmp_path / "empty" / "x.md"),
         "data.path=.*cut.txt.gz cannot be read": options(tmp_path / "cut.txt.gz"),
         "data.path=.*no.txt.gz cannot be read": options(tmp_path / "no.txt.gz"),
-        "data.split=train.:10%. .*none of the 1": options(tmp_path / "good", split="train[:10%]"),
+        "data.split=train.:10%. .*none of the 3": options(tmp_path / "good", split="train[:10%]"),
         "data.length=2 ": options(tmp_path / "good", length=2),
         "data.length=0 ": options(tmp_path / "good", length=0),
         "data.length=-1 ": options(tmp_path / "good", length=-1),
@@ -463,7 +465,7 @@ def test_damaged_packs(packed, harm):
 
 
 def test_a_failed_pack_leaves_nothing_and_a_long_one_needs_little_memory(tmp_path):
-    write(tmp_path, {"in/a.jsonl": lines(["abc"]) + "x\n", "big.txt": "word and word\n" * 2**20})
+    write(tmp_path, {"in/a.jsonl": lines(["abc"]) + "x\nx\n", "big.txt": "word and word\n" * 2**20})
     with pytest.raises(UserError, match="line 2"):
         tokenized.pack(corpus_of(**options(tmp_path / "in")), Bytes(), str(tmp_path / "out"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.txt", "in"]

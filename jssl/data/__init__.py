@@ -1,8 +1,8 @@
 """Data: one interface for every source, and one order law for every run.
 
 A source is a plain object with `name`, `canvas` (H, W, C), `classes` (list of names, or None if
-there are no labels), `fingerprint` (of what it holds: see `jssl.data.fingerprint`), `len(source)`,
-`describe(i)` (the file or record, for messages) and ``read(indices)``, which returns for n indices
+there are no labels), `len(source)`, `describe(i)` (the file or record, for messages) and
+``read(indices)``, which returns for n indices
 
     image    uint8 [n, H, W, C]   the example at the top-left of the canvas, zero elsewhere
     size     int32 [n, 2]         its valid height and width
@@ -56,6 +56,8 @@ def load(
     length: int = 0,
     pack: bool = True,
     words: bool = False,
+    encoding: str = "",
+    text_key: str = "text",
 ) -> Data:
     """Opens what the config's section `data` names. Raises UserError for any wrong key.
 
@@ -69,6 +71,8 @@ def load(
     workers      processes that read and decode ahead, at most one a core; 0: one thread
     max_damaged  share of unreadable examples above which the run stops, 0 to 1; of fewer than 100
                  examples half may be unreadable, unless it is 0
+    encoding     text files: "": by their byte order mark or NULs, else UTF-8; or "latin-1", ...
+    text_key     text files: where in a line of JSON the text is
     length       tokens of a row of text; 0: images
     tokenizer    text: "bytes", or a tokenizer.json; packed: may be left empty
     pack         text: documents are joined and cut into rows; False: one document a row
@@ -90,6 +94,9 @@ def load(
         length=length,
         pack=pack,
         words=words,
+        encoding=encoding,
+        text_key=text_key,
+        max_damaged=max_damaged,
     )
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
@@ -100,14 +107,19 @@ def load(
 def open_source(
     *, source: str, name: str, path: str, dir: str, split: str, canvas: int, channels: int,
     tokenizer: str = "", length: int = 0, pack: bool = True, words: bool = False,
+    encoding: str = "", text_key: str = "text", max_damaged: float = 0.01,
 ):  # fmt: skip
     """Only the source of `load`, for evaluations and tools."""
+    from jssl.data import text
+
     known = (*_OPEN, "text", "pydoc")
     dir, path = local("data.dir", dir), local("data.path", path)
     if source not in known:
         raise UserError(f"data.source={source!r} is unknown; {near(source, known)}")
+    text.refuse(source, encoding, text_key)
     if source in ("text", "pydoc") or length:
-        return _text(source, name, path, dir, split, tokenizer, length, pack, words)
+        reading = {"encoding": encoding, "text_key": text_key, "max_damaged": max_damaged}
+        return _text(source, name, path, dir, split, tokenizer, length, pack, words, reading)
     if tokenizer:
         raise UserError(f"data.tokenizer={tokenizer} is for text; set data.length, or leave it out")
     if canvas < 1:
@@ -117,7 +129,7 @@ def open_source(
     return _OPEN[source](name, path, dir, split, canvas, channels)
 
 
-def _text(source, name, path, dir, split, tokenizer, length, pack, words):
+def _text(source, name, path, dir, split, tokenizer, length, pack, words, reading):
     from jssl.data import packed, text, tokenized, tokens
     from jssl.data import tokenizer as tokenizers
 
@@ -130,7 +142,7 @@ def _text(source, name, path, dir, split, tokenizer, length, pack, words):
         return tokens.open_tokens(folder, split, tokenizer, length, pack, words)
     if source not in text.TEXT:
         raise UserError(f"data.length={length} is for text, and {source} holds images; use 0")
-    corpus = text.open_corpus(source=source, name=name, path=path, dir=dir, split=split)
+    corpus = text.open_corpus(source=source, name=name, path=path, dir=dir, split=split, **reading)
     return tokenized.hold(corpus, tokenizers.load(tokenizer), length, pack, words)
 
 

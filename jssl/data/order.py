@@ -13,7 +13,7 @@ from numpy.random import MT19937, RandomState, SeedSequence
 
 from jssl.config import UserError
 
-_SPLIT = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
+_SPLIT = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,15}%?)?:(?P<stop>\d{1,15}%?)?\])?")
 _SLICE_SEED = 1  # fixed for ever: "train[:90%]" must name the same examples in every run
 
 
@@ -70,16 +70,37 @@ def split_rows(split: str, n: int) -> np.ndarray | None:
     and not from the stored order, which is often sorted by class; so "train[:90%]" and
     "train[90%:]" share nothing and together are everything. Raises UserError if nothing is left.
     """
-    found = _parse(split)
-    start, stop = _bound(found["start"], n, 0), _bound(found["stop"], n, n)
+    start, stop = _range(split, n)
     if (start, stop) == (0, n):
         return None
-    if start >= stop:
-        raise UserError(
-            f"data.split={split} is wrong because it holds none of the {n} examples; "
-            f"try {found['name']} or {found['name']}[:50%]"
-        )
     return np.sort(permutation(_SLICE_SEED, 0, n)[start:stop]).astype(np.int64)
+
+
+def split_span(split: str, documents: int, units: int) -> tuple[int, int] | None:
+    """Which of the `units` (characters, tokens) of a single document a slice in percent holds.
+
+    Returns (first, behind the last): "train[:95%]" and "train[95%:]" are two parts in the order of
+    the text. None where documents are not cut, because there are several, or none, or the slice
+    counts documents. Raises UserError if nothing is left.
+    """
+    found = _parse(split)
+    bounds = [bound for bound in (found["start"], found["stop"]) if bound]
+    if documents != 1 or not bounds or not all(bound.endswith("%") for bound in bounds):
+        return None
+    return _range(split, units, "units of its only document")
+
+
+def _range(split, n, what="examples"):
+    """(first, behind the last) of `n` things that a slice holds; UserError if it holds none."""
+    found = _parse(split)
+    start, stop = _bound(found["start"], n, 0), _bound(found["stop"], n, n)
+    if start < stop:
+        return start, stop
+    half = f" or {found['name']}[:50%]" if n > 1 else ""
+    raise UserError(
+        f"data.split={split} is wrong because it holds none of the {n} {what}; "
+        f"try {found['name']}{half}"
+    )
 
 
 def _parse(split):

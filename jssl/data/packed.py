@@ -5,7 +5,6 @@ int32 [N], and meta.json. It is the fastest source: a batch is one gather from t
 """
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -13,15 +12,18 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from jssl.config import UserError
-from jssl.data import fingerprint
 from jssl.data.order import split_name, split_rows
 from jssl.data.stream import chunks
+from jssl.files import Damaged, foreign, open_regular, read_json
 
 VERSION = 1
+_ROWS = 2**20  # of an array that are checked at a time
 
 
 class Arrays:
@@ -51,13 +53,6 @@ class Arrays:
             "damaged": np.full(len(rows), -1, np.int32),
         }
         return batch if self.classes is None else batch | {"label": self.labels[rows]}
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Of labels, sizes, classes and rows, and of some images."""
-        about = list(self.classes) if self.classes else None
-        small = (self.sizes, self.labels, self.rows)
-        return fingerprint.of_arrays((self.images,), small, about)
 
     def describe(self, index: int) -> str:
         return f"{self.name} row {index if self.rows is None else self.rows[index]}"
@@ -186,40 +181,93 @@ def _header(file, examples, canvas):
 
 
 def _mapped(folder, rows):
-    try:
-        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as file:
-            meta = json.load(file)
-        name, classes = named(meta)
-        images, sizes = (_map(folder, key) for key in ("image", "size"))
-        labels = None if classes is None else _map(folder, "label")
-        _check(meta, images, sizes, labels)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError) as error:
-        raise UserError(
-            f"data.path={folder} is wrong because it is no intact packed data set "
-            f"({' '.join(str(error).split()) or type(error).__name__}); pack it again"
-        ) from error
+    name, classes, images, sizes, labels = intact(folder, _arrays)
     return Arrays(name, images, sizes, labels, classes, rows, folder)
 
 
-def named(meta) -> tuple[str, list[str] | None]:
+def _arrays(folder, meta):
+    """What a folder of images holds; ValueError where its content cannot be."""
+    check_version(meta, VERSION)
+    name, classes = named(meta)
+    count, canvas = meta["examples"], meta["canvas"]
+    images = mapped(folder, "image", np.uint8, (count, *canvas))
+    if images.ndim != 4:
+        raise ValueError(f"image.npy is {images.shape}, not [N, H, W, C]")
+    sizes = mapped(folder, "size", np.int32, (count, 2))
+    for rows in spans(count):
+        size = np.asarray(sizes[rows])
+        if size.min() < 1 or (size > images.shape[1:3]).any():
+            raise ValueError(
+                f"size.npy has sizes that are not 1 to {canvas[0]} by 1 to {canvas[1]}"
+            )
+    labels = None if classes is None else mapped(folder, "label", np.int32, (count,))
+    check_labels(labels, classes)
+    return name, classes, images, sizes, labels
+
+
+# What follows is shared with `tokens`: a packed folder may come from anybody.
+
+
+def intact(folder: str, read: Callable, *given: Any) -> Any:
+    """``read(folder, content of meta.json, *given)``.
+
+    Whatever it raises about damage is one UserError with the folder's name.
+    """
+    try:
+        with foreign(folder):
+            return read(folder, read_json(os.path.join(folder, "meta.json"), follow=True), *given)
+    except FileNotFoundError as error:
+        reason = f"{os.path.basename(error.filename or 'a file')} is missing"
+    except Damaged as error:
+        reason = error.reason
+        if error.name != folder:
+            reason = f"{os.path.basename(error.name)}: {reason}"
+    raise UserError(
+        f"data.path={folder} is wrong because it is no intact packed data set ({reason}); "
+        "pack it again"
+    )
+
+
+def mapped(folder: str, key: str, dtype: np.typing.DTypeLike, shape: Sequence[int]) -> np.memmap:
+    """The array in KEY.npy of a folder, mapped. ValueError if its type or shape is another one."""
+    path = os.path.join(folder, f"{key}.npy")
+    with open_regular(path, follow=True):
+        pass  # a pipe would be waited for
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.memmap):
+        raise ValueError(f"{key}.npy is no array in NumPy's own format")
+    if (array.dtype, array.shape) != (np.dtype(dtype), tuple(shape)):
+        wanted = f"{np.dtype(dtype)} {tuple(shape)}"
+        raise ValueError(f"{key}.npy is {array.dtype} {array.shape}, not {wanted}")
+    return array
+
+
+def spans(count: int) -> Iterator[slice]:
+    """`range(count)` in slices that fit into memory."""
+    for first in range(0, count, _ROWS):
+        yield slice(first, min(first + _ROWS, count))
+
+
+def check_version(meta: dict[str, Any], version: int) -> None:
+    """ValueError if a meta.json is of another version."""
+    if meta["version"] != version:
+        raise ValueError(f"version {meta['version']}, and this jssl reads version {version}")
+
+
+def check_labels(labels: np.ndarray | None, classes: list[str] | None) -> None:
+    """ValueError unless labels [N] are -1 (unlabelled) or the number of a class."""
+    if labels is None or classes is None:
+        return
+    for rows in spans(len(labels)):
+        part = np.asarray(labels[rows])
+        if part.min() < -1 or part.max() >= len(classes):
+            raise ValueError(f"label.npy has labels outside -1 to {len(classes) - 1}")
+
+
+def named(meta: dict[str, Any]) -> tuple[str, list[str] | None]:
     """The name and the classes that a meta.json gives; ValueError if they are none."""
     name, classes = meta["name"], meta["classes"]
     words = [name] if classes is None else [name, *classes]
-    if not all(isinstance(word, str) for word in words):
+    if not isinstance(classes, list | None) or not all(isinstance(word, str) for word in words):
         raise ValueError("name must be a text, and classes a list of texts or null")
     return name, classes
-
-
-def _map(folder, key):
-    return np.load(os.path.join(folder, key + ".npy"), mmap_mode="r", allow_pickle=False)
-
-
-def _check(meta, images, sizes, labels):
-    if meta["version"] != VERSION:
-        raise ValueError(f"version {meta['version']}, and this jssl reads version {VERSION}")
-    n = meta["examples"]
-    wanted = {"image": ("uint8", (n, *meta["canvas"])), "size": ("int32", (n, 2))}
-    wanted |= {} if labels is None else {"label": ("int32", (n,))}
-    for key, array in {"image": images, "size": sizes, "label": labels}.items():
-        if key in wanted and (array.dtype.name, array.shape) != wanted[key]:
-            raise ValueError(f"{key}.npy is {array.dtype.name} {array.shape}, not {wanted[key]}")

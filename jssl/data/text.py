@@ -1,29 +1,24 @@
 """Documents of text, one after the other: from files, or from a set that TFDS has prepared.
 
-A .txt file is one document, a line {"text": ...} of a .jsonl file is another; either may be
-gzipped (.txt.gz, .jsonl.gz). At most a line, or a quarter of a megabyte, is in memory at a time.
+Files are described in `textfiles`. At most a line, or half a megabyte, is in memory at a time.
 """
 
-import collections
-import glob
-import gzip
 import itertools
-import json
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pydoc_data.topics import topics  # half a megabyte of English that every Python brings
 from typing import NamedTuple
 
 from jssl.config import UserError, near
-from jssl.data.order import split_name, split_rows
+from jssl.data import encoding as encodings
+from jssl.data import textfiles
+from jssl.data.order import split_rows, split_span
+from jssl.data.textfiles import Reading, Tally, bounded
 
-EXTENSIONS = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
-_PART = 2**18  # bytes of a file that are tokenized at a time
 _RECORDS = 1024  # records of TFDS that are read at a time
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may spell half a character: "\ud800"
+_BLANK = 2**18  # characters of space ahead of a document's text that are kept
 
 
 class Corpus(NamedTuple):
@@ -31,13 +26,18 @@ class Corpus(NamedTuple):
 
     name: str
     key: str  # of the config that named it, for messages
-    parts: Callable  # (tally) -> iterator of (key of the document, part of its text, label)
+    parts: Callable  # (Tally) -> iterator of (key of the document, part of its text, label)
     classes: list | None  # names of the labels, if there are any
     split: str  # whose slice is yet to be cut; "": none
 
 
-def open_corpus(*, source: str, name: str, path: str, dir: str, split: str) -> Corpus:
+def open_corpus(
+    *, source: str, name: str, path: str, dir: str, split: str, encoding: str = "",
+    text_key: str = "text", max_damaged: float = 0.01,
+) -> Corpus:  # fmt: skip
     """The documents that the config's section `data` names; see `jssl.data.load`."""
+    how = Reading(encodings.codec(encoding), text_key, max_damaged)
+    refuse(source, encoding, text_key)
     if source == "tfds":
         from jssl.data.tfds_source import open_text
 
@@ -49,40 +49,75 @@ def open_corpus(*, source: str, name: str, path: str, dir: str, split: str) -> C
         return Corpus(f"pydoc {split}", "data.source=pydoc", parts, None, split)
     if source != "text":
         raise UserError(f"data.source={source!r} is wrong: it is no text; {near(source, TEXT)}")
-    files = _find(os.path.expanduser(path), split)
-    parts = lambda tally: _files(files, tally)
+    files = textfiles.find(os.path.expanduser(path), split)
+    parts = lambda tally: textfiles.parts(files, how, tally)
     return Corpus(f"{path} {split}", f"data.path={path}", parts, None, split)
 
 
 TEXT = ("text", "tfds", "pydoc")  # what `open_corpus` opens
 
 
-def pieces(corpus: Corpus, tally: collections.Counter) -> Iterator[tuple[int, str, int]]:
+def refuse(source: str, encoding: str, text_key: str) -> None:
+    """UserError for keys of text files where no text files are read."""
+    if source == "text":
+        return
+    if encoding:
+        raise UserError(f"data.encoding={encoding} is for data.source=text; leave it empty")
+    if text_key != "text":
+        raise UserError(f"data.text_key={text_key} is for data.source=text; use data.text_key=text")
+
+
+def pieces(corpus: Corpus, tally: Tally) -> Iterator[tuple[int, str, int]]:
     """(number of the document, part of its text, label), without empty documents.
 
-    `tally` counts what was "empty", "unreadable", and how many bytes were "replaced" because they
-    are no UTF-8. Raises UserError for what cannot be read.
+    `tally` counts what was "empty", "unreadable", lines that were "odd", and the sequences that
+    were "replaced" because they are not of the encoding. Where there is a single document, a slice
+    in percent is a part of its text. Raises UserError for what cannot be read.
     """
     if "[" not in corpus.split:
         yield from _numbered(corpus, tally)
         return
-    count = 1 + max((k for k, _, _ in _numbered(corpus, collections.Counter())), default=-1)
+    count, size = 0, 0
+    for number, text, _ in _numbered(corpus, Tally()):
+        count = number + 1
+        size += len(text)
+    span = split_span(corpus.split, count, size)
+    if span:
+        yield from _stretch(corpus, tally, span)
+        return
     chosen = split_rows(corpus.split, count) if count else None
     rows = set(range(count) if chosen is None else chosen.tolist())
     yield from (piece for piece in _numbered(corpus, tally) if piece[0] in rows)
 
 
+def _stretch(corpus, tally, span):
+    """The characters from span[0] to span[1] of the only document. Both ends are moved forward to
+    the next space, so that two slices that meet cut no word and share nothing."""
+    at = 0
+    for number, text, label in _numbered(corpus, tally):
+        first, last = (_space(text, place - at) for place in span)
+        at += len(text)
+        if first < last:
+            yield number, text[first:last], label
+
+
+def _space(text, place):
+    if place <= 0 or place >= len(text):
+        return min(max(place, 0), len(text))
+    found = re.compile(r"\s").search(text, place)
+    return found.start() if found else place
+
+
 def _numbered(corpus, tally):
     number = 0
     for _, parts in itertools.groupby(corpus.parts(tally), itemgetter(0)):
-        blank, begun, label = "", False, -1
-        for _, text, label in parts:  # noqa: B007 - the label is needed after the loop
-            blank += text
-            if blank.strip():
-                yield number, blank, label
-                blank, begun = "", True
-        if begun and blank:
-            yield number, blank, label
+        blank, begun = "", False
+        for _, text, label in parts:
+            if not begun and not text.strip():
+                blank = (blank + text)[-_BLANK:]
+                continue
+            yield number, blank + text, label
+            blank, begun = "", True
         number += begun
         tally["empty"] += not begun
 
@@ -93,8 +128,10 @@ def _records(records, key, classes, tally):
         for index, record in zip(wanted, _fetch(records, wanted), strict=True):
             if record is None:
                 tally["unreadable"] += 1
-            else:
-                yield index, _utf8(record[key], tally), record["label"] if classes else -1
+                continue
+            text = _utf8(record[key], tally)
+            for part in bounded([text]) if text else [""]:
+                yield index, part, record["label"] if classes else -1
 
 
 def _fetch(records, wanted):
@@ -111,43 +148,6 @@ def _one(records, index):
         return None
 
 
-def _files(files, tally):
-    for file in files:
-        lines = _jsonl if file.removesuffix(".gz").endswith(".jsonl") else _plain
-        try:
-            with gzip.open(file) if file.endswith(".gz") else open(file, "rb") as stream:
-                if stream.read(3) != b"\xef\xbb\xbf":  # a byte order mark is no text
-                    stream.seek(0)
-                yield from lines(file, stream, tally)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(
-                f"data.path={file} cannot be read ({error}); mend it, or take it out"
-            ) from None
-
-
-def _plain(file, stream, tally):
-    while part := stream.read(_PART) + stream.readline():  # so that no word is cut
-        yield file, _utf8(part, tally), -1
-
-
-def _jsonl(file, stream, tally):
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(_utf8(line, tally))["text"]
-            if not isinstance(text, str):
-                raise TypeError
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise UserError(
-                f'data.path={file} line {number} is wrong because it is not {{"text": "..."}}; '
-                "mend it, or take it out"
-            ) from None
-        text, halves = _SURROGATE.subn("\ufffd", text)
-        tally["replaced"] += halves
-        yield (file, number), text, -1
-
-
 def _utf8(raw: bytes, tally) -> str:
     try:
         return raw.decode()
@@ -155,49 +155,3 @@ def _utf8(raw: bytes, tally) -> str:
         text = raw.decode("utf-8", "replace")
         tally["replaced"] += text.count("\ufffd") - raw.count("\ufffd".encode())
         return text
-
-
-def _find(path, split):
-    """The files of a split, sorted: those below path/<split>, else those in `path` that are named
-    after it (test.jsonl, test-00.txt.gz), else, for "train", all there are."""
-    wanted = split_name(split)
-    below, named = os.path.join(path, wanted), re.compile(re.escape(wanted) + r"(?![A-Za-z0-9])")
-    if not os.path.isdir(path):
-        everything, found = _matching(path), []
-    elif os.path.isdir(below):
-        everything = found = sorted(_below(below))
-    else:
-        everything, names = sorted(_below(path)), filter(named.match, os.listdir(path))
-        found = sorted({os.path.join(path, name) for name in names} & set(everything))
-    if not everything:
-        raise UserError(
-            f"data.path={path!r} is wrong because no text is there; give a file, a folder or a "
-            f"pattern of files that end in {' '.join(EXTENSIONS)}"
-        )
-    if found or wanted == "train":
-        return found or everything
-    raise UserError(
-        f"data.split={split} is wrong because {path} has no folder {wanted} and no file named "
-        f"after it (such as {wanted}.jsonl); use train, or a slice such as train[90%:]"
-    )
-
-
-def _matching(path):
-    """The files of a pattern, which may be the path of one file."""
-    found = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
-    found = [file for file in found if os.path.isfile(file)]
-    strange = [file for file in found if not file.endswith(EXTENSIONS)]
-    if strange:
-        raise UserError(
-            f"data.path={path} is wrong because {strange[0]} ends in none of "
-            f"{' '.join(EXTENSIONS)}; rename it, or write another pattern"
-        )
-    return found
-
-
-def _below(root):
-    for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for name in names:
-            if name.endswith(EXTENSIONS) and not name.startswith("."):
-                yield os.path.join(folder, name)

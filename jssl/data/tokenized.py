@@ -1,12 +1,12 @@
 """From documents to one flat array of tokens, in memory or in a packed directory."""
 
 import array
-import collections
 import io
 import itertools
 import json
 import logging
 import os
+import re
 import time
 from operator import itemgetter
 
@@ -19,6 +19,10 @@ from jssl.data.tokens import VERSION, Tokens
 
 log = logging.getLogger("jssl")
 _BATCH = 2**21  # characters that are tokenized at one go, by all cores
+_WORDS = 2**24  # characters of distinct words that a tokenizer is trained on
+_SEEN = 2**19  # words that are known to be distinct
+_RUN = 1000  # characters without a space, or spaces, that a tokenizer is trained on at one go
+_LONG = re.compile(rf"\S{{{_RUN + 1}}}|\s{{{_RUN + 1}}}")
 
 
 def hold(corpus: text.Corpus, tokens, length: int, pack: bool, words: bool = False) -> Tokens:
@@ -32,7 +36,7 @@ def hold(corpus: text.Corpus, tokens, length: int, pack: bool, words: bool = Fal
 def tokenize(corpus: text.Corpus, tokens, file):
     """Writes all tokens to a binary file; returns offsets int64 [D + 1], labels int32 [D], and a
     count of what was passed over. Streams: documents need not fit into memory."""
-    offsets, labels, tally = array.array("q", [0]), array.array("i"), collections.Counter()
+    offsets, labels, tally = array.array("q", [0]), array.array("i"), text.Tally()
     end, say = np.array(tokens.vocab["end"], tokens.dtype).tobytes(), _now_and_then(5.0)
     for _, parts in itertools.groupby(_encoded(corpus, tokens, tally), itemgetter(0)):
         size = 0
@@ -48,11 +52,22 @@ def tokenize(corpus: text.Corpus, tokens, file):
         offsets.append(offsets[-1] + size + 1)
     if not labels:
         raise UserError(f"{corpus.key} is wrong because it holds no text; name another")
-    passed = "%d documents are empty, %d unreadable (skipped); %d sequences are no UTF-8 (replaced)"
-    if tally.total():
-        counts = (tally[key] for key in ("empty", "unreadable", "replaced"))
-        log.warning("%s: " + passed, corpus.name, *counts)
+    _report(corpus, tally)
     return np.array(offsets, np.int64), np.array(labels, np.int32), tally
+
+
+def _report(corpus, tally):
+    """Says which encodings there were, and what was passed over or mended."""
+    others = [f"{n} as {name}" for name, n in tally.encodings.most_common() if name != "utf-8"]
+    if others:
+        log.info("%s: files are read %s", corpus.name, ", ".join(others))
+    passed = "%d documents are empty, %d unreadable, %d lines odd (skipped); %d sequences are no %s"
+    if tally.total():
+        counts = [tally[key] for key in ("empty", "unreadable", "odd", "replaced")]
+        name = "/".join(tally.encodings) or "utf-8"
+        log.warning("%s: " + passed + " (replaced)", corpus.name, *counts, name.upper())
+    if tally.first:
+        log.warning("%s: the first odd line is %s: %s", corpus.name, *tally.first[:2])
 
 
 def _now_and_then(seconds):
@@ -69,11 +84,11 @@ def _now_and_then(seconds):
 
 
 def _encoded(corpus, tokens, tally):
-    batch, size = [], 0
+    batch, size, limit = [], 0, _BATCH // tokens.growth
     for piece in text.pieces(corpus, tally):
         batch.append(piece)
         size += len(piece[1]) + 1000  # short documents count too
-        if size > _BATCH:
+        if size > limit:
             yield from _ids(batch, tokens)
             batch, size = [], 0
     yield from _ids(batch, tokens)
@@ -102,7 +117,7 @@ def pack(corpus: text.Corpus, tokens, out: str) -> dict[str, int]:
         with open(os.path.join(folder, "meta.json"), "w", encoding="utf-8") as file:
             json.dump(meta | {"tokens": int(offsets[-1])}, file, indent=1)
     found = {"examples": len(labels), "tokens": int(offsets[-1]), "bytes": folder_bytes(out)}
-    names = {"unreadable": "damaged", "empty": "empty", "replaced": "invalid_utf8"}
+    names = {"unreadable": "damaged", "empty": "empty", "odd": "odd", "replaced": "invalid_utf8"}
     return found | {name: tally[key] for key, name in names.items()}
 
 
@@ -112,12 +127,33 @@ def _header(file, size, dtype):
     np.lib.format.write_array_header_1_0(file, fields)
 
 
-def _read(corpus):
-    say, total = _now_and_then(5.0), 0
-    for number, part, _ in text.pieces(corpus, collections.Counter()):
-        total += len(part)
-        say("%s: %d documents, %d characters", corpus.name, number + 1, total)
-        yield part
+def _sample(corpus):
+    """Texts for training a tokenizer: all, or every n-th, evenly over the whole corpus.
+
+    A trainer keeps every distinct word. Text that repeats its words is used as a whole, however
+    long; of text that does not (no spaces, or all numbers) only as much as `_WORDS` allows. Its
+    time grows with the square of a word's length, so runs of more than `_RUN` characters are cut.
+    """
+    say = _now_and_then(5.0)
+    cost, size, seen = 0, 0, set()
+    for number, part, _ in text.pieces(corpus, text.Tally()):
+        new = set(part.split()) - seen
+        cost += sum(map(len, new))
+        size += len(part)
+        if len(seen) < _SEEN:
+            seen |= {word for word in new if len(word) < 64}
+        say("%s: %d documents, %d characters", corpus.name, number + 1, size)
+    every = max(1, -(-cost // _WORDS))
+    if every > 1:
+        log.warning(
+            "%s: hardly a word occurs twice: of its %d characters, one part in %d is used",
+            corpus.name, size, every,
+        )  # fmt: skip
+    for _, part, _ in itertools.islice(text.pieces(corpus, text.Tally()), 0, None, every):
+        if _LONG.search(part):
+            yield from (part[at : at + _RUN] for at in range(0, len(part), _RUN))
+        else:
+            yield part
 
 
 def train(corpus: text.Corpus, size: int, out: str) -> dict:
@@ -129,7 +165,7 @@ def train(corpus: text.Corpus, size: int, out: str) -> dict:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out} cannot be made ({error.strerror}); name another") from None
-    made = tokenizer.train(_read(corpus), size)
+    made = tokenizer.train(_sample(corpus), size)
     made.save(*os.path.split(path))
     found = made.vocab["size"]
     if found < size:

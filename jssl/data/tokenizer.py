@@ -9,19 +9,23 @@ A tokenizer is a plain object that pickles, with
     encode_batch(...)  the same of many texts, as arrays
     decode(ids)        the text, without pad, start, end and mask
     word_starts(ids)   bool [..., L]: where a word begins, for whole-word masking
+    growth             characters that it may make of one before it splits them
     begins, follows    bool [size]: `word_starts` as two tables, for use on the device: a word
                        begins at `begins` ids, after `follows` ids, and at the first place
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from jssl.config import UserError, near
+from jssl.data import distrust
+from jssl.files import JSON_LIMIT, Damaged, foreign, read_bytes
 
 log = logging.getLogger("jssl")
 # The four special tokens, and what they are called elsewhere; the first name is ours.
@@ -37,6 +41,8 @@ _BREAKS = "ĊĉčĭĮ"  # \n \t \r \v \f as byte-level BPE spells them
 
 class Bytes:
     """UTF-8 bytes: id 4 + byte (Xue et al. 2022, "ByT5", with four special ids and not three)."""
+
+    growth = 1
 
     def __init__(self):
         self.vocab = {"size": _BASE + 256} | {name: k for k, name in enumerate(SPECIAL)}
@@ -66,43 +72,69 @@ class File:
     """A tokenizer as Hugging Face's `tokenizers` writes it (tokenizer.json), given as that text.
 
     Special tokens go by their usual names; those it lacks are added behind its vocabulary. Their
-    names in a text are text: no document can forge an end. ValueError if it is no such file.
+    names in a text are text: no document can forge an end. Dropout is left out: the ids of a text
+    are a function of the text. `name` is for messages. `Damaged` if it is no such file, or if
+    `distrust.refuse` finds that it could exhaust the memory.
     """
 
-    def __init__(self, definition: str):
+    def __init__(self, definition: str, name: str = "tokenizer.json"):
         import tokenizers
 
-        try:
+        with foreign(name):
             described = json.loads(definition)
+            self.growth = distrust.refuse(described)
+            self.dropout = described["model"].get("dropout")
+            if self.dropout:
+                described["model"]["dropout"] = None
+                definition = json.dumps(described, ensure_ascii=False)
             made = tokenizers.Tokenizer.from_str(definition)
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions
-            raise ValueError(" ".join(str(error).split())) from None
-        made.no_padding()
-        made.no_truncation()
-        known = made.get_vocab()
-        names = [next((n for n in names if n in known), names[0]) for names in SPECIAL.values()]
-        self.added = [name for name in names if name not in known]
-        made.add_special_tokens(names)
-        made.encode_special_tokens = True
-        ids = set(made.get_vocab().values())
-        if len(ids) < len(made.get_vocab()):  # the library counts: it expects no gaps
-            raise ValueError(f"its ids leave no room for {', '.join(self.added)}")
-        special = zip(SPECIAL, map(made.token_to_id, names), strict=True)
-        self.vocab = {"size": 1 + max(ids)} | dict(special)
-        self.dtype = np.dtype(np.uint16 if self.vocab["size"] <= 2**16 else np.uint32)
-        self.fingerprint = _sha256([described, self.vocab])
-        self.begins, self.follows = _words(made, described["model"], self.vocab)
-        self._definition, self._made = definition, made
+            made.no_padding()
+            made.no_truncation()
+            known = made.get_vocab()
+            names = [next((n for n in names if n in known), names[0]) for names in SPECIAL.values()]
+            self.added = [special for special in names if special not in known]
+            made.add_special_tokens(names)
+            made.encode_special_tokens = True
+            ids = set(made.get_vocab().values())
+            if len(ids) < len(made.get_vocab()):  # the library counts: it expects no gaps
+                raise ValueError(f"its ids leave no room for {', '.join(self.added)}")
+            special = zip(SPECIAL, map(made.token_to_id, names), strict=True)
+            self.vocab = {"size": 1 + max(ids)} | dict(special)
+            self.dtype = np.dtype(np.uint16 if self.vocab["size"] <= 2**16 else np.uint32)
+            self.fingerprint = _sha256([described, self.vocab])
+            self.begins, self.follows = _words(made, described["model"], self.vocab)
+        self._definition, self._made, self._name = definition, made, name
 
     def encode(self, text: str) -> list[int]:
-        return self._made.encode(text, add_special_tokens=False).ids
+        with self._border():
+            return self._checked(self._made.encode(text, add_special_tokens=False)).tolist()
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        found = self._made.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, self.dtype) for encoding in found]
+        with self._border():
+            found = self._made.encode_batch_fast(texts, add_special_tokens=False)
+            return [self._checked(encoding).astype(self.dtype) for encoding in found]
 
     def decode(self, ids) -> str:
-        return self._made.decode([int(i) for i in ids], skip_special_tokens=True)
+        with self._border():
+            return self._made.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def _checked(self, encoding) -> np.ndarray:
+        ids = np.array(encoding.ids, np.int64)
+        if ids.size and ids.max() >= self.vocab["size"]:  # such as an unk_id that is no id
+            raise ValueError(f"it gives the id {ids.max()} of {self.vocab['size']}")
+        return ids
+
+    @contextlib.contextmanager
+    def _border(self) -> Iterator[None]:
+        """What the library raises or panics with is one line with the name of the tokenizer."""
+        try:
+            with foreign(self._name):
+                yield
+        except Damaged as error:
+            raise UserError(
+                f"data.tokenizer={self._name} cannot take this text ({error.reason}); "
+                "use bytes, or a tokenizer that knows all characters"
+            ) from error
 
     def word_starts(self, ids) -> np.ndarray:
         return _word_starts(self, ids)
@@ -113,7 +145,7 @@ class File:
         return name
 
     def __reduce__(self):
-        return File, (self._definition,)
+        return File, (self._definition, self._name)
 
 
 def load(name: str) -> Bytes | File:
@@ -131,20 +163,22 @@ def load(name: str) -> Bytes | File:
         )
     try:
         found = read(path)
-    except (OSError, ValueError) as error:
+    except Damaged as error:
         raise UserError(
             f"data.tokenizer={name} is wrong because it is no file of Hugging Face's tokenizers "
-            f"({error}); give its tokenizer.json, or use bytes"
+            f"({error.reason}); give its tokenizer.json, or use bytes"
         ) from None
     if found.added:
         log.info("data.tokenizer=%s lacks %s: added", name, ", ".join(found.added))
+    if found.dropout:
+        log.info("data.tokenizer=%s: its dropout of %s is left out", name, found.dropout)
     return found
 
 
-def read(path: str) -> File:
-    """The tokenizer in a file; OSError or ValueError if there is none."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return File(file.read())
+def read(path: str | os.PathLike) -> File:
+    """The tokenizer in a file of at most `JSON_LIMIT` bytes; `Damaged` if it holds none."""
+    with foreign(path):
+        return File(read_bytes(path, JSON_LIMIT, follow=True).decode(), os.fspath(path))
 
 
 def train(texts: Iterable[str], size: int) -> File:
@@ -171,20 +205,24 @@ def train(texts: Iterable[str], size: int) -> File:
 
 def _words(made, model, vocab):
     """The tables `begins` and `follows`, all False in a vocabulary that marks no words."""
-    tokens = [made.id_to_token(i) or "" for i in range(vocab["size"])]
-    begins, follows = np.zeros((2, len(tokens)), bool)
+    begins = np.zeros(vocab["size"], bool)
+    follows = np.zeros(vocab["size"], bool)
+    tokens = made.get_vocab()
+    ids = np.fromiter(tokens.values(), np.int64, len(tokens))
     prefix, suffix = model.get("continuing_subword_prefix"), model.get("end_of_word_suffix")
     if model.get("type") == "WordLevel":
         begins[:] = True
     elif prefix:  # BERT: "##" goes on
-        begins[:] = [not token.startswith(prefix) for token in tokens]
+        begins[:] = True
+        begins[ids] = [not token.startswith(prefix) for token in tokens]
     elif suffix:  # GPT, CLIP: "</w>" ends
-        follows[:] = [token.endswith(suffix) for token in tokens]
+        follows[ids] = [token.endswith(suffix) for token in tokens]
     else:  # byte-level BPE and SentencePiece: a space begins, and so does what follows a line break
-        begins[:] = [token.startswith(tuple("Ġ▁" + _BREAKS)) for token in tokens]
-        follows[:] = [token.endswith(tuple(_BREAKS)) for token in tokens]
+        begins[ids] = [token.startswith(tuple("Ġ▁" + _BREAKS)) for token in tokens]
+        follows[ids] = [token.endswith(tuple(_BREAKS)) for token in tokens]
     special = [vocab[name] for name in SPECIAL]
-    begins[special] = follows[special] = True
+    begins[special] = True
+    follows[special] = True
     return begins, follows
 
 

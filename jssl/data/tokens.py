@@ -7,17 +7,19 @@ A packed directory holds tokens.npy uint16 or uint32 [T], offsets.npy int64 [D +
 label.npy int32 [D], the tokenizer, and meta.json.
 """
 
-import json
+import functools
+import hashlib
 import os
 
 import numpy as np
 
 from jssl.config import UserError
 from jssl.data import tokenizer as tokenizers
-from jssl.data.order import split_rows
-from jssl.data.packed import named
+from jssl.data.order import split_rows, split_span
+from jssl.data.packed import check_labels, check_version, intact, mapped, named, spans
 
 VERSION = 1
+_SAMPLE = 4096  # tokens of each sample that a fingerprint is made of
 
 
 class Tokens:
@@ -32,25 +34,27 @@ class Tokens:
     pack=False   a document a row: start, tokens, end; tokens that do not fit are left out (BERT).
 
     `rows` (int64, or None for all) picks documents. `folder`, if not empty, is where the arrays are
-    mapped from: a worker process then maps them again instead of being sent their content.
+    mapped from: a worker process then maps them again instead of being sent their content. `span`,
+    with a folder, is the stretch of tokens that is read of its only document.
     """
 
     def __init__(
         self, name, flat, offsets, tokenizer, length, pack, words=False, labels=None, classes=None,
-        rows=None, folder="",
+        rows=None, folder="", span=None,
     ):  # fmt: skip
         self.name, self.tokenizer, self.vocab = name, tokenizer, tokenizer.vocab
         self.canvas = (length, 2 + words, 4)  # bytes of a row: as many int32 a token
         self.classes = None if pack else classes
         self._fields = name, flat, offsets, tokenizer, length, pack, words, labels, classes
-        self._folder, self._with_words = folder, words
+        self._folder, self._with_words, self._span = folder, words, span
         self._flat, self._labels, self.length, self.pack = flat, labels, length, pack
         self._starts = offsets[:-1] if rows is None else offsets[rows]
         self._ends = offsets[1:] if rows is None else offsets[rows + 1]
         self._rows = rows
         if pack:  # where documents end in the joined ones, and from there to the flat array
-            self._stops = self._ends if rows is None else np.cumsum(self._ends - self._starts)
-            self._shift = None if rows is None else self._ends - self._stops
+            whole = rows is None and self._starts[0] == 0
+            self._stops = self._ends if whole else np.cumsum(self._ends - self._starts)
+            self._shift = None if whole else self._ends - self._stops
 
     @property
     def documents(self) -> int:
@@ -59,12 +63,28 @@ class Tokens:
     def __len__(self):
         return -(-int(self._stops[-1]) // self.length) if self.pack else len(self._starts)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer, of how many tokens which documents have, and of samples of the
+        tokens: cheap, and the same wherever the data lies."""
+        digest = hashlib.sha256(self.tokenizer.fingerprint.encode())
+        total = sum(int(np.sum(self._starts[rows])) for rows in spans(len(self._starts)))
+        digest.update(str((len(self._starts), total, int(self._ends[-1]))).encode())
+        for first in np.linspace(0, max(0, len(self._flat) - _SAMPLE), 32).astype(np.int64):
+            digest.update(np.ascontiguousarray(self._flat[first : first + _SAMPLE]).data)
+        return digest.hexdigest()
+
     def describe(self, index: int) -> str:
         return f"{self.name} {'row' if self.pack else 'document'} {index}"
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         indices = np.asarray(indices, np.int64)
         tokens, segment = self._joined(indices) if self.pack else self._alone(indices)
+        if tokens.size and tokens.max() >= self.vocab["size"]:  # of a folder from elsewhere
+            raise UserError(
+                f"data.path={self._folder} is wrong because tokens.npy has the id {tokens.max()}, "
+                f"and its tokenizer knows {self.vocab['size']}; pack it again"
+            )
         batch = {
             "tokens": tokens.astype(np.int32),
             "segment": segment.astype(np.int32),
@@ -106,7 +126,7 @@ class Tokens:
 
     def __reduce__(self):
         if self._folder:
-            return _mapped, (self._folder, *self._fields[3:7], self._rows)
+            return _mapped, (self._folder, *self._fields[3:7], self._rows, self._span)
         return Tokens, (*self._fields, self._rows)
 
 
@@ -123,39 +143,33 @@ def open_tokens(
     `tokenizer`, if not empty, must name the one it was made with. Raises UserError if it does not,
     or the directory is damaged.
     """
-    own = _intact(folder, _tokenizer)
+    own = intact(folder, _tokenizer)
     if tokenizer and tokenizers.load(tokenizer).fingerprint != own.fingerprint:
         raise UserError(
             f"data.tokenizer={tokenizer} is wrong because {folder} was packed with another one; "
             "leave it empty, to use that one, or pack it again"
         )
-    whole = _mapped(folder, own, length, pack, words, None)
-    return _mapped(folder, own, length, pack, words, split_rows(split, whole.documents))
+    whole = _mapped(folder, own, length, pack, words, None, None)
+    span = split_span(split, whole.documents, int(whole._ends[-1]))
+    rows = None if span else split_rows(split, whole.documents)
+    return _mapped(folder, own, length, pack, words, rows, span)
 
 
-def _mapped(folder, tokenizer, length, pack, words, rows):
-    name, classes, flat, offsets, labels = _intact(folder, _arrays, tokenizer)
+def _mapped(folder, tokenizer, length, pack, words, rows, span):
+    name, classes, flat, offsets, labels = intact(folder, _arrays, tokenizer)
+    if span:
+        offsets = np.array(span, np.int64)
     return Tokens(
-        name, flat, offsets, tokenizer, length, pack, words, labels, classes, rows, folder
+        name, flat, offsets, tokenizer, length, pack, words, labels, classes, rows, folder, span
     )
 
 
-def _intact(folder, read, *given):
-    try:
-        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as file:
-            return read(folder, json.load(file), *given)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError) as error:
-        raise UserError(
-            f"data.path={folder} is wrong because it is no intact packed data set "
-            f"({' '.join(str(error).split()) or type(error).__name__}); pack it again"
-        ) from error
-
-
 def _tokenizer(folder, meta):
-    if meta["version"] != VERSION:
-        raise ValueError(f"version {meta['version']}, and this jssl reads version {VERSION}")
+    check_version(meta, VERSION)
     if meta["tokenizer"] == "bytes":
         own = tokenizers.Bytes()
+    elif os.path.basename(meta["tokenizer"]) != meta["tokenizer"]:
+        raise ValueError(f"its tokenizer {meta['tokenizer']} lies elsewhere")
     else:
         own = tokenizers.read(os.path.join(folder, meta["tokenizer"]))
     if own.fingerprint != meta["fingerprint"]:
@@ -164,15 +178,16 @@ def _tokenizer(folder, meta):
 
 
 def _arrays(folder, meta, tokenizer):
+    """What a folder of tokens holds. Ids are checked when they are read: there may be billions."""
     name, classes = named(meta)
-    names = ("tokens", "offsets") if classes is None else ("tokens", "offsets", "label")
-    paths = (os.path.join(folder, name + ".npy") for name in names)
-    found = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
-    count = meta["documents"]
-    wanted = [(tokenizer.dtype, meta["tokens"]), (np.int64, count + 1), (np.int32, count)]
-    for key, array, (dtype, size) in zip(names, found, wanted, strict=False):
-        if (array.dtype, array.shape) != (np.dtype(dtype), (size,)):
-            raise ValueError(f"{key}.npy is {array.dtype} {array.shape}, not {dtype} {(size,)}")
-    if found[1][0] != 0 or found[1][-1] != meta["tokens"] or count < 1:
+    documents, total = meta["documents"], meta["tokens"]
+    flat = mapped(folder, "tokens", tokenizer.dtype, (total,))
+    offsets = mapped(folder, "offsets", np.int64, (documents + 1,))
+    if documents < 1 or offsets[0] != 0 or offsets[-1] != total:
         raise ValueError("offsets.npy does not fit tokens.npy")
-    return name, classes, found[0], found[1], found[2] if len(found) > 2 else None
+    for rows in spans(documents):
+        if np.diff(offsets[rows.start : rows.stop + 1]).min() < 1:
+            raise ValueError("offsets.npy does not ascend")
+    labels = None if classes is None else mapped(folder, "label", np.int32, (documents,))
+    check_labels(labels, classes)
+    return name, classes, flat, offsets, labels
