@@ -196,6 +196,28 @@ def plans(found: list[dict]) -> str:
     return "\n".join(parts)
 
 
+def residuals(found: list[dict]) -> str:
+    """What the dtype of the residual stream costs in accuracy."""
+    parts = ["## The residual stream of bfloat16 networks"]
+    for run in found:
+        about = f"{run['device']}, commit {run['commit'][:7]}, {run['date']}"
+        parts += [
+            "",
+            f"`{run['command']}`, {about}: error against float32, of tokens and of the gradient.",
+            "",
+            "| network | tokens, f32 | bf16 | ratio | gradient, f32 | bf16 | ratio |",
+            "|" + "---|" * 7,
+        ]
+        for row in run["residual"]:
+            cells = [row["network"]]
+            for key in ("tokens", "gradient"):
+                low = row["float32"][key]
+                high = row["bfloat16"][key]
+                cells += [f"{low:.4f}", f"{high:.4f}", f"{high / low:.2f}"]
+            parts.append("| " + " | ".join(cells) + " |")
+    return "\n".join(parts)
+
+
 def soaks(found: list[dict]) -> str:
     """Runs that were killed again and again."""
     parts = ["## Soak", ""]
@@ -212,14 +234,17 @@ def soaks(found: list[dict]) -> str:
 
 
 def put_demo(found: dict) -> None:
-    """The newest demo's output between the marks in the README."""
+    """Mean and deviation of the demo's seeds, between the marks in the README."""
     readme = HERE.parent / "README.md"
     before, mark, rest = readme.read_text().partition("<!-- demo -->\n")
+    runs = found["demo"]
+    seconds = [run["train_seconds"] for run in runs]
     about = (
-        f"`make demo`, commit {found['commit'][:7]}, {found['device']} (two cores), "
-        f"{found['train_seconds']} s of training:"
+        f"`{found['command']}`, commit {found['commit'][:7]}, {found['device']} (two cores), "
+        f"{min(seconds)} to {max(seconds)} s of training a seed, mean ± deviation of {len(runs)} "
+        "seeds:"
     )
-    shown = f"{about}\n\n```\n{render(found)}\n```\n"
+    shown = f"{about}\n\n```\n{render(runs)}\n```\n"
     readme.write_text(
         before + mark + shown + "<!-- end of demo -->" + rest.partition("<!-- end of demo -->")[2]
     )
@@ -228,8 +253,9 @@ def put_demo(found: dict) -> None:
 def main():
     found = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
     parts = [INTRO]
-    for demo in (one for one in found if "top1" in one):
-        put_demo(demo)
+    for one in found:
+        if "demo" in one:
+            put_demo(one)
     sections = (
         (compared, lambda one: "method" in one),
         (transfer, lambda one: "evaluations" in one),
@@ -239,6 +265,7 @@ def main():
         (memory, lambda one: isinstance(one.get("memory"), list)),
         (plans, lambda one: "plan" in one),
         (soaks, lambda one: "soak" in one),
+        (residuals, lambda one: "residual" in one),
     )
     for section, belongs in sections:
         if chosen := [one for one in found if belongs(one)]:

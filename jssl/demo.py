@@ -1,7 +1,8 @@
-"""`make demo`: SimCLR learns scattered digits without labels, and a table says what it is worth.
+"""`make demo`: SimCLR learns scattered digits without labels, and a table shows what it is worth.
 
 Three sets of features meet the same two protocols: raw pixels, the untrained encoder, the
-pretrained encoder. Labels are used by the protocols only.
+pretrained encoder. Labels are used by the protocols only. The figures of one seed scatter: the
+range of several seeds, which `benchmarks/demo.py` measured, is printed beside them.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import io
 import json
 import logging
 import pathlib
+import statistics
 import sys
 import time
 
@@ -25,7 +27,9 @@ from jssl.evals.online import evaluation_source
 from jssl.run import prepare
 
 log = logging.getLogger("jssl")
-RECIPE = pathlib.Path(__file__).parent.parent / "configs" / "simclr_digits.py"
+ROOT = pathlib.Path(__file__).parent.parent
+RECIPE = ROOT / "configs" / "simclr_digits.py"
+PROTOCOLS = {"knn": "kNN", "linear": "linear probe"}
 
 
 def pixels(source) -> tuple[np.ndarray, np.ndarray]:
@@ -34,9 +38,13 @@ def pixels(source) -> tuple[np.ndarray, np.ndarray]:
     return rows["image"].reshape(len(source), -1) / np.float32(255), rows["label"]
 
 
-def demo(workdir: str, spec: str) -> dict:
-    """Trains the recipe and returns {features: {protocol: top-1}}, with the seconds of training."""
-    tree = config.load(spec)
+def demo(workdir: str, spec: str, seed: int = 0) -> dict:
+    """Trains the recipe with `seed` and measures what it learned.
+
+    Returns top1 {features: {protocol: accuracy in 0..1}}, the seed, the steps, the seconds of
+    training, and the versions.
+    """
+    tree = config.load(spec, {"seed": str(seed)})
     began = time.perf_counter()
     result = train.train(tree, workdir)
     seconds = time.perf_counter() - began
@@ -62,32 +70,73 @@ def demo(workdir: str, spec: str) -> dict:
         for name, pair in rows.items()
     }
     about = workdirs.versions()
-    return {"train_seconds": round(seconds), "steps": result["step"], "top1": table, **about}
+    return {
+        "seed": seed,
+        "train_seconds": round(seconds),
+        "steps": result["step"],
+        "top1": table,
+        **about,
+    }
 
 
-def render(found: dict) -> str:
-    """The table that the demo prints."""
+def measured() -> dict | None:
+    """The newest result of `benchmarks/demo.py` in this checkout, or None."""
+    paths = (ROOT / "benchmarks" / "results").glob("demo-*.json")
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    runs = [one for one in found if "demo" in one]
+    return max(runs, key=lambda one: one["date"], default=None)
+
+
+def summary(runs: list[dict], features: str, protocol: str) -> tuple[float, float]:
+    """Mean and standard deviation over seeds of one entry of the table."""
+    values = [run["top1"][features][protocol] for run in runs]
+    return statistics.fmean(values), statistics.stdev(values) if values[1:] else 0.0
+
+
+def expectation(found: dict) -> str:
+    """One line: in which range the pretrained encoder's figures should fall."""
+    ranges = []
+    for protocol, name in PROTOCOLS.items():
+        mean, deviation = summary(found["demo"], "pretrained encoder", protocol)
+        ranges.append(f"{name} {mean - 2 * deviation:.2f} to {mean + 2 * deviation:.2f}")
+    count = len(found["demo"])
+    return (
+        f"Expected for the pretrained encoder: {', '.join(ranges)} (mean and twice the deviation "
+        f"of {count} seeds at commit {found['commit'][:7]})."
+    )
+
+
+def render(runs: list[dict]) -> str:
+    """The table of one run, or of several with mean and deviation."""
     table = Table(title="Top-1 accuracy on unseen scans")
-    for column in ("features", "kNN", "linear probe"):
-        table.add_column(column, justify="left" if column == "features" else "right")
-    for name, scores in found["top1"].items():
-        table.add_row(name, *(f"{scores[protocol]:.3f}" for protocol in ("knn", "linear")))
-    console = Console(file=io.StringIO(), width=60)
+    table.add_column("features")
+    for name in PROTOCOLS.values():
+        table.add_column(name, justify="right")
+    for features in runs[0]["top1"]:
+        cells = []
+        for protocol in PROTOCOLS:
+            mean, deviation = summary(runs, features, protocol)
+            cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if runs[1:] else ""))
+        table.add_row(features, *cells)
+    console = Console(file=io.StringIO(), width=70)
     console.print(table)
-    return console.file.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", default="runs/demo")
     parser.add_argument("--config", default=str(RECIPE))
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     cli.setup()
     try:
-        found = demo(given.workdir, given.config)
+        found = demo(given.workdir, given.config, given.seed)
     except config.UserError as error:
         return cli.complain(str(error))
-    print(render(found))
+    print(render([found]))
+    if known := measured():
+        print(expectation(known))
     print(json.dumps(found))
     return 0
 

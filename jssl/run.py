@@ -11,6 +11,7 @@ import numpy as np
 from jssl import data, flops, mesh, methods
 from jssl.config import Config, UserError, above, bind, near
 from jssl.core import Method
+from jssl.data.absent import open_or_absent
 
 
 class Run(NamedTuple):
@@ -40,13 +41,15 @@ def keys(config):
 def prepare(config: Config, devices=None, source=None, training: bool = True) -> Run:
     """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
     `source` (a `data.Data`) may be given instead. Not `training`: the state has the sizes that it
-    was trained with, whatever data is looked at now."""
+    was trained with, whatever data is looked at now; without a `source` the run's own data may be
+    gone (`data.absent`)."""
     above(config, 0, "steps")
     above(config.eval, 0, "batch_size")
     if not 0 <= config.seed < 2**63:
         raise UserError(f"config.seed={config.seed} must be 0 to 2**63 - 1")
     devices = devices or bind(mesh.make, config.mesh, "mesh", devices=None)
-    source = source or bind(data.load, config.data, "data")
+    if source is None:
+        source = bind(data.load, config.data, "data") if training else open_or_absent(config)
     config = sized(config, source.source, training)
     method = methods.load(config)
     example = source.source.read(np.array([0, min(1, len(source.source) - 1)]))

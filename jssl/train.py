@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from jssl import flops, lock, observe, optim, pictures, rollback, workdir
+from jssl import flops, lock, observe, optim, paths, pictures, rollback, workdir
 from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, above, bind
@@ -29,6 +29,7 @@ def train(tree, folder: str) -> dict:
     Returns the result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1. Raises
     `UserError` for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
     """
+    tree = paths.absolute(tree)
     folder = workdir.open_for(folder, tree)
     if done := workdir.result(folder):
         return done

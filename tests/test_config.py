@@ -111,7 +111,12 @@ def test_every_recipe_says_its_own_command_and_fits_a_screen():
 def variants(path, monkeypatch) -> list[str]:
     """The names of a recipe's variants."""
     found = {}
-    spy = lambda variant, sections, **names: found.update(names)
+    real = jssl.recipes.recipe
+
+    def spy(variant, sections, **names):
+        found.update(names)
+        return real(variant, sections, **names)
+
     monkeypatch.setattr(jssl.recipes, "recipe", spy)
     load(str(path))
     monkeypatch.undo()

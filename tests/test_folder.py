@@ -111,6 +111,7 @@ def test_a_class_that_may_not_be_listed_keeps_its_number(tmp_path, monkeypatch, 
         (["train2017/1.png", "val2017/2.png"], "validation", "val2017/2.png"),
         (["unlabeled/1.png", "train/2.png"], "unlabeled", "unlabeled/1.png"),
         (["a/1.png", "b/1.png"], "training", "a/1.png"),
+        (["images/train/1.png", "images/val/2.png"], "images/val", "images/val/2.png"),
     ],
 )
 def test_splits_however_they_are_spelled(tmp_path, made, split, right):

@@ -1,8 +1,8 @@
 """Data: one interface for every source, and one order law for every run.
 
 A source is a plain object with `name`, `canvas` (H, W, C), `classes` (list of names, or None if
-there are no labels), `len(source)`, `describe(i)` (the file or record, for messages) and
-``read(indices)``, which returns for n indices
+there are no labels), `fingerprint` (of what it holds: see `jssl.data.fingerprint`), `len(source)`,
+`describe(i)` (the file or record, for messages) and ``read(indices)``, which returns for n indices
 
     image    uint8 [n, H, W, C]   the example at the top-left of the canvas, zero elsewhere
     size     int32 [n, 2]         its valid height and width

@@ -3,20 +3,19 @@
 import contextlib
 import errno
 import functools
-import hashlib
 import importlib.util
 import logging
 import os
 import tarfile
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import features
 
 from jssl import files
 from jssl.config import UserError
+from jssl.data import fingerprint
 from jssl.data.decode import Unreadable, assemble, decode, place
 from jssl.data.order import split_name, split_rows
 from jssl.data.splits import few, find_split, nfc, split_folders, split_kind
@@ -31,7 +30,6 @@ EXTENSIONS = (
 PHONES = (".heic", ".heif")  # of pillow-heif, the extra "heic"
 BYTES = 512 * 2**20  # of one file at most: more than 89 megapixels of any format need
 PAUSES = (0.1, 0.5, 2.0)  # seconds before a file is read again after an error that may pass
-SAMPLE = 2**16  # files whose sizes are part of a fingerprint
 
 
 def extensions() -> tuple[str, ...]:
@@ -76,15 +74,8 @@ class Folder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names of the files, relative to the folder, and over the sizes of at
-        most `SAMPLE` of them, evenly spaced. It does not depend on where the folder lies."""
-        digest = hashlib.sha256(self._names + self._ends.tobytes())
-        count = min(len(self), SAMPLE)
-        rows = np.linspace(0, len(self) - 1, count).astype(np.int64).tolist()
-        with ThreadPoolExecutor(16) as pool:  # a file server answers many at a time
-            sizes = list(pool.map(lambda row: _size(self.describe(row)), rows))
-        digest.update(np.array(sizes, np.int64).tobytes())
-        return digest.hexdigest()
+        """Of the names of the files, relative to the folder, and of their sizes."""
+        return fingerprint.of_files(self._names, self._ends, self.describe)
 
     def _file(self, index):
         start = self._ends[index - 1] if index else 0
@@ -156,17 +147,13 @@ def read_patiently(path: str) -> bytes:
     raise AssertionError("unreachable")
 
 
-def _size(path):
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
 def _root(path, split):
     if not os.path.isdir(path):
         raise UserError(f"data.path={path!r} is wrong because {_no_folder(path)}")
     wanted, folders = split_name(split), split_folders(path)
+    inner = os.path.join(path, wanted)
+    if os.sep in wanted and os.path.isdir(inner):
+        return inner
     name = find_split(wanted, folders, path)
     if name is not None:
         beside = [other for other, kind in folders.items() if other != name and not kind]

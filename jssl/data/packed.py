@@ -5,6 +5,7 @@ int32 [N], and meta.json. It is the fastest source: a batch is one gather from t
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from jssl.config import UserError
+from jssl.data import fingerprint
 from jssl.data.order import split_name, split_rows
 from jssl.data.stream import chunks
 from jssl.files import Damaged, foreign, open_regular, read_json
@@ -53,6 +55,13 @@ class Arrays:
             "damaged": np.full(len(rows), -1, np.int32),
         }
         return batch if self.classes is None else batch | {"label": self.labels[rows]}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of labels, sizes, classes and rows, and of some images."""
+        about = list(self.classes) if self.classes else None
+        small = (self.sizes, self.labels, self.rows)
+        return fingerprint.of_arrays((self.images,), small, about)
 
     def describe(self, index: int) -> str:
         return f"{self.name} row {index if self.rows is None else self.rows[index]}"

@@ -5,11 +5,13 @@ never to look a name up, prepare or download: no network is touched.
 """
 
 import difflib
+import functools
 import math
 
 import numpy as np
 
 from jssl.config import UserError
+from jssl.data import fingerprint
 from jssl.data.decode import Unreadable, assemble, decode, place
 
 _INFO = "dataset_info.json"
@@ -28,6 +30,13 @@ class Records:
 
     def __len__(self):
         return len(self._records)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the files of the split: names, sizes, and which records of each."""
+        info = self._records.dataset_info
+        files = info.splits[self._records.split].file_instructions
+        return fingerprint.of_records(files, info.full_name)
 
     def describe(self, index: int) -> str:
         return f"{self.name} record {index}"

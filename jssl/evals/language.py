@@ -128,7 +128,12 @@ def text(tokenizer, ids) -> str:
 def prompt(source, words: str, samples: int) -> dict:
     """A batch of `samples` rows that begin with the text `words`; <mask> is the mask token."""
     vocab, length = source.vocab, source.length
-    encode = source.tokenizer.encode
+    encode = getattr(source.tokenizer, "encode", None)
+    if encode is None:
+        raise UserError(
+            f"config.eval.prompt={words!r} needs the tokenizer, which lies with the data, and "
+            f"{source.name} is gone; name it with --config.data.tokenizer=FILE"
+        )
     parts = words.split("<mask>")
     if len(encode(" a")) == len(encode("a")):  # a space is no token, it is of the word behind it
         parts = [part.removesuffix(" ") for part in parts[:-1]] + parts[-1:]

@@ -5,6 +5,8 @@ import time
 
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, UserError, bind, near
+from jssl.data import Data
+from jssl.data.absent import need
 from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
@@ -24,17 +26,20 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
     if protocol not in KNOWN:
         raise UserError(f"--protocol={protocol} is unknown; {near(protocol, KNOWN)}")
     config = Config(tree)
-    run, speaks = prepare(config, training=False), protocol in language.PROTOCOLS
-    bank, asked = run.data.source, speaks and config.eval.prompt and protocol != "perplexity"
+    speaks = protocol in language.PROTOCOLS
+    held_text = None
+    if speaks and (protocol == "perplexity" or not config.eval.prompt):
+        held_text = Data(held_out(config), False, 0, 0.0)  # all that is needed of the data
+    run = prepare(config, source=held_text, training=False)
+    bank = run.data.source
+    if not speaks:
+        need(bank, protocol, config)
     if bank.classes is None and not speaks:
         raise UserError(
             f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
             "needs; name a labelled data set with --config.data..."
         )
-    if speaks:
-        queries = bank if asked else held_out(config)
-    else:
-        queries = evaluation_source(config, bank.classes)
+    queries = bank if speaks else evaluation_source(config, bank.classes)
     saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=workdir, read_only=True)
     state = run.init() if untrained else saves.restore(run.shapes)
     if state is None:
