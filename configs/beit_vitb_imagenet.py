@@ -23,7 +23,7 @@ def get_config(variant=""):
             mask_ratio=75 / 196, block_min=16.0,
             codes=8192, tokenizer_steps=625, tokenizer_decay=0.9,  # not published
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
-            model=vit("vit_b", 16, 224, drop_path=0.1),
+            model=vit("vit_b", 16, 224, init="beit", drop_path=0.1),
             augment=plain(224, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=1.875e-4, lr_scaling="linear", lr_final=1.25e-6,

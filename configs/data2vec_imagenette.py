@@ -20,7 +20,7 @@ def get_config(variant=""):
             mask_ratio=0.6, block_min=5.0,  # of 64 patches; there 16 of 196
             target_layers=6, beta=2.0, ema=0.998, ema_final=0.998,
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
-            model=vit("vit_s", 16, 128, drop_path=0.1),
+            model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
             augment=plain(128, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=2.5e-4, lr_scaling="linear", warmup_steps=1_480, weight_decay=0.05,

@@ -24,7 +24,7 @@ def get_config(variant=""):
             mask_ratio=120 / 196, block_min=16.0,
             target_layers=6, beta=2.0, ema=0.9998, ema_final=0.9998,
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
-            model=vit("vit_b", 16, 224, drop_path=0.25),
+            model=vit("vit_b", 16, 224, init="beit", drop_path=0.25),
             augment=plain(224, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=2.5e-4, lr_scaling="linear", lr_final=1.25e-6,

@@ -16,6 +16,7 @@ def get_config(variant=""):
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
             prototypes=2048, norm_last_layer=True, centring="centre", temperature=0.1,
+            center_momentum=0.9,
             evaluate="student",
             teacher_first=0.04, teacher_last=0.04, teacher_warmup=0,
             ema=0.99, ema_final=0.99,

@@ -19,6 +19,7 @@ def get_config(variant=""):
             steps=250_227,  # 800 epochs of 1,281,167
             batch_size=4096,
             prototypes=60000, norm_last_layer=True, centring="centre", temperature=0.1,
+            center_momentum=0.9,
             evaluate="teacher",
             teacher_first=0.04, teacher_last=0.07, teacher_warmup=15_639,
             ema=0.996, ema_final=1.0,

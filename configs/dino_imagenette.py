@@ -18,6 +18,7 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             prototypes=2048, norm_last_layer=True, centring="centre", temperature=0.1,
+            center_momentum=0.9,
             evaluate="student",
             teacher_first=0.04, teacher_last=0.04, teacher_warmup=0,
             ema=0.99, ema_final=0.99,

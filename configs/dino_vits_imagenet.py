@@ -19,6 +19,7 @@ def get_config(variant=""):
             steps=250_227,  # 100 epochs of 1,281,167
             batch_size=512,
             prototypes=65536, norm_last_layer=True, centring="centre", temperature=0.1,
+            center_momentum=0.9,
             evaluate="teacher",
             teacher_first=0.04, teacher_last=0.04, teacher_warmup=0,
             ema=0.996, ema_final=1.0,

@@ -20,6 +20,7 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             prototypes=8192, tie_heads=True, centring="centre", koleo=0.0, temperature=0.1,
+            center_momentum=0.9,
             teacher_first=0.04, teacher_last=0.07, teacher_warmup=1_110,
             mask_share=0.5, mask_range=(0.1, 0.5), block_min=2.0,
             ema=0.996, ema_final=1.0,

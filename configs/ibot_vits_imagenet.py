@@ -23,6 +23,7 @@ def get_config(variant=""):
         dict(
             method="ibot", steps=1_000_911, batch_size=1024,  # 800 epochs of 1,281,167
             prototypes=8192, tie_heads=True, centring="centre", koleo=0.0, temperature=0.1,
+            center_momentum=0.9,
             teacher_first=0.04, teacher_last=0.07, teacher_warmup=37_534,
             mask_share=0.5, mask_range=(0.1, 0.5), block_min=16.0, ema=0.996, ema_final=1.0,
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),

@@ -18,9 +18,10 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             targets=4, target_area=(0.15, 0.2), target_aspect=(0.75, 1.5),
-            context_area=(0.85, 1.0), context=0.3, ema=0.996, ema_final=1.0,
+            context_area=(0.85, 1.0), context=0.3, context_min=4, ema=0.996, ema_final=1.0,
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
-            model=vit("vit_s", 16, 128, positions="sincos") | dict(class_token=False, pool="mean"),
+            model=vit("vit_s", 16, 128, positions="sincos", init="normal02")
+            | dict(class_token=False, pool="mean"),
             predictor=dict(dim=192, depth=6, heads=6),
             augment=plain(128, (0.3, 1.0), flip=0.0),
             optim=dict(
@@ -33,6 +34,6 @@ def get_config(variant=""):
         ),
         tiny=TINY_VIT | {
             "predictor.dim": 16, "predictor.depth": 1, "predictor.heads": 2,
-            "optim.warmup_steps": 1, "context": 0.25,
+            "optim.warmup_steps": 1, "context": 0.25, "context_min": 1,
         },
     )  # fmt: skip

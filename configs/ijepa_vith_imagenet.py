@@ -21,9 +21,9 @@ def get_config(variant=""):
             steps=187_670,  # 300 epochs of 1,281,167
             batch_size=2048,
             targets=4, target_area=(0.15, 0.2), target_aspect=(0.75, 1.5),
-            context_area=(0.85, 1.0), context=0.27, ema=0.996, ema_final=1.0,
+            context_area=(0.85, 1.0), context=0.27, context_min=10, ema=0.996, ema_final=1.0,
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
-            model=vit("vit_h", 14, 224, positions="sincos")
+            model=vit("vit_h", 14, 224, positions="sincos", init="normal02")
             | dict(class_token=False, pool="mean", scan=True),
             predictor=dict(dim=384, depth=12, heads=16),
             augment=plain(224, (0.3, 1.0), flip=0.0),
@@ -37,7 +37,7 @@ def get_config(variant=""):
         ),
         tiny=TINY_VIT | {
             "predictor.dim": 16, "predictor.depth": 1, "predictor.heads": 2,
-            "optim.warmup_steps": 1, "context": 0.25,
+            "optim.warmup_steps": 1, "context": 0.25, "context_min": 1,
             "mesh.fsdp": 1,
         },
     )  # fmt: skip

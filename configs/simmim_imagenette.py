@@ -17,7 +17,7 @@ def get_config(variant=""):
             batch_size=256,
             mask_ratio=0.6, mask_unit=32,
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
-            model=vit("vit_s", 16, 128, drop_path=0.1),
+            model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
             augment=plain(128, (0.67, 1.0)),
             optim=dict(
                 name="adamw", lr=5e-5, lr_scaling="linear", warmup_steps=1_480, weight_decay=0.05,

@@ -19,9 +19,9 @@ def get_config(variant=""):
             method="simmim",
             steps=500_455,  # 800 epochs of 1,281,167
             batch_size=2048,
-            mask_ratio=30 / 49, mask_unit=32,  # .6 of 49 squares, rounded up as there
+            mask_ratio=0.6, mask_unit=32,  # 30 of 49 squares: rounded up
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
-            model=vit("vit_b", 16, 224, drop_path=0.1),
+            model=vit("vit_b", 16, 224, init="beit", drop_path=0.1),
             augment=plain(224, (0.67, 1.0)),
             optim=dict(
                 name="adamw", lr=1e-4, lr_scaling="linear", warmup_steps=12_511, weight_decay=0.05,

@@ -112,7 +112,9 @@ def smooth_l1(error, beta: float):
     """error^2 / (2 beta) up to beta, |error| - beta / 2 beyond, elementwise (data2vec, section 3.3;
     torch.nn.functional.smooth_l1_loss)."""
     size = jnp.abs(error.astype(jnp.float32))
-    return jnp.where(size < beta, jnp.square(size) / (2 * beta), size - beta / 2)
+    large = size >= beta  # not of NaN
+    small = jnp.where(large, 0, size)  # the square of an infinite error has a NaN gradient
+    return jnp.where(large, size - beta / 2, jnp.square(small) / (2 * beta))
 
 
 def regression(p, z):
@@ -137,9 +139,11 @@ def barlow(z_a, z_b, weight: float):
     return jnp.square(on - 1).sum() + weight * off_diagonal(c)
 
 
-def off_diagonal(c):
-    """The sum of the squares off the diagonal of [D, D]."""
-    return jnp.square(c).sum() - jnp.square(jnp.diagonal(c)).sum()
+def off_diagonal(c: jax.Array) -> jax.Array:
+    """The sum of the squares off the diagonal of c [D, D], float32 []. The diagonal is left out of
+    the sum and not taken from it: the difference of two large sums has few digits, and no value
+    where either is infinite."""
+    return jnp.where(jnp.eye(len(c), dtype=bool), 0.0, jnp.square(c)).sum()
 
 
 def vicreg(z_a, z_b, invariance: float, variance: float, covariance: float):

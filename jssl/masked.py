@@ -1,6 +1,8 @@
 """What methods that mask images share: the encoder, its views in float32, a picture."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import jax.numpy as jnp
 from jssl import augment, nn
 from jssl.config import UserError, bind
 from jssl.nn.apply import apply
-from jssl.nn.vit import ViT
+from jssl.nn.transformer import INITIALIZERS
+from jssl.nn.vit import ViT, draw_token
 from jssl.ops import nearest, unpatchify
 
 
@@ -55,9 +58,20 @@ class Setup:
             )
         return unit
 
+    def token(self, rng) -> jax.Array:
+        """A mask token [D], drawn as the encoder's class token."""
+        return draw_token(self.encoder.init_name)(rng, (self.encoder.dim,), jnp.float32)
+
     def dense(self, rng, width: int, out: int) -> dict:
-        """A linear layer as the transformers' own start: N(0, .02), bias 0."""
-        return {"kernel": 0.02 * jax.random.normal(rng, (width, out)), "bias": jnp.zeros(out)}
+        """A linear layer drawn as the encoder's own, bias 0."""
+        draw = INITIALIZERS[self.encoder.init_name]
+        return {"kernel": draw(rng, (width, out), jnp.float32), "bias": jnp.zeros(out)}
+
+    def torch_dense(self, rng, width: int, out: int) -> dict:
+        """A linear layer as PyTorch draws it: kernel and bias from U(+-1 / sqrt(width))."""
+        rng_kernel, rng_bias = jax.random.split(rng)
+        draw = partial(jax.random.uniform, minval=-(width**-0.5), maxval=width**-0.5)
+        return {"kernel": draw(rng_kernel, (width, out)), "bias": draw(rng_bias, (out,))}
 
     def lookup(self, said, told, patches):
         """A picture of predicted features: in the place of each, [B, N, D], the patch, of all in
@@ -74,9 +88,17 @@ class Setup:
         return row * jnp.array(self.look["std"]) + jnp.array(self.look["mean"])
 
 
-def share(ratio: float, patches: int) -> int:
-    """How many of the patches a ratio hides: at least one hidden, and one seen."""
-    count = math.floor(ratio * patches + 0.5)
-    if not 0 < count < patches:
+def nearest_count(ratio: float, patches: int) -> int:
+    """`ratio` of the patches, as a whole number: BEiT's and data2vec's counts are whole."""
+    return math.floor(ratio * patches + 0.5)
+
+
+def share(ratio: float, patches: int, count: Callable[[float, int], int] = nearest_count) -> int:
+    """How many of the patches a ratio hides, by `count`: at least one hidden, and one seen.
+
+    Raises `UserError` where it is none or all.
+    """
+    found = count(ratio, patches)
+    if not 0 < found < patches:
         raise UserError(f"config.mask_ratio={ratio} must hide some of {patches} patches, not all")
-    return count
+    return found

@@ -1,5 +1,7 @@
 """Which patches a masked model sees."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -19,11 +21,18 @@ def random_keep(rng, batch: int, patches: int, ratio: float):
 
 def unit_mask(rng, batch: int, grid: int, unit: int, ratio: float):
     """bool [B, grid * grid], True where hidden: squares of unit x unit patches, drawn at random,
-    exactly int(ratio * squares + .5) of them (SimMIM, Xie et al. 2022, section 3.2)."""
+    exactly `unit_count` of them (SimMIM, Xie et al. 2022, section 3.2)."""
     side = grid // unit
-    count = int(ratio * side * side + 0.5)
+    count = unit_count(ratio, side * side)
     hidden = first(jax.random.uniform(rng, (batch, side * side)), count).reshape(batch, side, side)
     return jnp.repeat(jnp.repeat(hidden, unit, axis=1), unit, axis=2).reshape(batch, -1)
+
+
+def unit_count(ratio: float, units: int) -> int:
+    """How many of `units` squares SimMIM hides: `ratio` of them, rounded up (microsoft/SimMIM
+    data/data_simmim.py:35), where a product is not above a whole number by rounding error alone
+    (30 / 49 of 49 are 30)."""
+    return math.ceil(ratio * units - 1e-9)
 
 
 def block_mask(rng, batch: int, grid: int, count, *, area: tuple, aspect: tuple, blocks=32):
@@ -56,11 +65,17 @@ def boxes(rng, shape: tuple, grid: int, *, area: tuple, aspect: tuple):
     size = area[0] + u[0] * (area[1] - area[0])
     ratio = jnp.exp(jnp.log(aspect[0]) + u[1] * (jnp.log(aspect[1]) - jnp.log(aspect[0])))
     height, width = (jnp.clip(jnp.round(x), 1, grid) for x in side_lengths(size, ratio))
-    top, left = (jnp.floor(x * (grid + 1 - n)) for x, n in ((u[2], height), (u[3], width)))
+    return cover(u[2:], height, width, grid)
+
+
+def cover(u, height, width, grid: int):
+    """bool [..., grid * grid], True under rectangles of `height` x `width` patches, whose places in
+    the grid are uniform in u [2, ...], numbers of [0, 1)."""
+    top, left = (jnp.floor(x * (grid + 1 - n)) for x, n in zip(u, (height, width), strict=True))
     at = jnp.arange(grid)
     within = lambda start, n: (at >= start[..., None]) & (at < (start + n)[..., None])
     rows, columns = within(top, height), within(left, width)
-    return (rows[..., :, None] & columns[..., None, :]).reshape(*shape, grid * grid)
+    return (rows[..., :, None] & columns[..., None, :]).reshape(*u.shape[1:], grid * grid)
 
 
 def side_lengths(area, aspect):

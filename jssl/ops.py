@@ -9,22 +9,36 @@ from jssl.mesh import whole
 COLUMNS = 1024  # centroids that are compared with all rows at a time
 
 
-def unit(x, eps: float = 1e-12):
-    """x / |x| along the last axis, in float32; zero stays zero, with a finite gradient."""
+def unit(x: jax.Array, eps: float = 1e-12) -> jax.Array:
+    """x / max(|x|, eps) along the last axis, as torch.nn.functional.normalize has it.
+
+    Args:
+      x: float [..., D].
+      eps: the norm below which a row is only divided by `eps`; a row of zeros stays zero.
+
+    Returns:
+      float32 [..., D]. Rows are divided by their largest element first, so that no square
+      underflows or overflows: rows of any norm from `eps` to 3e38 are unit vectors, and their
+      gradient has no part along the row. A row with an infinite element is NaN there.
+    """
     x = x.astype(jnp.float32)
-    return x * lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), eps))
+    largest = lax.stop_gradient(jnp.abs(x).max(-1, keepdims=True))
+    y = x / jnp.where(largest > 0, largest, 1)  # the result does not depend on the divisor
+    square = jnp.square(y).sum(-1, keepdims=True)
+    norm = largest * jnp.sqrt(lax.stop_gradient(square))
+    return jnp.where(norm < eps, x / eps, y * lax.rsqrt(jnp.where(norm < eps, 1, square)))
 
 
 def standard(x, eps: float = 1e-5):
     """(x - mean) / deviation of each column over the batch, in float32: BatchNorm, no affine."""
     x = x.astype(jnp.float32)
-    return (x - x.mean(0)) * lax.rsqrt(x.var(0) + eps)
+    return (x - x.mean(0)) / jnp.sqrt(x.var(0) + eps)  # rsqrt's gradient underflows from 1e13 on
 
 
 def normal_rows(x, eps: float = 1e-5):
     """(x - mean) / deviation along the last axis, in float32: LayerNorm without parameters."""
     x = x.astype(jnp.float32)
-    return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + eps)
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + eps)
 
 
 def patchify(images, patch: int):

@@ -7,6 +7,7 @@ no trust ratio.
 
 import math
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -95,22 +96,68 @@ def larc(rate, weight_decay, keep, trust, clip, momentum, nesterov) -> optax.Gra
     )
 
 
-def held(tx, patterns, until: int) -> optax.GradientTransformation:
-    """`tx`, but parameters whose path matches one of `patterns` stay exactly as they are for the
-    first `until` updates; -1: for ever. Their moments go on, so that Adam's scale is right then."""
+def held(
+    rule: Callable[[int], optax.GradientTransformation], patterns: tuple[str, ...], until: int
+) -> optax.GradientTransformation:
+    """An optimizer under which parameters stay exactly as they are for the first `until` updates,
+    or for ever if `until` is -1; the others are updated from the start.
+
+    While they stay, their gradients do not exist, as in DINO, iBOT and SwAV, whose code sets them
+    to None (facebookresearch/dino utils.py:149, swav main_swav.py:328): no moment moves, no weight
+    decays, and Adam's count, which corrects the bias of its moments, starts with their first
+    update. The learning rate and the weight decay are those of the step all the same.
+
+    Args:
+      rule: (s) -> the optimizer whose schedules are `s` steps ahead of its own count.
+      patterns: regular expressions over the parameters' paths.
+      until: updates; -1: for ever (MoCo v3's patch projection, which has no state then).
+
+    Returns:
+      The gradient transformation; parameters of each kind have a state of their own.
+    """
     free = mask(patterns)
+    later = optax.set_to_zero() if until < 0 else gated(rule(until), until)
+
+    def labels(params):
+        return jax.tree.map(lambda is_free: "free" if is_free else "held", free(params))
+
+    return optax.partition({"free": rule(0), "held": later}, labels)
+
+
+def gated(tx: optax.GradientTransformation, until: int) -> optax.GradientTransformation:
+    """`tx` that does nothing, to the parameters or to its own state, for `until` updates."""
 
     def init(params):
         return jnp.zeros([], jnp.int32), tx.init(params)
 
     def update(grads, state, params):
         count, inner = state
-        updates, inner = tx.update(grads, inner, params)
-        still = (until < 0) | (count < until)
-        hold = lambda u, is_free: u if is_free else jnp.where(still, 0, u)
-        return jax.tree.map(hold, updates, free(params)), (count + 1, inner)
+        updates, moved = tx.update(grads, inner, params)
+        still = count < until
+        updates = jax.tree.map(lambda u: jnp.where(still, 0, u), updates)
+        inner = jax.tree.map(lambda old, new: jnp.where(still, old, new), inner, moved)
+        return updates, (count + 1, inner)
 
     return optax.GradientTransformation(init, update)
+
+
+def dropped(patterns: tuple[str, ...]) -> optax.GradientTransformation:
+    """Zero gradients where a path matches, so that no clipping by a global norm counts them."""
+    free = mask(patterns)
+
+    def zero(grads, params):
+        return jax.tree.map(
+            lambda g, is_free: g if is_free else jnp.zeros_like(g), grads, free(grads)
+        )
+
+    return optax.stateless(zero)
+
+
+def ahead(schedule: Callable | float, steps: int) -> Callable | float:
+    """A schedule `steps` steps ahead; a number stays itself."""
+    if not callable(schedule) or steps == 0:
+        return schedule
+    return lambda count: schedule(count + steps)
 
 
 def adjusted(tx, rate, peak, factors, constant) -> optax.GradientTransformation:
@@ -183,8 +230,9 @@ def build(
     sgd: L2 added to the gradient before momentum, as in PyTorch. lars: You et al. 2017 as in
     google-research/simclr lars_optimizer.py (momentum after the learning rate); larc: see `larc`.
     adamw: decoupled decay times the learning rate (Loshchilov & Hutter 2019). lamb: You et al.
-    2020. muon: Jordan et al. 2024, for the hidden matrices that `muon_params` names; all else goes
-    to AdamW (see `jssl.muon`).
+    2020; what is excluded has no trust ratio, as in google-research/albert lamb_optimizer.py.
+    muon: Jordan et al. 2024, for the hidden matrices that `muon_params` names; all else goes to
+    AdamW (see `jssl.muon`).
     weight_decay_final: the decay goes there in half a cosine (DINO); -1: it is constant.
     clip: bounds the global gradient norm; 0: off. clip_tensor: that of each parameter. lr_factors,
     lr_constant: see `adjusted`. freeze, freeze_steps: see `held`; 0: off.
@@ -200,32 +248,41 @@ def build(
         if name in ("larc", "muon"):
             raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
         decay = lambda step: ops.cosine(step, steps, weight_decay, weight_decay_final)
-    chains = {
-        "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(decay, keep), optax.sgd(rate, momentum, nesterov)
-        ),
-        "lars": lambda: optax.lars(
-            rate, decay, keep, trust, 0.0, keep, momentum=momentum, nesterov=nesterov
-        ),
-        "larc": lambda: larc(rate, decay, keep, trust, trust_clip, momentum, nesterov),
-        "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=decay, mask=keep),
-        "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=decay, mask=keep),
-        "muon": lambda: muon(
-            rate, beta=momentum, weight_decay=decay, keep=keep, b1=b1, b2=b2, eps=eps,
-            hidden=muon_params,
-        ),
-    }  # fmt: skip
+
+    def rule(shift: int) -> optax.GradientTransformation:
+        """The optimizer without clipping, its schedules `shift` steps ahead."""
+        now, fade = ahead(rate, shift), ahead(decay, shift)
+        decayed = optax.add_decayed_weights(fade, keep)
+        if name == "sgd":
+            tx = optax.chain(decayed, optax.sgd(now, momentum, nesterov))
+        elif name == "lars":
+            tx = optax.lars(now, fade, keep, trust, 0.0, keep, momentum=momentum, nesterov=nesterov)
+        elif name == "larc":
+            tx = larc(now, fade, keep, trust, trust_clip, momentum, nesterov)
+        elif name == "adamw":
+            tx = optax.adamw(now, b1, b2, eps, weight_decay=fade, mask=keep)
+        elif name == "lamb":
+            adapted = optax.masked(optax.scale_by_trust_ratio(), keep)
+            adam = optax.scale_by_adam(b1, b2, eps)
+            tx = optax.chain(adam, decayed, adapted, optax.scale_by_learning_rate(now))
+        else:
+            tx = muon(
+                now, beta=momentum, weight_decay=fade, keep=keep, b1=b1, b2=b2, eps=eps,
+                hidden=muon_params,
+            )  # fmt: skip
+        if lr_factors or lr_constant:
+            tx = adjusted(tx, now, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant)
+        return tx
+
     if any(not isinstance(one, tuple) or len(one) != 2 for one in lr_factors):
         raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
     if (nesterov and name == "muon") or (trust_clip and name == "lars"):
         wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
         raise UserError(f"optim.{wrong}=True says nothing to {name}; set it to False")
-    tx = chains[name]()
-    if lr_factors or lr_constant:
-        tx = adjusted(tx, rate, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant)
+    tx = held(rule, freeze, freeze_steps) if freeze_steps else rule(0)
     tx = optax.chain(clip_each(clip_tensor), tx) if clip_tensor else tx
     tx = optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
-    tx = held(tx, freeze, freeze_steps) if freeze_steps else tx
+    tx = optax.chain(dropped(freeze), tx) if freeze_steps < 0 else tx
     return checked(tx, name if name in PER_TENSOR else clip_tensor and "clip_tensor", {
         "exclude": [p for p in exclude if p not in DEFAULT_EXCLUDE],
         "freeze": freeze if freeze_steps else (),

@@ -114,7 +114,7 @@ KINDS = [("centre", PARTLY, 0, 0.0), ("centre", PARTLY, 2, 0.3), ("sinkhorn", FU
 KINDS += [("sinkhorn", PARTLY, 0, 0.0)]
 
 
-def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0):
+def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0, momentum=0.9):
     """(our loss, the reference, their arguments, the centres wanted).
 
     The reference is main_ibot.py's iBOTLoss: each pair of a teacher's and another crop; the mean
@@ -122,7 +122,8 @@ def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0):
     hidden ones, as in DINOv2 (in iBOT the centre is of all); KoLeo is the sum over both
     views, as in its ssl_meta_arch.py.
     """
-    objective = objective_of(monkeypatch, ibot, {}, centring=centring, koleo=spread)
+    changes = dict(centring=centring, koleo=spread, center_momentum=momentum)
+    objective = objective_of(monkeypatch, ibot, {}, **changes)
     rng, names = np.random.default_rng(4), ("cls", "teacher_cls", "h", "patch", "teacher_patch")
     shapes = 3 * [(ROWS,)] + 2 * [(ROWS, PLACES)] + [(local * ROWS // 2,)] + 4 * [(OUTPUTS,)]
     given = [0.5 * rng.normal(size=(*shape, NARROW)) for shape in shapes]
@@ -160,7 +161,8 @@ def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0):
         value += np.mean((each * mask).sum(1) / np.maximum(mask.sum(1), 1))
         return value + spread * (koleo(h[0::2]) + koleo(h[1::2]))
 
-    return ours, reference, given, 0.9 * centre + 0.1 * np.array([x.mean(0) for x in told])
+    mean = np.array([x.mean(0) for x in told])
+    return ours, reference, given, momentum * centre + (1 - momentum) * mean
 
 
 @pytest.mark.parametrize(("centring", "counts", "local", "spread"), KINDS)
@@ -170,9 +172,11 @@ def test_ibot_is_its_authors_loss(monkeypatch, centring, counts, local, spread):
     agree(lambda *arrays: ours(*arrays)[0], reference, *given)
 
 
-@pytest.mark.parametrize("counts", [FULL, PARTLY])
-def test_ibots_centres_follow_the_class_tokens_and_the_hidden_patches(monkeypatch, counts):
-    ours, _, given, wanted = ibot_case(monkeypatch, "centre", counts)
+@pytest.mark.parametrize(("counts", "momentum"), [(FULL, 0.9), (PARTLY, 0.9), (PARTLY, 0.0)])
+def test_ibots_centres_follow_the_class_tokens_and_the_hidden_patches(
+    monkeypatch, counts, momentum
+):
+    ours, _, given, wanted = ibot_case(monkeypatch, "centre", counts, momentum=momentum)
     found = jax.jit(lambda *arrays: ours(*arrays)[1][0]["centre"])(*map(jnp.float32, given))
     close([found["cls"], found["patch"]], wanted, atol=1e-6)
 
@@ -237,9 +241,10 @@ def test_simmim_is_equation_1_of_the_raw_pixels(monkeypatch):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_data2vec_regresses_the_mean_of_the_last_blocks(monkeypatch, layers):
-    """engine_for_cyclical.py. A block's output through a LayerNorm without parameters is what a
-    ViT that ends there says, if its own last LayerNorm has scale 1 and bias 0."""
+def test_data2vec_regresses_the_normalized_mean_of_the_last_blocks(monkeypatch, layers):
+    """engine_for_cyclical.py:84 to 95, with its README's --post_target_layer_norm. A block's output
+    through a LayerNorm without parameters is what a ViT that ends there says, if its own last
+    LayerNorm has scale 1 and bias 0."""
     rng, recipe = np.random.default_rng(8), "configs/data2vec_imagenette.py:tiny"
     images, mask = jnp.float32(rng.normal(size=(3, 32, 32, 3))), masks_of(rng, [10] * 3)
     made = objective_of(monkeypatch, data2vec, hides("beit_mask", mask), target_layers=layers)
@@ -248,42 +253,39 @@ def test_data2vec_regresses_the_mean_of_the_last_blocks(monkeypatch, layers):
     teacher = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), teacher)
     plain = {"params": teacher | {"norm": {"scale": jnp.ones(WIDTH), "bias": jnp.zeros(WIDTH)}}}
     say = lambda depth: encoder.clone(depth=depth).apply(plain, images, train=False)[:, 1:]
-    wanted = np.mean([np.float64(say(depth)) for depth in (1, 2)[-layers:]], 0)
+    wanted = layer_norm(np.mean([np.float64(say(depth)) for depth in (1, 2)[-layers:]], 0))
     given = made.loss, state_of(target={"encoder": teacher}), images
     agree_linear(*given, lambda said: smooth_l1((said - wanted)[mask], 2.0), WIDTH)
 
 
 def test_ijepa_regresses_the_averages_normalised_tokens_at_the_targets(monkeypatch):
-    """train.py: layer_norm, apply_masks, smooth_l1_loss. Which patches are whose: the paper's
-    section 3; targets are cut to the smallest one's size, a short context repeats its first."""
-    rng, images, blocks, kept, cut = np.random.default_rng(9), 3, 4, 4, 2
-    targets = masks_of(rng, [2, 3, 4] * blocks).reshape(images, blocks, PLACES)
-    context, asked = masks_of(rng, [15, 16, 4]), {}
-    targets[0], targets[2] = targets[0, :1], targets[2, :1]  # so that much and little are free
-    made = rng.normal(size=(images, PLACES, WIDTH)) * 2 + 1
-    at = [[np.flatnonzero(box)[:cut] for box in row] for row in targets]
-    free = [np.flatnonzero(x)[:kept] for x in context & ~targets.any(1)]
-    assert min(map(len, free)) < kept == max(map(len, free))
-    where = np.array([np.r_[x, [x[0]] * (kept - len(x))] for x in free])
+    """train.py: layer_norm, apply_masks, smooth_l1_loss over what this batch's size asks for."""
+    rng, images, blocks, kept, most, asks = np.random.default_rng(9), 3, 4, 5, 6, 4
+    where = np.array([rng.permutation(PLACES)[:kept] for _ in range(images)])
+    at = rng.integers(0, PLACES, (images, blocks, most))
+    seen = np.arange(kept) < np.array([[5], [2], [4]])
+    made, asked = rng.normal(size=(images, PLACES, WIDTH)) * 2 + 1, {}
 
-    def speak(module, params, stats, x, *rest, keep=None, **kw):
+    def speak(module, params, stats, x, *rest, keep=None, seen=None, **kw):
         if rest:
-            asked.update(seen=x[:, 0, 0], where=rest[0], ask=rest[1])
+            asked.update(row=x[:, 0, 0], where=rest[0], at=rest[1], valid=rest[2])
         elif keep is not None:
-            asked.update(keep=keep)
+            asked.update(keep=keep, seen=seen)
             params = jnp.broadcast_to(jnp.arange(images)[:, None, None], (images, kept, WIDTH))
         return jnp.float32(params), stats
 
-    boxes = lambda rng, shape, grid, **kw: jnp.asarray(context if len(shape) == 1 else targets)
-    loss = objective_of(monkeypatch, ijepa, dict(boxes=boxes, apply=speak)).loss
+    ask = ijepa.Asked(*map(jnp.asarray, (where, seen, at, np.arange(most) < asks)))
+    parts = dict(draws=lambda *a: lambda rng, batch: ask, apply=speak)
+    loss = objective_of(monkeypatch, ijepa, parts).loss
     given = state_of(target={"encoder": made}), batch_of(np.zeros((images, 32, 32, 3))), KEY
     ours = lambda said: loss(dict(encoder=None, predictor=said), *given)[0]
     told = [layer_norm(made)[b][at[b][t]] for b in range(images) for t in range(blocks)]
-    said = rng.normal(size=(images * blocks, cut, WIDTH)) * 2
-    agree(ours, lambda said: smooth_l1(said - np.array(told), 1.0), said)
+    said = rng.normal(size=(images * blocks, most, WIDTH)) * 2
+    agree(ours, lambda said: smooth_l1((said - np.array(told))[:, :asks], 1.0), said)
     ours(jnp.float32(said))
-    wanted = dict(keep=where, where=where.repeat(blocks, 0), seen=np.arange(12) // blocks)
-    jax.tree.map(SAME, asked, wanted | {"ask": np.reshape(at, (images * blocks, cut))})
+    both = np.concatenate([seen.repeat(blocks, 0), np.tile(np.arange(most) < asks, (12, 1))], 1)
+    wanted = dict(keep=where, seen=seen, where=where.repeat(blocks, 0), row=np.arange(12) // blocks)
+    jax.tree.map(SAME, asked, wanted | {"at": at.reshape(12, most), "valid": both})
 
 
 def beit_case(monkeypatch):

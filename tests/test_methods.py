@@ -150,6 +150,16 @@ def test_dino_centre_temperature_and_last_layer():
     assert set(learned.init().params["prototypes"]) == {"direction", "scale"}
 
 
+def test_dinos_center_moves_by_its_momentum():
+    """From zero: (1 - m) times the batch's mean, which is the same whatever m is."""
+    slow, fast = run_of("dino_cifar10"), run_of("dino_cifar10", ("center_momentum", "0.25"))
+    slow, fast = (steps(run, [batch_of(run)])[0][0].buffers["centre"] for run in (slow, fast))
+    np.testing.assert_allclose(fast / 0.75, slow / 0.1, rtol=1e-4, atol=1e-6)
+    for wrong in ("1.0", "-0.1"):
+        with pytest.raises(UserError, match=f"center_momentum={wrong} .*try 0.9"):
+            methods.load(Config(load("configs/dino_cifar10.py:tiny", {"center_momentum": wrong})))
+
+
 @pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
 def test_dino_centring(centring):
     run = run_of("dino_cifar10", ("centring", centring))

@@ -417,6 +417,32 @@ def test_vit_starts_as_named():
         assert 0.01 < np.std(p["cls_token"]) < 0.03
 
 
+@pytest.mark.parametrize("scan", [True, False])
+def test_vit_starts_as_beit_and_ijepa_do(scan):
+    """BEiT's modeling_pretrain.py: N(0, .02) cut at .02, of deviation .0108; what ends the branches
+    of block l, from 1, divided by sqrt(2 l). I-JEPA's helper.py: N(0, .02), and no division."""
+    changes = {"name": "vit_micro", "positions": "learned", "scan": scan}
+    nets = [vit.build(**VIT | changes | {"init": scheme}) for scheme in ("beit", "normal02")]
+    nets = [net.clone(depth=3) for net in nets]
+    beit, normal = run(lambda x: [init(net, KEY, x)[0] for net in nets], images())
+    layer = lambda p, l, *names: (  # noqa: E741
+        p["blocks"]["layers"][names[0]][names[1]]["kernel"][l] if scan
+        else p["blocks"][str(l)][names[0]][names[1]]["kernel"]
+    )  # fmt: skip
+    cut = 0.02 * math.sqrt(1 - 2 * math.exp(-0.5) / math.sqrt(2 * math.pi) / math.erf(0.5**0.5))
+    for l in range(3):  # noqa: E741
+        for names in (("attn", "proj"), ("mlp", "fc2"), ("attn", "qkv"), ("mlp", "fc1")):
+            scale = (2 * (l + 1)) ** -0.5 if names[1] in ("proj", "fc2") else 1.0
+            kernel = layer(beit, l, *names)
+            assert np.std(kernel) == pytest.approx(cut * scale, rel=0.03)
+            assert 0.98 * 0.02 * scale < np.abs(kernel).max() <= 0.02 * scale * (1 + 1e-6)
+            assert np.std(layer(normal, l, *names)) == pytest.approx(0.02, rel=0.03)
+    for name in ("pos_embed", "cls_token"):
+        assert np.abs(beit[name]).max() <= 0.02 < np.abs(normal[name]).max()
+    assert np.abs(beit["patch_embed"]["kernel"]).max() <= 0.02
+    assert np.std(normal["patch_embed"]["kernel"]) == pytest.approx(0.02, rel=0.05)
+
+
 # ---- both families -----------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Optimizers by name against update rules written out in NumPy; schedules; masks."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -75,7 +76,8 @@ def test_lamb_scales_by_the_trust_ratio():
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
         update = m_hat / (np.sqrt(v_hat) + 1e-8) + decay * w
-        return w - 0.1 * update * np.linalg.norm(w) / np.linalg.norm(update), (m, v)
+        trust = np.linalg.norm(w) / np.linalg.norm(update) if decay else 1.0  # not of the bias
+        return w - 0.1 * update * trust, (m, v)
 
     close(run(build(name="lamb")), by_hand(rule))
 
@@ -152,21 +154,61 @@ def test_larc_is_apexs_and_solo_learns():
         np.testing.assert_allclose(found["bias"], bias, rtol=1e-5)
 
 
-def test_frozen_parameters_stay_exactly_and_then_move():
-    tx = build(name="adamw", freeze=("kernel$",), freeze_steps=2)
+@pytest.mark.parametrize("name", optim.NAMES)
+def test_a_frozen_parameter_has_no_gradient_and_then_starts_afresh(name):
+    """torch's p.grad = None (DINO's cancel_gradients_last_layer): nothing of it moves, no moment
+    and no decay; then it goes as one of a new optimizer does."""
+    tx = build(name=name, freeze=("kernel$",), freeze_steps=3)
     params, state = PARAMS, tx.init(PARAMS)
-    for step in range(3):
+    loud = jax.tree.map(lambda g: -100 * g, GRADS)  # what a moment would remember
+    for _ in range(3):
+        updates, state = jax.jit(tx.update)(loud, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(params["layer"]["kernel"], PARAMS["layer"]["kernel"])
+    assert not np.array_equal(params["layer"]["bias"], PARAMS["layer"]["bias"])
+    for _ in range(2):
         updates, state = tx.update(GRADS, state, params)
         params = optax.apply_updates(params, updates)
-        still = np.array_equal(params["layer"]["kernel"], PARAMS["layer"]["kernel"])
-        assert still == (step < 2)
-        assert not np.array_equal(params["layer"]["bias"], PARAMS["layer"]["bias"])
-    # Adam's moments went on: the first step is of full size, not the fraction a fresh start gives
-    free = run(build(name="adamw"), 1)["kernel"]
-    moved, plain = (x - PARAMS["layer"]["kernel"] for x in (params["layer"]["kernel"], free))
-    np.testing.assert_allclose(moved, plain, rtol=1e-3)
-    for_ever = run(build(name="sgd", freeze=("kernel$",), freeze_steps=-1), 5)
-    np.testing.assert_array_equal(for_ever["kernel"], PARAMS["layer"]["kernel"])
+    np.testing.assert_allclose(
+        params["layer"]["kernel"], run(build(name=name), 2)["kernel"], rtol=1e-5
+    )
+
+
+def test_what_was_frozen_goes_on_at_the_rate_and_decay_of_the_step():
+    """AdamW of which three updates are left out: its count of the moments starts at 1, the
+    schedules are at steps 3 and 4."""
+    more = {"schedule": "cosine", "weight_decay": 0.1, "weight_decay_final": 0.4}
+    factors = {"lr_factors": (("kernel$", 0.5),)}
+    tx = build(name="adamw", freeze=("kernel$",), freeze_steps=3, **more, **factors)
+    params, state = PARAMS, tx.init(PARAMS)
+    w, m, v = np.float64(PARAMS["layer"]["kernel"]), 0.0, 0.0
+    g = np.float64(GRADS["layer"]["kernel"])
+    for step in range(5):
+        updates, state = tx.update(GRADS, state, params)
+        params = optax.apply_updates(params, updates)
+        if step < 3:
+            continue
+        half = (1 + np.cos(np.pi * step / 10)) / 2
+        rate, decay, count = 0.1 * half, 0.4 + (0.1 - 0.4) * half, step - 2
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        adam = m / (1 - 0.9**count) / (np.sqrt(v / (1 - 0.999**count)) + 1e-8)
+        w = w - 0.5 * rate * (adam + decay * w)
+    np.testing.assert_allclose(params["layer"]["kernel"], w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_what_is_frozen_for_ever_has_no_state_and_no_part_in_the_norm(name):
+    """MoCo v3's patch projection: requires_grad=False."""
+    kernel = {"layer": {"kernel": PARAMS["layer"]["kernel"]}}
+    tx = build(name=name, freeze=("bias$",), freeze_steps=-1, clip=0.01)
+    alone = build(name=name, clip=0.01)
+    state, other = tx.init(PARAMS), alone.init(kernel)
+    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+    assert count(state) == count(other)
+    updates, _ = tx.update(GRADS, state, PARAMS)
+    wanted, _ = alone.update({"layer": {"kernel": GRADS["layer"]["kernel"]}}, other, kernel)
+    np.testing.assert_array_equal(updates["layer"]["bias"], 0)
+    np.testing.assert_allclose(updates["layer"]["kernel"], wanted["layer"]["kernel"], rtol=1e-6)
 
 
 def test_rates_of_some_parameters():

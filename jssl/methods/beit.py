@@ -10,8 +10,8 @@ each code's patches, as VQ-VAE's: van den Oord et al. 2017, appendix A.1): for
 `config.tokenizer_steps` steps nothing else is trained (hold all parameters: `optim.freeze`; the
 loss is there, so that Adam's moments are right when it begins to count), then the codebook stays.
 
-Reference code for the rest: microsoft/unilm beit. Differences: no layer scale, no relative position
-bias; the blocks' sizes, see `masking.block_mask`.
+Reference code for the rest: microsoft/unilm beit; weights start as there (`model.init="beit"`).
+Differences: no layer scale, no relative position bias; the blocks' sizes, see `masking.block_mask`.
 """
 
 import jax
@@ -38,7 +38,7 @@ def build(config) -> Method:
         rng_f, rng_token, rng_head, rng_codes = jax.random.split(rng, 4)
         params, _ = init(encoder, rng_f, one.centre(batch))
         params = {"encoder": params, "head": one.dense(rng_head, encoder.dim, codes)}
-        params["mask_token"] = 0.02 * jax.random.normal(rng_token, (encoder.dim,))
+        params["mask_token"] = one.token(rng_token)
         book = jax.random.normal(rng_codes, (codes, one.pixels))
         return params, {"codebook": book, "use": jnp.ones(codes)}
 

@@ -6,8 +6,9 @@ say of a patch, each normalised, is the target. The student sees the image with 
 hidden, and regresses the targets of the hidden ones.
 
 Reference code: facebookresearch/data2vec_vision (beit). Targets are the blocks' outputs, each
-through a LayerNorm without parameters. Differences: no layer scale, no relative position bias; the
-blocks' sizes, see `masking.block_mask`.
+through a LayerNorm without parameters, and so is their mean. Differences: no layer scale, no
+relative position bias; the blocks' sizes, see `masking.block_mask`. Weights start as there
+(`model.init="beit"`).
 """
 
 import jax
@@ -38,13 +39,14 @@ def build(config) -> Method:
     def start(rng, batch):
         rng_f, rng_token, rng_head = jax.random.split(rng, 3)
         params, _ = init(encoder, rng_f, one.centre(batch))
-        token = 0.02 * jax.random.normal(rng_token, (encoder.dim,))
+        token = one.token(rng_token)
         params = {"encoder": params, "mask_token": token}
         params["head"] = one.dense(rng_head, encoder.dim, encoder.dim)
         return params, slow.start(params, {"encoder": {}})
 
     def told(params, images):
-        """[B, N, D]: the mean of the last blocks' outputs, normalised."""
+        """[B, N, D]: the mean of the last blocks' normalised outputs, normalised once more
+        (engine_for_cyclical.py:85 to 95, with its README's --post_target_layer_norm)."""
         is_block = lambda module, name: isinstance(module, Block) and name == "__call__"
         _, seen = encoder.apply(
             {"params": params}, images, train=False, capture_intermediates=is_block,
@@ -52,7 +54,7 @@ def build(config) -> Method:
         )  # fmt: skip
         blocks, last = seen["intermediates"]["blocks"], range(encoder.depth)[-layers:]
         outputs = [normal_rows(blocks[str(i)]["__call__"][0]) for i in last]
-        return sum(outputs)[:, encoder.class_token :] / layers
+        return normal_rows(sum(outputs)[:, encoder.class_token :] / layers)
 
     def hidden_from(rng, images):
         return beit_mask(rng, len(images), one.grid, count, config.block_min, count)

@@ -7,9 +7,10 @@ every crop of an image, small local ones too, the student predicts what the teac
 global views. The teacher's is centred and sharpened, so that neither one output wins nor all do.
 
 Reference code: facebookresearch/dino main_dino.py. `config.centring`: "centre", as published, or
-"sinkhorn" (as in DINOv2). The last layer has unit rows (weight norm with a fixed scale, if
-`config.norm_last_layer`) and stays as drawn in the first epoch: `optim.freeze`. With plain
-accumulation the centre moves once a micro-batch; with `grad_cache` once an update, as published.
+"sinkhorn" (as in DINOv2); `config.center_momentum` is the paper's m. The last layer has unit rows
+(weight norm with a fixed scale, if `config.norm_last_layer`) and stays as drawn in the first epoch:
+`optim.freeze`. With plain accumulation the centre moves once a micro-batch; with `grad_cache` once
+an update, as published.
 """
 
 import jax
@@ -29,6 +30,7 @@ EVALUATE = ("teacher", "student")  # whose encoder is measured: the paper's, lig
 
 def build(config) -> Method:
     above(config, 0, "temperature", "teacher_first", "teacher_last", "prototypes")
+    check_momentum(config)
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
     net, outputs = heads.chain(config, "head"), config.prototypes
     slow = target.of(config, net, "encoder", "head", extra=("prototypes",))
@@ -69,7 +71,7 @@ def build(config) -> Method:
         logits = lambda z: last_layer(params["prototypes"], z) / config.temperature
         small = logits(found["local"]) if "local" in found else None
         value = across_views(logits(found["global"]), small, p)
-        centre = 0.9 * centre + 0.1 * lax.stop_gradient(told).mean(0)  # the paper's m = 0.9
+        centre = follow(centre, told.mean(0), config.center_momentum)
         z = found["teacher"]
         metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
         metrics |= {"ema": slow.now(state), "teacher_temperature": jnp.float32(heat)}
@@ -82,6 +84,21 @@ def build(config) -> Method:
 
     objective = coupled(init, encode, compare, embed, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+
+
+def check_momentum(config) -> None:
+    """`UserError` for a momentum of the center that is not in [0, 1)."""
+    if not 0 <= config.center_momentum < 1:
+        raise UserError(
+            f"config.center_momentum={config.center_momentum} must be at least 0 and below 1; "
+            "try 0.9"
+        )
+
+
+def follow(center: jax.Array, mean: jax.Array, momentum: float) -> jax.Array:
+    """The center [K] moved towards a batch's mean logits [K]: main_dino.py:416, paper's
+    equation 4. No gradient flows."""
+    return momentum * center + (1 - momentum) * lax.stop_gradient(mean)
 
 
 def last_layer(layer, z):

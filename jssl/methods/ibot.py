@@ -21,7 +21,7 @@ from jssl.config import UserError, above, near
 from jssl.core import Method, coupled, minimize
 from jssl.losses import koleo
 from jssl.masking import beit_mask, places
-from jssl.methods.dino import CENTRING, across_views, last_layer
+from jssl.methods.dino import CENTRING, across_views, check_momentum, follow, last_layer
 from jssl.nn import heads
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify, ramp, sinkhorn, unit
@@ -29,6 +29,7 @@ from jssl.ops import patchify, ramp, sinkhorn, unit
 
 def build(config) -> Method:
     above(config, 0, "temperature", "teacher_first", "teacher_last", "prototypes", "block_min")
+    check_momentum(config)
     crops, watch, one = views.crops(config), diagnose.watcher(config), masked.Setup(config)
     encoder, n, (least, most) = one.encoder, one.grid**2, config.mask_range
     chain = heads.chain(config, "head", "patch_head")
@@ -41,7 +42,7 @@ def build(config) -> Method:
                         "and config.model.class_token must be True")  # fmt: skip
 
     def start(rng, batch):
-        rngs = jax.random.split(rng, 6)
+        rngs = jax.random.split(rng, 5)
         f, _ = init(encoder, rngs[0], one.centre(batch))
         params, stats = {"encoder": f, "prototypes": {}}, {"encoder": {}}
         rows = jnp.zeros((2, encoder.dim))
@@ -50,7 +51,7 @@ def build(config) -> Method:
             params[name], stats[name] = init(chain.modules[name], rngs[1 + i], rows)
             w = jax.random.uniform(rngs[3 + i], (outputs, width), minval=-1, maxval=1)
             params["prototypes"][name] = {"direction": w * width**-0.5}
-        params["mask_token"] = 0.02 * jax.random.normal(rngs[5], (encoder.dim,))
+        params["mask_token"] = jnp.zeros(encoder.dim)  # models/vision_transformer.py:172
         centres = {"cls": jnp.zeros(outputs), "patch": jnp.zeros(outputs)}
         return params, {"stats": stats, "centre": centres} | slow.start(params, stats)
 
@@ -106,7 +107,7 @@ def build(config) -> Method:
         if config.centring == "centre":
             p = jax.nn.softmax((told - centre) / heat)
         middle = (told * weight[:, None]).sum(0) / jnp.maximum(weight.sum(), 1)
-        return p, 0.9 * centre + 0.1 * middle
+        return p, follow(centre, middle, config.center_momentum)
 
     def compare(params, found, state, batch, rng):
         buffers, centre = state.buffers, state.buffers["centre"]

@@ -5,8 +5,10 @@ Squares of an image are hidden: a learned token stands in for their patches, and
 goes through the encoder. One linear layer predicts the raw pixels; the loss is the absolute error
 on the hidden ones.
 
-Reference code: microsoft/SimMIM models/simmim.py. Difference: its ViT has relative positions and a
-shared bias; this one has the positions that the recipe names.
+Reference code: microsoft/SimMIM models/simmim.py. Weights start as there: encoder, class and mask
+token as BEiT's (`model.init="beit"`), the linear layer, there a convolution, as PyTorch's.
+Difference: its ViT has relative positions, a bias that all blocks share; this one has the positions
+that the recipe names.
 """
 
 import jax
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 from jssl import diagnose, masked, optim
 from jssl.core import Method, Objective, minimize
 from jssl.losses import masked_l1
-from jssl.masking import unit_mask
+from jssl.masking import unit_count, unit_mask
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify
 
@@ -24,13 +26,13 @@ def build(config) -> Method:
     one = masked.Setup(config)
     encoder, watch, grid = one.encoder, diagnose.watcher(config), one.grid
     unit, ratio = one.unit(config.mask_unit), config.mask_ratio
-    masked.share(ratio, (grid // unit) ** 2)  # some squares, not all
+    masked.share(ratio, (grid // unit) ** 2, unit_count)  # some squares, not all
 
     def start(rng, batch):
         rng_f, rng_token, rng_head = jax.random.split(rng, 3)
         params, _ = init(encoder, rng_f, one.centre(batch))
-        token = 0.02 * jax.random.normal(rng_token, (encoder.dim,))
-        head = one.dense(rng_head, encoder.dim, one.pixels)
+        token = one.token(rng_token)
+        head = one.torch_dense(rng_head, encoder.dim, one.pixels)
         return {"encoder": params, "mask_token": token, "head": head}, {}
 
     def predict(params, images, rng, train):

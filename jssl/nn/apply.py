@@ -22,9 +22,13 @@ def init(module: nn.Module, rng: Array, *args, **kw) -> tuple[Tree, Tree]:
 
     `stats` holds the BatchNorm running statistics, `{}` if there are none. The module is run in
     evaluation mode: parameters never depend on the mode, and no other random stream is needed.
+    Its method `finish`, if it has one, makes of the parameters as drawn those that it starts with.
     """
     variables = module.init(rng, *args, **{"train": False, **kw})
-    return variables.get("params", {}), variables.get("batch_stats", {})
+    params = variables.get("params", {})
+    if hasattr(module, "finish"):
+        params = module.finish(params)
+    return params, variables.get("batch_stats", {})
 
 
 def apply(module: nn.Module, params: Tree, stats: Tree, *args, train: bool, rngs=None, **kw):

@@ -25,6 +25,10 @@ INITIALIZERS = {
     "xavier": nn.initializers.xavier_uniform(),
     # timm's trunc_normal_(std=.02) cuts at +-2, a hundred deviations: in effect a plain normal.
     "trunc02": nn.initializers.normal(0.02),
+    "normal02": nn.initializers.normal(0.02),  # the same; a ViT's patches differ: I-JEPA
+    # timm's trunc_normal_(std=.02, a=-.02, b=.02), of deviation .0108: microsoft/unilm beit
+    # modeling_pretrain.py:21, facebookresearch/data2vec_vision, microsoft/SimMIM models/simmim.py.
+    "beit": nn.initializers.truncated_normal(0.02, lower=-1.0, upper=1.0),
 }
 REMAT = {
     "none": None,  # keep every activation

@@ -5,6 +5,7 @@ timm's: cls_token, pos_embed, blocks/0/..., norm; "patch_embed/kernel" [p * p * 
 "patch_embed.proj.weight" [D, C, p, p] with its pixels in order (row, column, channel).
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import flax.linen as nn
@@ -32,14 +33,19 @@ PATCH_INITIALIZERS = {
     "xavier": nn.initializers.xavier_uniform(),  # over the flattened kernel: MAE
     # U(+-1/sqrt(fan_in)): timm's init_weights leaves the convolution at PyTorch's default.
     "trunc02": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "normal02": INITIALIZERS["normal02"],  # I-JEPA: helper.py draws only Linear layers anew
+    "beit": INITIALIZERS["beit"],
 }
+BRANCH_ENDS = (("proj", "kernel"), ("fc2", "kernel"))
 
 
 class ViT(nn.Module):
-    """``net(images [B, H, W, C], train, keep=None, hide=None) -> tokens [B, 1 + N, D]``, normed.
+    """``net(images [B, H, W, C], train, keep=None, hide=None, seen=None) -> tokens [B, 1 + N, D]``,
+    normed.
 
     `keep` int32 [B, K] are the ids of the patches to encode; the tokens are then [B, 1 + K, D],
-    in the order of `keep`. `hide`, (mask bool [B, N], token [D]), puts the token in the place of
+    in the order of `keep`; where `seen` bool [B, K] is False a token is there to fill the row, and
+    no other attends to it. `hide`, (mask bool [B, N], token [D]), puts the token in the place of
     each patch under the mask, before positions are added. Patch n is at row n // grid and column
     n % grid. The leading token is the class token and is there if `class_token`.
     `features(tokens)` pools to float32 [B, D].
@@ -63,9 +69,18 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Array, train: bool, keep: Array | None = None, hide: tuple | None = None
+        self,
+        images: Array,
+        train: bool,
+        keep: Array | None = None,
+        hide: tuple | None = None,
+        seen: Array | None = None,
     ) -> Array:
         x = self.embed(images, keep, hide)
+        mask = None
+        if seen is not None:
+            mask = jnp.pad(seen, ((0, 0), (int(self.class_token), 0)), constant_values=True)
+            mask = mask[:, None, None]
         x = Blocks(
             depth=self.depth,
             dim=self.dim,
@@ -79,8 +94,26 @@ class ViT(nn.Module):
             dtype=self.dtype,
             residual_dtype=self.residual_dtype,
             name="blocks",
-        )(x, train)
+        )(x, train, mask)
         return layer_norm(dtype=self.dtype, name="norm")(x)
+
+    def finish(self, params: dict) -> dict:
+        """Parameters as drawn -> as they start (`jssl.nn.apply.init`): "beit" divides what ends the
+        branches of block l, counted from 1, by sqrt(2 l) (beit/modeling_pretrain.py,
+        fix_init_weight)."""
+        if self.init_name != "beit":
+            return params
+        scale = 1 / np.sqrt(2.0 * np.arange(1, self.depth + 1, dtype=np.float32))
+
+        def smaller(path, leaf):
+            names = [key.key for key in path]
+            if names[0] != "blocks" or tuple(names[-2:]) not in BRANCH_ENDS:
+                return leaf
+            if names[1] == "layers":  # scanned: [depth, ...]
+                return leaf * scale[:, None, None]
+            return leaf * scale[int(names[1])]
+
+        return jax.tree_util.tree_map_with_path(smaller, params)
 
     def embed(self, images: Array, keep: Array | None, hide: tuple | None) -> Array:
         """The transformer's input [B, 1 + N, D]: embedded patches, positions, class token."""
@@ -109,7 +142,7 @@ class ViT(nn.Module):
         x = (x + place).astype(self.residual_dtype)
         if not self.class_token:
             return x
-        token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.dim))
+        token = self.param("cls_token", draw_token(self.init_name), (1, 1, self.dim))
         first = (token + table[None, :1]).astype(self.residual_dtype)
         return jnp.concatenate([jnp.broadcast_to(first, (len(x), 1, self.dim)), x], axis=1)
 
@@ -119,13 +152,13 @@ class ViT(nn.Module):
         if self.positions == "sincos":
             return jnp.asarray(sincos(self.dim, side, self.class_token))
         shape = (1, grid * grid + self.class_token, self.dim)
-        table = self.param("pos_embed", nn.initializers.normal(0.02), shape)[0]
+        table = self.param("pos_embed", draw_token(self.init_name), shape)[0]
         if side == grid:
             return table
-        # Smaller crops get the same table, resized: DINO's interpolate_pos_encoding.
+        # Smaller crops get the same table, resized.
         places = table[self.class_token :].reshape(grid, grid, self.dim)
-        places = jax.image.resize(places, (side, side, self.dim), "cubic", antialias=False)
-        return jnp.concatenate([table[: self.class_token], places.reshape(-1, self.dim)])
+        places = resized(places, side).reshape(-1, self.dim)
+        return jnp.concatenate([table[: self.class_token], places])
 
     def features(self, tokens: Array) -> Array:
         """tokens [B, 1 + N, D] -> float32 [B, D].
@@ -135,6 +168,40 @@ class ViT(nn.Module):
         """
         tokens = tokens.astype(jnp.float32)
         return tokens[:, 0] if self.pool == "cls" else tokens[:, self.class_token :].mean(axis=1)
+
+
+def draw_token(name: str) -> Callable:
+    """How tokens and learned positions start, by `ViT.init_name`: N(0, .02), where "beit" cut."""
+    return INITIALIZERS["beit" if name == "beit" else "normal02"]
+
+
+def resized(table: Array, side: int) -> Array:
+    """Positions of one grid for another: float32 [grid, grid, D] -> [side, side, D].
+
+    As facebookresearch/dino vision_transformer.py, interpolate_pos_encoding (lines 174 to 194; its
+    iBOT too): torch's bicubic interpolation by the factor (side + .1) / grid. The tenth of a patch
+    is theirs, against rounding error, and moves the points of the new grid.
+    """
+    weight = bicubic(len(table), side, (side + 0.1) / len(table))
+    return jnp.einsum("ig,jh,ghd->ijd", weight, weight, table, precision="highest")
+
+
+@lru_cache
+def bicubic(old: int, new: int, factor: float) -> np.ndarray:
+    """float32 [new, old]: torch.nn.functional.interpolate(mode="bicubic", scale_factor=factor) of a
+    line: Keys' cubic convolution with a = -.75, of the pixels' centers, not aligned by corners; a
+    place outside is the nearest one inside; a smaller grid is not smoothed first.
+    """
+    a, weight = -0.75, np.zeros((new, old))
+    for i in range(new):
+        at = (i + 0.5) / factor - 0.5
+        first = int(np.floor(at)) - 1
+        for j in range(first, first + 4):
+            x = abs(at - j)
+            near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+            far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+            weight[i, min(max(j, 0), old - 1)] += near if x <= 1 else far
+    return weight.astype(np.float32)
 
 
 @lru_cache
@@ -174,7 +241,9 @@ def build(
     name: vit_ti, vit_s, vit_b, vit_l, vit_h; vit_test is for tests. patch, image_size: pixels.
     pool: "cls" or "mean". positions: "sincos" (fixed, MAE) or "learned" (N(0, .02), timm).
     drop_path, remat, scan: see `jssl.nn.transformer.Blocks`. attention: "auto", "xla", "cudnn".
-    init: "xavier" (MAE) or "trunc02" (timm); biases start at zero.
+    init: "xavier" (MAE), "trunc02" (timm), "normal02" (I-JEPA: N(0, .02), patches too) or "beit"
+      (BEiT, data2vec, SimMIM: as normal02, but cut at .02, and deep blocks' ends start smaller, see
+      `ViT.finish`); biases start at zero.
     dtype: "float32" or "bfloat16", of activations; parameters are float32.
     residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
     Raises `UserError` for any other choice, for a patch that does not divide the image size, and
