@@ -111,25 +111,13 @@ def muon(
     beta    of Muon's momentum; b1, b2, eps are Adam's
     keep    params -> tree of bool: which parameters decay
     hidden  regular expressions: a kernel whose path matches one of them is Muon's
-
-    Raises `UserError` at `init` if no kernel matches.
     """
 
     def label(path, leaf):
-        name = _name(path)
-        is_kernel = name.endswith("kernel") and leaf.ndim >= 2
-        found = is_kernel and any(re.search(pattern, name) for pattern in hidden)
-        return "muon" if found else "adam"
+        return "muon" if is_hidden(path, leaf, hidden) else "adam"
 
     def labels(params):
-        found = jax.tree_util.tree_map_with_path(label, params)
-        if "muon" not in jax.tree.leaves(found):
-            paths = jax.tree_util.tree_flatten_with_path(params)[0]
-            names = [_name(path) for path, leaf in paths if leaf.ndim >= 2]
-            raise UserError(
-                f"optim.muon_params={hidden} matches no kernel; {near(hidden[:1], names)}"
-            )
-        return found
+        return jax.tree_util.tree_map_with_path(label, params)
 
     matrices = optax.chain(
         scale_by_muon(beta),
@@ -138,6 +126,31 @@ def muon(
     )
     others = optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=keep)
     return optax.partition({"muon": matrices, "adam": others}, labels)
+
+
+def is_hidden(path, leaf: Array, hidden: tuple[str, ...]) -> bool:
+    """Whether a parameter is a kernel whose path matches a pattern of `hidden`."""
+    name = _name(path)
+    is_kernel = name.endswith("kernel") and leaf.ndim >= 2
+    return is_kernel and any(re.search(pattern, name) for pattern in hidden)
+
+
+def matched(
+    tx: optax.GradientTransformation, hidden: tuple[str, ...]
+) -> optax.GradientTransformation:
+    """`tx`, whose `init` raises `UserError` if no kernel of all parameters matches `hidden`: a part
+    of them, the frozen ones or the others, may have none."""
+
+    def init(params):
+        flat = jax.tree_util.tree_flatten_with_path(params)[0]
+        if not any(is_hidden(path, leaf, hidden) for path, leaf in flat):
+            names = [_name(path) for path, leaf in flat if leaf.ndim >= 2]
+            raise UserError(
+                f"optim.muon_params={hidden} matches no kernel; {near(hidden[:1], names)}"
+            )
+        return tx.init(params)
+
+    return optax.GradientTransformation(init, tx.update)
 
 
 def _name(path) -> str:

@@ -16,7 +16,7 @@ import optax
 
 from jssl import ops
 from jssl.config import UserError, bind, near
-from jssl.muon import muon
+from jssl.muon import matched, muon
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
@@ -280,6 +280,7 @@ def build(
         wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
         raise UserError(f"optim.{wrong}=True says nothing to {name}; set it to False")
     tx = held(rule, freeze, freeze_steps) if freeze_steps else rule(0)
+    tx = matched(tx, muon_params) if name == "muon" else tx
     tx = optax.chain(clip_each(clip_tensor), tx) if clip_tensor else tx
     tx = optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
     tx = optax.chain(dropped(freeze), tx) if freeze_steps < 0 else tx

@@ -10,6 +10,7 @@ from jssl import config, optim, recipes
 from jssl.config import UserError
 
 BASE = dict(recipes.RUN["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
+BASE["muon_params"] = ("kernel$",)
 PARAMS = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, 2.0])}}
 GRADS = {"layer": {"kernel": jnp.array([[0.1, 0.2], [-0.3, 0.4]]), "bias": jnp.array([0.5, -0.5])}}
 
