@@ -159,6 +159,15 @@ def test_a_packed_set_is_known_by_its_content(tmp_path):
     assert len({x.fingerprint, *(source.fingerprint for source in other)}) == 6
 
 
+def test_splits_of_packed_sets_however_they_are_spelled(tmp_path):
+    for name in ("Train", "VAL"):
+        packed.pack(arrays(), str(tmp_path / name), lambda done, total: None)
+    for split, folder in (("train", "Train"), ("validation", "VAL"), ("val[:50%]", "VAL")):
+        assert packed.locate(str(tmp_path), split) == str(tmp_path / folder)
+    with pytest.raises(UserError, match="data.split=test .*use data.split=Train"):
+        packed.locate(str(tmp_path), "test")
+
+
 def test_records_are_known_by_their_files(tmp_path):
     class Instruction:
         def __init__(self, name, skip=0, take=5, content=b"12345"):

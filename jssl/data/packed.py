@@ -21,6 +21,7 @@ import numpy as np
 from jssl.config import UserError
 from jssl.data import fingerprint
 from jssl.data.order import split_name, split_rows
+from jssl.data.splits import few, find_split, split_folders
 from jssl.data.stream import chunks
 from jssl.files import Damaged, foreign, open_regular, read_json
 
@@ -102,13 +103,22 @@ def open_packed(path: str, split: str) -> Arrays:
 
 
 def locate(path: str, split: str) -> str:
-    """The packed directory of a split: path/<split> if it is one; else the split must be "train",
-    and is all of `path`. Raises UserError if there is none."""
+    """The packed directory of a split: the one in `path` that is the split (`splits.find_split`);
+    else the split must be "train", and is all of `path`. Raises UserError if there is none."""
     path, wanted = os.path.expanduser(path), split_name(split)
     inner = os.path.join(path, wanted)
     if os.path.isfile(os.path.join(inner, "meta.json")):
         return inner
+    packs = [n for n in split_folders(path) if os.path.isfile(os.path.join(path, n, "meta.json"))]
+    name = find_split(wanted, packs, path)
+    if name is not None:
+        return os.path.join(path, name)
     if not os.path.isfile(os.path.join(path, "meta.json")):
+        if packs:
+            raise UserError(
+                f"data.split={split} is wrong because {path} holds only {few(packs)}; "
+                f"use data.split={packs[0]}, or pack {wanted} too"
+            )
         raise UserError(
             f"data.path={path} is wrong because there is no meta.json in it or in its folder "
             f"{wanted}; make one with `jssl data pack`, or name the folder that holds one"
