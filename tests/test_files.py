@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 
 import pytest
 
@@ -73,3 +74,10 @@ def test_a_write_that_fails_changes_nothing(tmp_path):
         files.replace(tmp_path / "a.json", "\udcff")
     assert files.read_json(tmp_path / "a.json") == 1
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", [files.Damaged, files.Unreachable])
+def test_errors_come_out_of_a_worker_process_as_they_were(kind):
+    made = pickle.loads(pickle.dumps(kind("a.png", "it is a link")))
+    assert type(made) is kind and str(made) == str(kind("a.png", "it is a link"))
+    assert (made.name, made.reason) == ("a.png", "it is a link")

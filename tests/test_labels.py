@@ -89,9 +89,10 @@ def test_nothing_is_wrapped_where_nothing_changes(kind, tmp_path):
     assert labels.relabel(source, ["a", "b"], "") is source
 
 
-def test_forms_of_unicode_are_one_name(tmp_path):
-    train = folders(tmp_path, "train", ["a", "caf\u00e9"])
-    test = folders(tmp_path, "test", ["cafe\u0301", "d"])
+@KINDS
+def test_forms_of_unicode_are_one_name(kind, tmp_path):
+    train = kind(tmp_path, "train", ["a", "caf\u00e9"])
+    test = kind(tmp_path, "test", ["cafe\u0301", "d"])
     mapped = labels.relabel(test, train.classes, "test")
     assert names(mapped, train.classes) == ["caf\u00e9"] * 2 + [None] * 2
 
