@@ -1,12 +1,13 @@
 """Checkpoints: the whole TrainState, written by Orbax beside the training.
 
-``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept.
+``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept. A
+step is saved before it is evaluated; its score follows, and is kept in ``checkpoints/scores.json``.
 A step that cannot be read, or is not what was written (`jssl.sums`), is set aside as
 ``damaged-<step>``, never deleted, and the one before it is used.
 """
 
-import json
 import logging
+import math
 import pathlib
 import shutil
 from functools import partial
@@ -15,11 +16,29 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from jssl import mesh, sums
+from jssl import files, mesh, sums
 from jssl.config import UserError
 
 log = logging.getLogger("jssl")
-BEST = "knn_top1"
+
+
+class Best:
+    """A preservation policy of Orbax: the `n` steps with the highest of `scores` {step: score}.
+
+    Orbax's own takes scores only together with the state, so that a step could not be saved before
+    it is evaluated. Of equal scores the later step is kept.
+    """
+
+    def __init__(self, scores: dict[int, float], n: int):
+        self.scores = scores
+        self.n = n
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """One answer for each of `checkpoints`, which have a `step`."""
+        known = [info.step for info in checkpoints if info.step in self.scores]
+        known.sort(key=lambda step: (self.scores[step], step))
+        best = known[max(len(known) - self.n, 0) :]
+        return [info.step in best for info in checkpoints]
 
 
 class Checkpoints:
@@ -33,17 +52,12 @@ class Checkpoints:
         self.folder = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
         self.every, self.keep_latest, self.keep_best = every, keep_latest, keep_best
         self.read_only, self.saving = read_only, -1  # saving: the step that is being written
+        self.scores = self._read_scores()
         self.manager = self._open()
 
     def _open(self):
-        score = lambda metrics: metrics[BEST]
-        keep = [managers.LatestN(self.keep_latest)]
-        if self.keep_best:
-            keep.append(managers.BestN(get_metric_fn=score, n=self.keep_best))
-        self._check_scores()
+        keep = [managers.LatestN(self.keep_latest), Best(self.scores, self.keep_best)]
         options = ocp.CheckpointManagerOptions(
-            # Without it Orbax writes no metrics, and BestN sees none; with it, it reads them all.
-            best_fn=None if self.read_only else score,
             preservation_policy=managers.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=not self.read_only,
             read_only=self.read_only,
@@ -54,18 +68,29 @@ class Checkpoints:
         handlers = {"state": ocp.StandardCheckpointHandler()}
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
-    def _check_scores(self) -> None:
-        """Sets steps aside whose score Orbax could not read; it would not open the others then."""
+    def _read_scores(self) -> dict[int, float]:
+        """The scores that are known of the steps; they only decide which step is kept."""
+        path = self.folder / "scores.json"
+        try:
+            found = files.read_json(path)
+            return {int(step): float(score) for step, score in found.items()}
+        except FileNotFoundError:
+            return {}
+        except (files.Damaged, files.Unreachable, AttributeError, TypeError, ValueError) as error:
+            log.warning("the scores of the checkpoints are not known: %s", error)
+            return {}
+
+    def score(self, step: int, knn: float) -> None:
+        """The kNN accuracy of a step that is saved. A disk that takes no scores is a warning."""
+        if not math.isfinite(knn):
+            return
+        self.scores[step] = float(knn)
         if jax.process_index() == 0 and not self.read_only:
-            for path in self.folder.glob("[0-9]*/metrics/metrics"):
-                step = path.parent.parent.name
-                try:
-                    float(json.loads(path.read_text(encoding="utf-8"))[BEST])
-                except (ValueError, TypeError, KeyError) as error:
-                    if step.isdigit():  # and not half written: Orbax tidies that up
-                        log.warning("checkpoint %s is set aside: its score is %r", step, error)
-                        self._rename(step, "damaged")
-        mesh.any_process(False)  # the others look at the folder when that is done
+            kept = {str(step): self.scores[step] for step in sorted(self.scores)}
+            try:
+                files.write_json(self.folder / "scores.json", kept)
+            except OSError as error:
+                log.warning("step %d: its score is not kept: %s", step, error.strerror or error)
 
     def _sum(self) -> None:
         """Sums the step that is being written, on the first process. Despite the hook's name Orbax
@@ -86,8 +111,9 @@ class Checkpoints:
                 "or choose another --workdir"
             )
 
-    def save(self, step: int, state, knn: float | None) -> None:
-        """Starts writing `state`; the copy off the device is made before this returns.
+    def save(self, step: int, state, knn: float | None = None) -> None:
+        """Starts writing `state`; the copy off the device is made before this returns. `knn`: its
+        score, if it is known by then.
 
         `UserError` if the disk is full, before anything is written: what was saved stays whole.
         """
@@ -95,10 +121,13 @@ class Checkpoints:
             return
         self.wait()  # for the one before, which Orbax would do as well
         self.check_space(state)
-        score = {BEST: -1.0 if knn is None else float(knn)}
+        for gone in self.scores.keys() - set(self.manager.all_steps()):
+            del self.scores[gone]
+        if knn is not None:
+            self.score(step, knn)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state))
         self.saving = step
-        self.manager.save(step, args=args, metrics=score)
+        self.manager.save(step, args=args)
 
     def restore(self, shapes, upto: int | None = None):
         """The newest readable state, laid out like `shapes` (ShapeDtypeStructs with shardings), or
@@ -165,6 +194,7 @@ class Checkpoints:
             number += 1
             target = self.folder / f"{why}-{step}-{number}"
         (self.folder / str(step)).rename(target)
+        self.scores.pop(int(step), None)
 
     def steps(self) -> list[int]:
         """The steps that are whole on disk."""

@@ -57,9 +57,41 @@ def restored(folder):
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
     folder = filled(tmp_path)
-    assert {int(path.name) for path in folder.iterdir()} == {20, 40, 50}
+    assert {int(path.name) for path in folder.glob("[0-9]*")} == {20, 40, 50}
     state = restored(tmp_path)
     assert state.step == 50 and (np.asarray(state.params["encoder"]) == 50).all()
+
+
+def test_a_score_that_comes_after_its_step_was_saved_counts_and_outlives_the_process(tmp_path):
+    for step, score in ((10, 0.2), (20, 0.9), (30, 0.3), (40, 0.1), (50, None)):
+        saves = opened(tmp_path, keep_latest=1)  # a process for each step
+        saves.save(step, state_of(step))
+        if score is not None:
+            saves.score(step, score)
+        saves.close()
+    assert {int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")} == {20, 50}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"10": null}', '{"10": [[]]}'])
+def test_damaged_scores_are_a_warning(tmp_path, caplog, text):
+    filled(tmp_path)
+    (tmp_path / "checkpoints" / "scores.json").write_text(text)
+    assert restored(tmp_path).step == 50
+    assert "scores of the checkpoints are not known" in caplog.text
+
+
+def test_scores_that_cannot_be_kept_are_a_warning(tmp_path, caplog, monkeypatch):
+    saves = opened(tmp_path)
+
+    def full(path, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jssl.files.write_json", full)
+    saves.save(10, state_of(10))
+    saves.score(10, 0.5)
+    saves.score(10, float("nan"))
+    saves.close()
+    assert saves.scores == {10: 0.5} and "No space left" in caplog.text
 
 
 def test_no_checkpoint_is_none(tmp_path):
@@ -86,8 +118,6 @@ DAMAGE = {
     "no state": lambda step: shutil.rmtree(step / "state"),
     "no file of an array": lambda step: largest(step / "state").unlink(),
     "empty": lambda step: (shutil.rmtree(step), step.mkdir()),
-    "a score that is no text": lambda step: flip(step / "metrics" / "metrics"),
-    "no score": lambda step: (step / "metrics" / "metrics").write_bytes(b""),
     "sums flip": lambda step: flip(step / sums.NAME),
     "sums cut off": lambda step: (step / sums.NAME).write_text('{"state/_METADATA": "'),
     "sums of other files": lambda step: (step / sums.NAME).write_text('{"/dev/zero": ""}'),
@@ -146,7 +176,7 @@ def test_reading_leaves_the_folder_of_a_run_as_it_is(tmp_path):
 
 def test_a_half_written_step_is_ignored(tmp_path):
     folder = filled(tmp_path)
-    half = folder / "60.orbax-checkpoint-tmp" / "metrics" / "metrics"
+    half = folder / "60.orbax-checkpoint-tmp" / "state" / "_METADATA"
     half.parent.mkdir(parents=True)
     half.write_text("{")
     assert restored(tmp_path).step == 50
