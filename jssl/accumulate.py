@@ -24,13 +24,15 @@ def none_skipped():
     return jnp.zeros(2, jnp.int32)
 
 
-def guard(new, old, metrics):
-    """(state, metrics): `new`, or, where loss or gradient is not finite, `old` at the next step.
+def guard(new, old, metrics, ok=None):
+    """(state, metrics): `new`, or, where the update is not finite, `old` at the next step.
 
-    `skipped` of the state counts such updates, in a row and in all; no transfer to the host is
-    needed. `rollback` decides what then happens.
+    `ok` bool []: whether the update is finite; None: whether loss and gradient are. `skipped` of
+    the state counts such updates, in a row and in all; no transfer to the host is needed.
+    `rollback` decides what then happens.
     """
-    ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    if ok is None:
+        ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
     row, total = old.skipped
     state = new.replace(
@@ -41,6 +43,18 @@ def guard(new, old, metrics):
     )
     return state, metrics | {"skipped_row": state.skipped[0].astype(jnp.float32),
                              "skipped": state.skipped[1].astype(jnp.float32)}  # fmt: skip
+
+
+def stays_finite(new, old):
+    """bool []: whether every number of the state `new` is finite that was so in `old`."""
+
+    def one(a, b):
+        if not jnp.issubdtype(a.dtype, jnp.inexact):
+            return True
+        return jnp.all(jnp.isfinite(a) | ~jnp.isfinite(b))
+
+    trees = [(state.params, state.opt_state, state.buffers) for state in (new, old)]
+    return jnp.all(jnp.stack([jnp.asarray(x) for x in jax.tree.leaves(jax.tree.map(one, *trees))]))
 
 
 def choose(objective, n: int, grad_cache: bool):

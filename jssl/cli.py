@@ -155,6 +155,8 @@ def setup():
 
 
 def main(argv=None) -> int:
+    from jssl.result import as_json
+
     try:
         given, overrides = arguments(sys.argv[1:] if argv is None else argv, __doc__, COMMANDS)
         setup()
@@ -166,7 +168,7 @@ def main(argv=None) -> int:
             raise
         quiet.way_out()
         return complain(said)
-    print(json.dumps(result), flush=True)
+    print(json.dumps(as_json(result), allow_nan=False), flush=True)
     return 0 if result.get("ok", True) else 2
 
 

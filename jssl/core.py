@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from jssl.accumulate import choose, guard, none_skipped, update
+from jssl.accumulate import choose, guard, none_skipped, stays_finite, update
+from jssl.config import UserError
 
 Tree = Any
 Batch = dict[str, Array]  # leading axis = global batch: image | tokens | ..., size, index, label
@@ -66,6 +67,44 @@ class Method(NamedTuple):
     embed: Callable  # (state, batch) -> [B, D]
     render: Callable | None = None  # (state, batch, rng) -> {name: images in 0..1 or token ids}
     score: Callable | None = None  # (state, batch) -> [B, L]: -log p in nats; -1: uncounted
+
+
+def guarded(method: Method, name: str) -> Method:
+    """`method` whose `train_step` skips updates that are not finite, whoever wrote it.
+
+    Setup does this to every method. `minimize` guards its own step by loss and gradient, which
+    costs nothing; any other step is judged by its loss, by the metrics whose name ends in
+    "grad_norm", and by the new state: what was finite stays finite. `name` is for messages.
+    `UserError`, while the step is traced, if its metrics are not float scalars with a "loss".
+    """
+
+    def train_step(state, batch, rng):
+        new, metrics = method.train_step(state, batch, rng)
+        check_metrics(metrics, name)
+        if "skipped_row" in metrics:  # it has guarded itself
+            return new, metrics
+        norms = [value for key, value in metrics.items() if key.endswith("grad_norm")]
+        ok = stays_finite(new, state)
+        for value in (metrics["loss"], *norms):
+            ok &= jnp.isfinite(value)
+        return guard(new.replace(step=state.step + 1), state, metrics, ok)
+
+    return method._replace(train_step=train_step)
+
+
+def check_metrics(metrics: Metrics, name: str) -> None:
+    """`UserError` unless `metrics` is a dict of scalars with a "loss"."""
+    if not isinstance(metrics, dict) or "loss" not in metrics:
+        raise UserError(
+            f"config.method={name!r}: train_step gives metrics without 'loss'; "
+            "give a dict of float32 scalars that has it"
+        )
+    for key, value in metrics.items():
+        if jnp.shape(value) != ():
+            raise UserError(
+                f"config.method={name!r}: the metric {key!r} has the shape {jnp.shape(value)}; "
+                "give its mean, or leave it out"
+            )
 
 
 def descend(loss, params, opt_state, tx):

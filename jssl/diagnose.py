@@ -8,7 +8,7 @@
 | rank | a good part of D | 1 | RankMe (Garrido et al. 2023), equations 1 and 2 |
 
 The first three cost one small product a step; the rank needs eigenvalues and is found every
-``log.rank_every`` steps; between them it is NaN, which is not written.
+``log.rank_every`` steps; between them it is `NOT_DUE`, which is not written.
 """
 
 import jax
@@ -17,7 +17,8 @@ from jax import lax
 
 from jssl.ops import unit
 
-SELDOM = ("rank",)  # NaN at a step where it was not due
+SELDOM = ("rank",)  # `NOT_DUE` at a step where it was not due
+NOT_DUE = -1.0  # no NaN, which JAX_DEBUG_NANS would take for a fault; no rank is below 0
 ROWS = 256  # of the batch that uniformity and rank look at
 
 
@@ -69,7 +70,7 @@ def watcher(config):
             found["alignment"] = alignment(z_a, lax.stop_gradient(z_b))
         if every:
             due = ((step + 1) % every == 0) | (step + 1 == steps)
-            found["rank"] = lax.cond(due, rankme, lambda z: jnp.float32(jnp.nan), few)
+            found["rank"] = lax.cond(due, rankme, lambda z: jnp.float32(NOT_DUE), few)
         return found
 
     return watch

@@ -1,31 +1,32 @@
-"""What watches a run: progress, metrics.jsonl, TensorBoard, W&B, evaluation, pictures, profile.
+"""What watches a run: progress, metrics.jsonl, TensorBoard, trackers, pictures, a profile.
 
 An observer is called after every step with (step, state, metrics); metrics are device arrays that
 may not exist yet. Only `Recorder` reads them, and it reads those of its *previous* visit, which are
-long finished: the loop never waits for the step that is under way.
+long finished: the loop never waits for the step that is under way. Nothing that is written for
+somebody to look at can end or delay a run: see `jssl.outbox`.
 """
 
 import contextlib
 import logging
 import pathlib
-import sys
 import time
 
 import jax
-import rich.progress
 
-from jssl import sinks as to
 from jssl.config import UserError
-from jssl.diagnose import SELDOM
+from jssl.diagnose import NOT_DUE, SELDOM
+from jssl.progress import Progress
 
 log = logging.getLogger("jssl")
+PATIENCE = 60.0  # seconds that sinks have at the end of a run, for uploads
+HURRY = 3.0  # seconds that they have when it ends for another reason
 
 
 def fetch(metrics) -> dict[str, float]:
     """Device scalars as Python floats: the one place where the loop's metrics cross to the host.
     What was not due at this step is left out."""
     values = {key: float(value) for key, value in jax.device_get(metrics).items()}
-    return {key: value for key, value in values.items() if key not in SELDOM or value == value}
+    return {key: value for key, value in values.items() if key not in SELDOM or value != NOT_DUE}
 
 
 class Recorder:
@@ -33,27 +34,41 @@ class Recorder:
 
     `flops`: model FLOPs of one step; `peak`: FLOP/s of all devices, or None if unknown; `waited`
     gives the seconds that the loop has waited for data so far; `rates`: the learning rate of every
-    step; `last`: the newest metrics of this run, from before it was stopped; `alarm` hears the
-    metrics in every process, so that all stop together.
+    step; `newest`: {name: (step, value)} of this run, from before it was stopped; `alarm` hears the
+    metrics in every process, so that all stop together; `sinks`: an `Outbox` each.
     """
 
     def __init__(
-        self, workdir, *, start, steps, every, examples, flops, peak, waited, rates, last, alarm,
-        **sinks,
-    ):  # fmt: skip
+        self,
+        *,
+        start,
+        steps,
+        every,
+        examples,
+        flops,
+        peak,
+        waited,
+        rates,
+        newest,
+        alarm,
+        sinks,
+    ):
         if every < 1:
             raise UserError(f"config.log.every={every} must be at least 1; try 20")
         self.every, self.steps = every, steps
         self.examples, self.flops, self.peak, self.waited = examples, flops, peak, waited
-        self.lr, self.last, self.alarm = rates, last, alarm
-        self.main = jax.process_index() == 0
-        self.sinks = to.open_all(pathlib.Path(workdir), **sinks) if self.main else []
-        self.progress = Progress(start, steps, self.main)
+        self.lr, self.alarm = rates, alarm
+        self.last = {name: value for name, (_, value) in newest.items()}
+        self.seen = {name: step for name, (step, _) in newest.items()}
+        self.sinks = sinks
+        self.boxes = list(sinks)  # all that is closed at the end
+        self.progress = Progress(start, steps, jax.process_index() == 0)
         self.pending = None
         self.mark = (time.perf_counter(), start, 0.0)
         self.windows = []
 
     def __call__(self, step, state, metrics):
+        self.progress.note(step, metrics["loss"])
         if step % self.every and step != self.steps:
             return
         if self.pending:
@@ -90,8 +105,14 @@ class Recorder:
     def write(self, step: int, values: dict[str, float]) -> None:
         """Scalars to every sink; evaluations call this too."""
         self.last.update(values)
+        self.seen.update(dict.fromkeys(values, step))
         for sink in self.sinks:
-            sink(step, values)
+            sink.post(lambda sink: sink(step, values))
+
+    def begin(self) -> None:
+        """The loop begins: what came before is no part of the measured speed."""
+        self.mark = (time.perf_counter(), self.mark[1], self.waited())
+        self.progress.begin()
 
     @contextlib.contextmanager
     def aside(self):
@@ -105,6 +126,14 @@ class Recorder:
         """The run goes on from an earlier step; what was not fetched yet is of steps that are no
         more."""
         self.pending, self.mark = None, (time.perf_counter(), step, self.waited())
+        self.progress.rewind(step)
+        for sink in self.sinks:
+            sink.post(lambda sink: sink.rewind(step), records=0)
+
+    def closes(self, box):
+        """Closes this `Outbox` at the end as well; gives it back."""
+        self.boxes.append(box)
+        return box
 
     def examples_per_s(self) -> float:
         """The mean over all windows but the first, which holds the compilation (unless alone)."""
@@ -112,61 +141,46 @@ class Recorder:
         seconds = sum(seconds for _, seconds in windows)
         return self.examples * sum(steps for steps, _ in windows) / max(seconds, 1e-9)
 
-    def close(self):
-        """Writes what is pending. No alarm rings any more: the run ends for a reason of its own."""
+    def flush(self) -> None:
+        """Gives sinks a moment to write what they have; a checkpoint is about to be written."""
+        until = time.monotonic() + 1.0
+        for sink in self.sinks[:1]:
+            sink.flush(max(until - time.monotonic(), 0))
+
+    def dropped(self) -> int:
+        """Records that did not reach their sink."""
+        return sum(box.dropped for box in self.boxes)
+
+    def close(self, seconds: float = HURRY):
+        """Writes what is pending. No alarm rings any more: the run ends for a reason of its own.
+        Sinks have so many seconds, all of them together."""
         try:
             if self.pending:
                 self._flush(alarm=False)
         finally:
             self.progress.close()
-            for sink in self.sinks:
-                sink.close()
+            until = time.monotonic() + seconds
+            for box in self.boxes:
+                box.close(max(until - time.monotonic(), 0))
 
 
-class Progress:
-    """A bar on a terminal, plain lines elsewhere; always on stderr."""
+class Traces:
+    """Ends a trace of JAX's profiler; a sink behind an `Outbox`, since the file may be large."""
 
-    def __init__(self, start, steps, shown):
-        self.steps, self.bar = steps, None
-        self.shown = shown
-        if shown and sys.stderr.isatty():
-            columns = ("[progress.description]{task.description}", rich.progress.BarColumn())
-            columns += (rich.progress.MofNCompleteColumn(), "{task.fields[note]}")
-            console = rich.console.Console(stderr=True)
-            self.bar = rich.progress.Progress(*columns, console=console)
-            self.task = self.bar.add_task("train", total=steps, completed=start, note="compiling")
-            self.bar.start()
+    def __call__(self, said: str) -> None:
+        jax.profiler.stop_trace()
+        log.info("%s", said)
 
-    def __call__(self, step, values, per_step):
-        note = describe(values, (self.steps - step) * per_step)
-        if self.bar:
-            self.bar.update(self.task, completed=step, note=note)
-        elif self.shown:
-            print(f"step {step}/{self.steps}  {note}", file=sys.stderr, flush=True)
-
-    def close(self):
-        if self.bar:
-            self.bar.stop()
+    def close(self) -> None:
+        """A trace that was not ended is lost."""
 
 
-def describe(values, seconds_left: float) -> str:
-    """ "loss 4.12  1,234 examples/s  MFU 31%  data wait 0%  ETA 0:12:30" """
-    used = (
-        f"MFU {values['mfu']:.0%}"
-        if "mfu" in values
-        else f"{values['flops_per_s'] / 1e9:,.1f} GFLOP/s"
-    )
-    hours, rest = divmod(round(seconds_left), 3600)
-    return (
-        f"loss {values['loss']:.4f}  {values['examples_per_s']:,.0f} examples/s  {used}  "
-        f"data wait {values['data_wait']:.0%}  ETA {hours}:{rest // 60:02}:{rest % 60:02}"
-    )
-
-
-def profiler(workdir, at: int, last: int, steps: int = 5):
+def profiler(workdir, writer, at: int, last: int, steps: int = 5):
     """An observer that traces `steps` steps from step `at` on, to the run's `last` step at most,
-    into <workdir>/profile. A run that resumes at or after `at` traces nothing."""
-    end, tracing = min(at + steps, last), False
+    into <workdir>/profile, which `writer`, an `Outbox` of `Traces`, writes. A run that resumes at
+    or after `at` traces nothing."""
+    end = min(at + steps, last)
+    tracing = False
 
     def observe(step, state, metrics):
         nonlocal tracing
@@ -174,9 +188,9 @@ def profiler(workdir, at: int, last: int, steps: int = 5):
             jax.profiler.start_trace(str(pathlib.Path(workdir) / "profile"))
             tracing = True
         if tracing and step == end:
-            jax.block_until_ready(metrics)
-            jax.profiler.stop_trace()
             tracing = False
-            log.info("profile of steps %d-%d in %s/profile", at, end, workdir)
+            jax.block_until_ready(metrics)
+            said = f"profile of steps {at}-{end} in {workdir}/profile"
+            writer.post(lambda traces: traces(said))
 
     return observe

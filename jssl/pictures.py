@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jssl import files
 from jssl.evals.language import text
 
 log = logging.getLogger("jssl")
@@ -29,30 +30,54 @@ def save(path, images, columns: int = 1) -> None:
     Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0]).save(path)
 
 
-def renderer(run, workdir, every: int, count: int = 8):
-    """An observer: `method.render` of the first `count` examples every `every` steps and at the
-    end, as <workdir>/pictures/<name>-<step>.png, or .txt for token ids."""
-    folder = pathlib.Path(workdir) / "pictures"
-    render = jax.jit(run.method.render)
+class Album:
+    """Files in <workdir>/pictures; a sink behind an `Outbox`.
+
+    album(step, made) writes what `method.render` made: <name>-<step>.png, or .txt for token ids.
+    """
+
+    def __init__(self, workdir, source):
+        self.folder = pathlib.Path(workdir) / "pictures"
+        self.source = source
+        self.folder.mkdir(exist_ok=True)
+        if self.folder.is_symlink():
+            raise files.Damaged(self.folder, "it is a link")
+
+    def __call__(self, step: int, made: dict) -> None:
+        for name, value in jax.device_get(made).items():
+            if value.ndim == 2:
+                path = self.folder / f"{name}-{step:07d}.txt"
+                lines = "\n".join(
+                    json.dumps(text(self.source.tokenizer, row), ensure_ascii=False)
+                    for row in value
+                )
+                files.replace(path, lines + "\n")
+            else:
+                path = self.folder / f"{name}-{step:07d}.png"
+                if path.is_symlink():
+                    path.unlink()
+                save(path, value)
+            log.info("picture %s", path)
+
+    def close(self) -> None:
+        """Every file is closed already."""
+
+
+def renderer(run, album, every: int, count: int = 8):
+    """An observer: hands `method.render` of the first `count` examples to `album`, an `Outbox` or
+    None (on all processes but the first), every `every` steps and at the end."""
+    source = run.data.source
+    batch = source.read(np.arange(min(count, len(source))))
+    batch.pop("damaged")
+    everywhere = jax.sharding.NamedSharding(run.mesh, jax.sharding.PartitionSpec())
+    render = jax.jit(run.method.render, out_shardings=everywhere)
 
     def observe(step, state, metrics):
         if step % every and step != run.config.steps:
             return
-        source = run.data.source
-        batch = source.read(np.arange(min(count, len(source))))
-        batch.pop("damaged")
-        made = jax.device_get(render(state, batch, jax.random.key(run.config.seed)))
-        folder.mkdir(exist_ok=True)
-        for name, value in made.items():
-            if value.ndim == 2:
-                path = folder / f"{name}-{step:07d}.txt"
-                lines = "\n".join(
-                    json.dumps(text(source.tokenizer, row), ensure_ascii=False) for row in value
-                )
-                path.write_text(lines + "\n", encoding="utf-8")
-            else:
-                path = folder / f"{name}-{step:07d}.png"
-                save(path, value)
-            log.info("picture %s", path)
+        made = render(state, batch, jax.random.key(run.config.seed))
+        if album:
+            jax.tree.map(lambda x: x.copy_to_host_async(), made)
+            album.post(lambda album: album(step, made))
 
     return observe

@@ -57,7 +57,8 @@ RUN = dict(
         spike=3.0,  # warn where the loss is so many times its recent median; 0: off
     ),
     log=dict(
-        every=20, tensorboard=True, wandb="", profile_at=0, render_every=0, rank_every=200,
+        every=20, tensorboard=True, wandb="", mlflow="",
+        profile_at=0, render_every=0, rank_every=200,
     ),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jssl import data, flops, mesh, methods
 from jssl.config import Config, UserError, above, bind, near
-from jssl.core import Method
+from jssl.core import Method, guarded
 from jssl.data.absent import open_or_absent
 
 
@@ -51,7 +51,7 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     if source is None:
         source = bind(data.load, config.data, "data") if training else open_or_absent(config)
     config = sized(config, source.source, training)
-    method = methods.load(config)
+    method = guarded(methods.load(config), config.method)
     example = source.source.read(np.array([0, min(1, len(source.source) - 1)]))
     example.pop("damaged")
     run = Run(config, devices, method, source, example, None)

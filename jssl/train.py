@@ -10,13 +10,14 @@ from functools import partial
 import jax
 import numpy as np
 
-from jssl import flops, lock, observe, optim, paths, pictures, rollback, workdir
+from jssl import flops, lock, observe, optim, paths, pictures, result, rollback, sinks, workdir
 from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
-from jssl.config import Config, above, bind
+from jssl.config import Config, UserError, above, bind
 from jssl.data.feed import Feed
 from jssl.evals.offline import say
 from jssl.evals.online import OnlineProbes
+from jssl.outbox import Outbox, Soft
 from jssl.run import Run, check_batch, check_read, compile_step, model_flops, prepare
 from jssl.signals import PREEMPTED, asked_to_stop
 
@@ -56,11 +57,20 @@ def _train(run: Run, tree, folder, at_exit, stop) -> dict:
     at_exit(lambda: [feed.close() for feed in feeds])
     recorder = make_recorder(run, feeds, folder, start, saves)
     at_exit(recorder.close)
-    probes = OnlineProbes(run, recorder)
+    probes = OnlineProbes(run, recorder, saves.score)
     check_read(config)
     workdir.claim(folder, workdir.sized(tree, config))
-    watchers = [recorder, probes, saver(saves, probes, config.steps), *extras(run, folder)]
+    # Saved first: nothing that an evaluation does can lose the step.
+    watchers = [
+        recorder,
+        saver(saves, recorder, config.steps),
+        probes,
+        *extras(run, recorder, folder),
+    ]
+    tell(result.beginning(run, start, folder))
+    probes.resume(start, state)
     step, count = compile_step(run, feeds[0]), len(run.data.source)
+    recorder.begin()
     while int(state.step) < config.steps:
         try:
             state = loop(
@@ -74,16 +84,51 @@ def _train(run: Run, tree, folder, at_exit, stop) -> dict:
             feeds.append(feed(int(state.step), reading, passed))
             recorder.rewind(int(state.step))
     saves.close()
-    return {
-        "step": int(state.step),
-        "loss": recorder.last.get("loss"),
-        "examples_per_s": round(recorder.examples_per_s(), 1),
-        "params_sha256": params_sha256(state.params),
-        "knn_top1": probes.found.get("knn_top1"),
-        "linear_top1": probes.found.get("linear_top1"),
-        "damaged_examples": len({i for feed in feeds for i in feed.damaged}),
-        "skipped_updates": int(state.skipped[1]),
-    }
+    recorder.close(observe.PATIENCE)
+    check_updates(state, config)
+    values = outcome(state, recorder, probes, feeds)
+    tell(result.ending(run, folder, values))
+    return values
+
+
+def tell(lines) -> None:
+    """Logs lines that one process says for all."""
+    for line in lines if jax.process_index() == 0 else ():
+        log.info("%s", line)
+
+
+def check_updates(state, config) -> None:
+    """`UserError` if every update was skipped: the weights are those of step 0."""
+    if int(state.skipped[1]) >= int(state.step) > 0:
+        raise UserError(
+            f"none of the {int(state.step)} updates was finite: nothing was learned; try a lower "
+            f"config.optim.lr than {config.optim.lr:g} in another --workdir, and look at the data"
+        )
+
+
+def outcome(state, recorder, probes, feeds) -> dict:
+    """The result of a run at its last step, of JSON's types; a number that is not known is None,
+    and a note says why."""
+    step, known = int(state.step), recorder.seen.get("loss") is not None
+    scored = probes.found if probes.at == step else {}
+    notes = {} if known else {"loss_note": "not known: metrics.jsonl has no loss of this run"}
+    if notes:
+        log.warning("the loss of step %d is not known: metrics.jsonl was lost", step)
+    return result.as_json(
+        {
+            "step": step,
+            "loss": recorder.last.get("loss"),
+            **notes,
+            "examples_per_s": round(recorder.examples_per_s(), 1),
+            "params_sha256": params_sha256(state.params),
+            "knn_top1": scored.get("knn_top1"),
+            "linear_top1": scored.get("linear_top1"),
+            "damaged_examples": len({i for feed in feeds for i in feed.damaged}),
+            "skipped_updates": int(state.skipped[1]),
+            "failed_evaluations": probes.failed,
+            "dropped_metrics": recorder.dropped(),
+        }
+    )
 
 
 def loop(step, state, feed, start, steps, watchers, saves, stop, ahead: int = 8):
@@ -125,34 +170,47 @@ def make_recorder(run: Run, feeds, folder, start, saves):
     peak = flops.peak(device.device_kind)
     if peak is None:
         log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
+    opened = []
+    if jax.process_index() == 0:
+        log_to = config.log
+        opened = sinks.open_all(
+            folder, start=start, config=config._tree.to_dict(), tensorboard=log_to.tensorboard,
+            wandb=log_to.wandb, mlflow=log_to.mlflow,
+        )  # fmt: skip
     return observe.Recorder(
-        folder, start=start, steps=config.steps, every=config.log.every,
+        start=start, steps=config.steps, every=config.log.every,
         examples=config.batch_size, flops=model_flops(run), waited=lambda: feeds[-1].waited,
         peak=peak and peak * run.mesh.devices.size, rates=optim.all_rates(config),
-        last=workdir.last_metrics(folder),
+        newest=sinks.newest(folder, start),
         alarm=make_alarms(config, folder, start, saves),
-        tensorboard=config.log.tensorboard, wandb=config.log.wandb,
+        sinks=opened,
     )  # fmt: skip
 
 
-def saver(saves, probes, steps):
+def saver(saves, recorder, steps):
     """An observer that saves every ``checkpoint.every`` steps and at the end."""
 
     def observe(step, state, metrics):
         if step == steps or (saves.every and step % saves.every == 0):
-            known = probes.found.get("knn_top1") if probes.at == step else None
-            saves.save(step, state, known)  # a score that was found at another step is not its
+            recorder.flush()
+            saves.save(step, state)
 
     return observe
 
 
-def extras(run: Run, folder):
-    """The observers that a config asks for: pictures, a profile."""
+def extras(run: Run, recorder, folder):
+    """The observers that a config asks for: pictures, a profile. None of them can end the run."""
     made, log_to = [], run.config.log
     if run.method.render and log_to.render_every:
-        made.append(pictures.renderer(run, folder, log_to.render_every))
+        album = None
+        if jax.process_index() == 0:
+            opens = lambda: pictures.Album(folder, run.data.source)
+            album = recorder.closes(Outbox("pictures", opens, limit=4))
+        made.append(Soft("a picture", pictures.renderer(run, album, log_to.render_every)))
     if log_to.profile_at:
-        made.append(observe.profiler(folder, log_to.profile_at, run.config.steps))
+        writer = recorder.closes(Outbox("the profile", observe.Traces))
+        traced = observe.profiler(folder, writer, log_to.profile_at, run.config.steps)
+        made.append(Soft("the profile", traced))
     return made
 
 

@@ -99,7 +99,11 @@ def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
 
     monkeypatch.setattr(Folder, "read", slow)
     monkeypatch.setattr(feed, "time", types.SimpleNamespace(perf_counter=now))
-    monkeypatch.setattr(observe, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(
+        observe,
+        "time",
+        types.SimpleNamespace(perf_counter=lambda: clock[0], monotonic=time.monotonic),
+    )
     words = [*own_images(photos), "--config.steps=6", "--config.eval.every=0"]
     words += ["--config.data.workers=0", "--config.log.every=1", f"--workdir={tmp_path}/a"]
     code, _, err = jssl(capfd, "train", *words)

@@ -3,42 +3,97 @@ at the end, on features that are computed once for both.
 
 The probe is fitted anew each time to features that are fixed by then: its gradients cannot reach
 the encoder, and it never lags behind.
+
+What can be wrong with the queries is looked for before the first step. An evaluation that fails
+later is a warning: the step is saved by then, and training goes on.
 """
 
 import logging
 import time
 
-from jssl import data
+import jax
+
+from jssl import data, files
 from jssl.config import UserError, bind
 from jssl.data.labels import relabel
 from jssl.evals import knn, linear
 from jssl.evals.features import Features
 
 log = logging.getLogger("jssl")
+NAMES = ("knn_top1", "linear_top1")
 
 
 class OnlineProbes:
-    """An observer. `found` holds the newest accuracies, {} before the first; off without labels."""
+    """An observer, to be called after a step was saved; off without labels.
 
-    def __init__(self, run, recorder):
-        self.run, self.recorder, names = run, recorder, ("knn_top1", "linear_top1")
-        self.found = {name: recorder.last[name] for name in names if name in recorder.last}
-        self.at = None  # the step of `found`, if this process found it
+    found   {name: accuracy} of the newest evaluation that did not fail
+    at      its step; None before the first
+    failed  number of evaluations that failed
+
+    `scored(step, accuracy)` hears the kNN accuracy of every evaluation.
+    """
+
+    def __init__(self, run, recorder, scored=lambda step, accuracy: None):
+        self.run, self.recorder, self.scored = run, recorder, scored
+        self.found = {name: recorder.last[name] for name in NAMES if name in recorder.last}
+        self.at = recorder.seen.get("knn_top1")
+        self.failed = 0
         self.every, self.steps = run.config.eval.every, run.config.steps
         self.pair = labelled(run) if self.every else None
         self.features = Features(run.method.embed, run.mesh, run.config.eval.batch_size)
+        if self.pair:
+            check(run, self.features, self.pair[1])
 
     def __call__(self, step, state, metrics):
         if not self.pair or (step % self.every and step != self.steps):
             return
-        with self.recorder.aside():
-            began = time.perf_counter()
-            self.at = step
-            self.found = probe(self.run, state, *self.pair, self.features)
-            seconds = time.perf_counter() - began
-        self.recorder.write(step, self.found | {"eval_seconds": seconds})
-        said = ", ".join(f"{name} {value:.4f}" for name, value in self.found.items())
+        with self.recorder.aside():  # outside of what follows: an alarm may ring in it
+            self._evaluate(step, state)
+
+    def resume(self, step: int, state) -> None:
+        """Evaluates the step that a run goes on from, if that is due and the run was stopped
+        between the save and the end of the evaluation."""
+        if step and self.at != step:
+            self(step, state, None)
+
+    def _evaluate(self, step, state):
+        began = time.perf_counter()
+        try:
+            found = probe(self.run, state, *self.pair, self.features)
+        except Exception as error:
+            # Of several processes only wrong input is known to fail on all of them; what fails on
+            # one alone would leave the others waiting for it.
+            if jax.process_count() > 1 and not isinstance(error, UserError):
+                raise
+            self.failed += 1
+            what = type(error).__name__ if not isinstance(error, UserError) else "wrong input"
+            said = files.one_line(error)
+            log.warning("step %d: not evaluated (%s: %s); training goes on", step, what, said)
+            return
+        seconds = time.perf_counter() - began
+        self.found, self.at = found, step
+        self.scored(step, found["knn_top1"])
+        self.recorder.write(step, found | {"eval_seconds": seconds})
+        said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         log.info("step %d: %s (%.1f s)", step, said, seconds)
+
+
+def check(run, features, queries) -> None:
+    """Reads one batch of the queries and traces their features. `UserError` if either fails."""
+    try:
+        batch = features._read(queries, 0)[1]
+    except (files.Damaged, OSError) as error:
+        raise UserError(
+            f"config.eval.split={run.config.eval.split!r} of {queries.name} cannot be read: "
+            f"{files.one_line(error)}; mend it, or set config.eval.every=0"
+        ) from None
+    found = jax.eval_shape(features.embed, run.shapes, batch)
+    rows = len(jax.tree.leaves(batch)[0])
+    if getattr(found, "ndim", 0) != 2 or len(found) != rows:
+        raise UserError(
+            f"config.method={run.config.method!r}: embed gives {found} for {rows} examples; "
+            f"it must give features [{rows}, D]"
+        )
 
 
 def labelled(run):

@@ -1,0 +1,211 @@
+"""How a run is going, on stderr: a bar on a terminal, plain lines elsewhere. A line after the first
+step, one at every visit of the recorder, and one whenever ten seconds have passed without.
+
+What is shown by time comes from a thread that looks only at what the devices have finished, so it
+neither waits for a step nor makes the loop wait. Output that cannot be written is given up.
+"""
+
+import collections
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import rich.console
+import rich.progress
+from rich.table import Column
+
+EVERY = 10.0  # seconds without a line, after which one is due
+STILL = 60.0  # seconds without a finished step, after which that is said
+RECENT = 32  # steps whose loss is at hand; more than are ever queued
+
+
+class Progress:
+    """Shows the progress of steps `start` + 1 to `steps`; nothing unless `shown`.
+
+    console  of a terminal; None: stderr, if it is one
+    """
+
+    def __init__(self, start: int, steps: int, shown: bool, console=None):
+        self.steps = steps
+        self.shown = shown
+        self.bar = None
+        self._recent = collections.deque(maxlen=RECENT)  # (step, loss on the device)
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._begun = self._moved = self._last = time.monotonic()
+        self._at = (start, self._begun)  # step of the last line, and when it was shown
+        self._start = start
+        self._first = None  # the first step's number, loss, seconds to compile, when it was begun
+        self._streams = []
+        self._thread = None
+        if shown:
+            terminal = console or (_isatty() and rich.console.Console(stderr=True))
+            if terminal:
+                self._open_bar(terminal)
+            self._thread = threading.Thread(target=self._watch, daemon=True, name="progress")
+            self._thread.start()
+
+    def __call__(self, step: int, values: dict[str, float], per_step: float) -> None:
+        """Shows the values of a visit; `per_step` in seconds."""
+        left = (self.steps - step) * per_step
+        self._show(step, describe(values, left), brief(values, left))
+
+    def note(self, step: int, loss) -> None:
+        """Hears the loss, on the device, of every step that was begun."""
+        self._recent.append((step, loss))
+        if step == self._start + 1:
+            now = time.monotonic()
+            self._first = (step, loss, now - self._begun, now)
+
+    def begin(self) -> None:
+        """The first step is about to be compiled."""
+        self._begun = self._moved = time.monotonic()
+        self._at = (self._start, self._begun)
+
+    def rewind(self, step: int) -> None:
+        """The run goes on from an earlier step."""
+        self._recent.clear()
+        self._at = (step, time.monotonic())
+
+    def close(self) -> None:
+        self._over.set()
+        with self._lock, contextlib.suppress(Exception):
+            if self.bar:
+                self.bar.stop()
+        for handler, stream in self._streams:
+            handler.setStream(stream)
+        self._streams = []
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.01 if self._first else 0.25):
+            now = time.monotonic()
+            try:
+                if self._first:
+                    self._whole(now)
+                elif now - self._last >= EVERY:
+                    self._by_time(now)
+            except Exception:  # noqa: BLE001 - a step that failed; the loop meets it and says so
+                return
+
+    def _whole(self, now: float) -> None:
+        """Once the first step is finished, says what it tells of the whole."""
+        step, loss, took, since = self._first
+        if not loss.is_ready():
+            return self._still(now)
+        self._first = None
+        done = max(sum(one.is_ready() for _, one in list(self._recent)), 1)
+        each = (now - since) / done
+        said = f"loss {float(loss):.4f}  compiled in {took:,.1f} s"
+        if self.steps > step:
+            whole = took + each * (self.steps - step + 1)
+            said += f"; about {each:.2g} s a step, {clock(whole)} in all"
+        self._show(step, said, said)
+
+    def _by_time(self, now: float) -> None:
+        done = [one for one in list(self._recent) if one[1].is_ready()]
+        at, since = self._at
+        if done and done[-1][0] > at:
+            step, loss = done[-1]
+            per_step = (now - since) / (step - at)
+            self._moved = now
+            said = f"loss {float(loss):.4f}  {per_step:.2g} s a step"
+            said += f"  ETA {clock((self.steps - step) * per_step)}"
+            self._show(step, said, said)
+        else:
+            self._still(now)
+
+    def _still(self, now: float) -> None:
+        if now - self._moved >= STILL:
+            at, since = self._at
+            self._moved = now
+            doing = f"step {at + 1}/{self.steps} is under way" if self._recent else "compiling"
+            self._print(f"{doing}, {clock(now - since)} so far")
+
+    def _show(self, step: int, line: str, note: str) -> None:
+        now = time.monotonic()
+        self._last = self._moved = now
+        self._at = max(self._at, (step, now))
+        if self.bar:
+            with self._lock, contextlib.suppress(Exception):
+                count = f"{step}/{self.steps}"
+                self.bar.update(self.task, completed=step, count=count, note=note)
+        else:
+            self._print(f"step {step}/{self.steps}  {line}")
+
+    def _print(self, line: str) -> None:
+        if self.bar:
+            with self._lock, contextlib.suppress(Exception):
+                self.bar.update(self.task, note=line)
+        elif self.shown:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                print(line, file=sys.stderr, flush=True)
+
+    def _open_bar(self, console) -> None:
+        """The count first and never cut off; what has no room is cut off the note."""
+        width = 2 * len(str(self.steps)) + 1
+        columns = (
+            rich.progress.TextColumn(
+                "{task.fields[count]}", table_column=Column(no_wrap=True, min_width=width)
+            ),
+            rich.progress.BarColumn(bar_width=12, table_column=Column(no_wrap=True)),
+            rich.progress.TextColumn(
+                "{task.fields[note]}",
+                markup=False,
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
+        )
+        self.bar = rich.progress.Progress(*columns, console=console, expand=True)
+        count = f"{self._start}/{self.steps}"
+        self.task = self.bar.add_task(
+            "train", total=self.steps, completed=self._start, count=count, note="compiling"
+        )
+        before = sys.stderr
+        with contextlib.suppress(Exception):
+            self.bar.start()
+        # While the bar is shown sys.stderr prints above it; so must handlers made before.
+        for handler in list(_stream_handlers()):
+            if handler.stream is before and sys.stderr is not before:
+                self._streams.append((handler, handler.setStream(sys.stderr)))
+
+
+def _stream_handlers() -> Iterator[logging.StreamHandler]:
+    for logger in (logging.getLogger(), logging.getLogger("jssl")):
+        yield from (one for one in logger.handlers if isinstance(one, logging.StreamHandler))
+
+
+def _isatty() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
+
+
+def describe(values, seconds_left: float) -> str:
+    """ "loss 4.12  1,234 examples/s  MFU 31%  data wait 0%  ETA 0:12:30" """
+    return (
+        f"loss {values['loss']:.4f}  {values['examples_per_s']:,.0f} examples/s  {used(values)}  "
+        f"data wait {values['data_wait']:.0%}  ETA {clock(seconds_left)}"
+    )
+
+
+def brief(values, seconds_left: float) -> str:
+    """The same for a bar, what matters most first: what has no room is cut off."""
+    return (
+        f"loss {values['loss']:.4f}  ETA {clock(seconds_left)}  "
+        f"{values['examples_per_s']:,.0f} ex/s  {used(values)}  wait {values['data_wait']:.0%}"
+    )
+
+
+def used(values) -> str:
+    if "mfu" in values:
+        return f"MFU {values['mfu']:.0%}"
+    return f"{values['flops_per_s'] / 1e9:,.1f} GFLOP/s"
+
+
+def clock(seconds: float) -> str:
+    """ "1:02:05" """
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"

@@ -1,0 +1,117 @@
+"""Results as JSON, and as words: what a run prints when it begins and when it ends."""
+
+import math
+import shlex
+from typing import Any
+
+import jax
+
+
+def as_json(values: Any) -> Any:
+    """A copy that is JSON: a number that is not finite is None, and in a dict a word beside it says
+    so: {"loss": nan} is {"loss": None, "loss_note": "not finite (nan)"}."""
+    if isinstance(values, dict):
+        plain = {}
+        for key, value in values.items():
+            plain[key] = as_json(value)
+            if isinstance(value, float) and not math.isfinite(value):
+                plain[f"{key}_note"] = f"not finite ({value})"
+        return plain
+    if isinstance(values, list | tuple):
+        return [as_json(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
+
+
+def beginning(run, start: int, folder) -> list[str]:
+    """Lines: the examples and whose labels, the parameters, the devices and memory, the steps."""
+    config = run.config
+    source = run.data.source
+    labels = "no labels"
+    if source.classes is not None:
+        labels = f"{len(source.classes):,} classes, by {getattr(source, 'labels_from', 'the data')}"
+    trained = count(run.shapes.params)
+    encoder = count(run.shapes.params["encoder"]) if "encoder" in run.shapes.params else trained
+    devices = run.mesh.devices.flat
+    kind = devices[0].device_kind
+    held = sum(on_a_device(leaf) for leaf in jax.tree.leaves(run.shapes))
+    epochs = config.steps * config.batch_size / len(source)
+    goes_on = f", goes on after step {start:,}" if start else ""
+    return [
+        f"{source.name}: {len(source):,} examples, {labels}",
+        f"{config.method}: {trained:,} parameters, {encoder:,} of them in the encoder",
+        f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(held)} on each, "
+        f"{size(free(devices[0]))} free",
+        f"{config.steps:,} steps of {config.batch_size:,} examples, {epochs:,.3g} passes over them"
+        f"{goes_on}; in {folder}",
+    ]
+
+
+def ending(run, folder, result: dict) -> list[str]:
+    """Lines: what came out, where it is, and three commands that go on from there."""
+    config = run.config
+    shown = {"loss": result["loss"], "kNN": result["knn_top1"], "linear": result["linear_top1"]}
+    figures = [f"{name} {value:.4f}" for name, value in shown.items() if value is not None]
+    if result["dropped_metrics"]:
+        figures.append(f"{result['dropped_metrics']:,} records of metrics were dropped")
+    where = shlex.quote(str(folder))
+    paths = [f"checkpoints: {where}/checkpoints", f"metrics: {where}/metrics.jsonl"]
+    if config.log.tensorboard:
+        paths.append(f"TensorBoard: {where}/tensorboard")
+    done = ", ".join([f"step {result['step']:,}", *figures])
+    lines = [f"done: {done}", "; ".join(paths), "what next:"]
+    return lines + [f"  jssl {words}" for words in commands(run, where)]
+
+
+def commands(run, where: str) -> list[str]:
+    """Three commands, without the first word, for the run in the folder `where`."""
+    go = f"eval --workdir={where} --protocol="
+    if run.method.score or hasattr(run.data.source, "tokenizer"):
+        speaks = "generate" if run.config.method == "gpt" else "fill-mask"
+        return [f"{go}perplexity", f"{go}{speaks}", "eval --help"]
+    if run.data.source.classes is None:
+        given = " --config.data.path=LABELLED"
+        return [f"{go}{name}{given}" for name in ("knn", "linear", "finetune")]
+    return [f"{go}{name}" for name in ("linear", "lowshot", "finetune")]
+
+
+def count(tree: Any) -> int:
+    """The numbers in all arrays of a tree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def on_a_device(leaf: jax.ShapeDtypeStruct) -> int:
+    """The bytes of an array that one device holds."""
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def free(device) -> float:
+    """The bytes of memory that are free: of the device, or of the machine if it has none of its
+    own; NaN if the system does not say."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = dict(line.split(":", 1) for line in file)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return math.nan
+
+
+def size(count: float) -> str:
+    """ "1.5 GB" """
+    if math.isnan(count):
+        return "unknown memory"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def mesh_of(devices: jax.sharding.Mesh) -> str:
+    """ "data 8, fsdp 1, tensor 1" without the axes of size 1; "one device" """
+    axes = [f"{name} {parts}" for name, parts in devices.shape.items() if parts > 1]
+    return ", ".join(axes) or "one device"
