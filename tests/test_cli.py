@@ -202,12 +202,14 @@ def test_a_full_disk(capfd, tmp_path, monkeypatch):
         line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/a")
     assert "free some space" in line
 
-    def full(self, step, values):
+    def full(self, record):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("jssl.sinks.Jsonl.__call__", full)
-    line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/b")
-    assert "No space left on device" in line and "free some space" in line
+    monkeypatch.setattr("jssl.sinks.Appender.write", full)
+    code, line, err = jssl(capfd, "train", TINY, f"--workdir={tmp_path}/b")
+    assert code == 0, "metrics are observed, never needed"
+    assert json.loads(line)["dropped_metrics"] > 0 and json.loads(line)["step"] == 6
+    assert err.count("No space left on device") == 2, "metrics.jsonl and TensorBoard, once each"
 
 
 def test_a_disk_that_fills_up_while_training(tmp_path):

@@ -81,7 +81,7 @@ class OnlineProbes:
 def check(run, features, queries) -> None:
     """Reads one batch of the queries and traces their features. `UserError` if either fails."""
     try:
-        batch = features._read(queries, 0)[1]
+        batch = features._read(queries, 0)[0]
     except (files.Damaged, OSError) as error:
         raise UserError(
             f"config.eval.split={run.config.eval.split!r} of {queries.name} cannot be read: "
