@@ -75,10 +75,15 @@ def doctor(given, overrides):
 
 @command
 def data(given, overrides):
-    """`jssl data pack|tokenizer --config=... --out=...`: memory maps; a BPE of --vocab ids.
+    """`jssl data pack|tokenizer --config=... --out=...`, `jssl data prepare --name=... --dir=...`.
 
-    pack decodes or tokenizes a data set once; tokenizer trains a byte-level BPE on its text.
+    pack decodes or tokenizes a data set once; tokenizer trains a byte-level BPE of --vocab ids on
+    its text; prepare makes a data set of TFDS readable without TensorFlow.
     """
+    if given["action"] == "prepare":
+        from jssl.data.prepare import prepare
+
+        return prepare(need(given, "name"), given["dir"])
     actions = {"pack": pack, "tokenizer": train_tokenizer}
     section = load(need(given, "config"), overrides).data
     return actions[given["action"]](section, need(given, "out"), given)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from jssl.config import UserError, near
 
-ACTIONS = ("pack", "tokenizer")  # of jssl data
+ACTIONS = ("pack", "tokenizer", "prepare")  # of jssl data
 FLAGS = {  # default, help
     "config": ("", "recipe.py[:variant]; of jssl eval: the run's, where its method is your own"),
     "workdir": ("", "the folder of the run"),
@@ -18,6 +18,8 @@ FLAGS = {  # default, help
     "devices": ("1", "of jssl plan: so many local devices"),
     "out": ("", "of jssl data: where to write"),
     "vocab": ("8192", "of jssl data tokenizer: ids at most"),
+    "name": ("", "of jssl data prepare: a data set of TFDS, such as cifar10"),
+    "dir": ("", "of jssl data prepare: where data sets are; or TFDS_DATA_DIR"),
 }  # fmt: skip
 TAKES = {  # the flags of each command
     "train": ("config", "workdir"),
@@ -25,7 +27,7 @@ TAKES = {  # the flags of each command
     "bench": ("config", "steps"),
     "plan": ("config", "topology", "devices"),
     "doctor": ("config", "workdir"),
-    "data": ("config", "out", "vocab"),
+    "data": ("config", "out", "vocab", "name", "dir"),
 }
 
 

@@ -526,8 +526,8 @@ def test_the_newest_version_is_taken(tmp_path):
     for version in ("9.1.0", "10.0.0", "2.0.0"):
         (tmp_path / "mine" / version).mkdir(parents=True)
         (tmp_path / "mine" / version / "dataset_info.json").write_text("{}")
-    assert tfds_source._directory("mine", str(tmp_path)).name == "10.0.0"
-    assert tfds_source._directory("mine:2.0.0", str(tmp_path)).name == "2.0.0"
+    assert tfds_source.find_prepared("mine", str(tmp_path)).name == "10.0.0"
+    assert tfds_source.find_prepared("mine:2.0.0", str(tmp_path)).name == "2.0.0"
 
 
 @needs_real

@@ -7,14 +7,16 @@ never to look a name up, prepare or download: no network is touched.
 import difflib
 import functools
 import math
+import os
 
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import UserError, local
 from jssl.data import fingerprint
 from jssl.data.decode import Unreadable, assemble, decode, place
-
-_INFO = "dataset_info.json"
+from jssl.data.tfds_trust import INFO as _INFO
+from jssl.data.tfds_trust import open_builder
+from jssl.files import Damaged, foreign
 
 
 class Records:
@@ -101,8 +103,9 @@ def _open(name, dir, split, kind):
     """(records, features, key, classes): `key` is the feature of type `kind` that is read."""
     import tensorflow_datasets as tfds  # takes a second
 
-    builder = tfds.builder_from_directory(_directory(name, dir))
-    _check_split(builder.info, name, split)
+    root = root_of(dir)
+    builder = open_builder(find_prepared(name, root), name)
+    _check_split(builder.info, name, split, root)
     features = dict(sorted(builder.info.features.items()))
     wanted = getattr(tfds.features, kind)
     keys = [key for key, f in features.items() if type(f) is wanted and key != "id"]
@@ -114,18 +117,37 @@ def _open(name, dir, split, kind):
         )
     images = [key for key, f in features.items() if type(f) is tfds.features.Image]
     skip = dict.fromkeys(images, tfds.decode.SkipDecoding())
-    records = builder.as_data_source(split, decoders=skip)
+    try:
+        with foreign(name):
+            records = builder.as_data_source(split, decoders=skip)
+            len(records)
+    except (Damaged, FileNotFoundError) as error:
+        raise UserError(
+            f"data.name={name} cannot be read ({error}); copy the set again, or prepare it again"
+        ) from error
     label = features.get("label")
     classes = list(label.names) if type(label) is tfds.features.ClassLabel else None
     key = kind.lower() if kind.lower() in keys else keys[0]
     return records, features, key, classes
 
 
-def _directory(name, dir):
-    from etils import epath  # TFDS's own paths: a bucket is as good as a disk
+def root_of(dir: str) -> str:
+    """``data.dir``, or where it is empty, TFDS's own variable TFDS_DATA_DIR. UserError for none."""
+    root = dir or local("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
+    if not root:
+        raise UserError(
+            "data.dir='' is wrong because there is no such folder; give the folder that holds the "
+            "data sets prepared by TFDS, or set TFDS_DATA_DIR"
+        )
+    return root
+
+
+def find_prepared(name: str, dir: str):
+    """The folder of a version of data set `name` below `dir`. UserError if there is none."""
+    from etils import epath
 
     root = epath.Path(dir).expanduser()
-    if not dir or not root.is_dir():
+    if not root.is_dir():
         raise UserError(
             f"data.dir={dir!r} is wrong because there is no such folder; "
             "give the folder that holds the data sets prepared by TFDS"
@@ -142,7 +164,7 @@ def _directory(name, dir):
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
     raise UserError(
         f"data.name={name!r} is wrong because it is not prepared in data.dir={dir}; "
-        f"try {_listed(near)}, or prepare it there with file_format=array_record"
+        f"try {_listed(near)}, or `jssl data prepare --name={name} --dir={dir}`"
     )
 
 
@@ -159,7 +181,7 @@ def _prepared(dir):
     return sorted({path.parent.parent.relative_to(root).as_posix() for path in found})
 
 
-def _check_split(info, name, split):
+def _check_split(info, name, split, dir):
     try:
         files = [part.filename for part in info.splits[split].file_instructions]
     except (ValueError, KeyError, AssertionError) as error:
@@ -171,8 +193,8 @@ def _check_split(info, name, split):
 
     if info.file_format is None or info.file_format.value != "array_record":
         raise UserError(
-            f"data.name={name} is wrong because it is prepared as {info.file_format}; "
-            "prepare it with file_format=array_record"
+            f"data.name={name} is wrong because it is prepared as {_format(info)}, which takes "
+            f"TensorFlow to read; convert it: jssl data prepare --name={name} --dir={dir}"
         )
     missing = [file for file in files if not epath.Path(file).exists()]
     if missing or not files:
@@ -180,6 +202,10 @@ def _check_split(info, name, split):
             f"data.split={split} is wrong because {missing[0] if missing else 'every file'} is "
             f"missing; copy all files of {name} to data.dir, or prepare it again"
         )
+
+
+def _format(info):
+    return info.file_format.value if info.file_format else "an unknown format"
 
 
 def _listed(names):

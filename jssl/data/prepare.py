@@ -1,0 +1,149 @@
+"""`jssl data prepare`: a data set of TFDS as ArrayRecord, which is read without TensorFlow.
+
+What is prepared as TFRecord is converted, record by record. What is not prepared is downloaded and
+prepared by TFDS; its only need of TensorFlow, to write PNG, is met by Pillow.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jssl.config import UserError
+from jssl.data import tfds_source
+from jssl.data.tfds_trust import INFO, open_builder
+from jssl.files import foreign, one_line, open_regular, read_json, write_json
+
+log = logging.getLogger("jssl")
+_RECORD = 2**30  # bytes that a record may have
+_FORMAT = "array_record"
+_NAME = re.compile(r"\w[\w/.+-]*(:\d+\.\d+\.\d+)?")
+
+
+def prepare(name: str, dir: str) -> dict[str, Any]:
+    """Makes data set `name` readable in the folder `dir`; says where it is, and how many examples
+    each split has.
+
+    A set that is there as TFRecord keeps these files, and gets others beside them. Raises UserError
+    where a download or TFDS fails.
+    """
+    root = tfds_source.root_of(dir)
+    os.makedirs(os.path.expanduser(root), exist_ok=True)
+    try:
+        folder = tfds_source.find_prepared(name, root)
+    except UserError:
+        _build(name, os.path.expanduser(root))
+        folder = tfds_source.find_prepared(name, root)
+    builder = open_builder(folder, name)
+    if builder.info.file_format.value == "tfrecord":
+        convert(os.fspath(folder), builder)
+    elif builder.info.file_format.value != _FORMAT:
+        raise UserError(
+            f"--name={name} is prepared as {builder.info.file_format.value}, which is not "
+            "converted; give an empty folder as --dir, so that it is prepared anew"
+        )
+    splits = {key: split.num_examples for key, split in builder.info.splits.items()}
+    return {"path": os.fspath(folder), "splits": splits}
+
+
+def convert(folder: str, builder: Any) -> None:
+    """Writes ArrayRecord files beside the TFRecord files of a set, and says so in its info."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    for split in builder.info.splits.values():
+        lengths = split.shard_lengths
+        for path, length in zip(map(os.fspath, split.filepaths), lengths, strict=True):
+            new = os.path.join(folder, os.path.basename(path).replace("tfrecord", _FORMAT))
+            part = f"{new}.{os.getpid()}.part"
+            try:
+                writer = ArrayRecordWriter(part, "group_size:1")
+                count = 0
+                for record in _records(path):
+                    writer.write(record)
+                    count += 1
+                writer.close()
+                if count != length:
+                    raise UserError(f"{path} holds {count} records, not {length}; copy it again")
+                os.replace(part, new)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(part)
+            log.info("%s: %d records", new, count)
+    info = read_json(os.path.join(folder, INFO), follow=True)
+    for split in info["splits"]:
+        if "filepathTemplate" in split:
+            split["filepathTemplate"] = split["filepathTemplate"].replace("tfrecord", _FORMAT)
+    others = [name for name in info.get("alternativeFileFormats", []) if name != _FORMAT]
+    info |= {"fileFormat": _FORMAT, "alternativeFileFormats": ["tfrecord", *others]}
+    write_json(os.path.join(folder, INFO), info)
+
+
+def _records(path: str) -> Iterator[bytes]:
+    """The records of a TFRecord file: length uint64, its checksum, the bytes, their checksum."""
+    with foreign(path), open_regular(path, follow=True) as file:
+        while head := file.read(12):
+            length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else _RECORD + 1
+            if length > _RECORD:
+                raise UserError(f"{path} is no TFRecord file, or is damaged; copy it again")
+            record = file.read(length)
+            if len(record) < length or len(file.read(4)) < 4:
+                raise UserError(f"{path} ends within a record; copy it again")
+            yield record
+
+
+def _build(name, root):
+    """Downloads and prepares a set by TFDS's own code for it."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+
+    if not _NAME.fullmatch(name):  # a namespace would fetch code: "kaggle:..."
+        raise UserError(f"--name={name!r} is no data set of TFDS; use cifar10")
+    downloader.MAX_RETRIES = 1  # ten take minutes where there is no network
+    try:
+        with _png_by_pillow():
+            builder = tfds.builder(
+                name, data_dir=root, file_format=_FORMAT, try_gcs=False
+            )  # the code is that of the installed TFDS
+            builder.download_and_prepare()
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(
+            f"--name={name} is no data set of TFDS, and is not prepared in {root}; "
+            "its catalog lists the names"
+        ) from None
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a download fails in many ways
+        raise UserError(
+            f"--name={name} could not be prepared ({one_line(error)}); check the network, or "
+            f"prepare it elsewhere and copy it to {root}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _png_by_pillow():
+    """TFDS asks TensorFlow to encode arrays; PNG is the same from Pillow, which keeps all bits."""
+    from PIL import Image
+    from tensorflow_datasets.core.features import image_feature
+
+    encoder = image_feature._ImageEncoder
+    before = encoder._encode_image
+
+    def encode(self, image):
+        if self.encoding_format != "png" or image.dtype != np.uint8 or image.shape[-1] == 2:
+            return before(self, image)
+        image_feature._validate_np_array(image, shape=self.shape, dtype=self.np_dtype)
+        file = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+        return file.getvalue()
+
+    encoder._encode_image = encode
+    try:
+        yield
+    finally:
+        encoder._encode_image = before
