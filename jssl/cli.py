@@ -31,9 +31,12 @@ def command(function):
 @command
 def train(given, overrides):
     """Pretrains a recipe; goes on where it stopped if --workdir holds a checkpoint."""
+    from jssl.agree import together
     from jssl.train import train
 
-    return train(load(need(given, "config"), overrides), need(given, "workdir"))
+    config = together(lambda: load(need(given, "config"), overrides))
+    more = {"extend": given["extend"], "changed_data": given["changed-data"]}
+    return train(config, need(given, "workdir"), **more)
 
 
 @command

@@ -7,6 +7,7 @@ whether none has failed.
 import contextlib
 import logging
 import os
+import pathlib
 import shutil
 import time
 import uuid
@@ -18,11 +19,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl import mesh, workdir
+from jssl import identity, mesh, sums, workdir
 from jssl.config import Config, UserError, bind
+from jssl.data import stream
+from jssl.files import Damaged
+from jssl.retention import Retention
 
 log = logging.getLogger("jssl")
 SKEW = 5.0  # seconds between two clocks above which logs and time limits confuse
+SHM = "/dev/shm"
+WAITING = 3  # batches of one worker that wait there
 ROOM = 10e9  # bytes free in a workdir below which checkpoints may not fit
 
 
@@ -34,13 +40,15 @@ def doctor(tree, folder: str) -> dict:
     if folder:
         checks["workdir"] = lambda: writable(folder)
         checks["disk"] = lambda: disk(folder)
+        checks["run"] = lambda: held(folder, tree)
     if tree is not None:
+        checks["shared memory"] = lambda: shared_memory(Config(tree))
         checks["data"] = lambda: data(Config(tree))
     found = {}
     for name, check in checks.items():
         try:
             found[name] = check()
-        except (UserError, OSError, RuntimeError, ValueError) as error:
+        except (UserError, Damaged, OSError, RuntimeError, ValueError) as error:
             found[name] = {"failed": " ".join(str(error).split())[:300]}
         bad = "failed" in found[name]
         (log.error if bad else log.info)("%-12s %s", name, found[name].get("failed", found[name]))
@@ -132,6 +140,47 @@ def disk(folder: str) -> dict:
     if free < ROOM:
         raise RuntimeError(f"--workdir={folder} has {free / 1e9:.1f} GB free; free some space")
     return {"free_bytes": free}
+
+
+def held(folder: str, tree) -> dict:
+    """What run the workdir holds: its parts belong together, its newest checkpoint is what was
+    written, and the config of that run is `tree`, if one is given."""
+
+    def look():
+        path = workdir.place(folder)
+        workdir.check_parts(path)
+        if not workdir.claimed(path):
+            return None, []
+        if tree is not None:
+            workdir.check_same(path, workdir.recorded(path), tree)
+        mark, steps = workdir.mark(path), Retention(path / "checkpoints", 1, 0).listed()
+        workdir.result(path)
+        for step in steps:
+            identity.check_note(path / "checkpoints" / str(step), step, mark)
+        if steps:
+            sums.check(path / "checkpoints" / str(steps[-1]))
+        return identity.short(mark.run), steps
+
+    run, steps = mesh.together(look)
+    return {"run": run, "checkpoints": steps}
+
+
+def shared_memory(config) -> dict:
+    """Room in /dev/shm, through which data workers hand over their batches."""
+    path, workers = pathlib.Path(SHM), 0 if config.data.resident else config.data.workers
+    if not path.is_dir():
+        return {"free_bytes": None}
+    free = shutil.disk_usage(path).free
+    example = max(config.data.canvas**2 * config.data.channels, 8 * config.data.length)
+    batch = config.batch_size * example // jax.process_count()
+    need = workers * WAITING * min(batch, stream._PART)
+    if free < need:
+        raise RuntimeError(
+            f"{SHM} has {free / 1e6:,.0f} MB free, and {workers} data workers need "
+            f"{need / 1e6:,.0f} MB there; start the container with a larger --shm-size, or use "
+            "fewer config.data.workers"
+        )
+    return {"free_bytes": free, "needed_bytes": need}
 
 
 def data(config) -> dict:

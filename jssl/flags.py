@@ -13,6 +13,8 @@ FLAGS = {  # default, help
         "knn", "of jssl eval: knn, linear, lowshot, finetune; perplexity, generate, fill-mask"
     ),
     "untrained": (False, "of jssl eval: as before training"),
+    "extend": (False, "of jssl train: the run in --workdir gets more config.steps"),
+    "changed-data": (False, "of jssl train: go on although the data set is not what it was"),
     "steps": ("30", "of jssl bench: steps to time"),
     "topology": ("", "of jssl plan: v5e:16x16, v5p:4x4x8, ..."),
     "devices": ("1", "of jssl plan: so many local devices"),
@@ -22,7 +24,7 @@ FLAGS = {  # default, help
     "dir": ("", "of jssl data prepare: where data sets are; or TFDS_DATA_DIR"),
 }  # fmt: skip
 TAKES = {  # the flags of each command
-    "train": ("config", "workdir"),
+    "train": ("config", "workdir", "extend", "changed-data"),
     "eval": ("workdir", "config", "protocol", "untrained"),
     "bench": ("config", "steps"),
     "plan": ("config", "topology", "devices"),
@@ -74,7 +76,7 @@ def arguments(
         else:
             own.append(word)
     found, unknown = parser(about, commands).parse_known_intermixed_args(own)
-    found = vars(found)
+    found = {name.replace("_", "-"): value for name, value in vars(found).items()}
     words = found.pop("words", [])
     command, action = check_words(words)
     for flag in unknown:

@@ -7,10 +7,11 @@ import os
 import pathlib
 import socket
 import time
+from typing import IO
 
 import jax
 
-from jssl import mesh
+from jssl import agree, files, mesh
 from jssl.config import UserError
 
 log = logging.getLogger("jssl")
@@ -26,7 +27,7 @@ def alone(folder: pathlib.Path):
     Where a file system knows no locks, or may not be written to, there is none.
     """
     path = folder / ".lock"
-    file = _open(path) if jax.process_index() == 0 else None
+    file = agree.together(lambda: _open(path) if jax.process_index() == 0 else None)
     until, told = time.monotonic() + PATIENCE, False
     try:
         while mesh.any_process(file is not None and not _taken(file)):
@@ -45,10 +46,14 @@ def alone(folder: pathlib.Path):
             file.close()
 
 
-def _open(path):
+def _open(path: pathlib.Path) -> IO | None:
+    """The open file of a lock; None in a folder that cannot be written to, which is refused by who
+    writes first. `UserError` for a link: what it names is somebody else's."""
     try:
-        return path.open("a+", encoding="utf-8")
-    except OSError:  # a folder that cannot be written to is refused by who writes first
+        return files.open_regular(path, "a")
+    except files.Damaged as error:
+        raise UserError(f"{path} is no lock ({error.reason}); delete it") from None
+    except OSError:
         return None
 
 
@@ -69,7 +74,7 @@ def _taken(file) -> bool:
 def _owner(path) -> str:
     """ " (process 7 on host3)", as its lock says."""
     try:
-        said = path.read_text(encoding="utf-8").strip()[:200]
-    except (OSError, UnicodeDecodeError):
+        said = files.read_bytes(path, limit=4096).decode().strip()[:200]
+    except (OSError, UnicodeDecodeError, files.Damaged, files.Unreachable):
         return ""
     return f" ({said})" if said.isprintable() and said else ""

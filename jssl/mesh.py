@@ -16,6 +16,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jssl.agree import together as together  # said with `any_process`
 from jssl.config import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -144,19 +145,6 @@ def any_process(here: bool) -> bool:
     if jax.process_count() == 1:
         return here
     return bool(np.any(multihost_utils.process_allgather(np.asarray(here))))
-
-
-def together(local):
-    """local() on every process. It fails on all of them where it does on one, so that none waits
-    for another in what follows: with its error there, elsewhere with a `ValueError`."""
-    value = error = None
-    try:
-        value = local()
-    except (UserError, OSError, RuntimeError, ValueError) as found:
-        error = found
-    if any_process(error is not None):
-        raise error or ValueError("another process failed here; its log says why")
-    return value
 
 
 def connect() -> None:

@@ -8,14 +8,17 @@ with exit 2, and the examples of the last bad steps are named in <workdir>/nonfi
 """
 
 import logging
+import os
+import pathlib
 
 import jax
 
-from jssl import workdir
+from jssl import agree, workdir
 from jssl.config import UserError
 from jssl.data.order import indices, lead
 
 log = logging.getLogger("jssl")
+LONGEST = 2**31 - 1  # steps of a run
 
 
 class Diverged(Exception):
@@ -42,13 +45,33 @@ class NonFinite:
             raise Diverged(step, int(values["skipped_row"]))
 
 
-def passed(folder) -> list[list[int]]:
-    """[[step, examples of how many steps are passed over from there on], ...], in order."""
-    path = folder / "passed.json"
-    known = workdir.read(path) if path.exists() else []
-    pair = lambda one: isinstance(one, list) and [type(n) for n in one] == [int, int]
-    if not isinstance(known, list) or not all(map(pair, known)):
+def passed(folder: pathlib.Path, steps: int = LONGEST) -> list[list[int]]:
+    """[[step, examples of how many steps are passed over from there on], ...], in order, of a run
+    of so many `steps`. `UserError` if the file is not what `back` writes."""
+    return agree.first(lambda: _passed(folder / "passed.json", steps))
+
+
+def _passed(path: pathlib.Path, steps: int) -> list[list[int]]:
+    known = workdir.read(path) if os.path.lexists(path) else []
+    if not isinstance(known, list):
         raise workdir.unreadable(path, "it is not what jssl writes")
+    for pair in known:
+        if not isinstance(pair, list) or [type(n) for n in pair] != [int, int]:
+            raise workdir.unreadable(path, "it is not what jssl writes")
+        if not (0 <= pair[0] <= steps and 1 <= pair[1] <= LONGEST):
+            raise workdir.unreadable(path, f"{pair} is no step of this run and number of steps")
+    return known
+
+
+def check_passed(folder: pathlib.Path, known: list, note: dict, step: int) -> list[list[int]]:
+    """`known`, if the checkpoint of `step`, whose `note` says what its run had passed over, fits
+    it: the same, and then only passes from that step on. `UserError` otherwise."""
+    before = note.get("passed", [])
+    if known[: len(before)] != before or any(at < step for at, _ in known[len(before) :]):
+        raise UserError(
+            f"{folder / 'passed.json'} holds {known}, and the checkpoint of step {step} is of a "
+            f"run that had passed over {before}; restore the one that belongs here"
+        )
     return known
 
 
@@ -68,11 +91,10 @@ def back(folder, config, saves, shapes, found: Diverged, examples: int, limit: i
             f"{found} {why}; their examples are in {folder}/nonfinite.json; "
             "try a lower optim.lr, or optim.clip=1.0"
         )
-    state = saves.restore(shapes, upto=first)  # all processes meet here, and have read `known`
+    state = saves.restore(shapes, upto=first)
     step = int(state.step)
     shift = lead(known, found.step) + found.step - step
-    known = [*known, [step, shift]]
-    if main:
-        workdir.write(folder / "passed.json", known)
+    saves.passed = known = [*known, [step, shift]]
+    agree.together(lambda: workdir.write(folder / "passed.json", known) if main else None)
     log.warning("%s: back to step %d, past the examples of %d steps", found, step, shift)
     return state, known

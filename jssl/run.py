@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jssl import data, flops, mesh, methods
+from jssl import agree, claim, data, flops, mesh, methods
 from jssl.config import Config, UserError, above, bind, near
 from jssl.core import Method, guarded
 from jssl.data.absent import open_or_absent
@@ -47,18 +47,38 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     above(config.eval, 0, "batch_size")
     if not 0 <= config.seed < 2**63:
         raise UserError(f"config.seed={config.seed} must be 0 to 2**63 - 1")
+    agree.check(lambda: claim.common(config._tree))
     devices = devices or bind(mesh.make, config.mesh, "mesh", devices=None)
     if source is None:
-        source = bind(data.load, config.data, "data") if training else open_or_absent(config)
+        load = lambda: bind(data.load, config.data, "data")
+        source = agree.together(load if training else lambda: open_or_absent(config))
+    agree.check(lambda: found_in(source.source), "give all processes the same data set")
     config = sized(config, source.source, training)
-    method = guarded(methods.load(config), config.method)
-    example = source.source.read(np.array([0, min(1, len(source.source) - 1)]))
-    example.pop("damaged")
+    method = agree.together(lambda: guarded(methods.load(config), config.method))
+    example = agree.together(lambda: first_two(source.source))
     run = Run(config, devices, method, source, example, None)
     shapes = jax.eval_shape(run._init)
     places = mesh.shardings(shapes, devices)
     place = lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to)
     return run._replace(shapes=jax.tree.map(place, shapes, places))
+
+
+def first_two(source) -> dict:
+    """Two examples of a source, for shapes."""
+    example = source.read(np.array([0, min(1, len(source) - 1)]))
+    example.pop("damaged")
+    return example
+
+
+def found_in(source) -> dict:
+    """What the processes of a run have to find alike in their data."""
+    return {
+        "the number of examples": len(source),
+        "the classes": list(source.classes or ()),
+        "the shape of an example": list(source.canvas),
+        "the tokenizer": vocabulary(source),
+        "the fingerprint of the data": getattr(source, "fingerprint", ""),
+    }
 
 
 def sized(config: Config, source, training: bool) -> Config:

@@ -10,7 +10,21 @@ from functools import partial
 import jax
 import numpy as np
 
-from jssl import flops, lock, observe, optim, paths, pictures, result, rollback, sinks, workdir
+from jssl import (
+    agree,
+    claim,
+    flops,
+    identity,
+    lock,
+    observe,
+    optim,
+    paths,
+    pictures,
+    result,
+    rollback,
+    sinks,
+    workdir,
+)
 from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
 from jssl.config import Config, UserError, above, bind
@@ -24,42 +38,70 @@ from jssl.signals import PREEMPTED, asked_to_stop
 log = logging.getLogger("jssl")
 
 
-def train(tree, folder: str) -> dict:
+def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False) -> dict:
     """Trains the config `tree` in the folder to its last step; goes on from its last checkpoint.
+
+    extend        the run in the folder, finished or not, gets the steps of `tree`
+    changed_data  it goes on although its data set has changed since it began
 
     Returns the result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1. Raises
     `UserError` for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
     """
     tree = paths.absolute(tree)
-    folder = workdir.open_for(folder, tree)
-    if done := workdir.result(folder):
+    flags = {"--extend": extend, "--changed-data": changed_data}
+    agree.check(lambda: claim.common(tree, **flags))
+    folder = agree.together(lambda: workdir.open_for(folder, tree, extend))
+    if done := finished(folder, tree):
         return done
     with asked_to_stop() as stop, lock.alone(folder), contextlib.ExitStack() as open_things:
-        workdir.open_for(folder, tree)  # again: this run may have waited for another one
-        if done := workdir.result(folder):
+        claim.check_shared(folder)
+        # Again: this run may have waited for another one.
+        agree.together(lambda: workdir.open_for(folder, tree, extend))
+        if done := finished(folder, tree):
             return done
-        tree = workdir.remembered(folder, tree)
+        tree = agree.together(lambda: workdir.remembered(folder, tree))
         run = prepare(Config(tree))
         check_batch(run)
-        return workdir.finish(folder, _train(run, tree, folder, open_things.callback, stop))
+        stored = claim.content(
+            folder,
+            workdir.sized(tree, run.config),
+            getattr(run.data.source, "fingerprint", ""),
+            extend=extend,
+            changed_data=changed_data,
+        )
+        values = _train(run, stored, folder, open_things.callback, stop)
+        return workdir.finish(folder, values, identity.mark_of(stored))
 
 
-def _train(run: Run, tree, folder, at_exit, stop) -> dict:
-    """Opens what a run needs, and runs it; `at_exit(close)` is called for each thing opened."""
+def finished(folder, tree) -> dict | None:
+    """The result of the folder's run, if it is done. `UserError` if `tree` names other data."""
+    done = agree.first(lambda: workdir.result(folder, tree.steps))
+    if done is not None:
+        claim.check_data(folder, tree)
+    return done
+
+
+def _train(run: Run, stored, folder, at_exit, stop) -> dict:
+    """Opens what a run needs, and runs it; `at_exit(close)` is called for each thing opened. The
+    folder is claimed by `stored` once all of it is open."""
     config = run.config
-    saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=folder, read_only=False)
+    given = {"workdir": folder, "read_only": False, "mark": identity.mark_of(stored)}
+    saves = bind(Checkpoints, config.checkpoint, "checkpoint", **given)
     saves.check_space(run.shapes)
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state
     start, reading = int(state.step), say(f"reading {run.data.source.name}")
     feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
-    feeds = [feed(start, reading, rollback.passed(folder))]
+    claim.clear(folder, stored)
+    passed = rollback.passed(folder, config.steps)
+    saves.passed = rollback.check_passed(folder, passed, saves.restored, start)
+    feeds = [feed(start, reading, passed)]
     at_exit(lambda: [feed.close() for feed in feeds])
     recorder = make_recorder(run, feeds, folder, start, saves)
     at_exit(recorder.close)
     probes = OnlineProbes(run, recorder, saves.score)
     check_read(config)
-    workdir.claim(folder, workdir.sized(tree, config))
+    claim.claim(folder, stored)
     # Saved first: nothing that an evaluation does can lose the step.
     watchers = [
         recorder,

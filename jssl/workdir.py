@@ -1,30 +1,38 @@
 """The folder of one run: its config, the versions that made it, and its result.
 
-``config.json`` is written once and says whose folder it is; a run with another config is refused.
-``result.json`` is written at the end; a finished run is not run again.
+``config.json`` says whose folder it is (`jssl.identity`), from the first checkpoint on; a run with
+another config is refused. A start that saved nothing does not claim the folder (`jssl.claim`).
+``result.json`` is written at the end; a finished run is not run again. Where a part lies that says
+whose the folder is, no link is followed.
 """
 
 import json
 import os
 import pathlib
 import subprocess
+from typing import Any
 
 import jax
 import ml_collections
 
 import jssl
-from jssl import trust
+from jssl import files, identity, trust
 from jssl.config import UserError, flatten, local
+from jssl.files import Damaged
 from jssl.recipes import recipe
+from jssl.retention import step_of
 
 # What may differ when a run is started again: where and how it runs, not what it computes.
 FREE = ("mesh.", "log.", "checkpoint.", "eval.", "alarm.", "data.dir", "data.path", "data.workers")
 FREE += ("examples", "vocab.", "data.tokenizer", "data.resident", "data.max_damaged", "finetune.")
 FOUND = ("examples", "vocab")  # in the data; the run must find the same again
+# Paths and settings that the hosts of one run need not share.
+HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", "log.tensorboard")
 
 
-def open_for(workdir, config) -> pathlib.Path:
-    """Makes the folder, or checks that the run in it is one of this very config."""
+def open_for(workdir, config, extend: bool = False) -> pathlib.Path:
+    """Makes the folder, or checks that the run in it is one of this very config; with `extend` it
+    may have more ``steps``, and there must be one."""
     if not workdir:
         raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
     folder = place(workdir)
@@ -36,15 +44,59 @@ def open_for(workdir, config) -> pathlib.Path:
         raise UserError(
             f"--workdir={workdir} cannot be made ({error.strerror}); choose another"
         ) from None
-    path = folder / "config.json"
-    if path.exists():
-        check_same(folder, recorded(folder), from_json(to_json(config)))
+    check_parts(folder)
+    if claimed(folder):
+        check_same(folder, recorded(folder), from_json(to_json(config)), extend)
+    elif extend:
+        raise UserError(f"--workdir={folder} holds no run to extend; leave out --extend")
     return folder
 
 
 def place(workdir) -> pathlib.Path:
     """The absolute path that --workdir names."""
-    return pathlib.Path(local("--workdir", str(workdir))).expanduser().absolute()
+    name = str(workdir)
+    try:
+        name.encode("utf-8")  # Orbax needs it
+    except UnicodeEncodeError:
+        raise UserError(
+            f"--workdir={ascii(name)} is not UTF-8; rename that folder, or choose another"
+        ) from None
+    if "\0" in name:
+        raise UserError(f"--workdir={ascii(name)} holds a NUL; choose another")
+    return pathlib.Path(local("--workdir", name)).expanduser().absolute()
+
+
+def saved(folder: pathlib.Path) -> bool:
+    """Whether a run has saved anything in the folder: a checkpoint, or its result."""
+    if os.path.lexists(folder / "result.json"):
+        return True
+    names = os.listdir(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
+    bare = [name.removeprefix("damaged-").removeprefix("passed-") for name in names]
+    return any(step_of(name.partition("-")[0]) is not None for name in bare)
+
+
+def claimed(folder: pathlib.Path) -> bool:
+    """Whether the folder belongs to a run: a start that saved nothing leaves it to others."""
+    return os.path.lexists(folder / "config.json") and saved(folder)
+
+
+def check_parts(folder: pathlib.Path) -> None:
+    """`UserError` for links and other oddities where the parts lie that say whose folder it is,
+    and for checkpoints or a result of which nobody knows whose they are."""
+    for name in ("config.json", "result.json", "passed.json", "checkpoints"):
+        path = folder / name
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link, and nothing is written through one; put the file or folder "
+                "itself there (--workdir may be a link)"
+            )
+        if path.exists() and not (path.is_dir() if name == "checkpoints" else path.is_file()):
+            raise UserError(f"{path} is not what jssl writes; move it out of the way")
+    if saved(folder) and not (folder / "config.json").exists():
+        raise UserError(
+            f"--workdir={folder} holds checkpoints or a result, and no config.json that says of "
+            "which run; restore config.json, or use another --workdir"
+        )
 
 
 def sized(config, found) -> ml_collections.ConfigDict:
@@ -63,30 +115,40 @@ def sized(config, found) -> ml_collections.ConfigDict:
 
 def remembered(folder, config) -> ml_collections.ConfigDict:
     """The config with what the run in the folder found in its data, if it has begun."""
-    path = folder / "config.json"
     try:
-        return sized(config, recorded(folder)) if path.exists() else config
+        return sized(config, recorded(folder)) if claimed(folder) else config
     except (TypeError, AttributeError) as error:
-        raise unreadable(path, error) from None
+        raise unreadable(folder / "config.json", error) from None
 
 
-def claim(folder, config) -> None:
-    """Says whose folder it is, once all that can be wrong with the config has been checked."""
-    path = folder / "config.json"
-    if jax.process_index() == 0 and not path.exists():
-        write(path, {"config": json.loads(to_json(config)), "versions": versions()})
-
-
-def check_same(folder, old, new) -> None:
-    """`UserError` naming the first key in which the configs of two runs differ."""
+def check_same(folder, old, new, extend: bool = False) -> None:
+    """`UserError` naming the first key in which the configs of two runs differ, ``method`` before
+    all others. With `extend` the new one may have more ``steps``."""
     old, new = flatten(old), flatten(new)
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "config.method", key)):
         if key.removeprefix("config.").startswith(FREE) or old.get(key) == new.get(key):
             continue
+        more = key == "config.steps" and new[key] > old[key]
+        if more and extend:
+            continue
+        cure = "use another --workdir, or give the old value to go on with that run"
+        if more:
+            cure = "add --extend to train that run further, or use another --workdir"
         raise UserError(
             f"--workdir={folder} holds a run with {key}={old.get(key)!r}, not {new.get(key)!r}; "
-            "use another --workdir, or give the old value to go on with that run"
+            f"{cure}"
         )
+
+
+def stored(folder: pathlib.Path) -> dict[str, Any]:
+    """What config.json holds; `UserError` unless it is what jssl wrote."""
+    path = folder / "config.json"
+    found = read(path)
+    try:
+        identity.check_stored(path, found)
+    except Damaged as error:
+        raise unreadable(path, error.reason) from None
+    return found
 
 
 def stored_config(workdir) -> ml_collections.ConfigDict:
@@ -100,59 +162,63 @@ def stored_config(workdir) -> ml_collections.ConfigDict:
 def recorded(workdir) -> ml_collections.ConfigDict:
     """The config of the run in `workdir`; a key that is newer than the run has its default."""
     path = place(workdir) / "config.json"
-    if not workdir or not os.path.exists(path):  # and not path.exists(), which minds long names
+    if not workdir or not os.path.lexists(path):  # and not path.exists(), which minds long names
         raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
-    found = read(path)
     try:
-        return recipe("", from_json(json.dumps(found["config"])))
+        return recipe("", from_json(json.dumps(stored(path.parent)["config"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise unreadable(path, f"it is not what jssl writes: {error}") from None
 
 
-def result(folder) -> dict | None:
-    """What `finish` wrote, if the run is done."""
+def mark(workdir) -> identity.Mark:
+    """Whose checkpoints those in `workdir` are."""
+    return identity.mark_of(stored(place(workdir)))
+
+
+def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
+    """What `finish` wrote, if the run is done, and is not to make more `steps` than it had.
+    `UserError` if it is the result of another run."""
     path = folder / "result.json"
-    found = read(path) if path.exists() else None
-    if not isinstance(found, dict | None):
+    if not os.path.lexists(path):
+        return None
+    found, config = read(path), stored(folder)
+    if not isinstance(found, dict):
         raise unreadable(path, "it is not what jssl writes")
-    return found
+    mine, run, digest = identity.mark_of(config), found.pop("run", ""), found.pop("digest", "")
+    if run != mine.run and not (run == "" and mine.adopted >= 0):
+        raise UserError(
+            f"{path} is of run {identity.short(run)}, and config.json of "
+            f"{identity.short(mine.run)}; restore the one that belongs here"
+        )
+    known = config["config"].get("steps")
+    extended = isinstance(known, int) and steps > known
+    return None if extended or digest in mine.earlier else found
 
 
-def last_metrics(folder) -> dict:
-    """The newest value of each metric in metrics.jsonl; {} if nothing was written yet."""
-    path, values = folder / "metrics.jsonl", {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            values.update(json.loads(line))
-        except ValueError:  # the line that a kill cut off
-            continue
-    return values
-
-
-def finish(folder, values: dict) -> dict:
+def finish(folder: pathlib.Path, values: dict, mark: identity.Mark) -> dict:
     """Marks the run as done."""
     if jax.process_index() == 0:
-        write(folder / "result.json", values)
+        write(folder / "result.json", values | {"run": mark.run, "digest": mark.digest})
     return values
 
 
-def read(path):
-    """A JSON file of ours; `UserError` if it was damaged."""
+def read(path: pathlib.Path) -> Any:
+    """A JSON file of ours; `UserError` if it was damaged, `Unreachable` if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise unreadable(path, error) from None
+        return files.read_json(path)
+    except Damaged as error:
+        raise unreadable(path, error.reason) from None
+    except FileNotFoundError as error:
+        raise unreadable(path, error.strerror) from None
 
 
 def unreadable(path, why) -> UserError:
     return UserError(f"{path} cannot be read ({why}); restore it or use another --workdir")
 
 
-def write(path, values) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+def write(path: pathlib.Path, values: Any) -> None:
+    """Whole or not at all; a link in its place is replaced."""
+    files.write_json(path, values)
 
 
 def to_json(config) -> str:
@@ -171,7 +237,7 @@ def tuples(tree):
 
 
 def versions() -> dict[str, str]:
-    """What code wrote this: jssl (and its commit, in a checkout), jax, the devices."""
+    """What code wrote this: jssl (and its commit, in a checkout), its libraries, the devices."""
     here = pathlib.Path(__file__).parent
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]
     try:
@@ -180,4 +246,5 @@ def versions() -> dict[str, str]:
     except OSError:  # no git on this machine
         commit = ""
     device = jax.devices()[0].device_kind
-    return {"jssl": jssl.__version__, "commit": commit, "jax": jax.__version__, "device": device}
+    mine = {"jssl": jssl.__version__, "commit": commit, "device": device}
+    return mine | identity.packages()

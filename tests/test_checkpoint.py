@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 
-from jssl import mesh, sums
+from jssl import identity, mesh, sums
 from jssl.checkpoint import Checkpoints
 from jssl.config import UserError
 from jssl.core import TrainState
 
 
-def state_of(value: float, width: int = 8):
+def state_of(value: float, width: int = 8, step: int | None = None):
     """A state whose arrays all hold `value`, on one device; but for noise, which Orbax can neither
     compress nor keep in its index, as weights are."""
     devices = make_mesh(1)
     noise = jax.random.normal(jax.random.key(int(value)), (100, 100))
     buffers = {"seen": jnp.float32(value), "noise": noise}
-    tree = TrainState(jnp.int32(value), {"encoder": jnp.full((width,), value)}, {}, buffers)
+    at = jnp.int32(value if step is None else step)
+    tree = TrainState(at, {"encoder": jnp.full((width,), value)}, {}, buffers)
     shapes = jax.eval_shape(lambda: tree)
     return jax.device_put(tree, mesh.shardings(shapes, devices))
 
@@ -109,6 +110,20 @@ def largest(folder: pathlib.Path) -> pathlib.Path:
     return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
+def some_sums(step: pathlib.Path):
+    """The list of sums without the file that holds the arrays."""
+    listed = json.loads((step / sums.NAME).read_text())
+    del listed[largest(step / "state").relative_to(step).as_posix()]
+    (step / sums.NAME).write_text(json.dumps(listed))
+
+
+def linked(path: pathlib.Path):
+    """Moves a file to another folder, and leaves a link."""
+    there = path.parents[4] / f"elsewhere-{path.name}"
+    path.rename(there)
+    path.symlink_to(there)
+
+
 DAMAGE = {
     "bits flip": lambda step: [flip(path) for path in (step / "state").rglob("d/*")],
     "one bit of an array flips": lambda step: flip(largest(step / "state"), 4),
@@ -118,6 +133,14 @@ DAMAGE = {
     "no state": lambda step: shutil.rmtree(step / "state"),
     "no file of an array": lambda step: largest(step / "state").unlink(),
     "empty": lambda step: (shutil.rmtree(step), step.mkdir()),
+    "of another step": lambda step: (
+        shutil.rmtree(step),
+        shutil.copytree(step.with_name("40"), step),
+    ),
+    "no note": lambda step: (step / identity.NOTE).unlink(),
+    "sums of nothing": lambda step: (step / sums.NAME).write_text("{}"),
+    "sums of some": lambda step: some_sums(step),
+    "links for files": lambda step: [linked(p) for p in (step / "state").rglob("d/*")],
     "sums flip": lambda step: flip(step / sums.NAME),
     "sums cut off": lambda step: (step / sums.NAME).write_text('{"state/_METADATA": "'),
     "sums of other files": lambda step: (step / sums.NAME).write_text('{"/dev/zero": ""}'),
@@ -135,9 +158,10 @@ def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(kind, tmp
     assert "checkpoint 50" in caplog.text
     assert (folder / "damaged-50").is_dir(), "nothing is deleted"
     saves = opened(tmp_path)
-    saves.save(50, state_of(51), None)
+    saves.save(50, state_of(51, step=50), None)
     saves.close()
-    assert restored(tmp_path).step == 51
+    state = restored(tmp_path)
+    assert state.step == 50 and (np.asarray(state.params["encoder"]) == 51).all()
 
 
 def test_a_bit_of_any_file_that_flips_is_named(tmp_path):

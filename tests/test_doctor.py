@@ -5,8 +5,11 @@ import os
 
 import numpy as np
 import pytest
+from test_checkpoint import flip, largest
+from test_identity import TINY, begun
 
 from jssl import cli, doctor
+from jssl.config import Config, UserError, load
 
 CONFIG = "--config=configs/simclr_digits.py:tiny"
 
@@ -25,7 +28,17 @@ def test_a_healthy_machine(capfd, tmp_path, monkeypatch):
     assert found["collectives"]["bytes_per_s"] > 0 and found["clocks"]["skew_s"] == 0
     assert found["data"]["examples"] > 0 and found["workdir"]["processes"] == 1
     assert os.listdir(tmp_path / "new") == [], "it leaves nothing behind"
-    for name in ("versions", "devices", "collectives", "clocks", "workdir", "disk", "data"):
+    for name in (
+        "versions",
+        "devices",
+        "collectives",
+        "clocks",
+        "workdir",
+        "disk",
+        "run",
+        "shared memory",
+        "data",
+    ):
         assert name in err
 
 
@@ -55,9 +68,33 @@ def test_little_room_and_skewed_clocks(monkeypatch, tmp_path):
         doctor.clocks()
 
 
-def test_processes_that_see_other_data(monkeypatch):
-    from jssl.config import Config, load
+def test_the_run_in_a_workdir_is_looked_at(tmp_path):
+    """A whole one, one with a damaged checkpoint, and one of another config."""
+    stored = begun(tmp_path / "a")
+    found = doctor.held(str(tmp_path / "a"), load(TINY))
+    assert found == {"run": stored["run"][:8], "checkpoints": [2, 4]}
+    with pytest.raises(UserError, match="config.seed=0, not 3"):
+        doctor.held(str(tmp_path / "a"), load(TINY, {"seed": "3"}))
+    flip(largest(tmp_path / "a" / "checkpoints" / "4" / "state"))
+    with pytest.raises(ValueError, match="is not what was written"):
+        doctor.held(str(tmp_path / "a"), None)
+    assert doctor.held(str(tmp_path / "new"), None) == {"run": None, "checkpoints": []}
 
+
+def test_a_small_shared_memory(monkeypatch, tmp_path):
+    words = {"data.resident": "false", "data.workers": "4", "batch_size": "4096"}
+    usage = doctor.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(doctor, "SHM", str(tmp_path))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=2**20))
+    with pytest.raises(RuntimeError, match="larger --shm-size, or use fewer config.data.workers"):
+        doctor.shared_memory(Config(load(TINY, words)))
+    found = doctor.shared_memory(Config(load(TINY, words | {"data.workers": "0"})))
+    assert found == {"free_bytes": 2**20, "needed_bytes": 0}
+    monkeypatch.setattr(doctor, "SHM", str(tmp_path / "none"))
+    assert doctor.shared_memory(Config(load(TINY, words))) == {"free_bytes": None}
+
+
+def test_processes_that_see_other_data(monkeypatch):
     monkeypatch.setattr(doctor, "everywhere", lambda value: np.array([value, value + 1]))
     with pytest.raises(RuntimeError, match="processes see different examples"):
         doctor.data(Config(load("configs/simclr_digits.py:tiny")))

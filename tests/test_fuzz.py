@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jssl import cli, rollback, workdir
+from jssl import cli, rollback, sinks, workdir
 from jssl.bench import made_up
 from jssl.config import Config, UserError, flatten, load, locate, parse
-from jssl.data import packed, tokenizer, tokens
+from jssl.data import order, packed, tokenizer, tokens
 from jssl.run import check_batch, prepare
 from jssl.train import train
 
@@ -141,8 +141,8 @@ def test_files_of_a_run(name, trained, tmp_path):
             config = workdir.stored_config(folder)
             cli.override(config, {"eval.k": "5"})
             workdir.result(folder)
-            workdir.last_metrics(folder)
-            rollback.ahead(rollback.passed(folder), 3)
+            sinks.newest(folder, 10)
+            order.lead(rollback.passed(folder), 3)
         except UserError as error:
             assert str(folder) in str(error) or "config." in str(error)
 

@@ -182,7 +182,8 @@ def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_p
 
 
 BOTH = (
-    "import sys; from jssl import cli, lock; lock.PATIENCE = 1.0; sys.exit(cli.main(sys.argv[1:]))"
+    "import sys; from jssl import claim, cli, lock; lock.PATIENCE = claim.VISIBLE = 1.0; "
+    "sys.exit(cli.main(sys.argv[1:]))"
 )
 
 
@@ -222,6 +223,20 @@ def test_trouble_of_one_process_is_said_by_both(tmp_path):
         words = ["train", "--config=configs/simclr_digits.py:tiny", f"--workdir={tmp_path}/a"]
         for code, _, err in both(words):
             assert code == 2 and "is in use by another run" in err, err[-3000:]
+
+
+def test_processes_agree_before_anything_is_written(tmp_path):
+    """On their keys, and then on the folder: another one on each host is seen at once."""
+    words = ["train", "--config=configs/simclr_digits.py:tiny", "--config.eval.every=0"]
+    own = lambda i: [f"--config.optim.lr={(0.002, 0.5)[i]}", f"--workdir={tmp_path}/a"]
+    for code, _, err in both(words, own):
+        assert code == 2, err[-3000:]
+        line = "config.optim.lr=0.002 on process 0 and 0.5 on process 1; start all processes with"
+        assert line in err.splitlines()[-1]
+    assert not (tmp_path / "a").exists()
+    for code, _, err in both(words, lambda i: [f"--workdir={tmp_path}/{'ab'[i]}"]):
+        assert code == 2 and "it must be one folder for all processes" in err, err[-3000:]
+    assert not [path for path in tmp_path.rglob("*.json")]
 
 
 def test_processes_on_cpus_take_no_programs_from_the_cache(monkeypatch):

@@ -22,7 +22,7 @@ from conftest import FAST, ROOT
 from test_cli import TINY, jssl, own_images, refused
 from test_feed import BATCH, assert_same, example_source
 
-from jssl import lock, observe, sums, workdir
+from jssl import claim, lock, observe, sums
 from jssl.config import UserError, load
 from jssl.data import feed, order, stream
 from jssl.data.folder import Folder, open_folder
@@ -188,7 +188,9 @@ def test_a_run_waits_for_one_that_ends(tmp_path, monkeypatch, holder, caplog):
 
 def test_a_run_that_waited_for_another_config_is_refused(capfd, tmp_path, monkeypatch, holder):
     def end(seconds):  # the other run ends, and leaves its folder
-        workdir.claim(tmp_path / "a", load(TINY.partition("=")[2]))
+        config = load(TINY.partition("=")[2])
+        claim.claim(tmp_path / "a", claim.content(tmp_path / "a", config, ""))
+        (tmp_path / "a" / "checkpoints" / "2").mkdir(parents=True)
         holder.kill()
         holder.wait()
 

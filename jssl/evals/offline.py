@@ -12,6 +12,7 @@ from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
 from jssl.run import prepare
+from jssl.workdir import mark
 
 log = logging.getLogger("jssl")
 
@@ -40,7 +41,8 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
             "needs; name a labelled data set with --config.data..."
         )
     queries = bank if speaks else evaluation_source(config, bank.classes)
-    saves = bind(Checkpoints, config.checkpoint, "checkpoint", workdir=workdir, read_only=True)
+    given = {"workdir": workdir, "read_only": True, "mark": mark(workdir)}
+    saves = bind(Checkpoints, config.checkpoint, "checkpoint", **given)
     state = run.init() if untrained else saves.restore(run.shapes)
     if state is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")
