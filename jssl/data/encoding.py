@@ -98,7 +98,10 @@ def decoded(stream: IO[bytes], encoding: str, tally) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(name)("replace")
     spelled, tail, first = _spelled(name), b"", True
     while True:
-        text = decoder.decode(raw, final=not raw)
+        try:
+            text = decoder.decode(raw, final=not raw)
+        except UnicodeError as error:  # "UTF-16 stream does not start with BOM"
+            raise Undecodable(str(error)) from None
         genuine = (tail + raw).count(spelled) if spelled else 0
         tail = (tail + raw)[1 - len(spelled) :] if len(spelled) > 1 else b""
         replaced = max(0, text.count("\ufffd") - genuine)

@@ -106,7 +106,7 @@ class _unpacked:
 
 
 def bounded(chunks: Iterable[str]) -> Iterator[str]:
-    """The same text in parts of 1 to 2 times `PART` characters, but the last one.
+    """The same text in parts of at most 3 times `PART` characters.
 
     Parts end behind a line break, else ahead of a word, else (where there is no space either)
     between any two characters.
@@ -197,9 +197,11 @@ def _judge(how, tally, final=False):
         share = max(share, 0.5)
     if odd > share * tally.lines and (final or odd > _ENOUGH):
         where, reason, cure = tally.first
+        if odd < tally.lines:  # else nothing would be left
+            cure += ", or set data.max_damaged=1.0 to skip such lines"
         raise UserError(
             f"data.path={where} is wrong because {reason}, and {odd:,} of {tally.lines:,} lines "
-            f"are; {cure}, or set data.max_damaged=1.0 to skip such lines"
+            f"are; {cure}"
         )
 
 
