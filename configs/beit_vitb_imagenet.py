@@ -5,9 +5,8 @@ README): batch 2048, 800 epochs, AdamW 1.5e-3 to 1e-5, decay .05, 10 epochs of w
 path .1, 75 of 196 patches hidden in blocks of 16 or more; fine-tuned 83.2 %, with DALL-E's tokens.
 Here the 8,192 tokens are codes of normalised patches, learned in the first epoch, in which nothing
 else is: the figure may not carry over. Other differences: learned positions and no relative ones
-(there a bias that all blocks share, in fine-tuning one each), no layer scale, deep blocks do not
-start smaller, jitter follows the crop, crops are bilinear and not bicubic, images are first shrunk
-to 256 pixels (`data.canvas`).
+(there a bias that all blocks share, in fine-tuning one each), no layer scale, jitter follows the
+crop, crops are bilinear and not bicubic, images are first shrunk to 256 pixels (`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, plain, recipe, vit

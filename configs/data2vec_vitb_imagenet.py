@@ -4,11 +4,10 @@ data2vec ViT-B/16 on ImageNet-1k as published (facebookresearch/data2vec_vision 
 commands): batch 2048, 800 epochs, AdamW 2e-3 to 1e-5, decay .05, 10 epochs of warm-up, clip 3, drop
 path .25, 120 of 196 patches hidden in blocks of 16 or more, targets of the last 6 blocks, beta 2,
 average .9998; fine-tuned 84.2 % (Baevski et al. 2022, table 1). The paper's text (section 4.1) has
-40 epochs of warm-up, drop path .2, and 20 epochs of warm-up in fine-tuning. Other differences: the
-blocks' mean is not normalised once more, no dropout in attention (.05), learned positions and no
-relative ones (there a bias that all blocks share, in fine-tuning one each), no layer scale, deep
-blocks do not start smaller, jitter follows the crop, crops are bilinear and not bicubic, images are
-first shrunk to 256 pixels (`data.canvas`).
+40 epochs of warm-up, drop path .2, and 20 epochs of warm-up in fine-tuning. Other differences: no
+dropout in attention (.05), learned positions and no relative ones (there a bias that all blocks
+share, in fine-tuning one each), no layer scale, jitter follows the crop, crops are bilinear and not
+bicubic, images are first shrunk to 256 pixels (`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, plain, recipe, vit

@@ -2,8 +2,10 @@
 
 GPT-2 124M with karpathy/nanoGPT's settings (config/train_gpt2.py): 12 layers of 768, rows of 1,024
 tokens, 480 rows a step, 600,000 steps, AdamW 6e-4 to 6e-5, betas .9 and .95, decay .1, clip 1, no
-dropout. Bring a corpus (data.source=text or packed) and GPT-2's tokenizer. Published there: loss
-2.85 on OpenWebText.
+dropout. Bring a corpus (data.source=text or packed) and GPT-2's tokenizer. nanoGPT's loss of about
+2.85 on OpenWebText is no target: its network has no biases (train.py:56) and its rows are windows
+of one stream, in which a token sees the documents before its own; here are biases, as in GPT-2, and
+a token sees its own document alone.
 """
 
 from jssl.recipes import TEXT_FINETUNE, TINY_TEXT, recipe, text

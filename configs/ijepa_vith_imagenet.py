@@ -3,11 +3,11 @@
 I-JEPA ViT-H/14 on ImageNet-1k as published (facebookresearch/ijepa configs/in1k_vith14_ep300.yaml):
 batch 2048, 300 epochs, AdamW 1e-3 to 1e-6, decay .04 to .4, 40 epochs of warm-up, average .996 to
 1, four targets of .15 to .2, context of .85 to 1, predictor of 12 blocks; linear probe 79.3 %
-(Assran et al. 2023, table 1), 1 % of the labels 73.3 % (table 2). Differences: each block's size is
-drawn for itself, not for a batch, and targets are cut to the smallest that can be (35 patches and
-not 44 on average); the context is cut to .27 of the patches, where theirs is cut to the smallest of
-the 128 images on a device (on average .27 too); the warm-up starts from 0 and not 2e-4, the average
-rises by half a cosine and not linearly, images are first shrunk to 256 pixels (`data.canvas`).
+(Assran et al. 2023, table 1), 1 % of the labels 73.3 % (table 2). Differences: the context is cut
+to .27 of the patches, where theirs is cut to the smallest of the 128 images on a device (on average
+.27 too); blocks may reach the last row and column (see `jssl.methods.ijepa`); the warm-up starts
+from 0 and not 2e-4, the average rises by half a cosine and not linearly, images are first shrunk to
+256 pixels (`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, plain, recipe, vit

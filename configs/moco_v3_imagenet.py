@@ -1,9 +1,9 @@
 """jssl train --config=configs/moco_v3_imagenet.py --config.data.dir=DATA --workdir=runs/mocov3_in1k
 
-MoCo v3 on ImageNet-1k as published (facebookresearch/moco-v3 CONFIG.md): ResNet-50, batch 4096, 100
-epochs, LARS .45 x batch / 256; linear probe 68.9 % (:epochs300 72.8, :epochs1000 74.6 %).
-Differences: images are first shrunk to 256 pixels (`data.canvas`), both views pass through
-BatchNorm together. The ViT: moco_v3_vits_imagenet.py.
+MoCo v3 on ImageNet-1k as published (facebookresearch/moco-v3 CONFIG.md, main_moco.py:65):
+ResNet-50, batch 4096, 100 epochs, LARS .6 x batch / 256; linear probe 68.9 % (:epochs300 72.8,
+:epochs1000 74.6 %, both at .3). Differences: images are first shrunk to 256 pixels (`data.canvas`),
+both views pass through BatchNorm together. The ViT: moco_v3_vits_imagenet.py.
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
@@ -25,7 +25,7 @@ def get_config(variant=""):
             augment=look(224, (0.2, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=dict(
-                name="larc", lr=0.45, lr_scaling="linear", warmup_steps=3_127, weight_decay=1e-6
+                name="larc", lr=0.6, lr_scaling="linear", warmup_steps=3_127, weight_decay=1e-6
             ),
             eval=dict(split="validation", crop=0.875),
         ),

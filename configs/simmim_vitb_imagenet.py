@@ -5,7 +5,7 @@ epochs, AdamW 8e-4, decay .05, 20 epochs of warm-up, cosine; squares of 32 pixel
 path .1 and clip 5 (microsoft/SimMIM configs/vit_base__800ep); fine-tuned 83.8 % (its README).
 That configuration's own schedule is not one of jssl's: 4e-4 after 10 epochs, a tenth of it from
 epoch 700. Other differences: learned positions and no relative ones (there a bias that all blocks
-share, in fine-tuning one each), no layer scale, deep blocks do not start smaller, images are first
+share, in fine-tuning one each), no layer scale, images are first
 shrunk to 256 pixels (`data.canvas`), no clipping in fine-tuning.
 """
 

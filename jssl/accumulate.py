@@ -1,5 +1,7 @@
 """Gradients, of a batch at once or of one too large for that, and their application."""
 
+import functools
+import logging
 from functools import partial
 
 import jax
@@ -96,10 +98,15 @@ def cached_gradient(objective, state, batch, rng, *, n: int):
 
     Encodes the micro-batches without gradient, differentiates the comparison of all their outputs,
     and encodes each anew to carry its part of that gradient back to the parameters. Only outputs,
-    never activations, are held for the whole batch. Equal to the whole batch but for BatchNorm,
-    whose statistics are each micro-batch's own.
+    never activations, are held for the whole batch. Equal to the whole batch without BatchNorm.
+    With it, statistics are each micro-batch's own and the gradient is another one (a layer's
+    statistics depend on those of all layers before it, so that two passes do not find the batch's):
+    a warning says so.
     """
     encode, compare = objective.parts
+    rows = len(jax.tree.leaves(batch)[0]) // n
+    if normalizes(state.buffers):
+        warn_of_norm(rows, rows * n)
     rng_encode, rng_compare = jax.random.split(rng)
     parts = (deal(batch, n), jax.random.split(rng_encode, n))
 
@@ -108,7 +115,6 @@ def cached_gradient(objective, state, batch, rng, *, n: int):
         return buffers, out
 
     buffers, outputs = jax.lax.scan(forward, state.buffers, parts)
-    rows = len(jax.tree.leaves(batch)[0]) // n
     coupled = jax.value_and_grad(compare, (0, 1), has_aux=True)
     now = state.replace(buffers=buffers)
     found, (direct, cotangent) = coupled(
@@ -127,6 +133,22 @@ def cached_gradient(objective, state, batch, rng, *, n: int):
     cotangents = jax.tree.map(lambda x: deal(x.reshape(rows * n, -1, *x.shape[1:]), n), cotangent)
     cotangents = jax.tree.map(lambda c, o: c.reshape(o.shape), cotangents, outputs)
     return found, jax.lax.scan(backward, carry, (parts, cotangents))[0][1]
+
+
+def normalizes(buffers: dict) -> bool:
+    """Whether a trained network has BatchNorm: whether a method's `buffers` hold its statistics."""
+    return bool(jax.tree.leaves(buffers.get("stats", {})))
+
+
+@functools.cache
+def warn_of_norm(rows: int, batch: int) -> None:
+    """Says, once, what BatchNorm makes of GradCache."""
+    logging.getLogger("jssl").warning(
+        "config.grad_cache=True: BatchNorm takes its statistics from each micro-batch of %d "
+        "examples, not from all %d, so that the gradient is not the whole batch's; it is without "
+        "BatchNorm: a ViT as config.model, and norm=False and last_norm=False in its heads",
+        rows, batch,
+    )  # fmt: skip
 
 
 def deal(batch, n: int):

@@ -97,6 +97,46 @@ def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
     jax.tree.map(close, found, grads)
 
 
+def test_grad_cache_with_batch_norm_is_another_gradient_and_says_so(caplog):
+    """How far from the whole batch's, with views without chance; without BatchNorm not at all."""
+    gaps, said = {}, {}
+    for norm in (True, False):
+        found = []
+        for n in (1, 4):
+            tree = load("configs/simclr_cifar10.py:tiny", STILL)
+            with tree.unlocked():
+                tree.accumulate, tree.grad_cache = n, n > 1
+                if not norm:
+                    tree.model = VIT
+                    tree.head.norm = tree.head.last_norm = False
+            run = prepare(Config(tree), make_mesh(1))
+            objective = objective_of(tree)
+            accumulate.warn_of_norm.cache_clear()
+            with caplog.at_level("WARNING", logger="jssl"):
+                gradient = accumulate.choose(objective, n, n > 1)
+                found.append(jax.jit(gradient)(run.init(), batch_of(run), jax.random.key(5))[1])
+        flat = [jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)]) for tree in found]
+        gaps[norm] = float(jnp.linalg.norm(flat[1] - flat[0]) / jnp.linalg.norm(flat[0]))
+        said[norm] = [x.getMessage() for x in caplog.records if "grad_cache" in x.getMessage()]
+        caplog.clear()
+    assert gaps[True] > 0.1 and gaps[False] < 1e-4, gaps
+    (line,) = said[True]
+    assert "4 examples, not from all 16" in line and "norm=False" in line and not said[False]
+
+
+def objective_of(tree):
+    """The Objective of SimCLR with this config."""
+    from jssl.methods import simclr
+
+    made = {}
+    original, simclr.minimize = simclr.minimize, lambda objective, *_: made.update(o=objective)
+    try:
+        simclr.build(Config(tree))
+    finally:
+        simclr.minimize = original
+    return made["o"]
+
+
 def test_dealt_and_gathered_is_the_batch():
     x = jnp.arange(24).reshape(12, 2)
     views = jnp.repeat(x, 2, axis=0)

@@ -329,7 +329,7 @@ def test_beits_codebook_is_vq_vaes_moving_average(monkeypatch):
         book = sums / uses[:, None]
         close(buffers["codebook"], book, 1e-4, 1e-4)
         close(buffers["use"], uses, 1e-5)
-        close(value, np.log(CODES))  # it is there from the start, for the optimizer's moments
+        close(value, np.log(CODES))  # it is there from the start
         state = state.replace(buffers=buffers)  # at step 0 still: tokenizer_steps is 1
     value, (buffers, _) = ours(state.replace(step=jnp.int32(1)), KEY)
     jax.tree.map(SAME, buffers, state.buffers)

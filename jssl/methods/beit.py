@@ -7,8 +7,8 @@ hidden place. The loss is the cross-entropy at those places.
 The paper's tokens are those of DALL-E's discrete VAE, weights from elsewhere. Here a codebook of
 normalised patches is learned first, in the run itself, by k-means on a stream (a moving average of
 each code's patches, as VQ-VAE's: van den Oord et al. 2017, appendix A.1): for
-`config.tokenizer_steps` steps nothing else is trained (hold all parameters: `optim.freeze`; the
-loss is there, so that Adam's moments are right when it begins to count), then the codebook stays.
+`config.tokenizer_steps` steps nothing else is trained (hold all parameters: `optim.freeze`, after
+which Adam starts afresh), then the codebook stays.
 
 Reference code for the rest: microsoft/unilm beit; weights start as there (`model.init="beit"`).
 Differences: no layer scale, no relative position bias; the blocks' sizes, see `masking.block_mask`.
