@@ -9,6 +9,7 @@ import math
 import statistics
 
 from jssl.config import UserError, near
+from jssl.values import Count, NonNegative
 
 log = logging.getLogger("jssl")
 CHOICES = ("warn", "stop", "off")
@@ -24,7 +25,14 @@ class CollapseAlarm:
     """
 
     def __init__(
-        self, *, collapse: str, feature_std: float, patience: int, workdir, checkpoints, start: int
+        self,
+        *,
+        collapse: str,
+        feature_std: NonNegative,
+        patience: Count,
+        workdir,
+        checkpoints,
+        start: int,
     ):
         if collapse not in CHOICES:
             raise UserError(f"alarm.collapse={collapse!r} is unknown; {near(collapse, CHOICES)}")

@@ -16,32 +16,39 @@ is float32. One channel has no saturation, hue, grayscale; any number but 1 and 
 grayscale, solarize. Inside, an image is [B, H, C, W]: no matmul then needs a transposition.
 """
 
-import difflib
 import functools
 import itertools
 import logging
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jssl import colour
+from jssl import colour, values
 from jssl.colour import JITTER
 from jssl.config import UserError
+from jssl.values import Length, NonNegative, Pixels, Positive, Range, Share
 
-CHOICES = {"mode": ("exact", "fused"), "dtype": ("float32", "bfloat16")}
-RANGES = {"crop_scale": (1e-4, 1), "crop_ratio": (1e-4, np.inf), "blur_sigma": (1e-4, np.inf)}
-LIMITS = dict.fromkeys(("flip", "jitter", "gray", "blur", "solarize"), (0, 1)) | {"hue": (0, 0.5)}
-LIMITS |= dict.fromkeys(JITTER[:3], (0, np.inf)) | {"size": (1, np.inf), "crop": (0.01, 1)} | RANGES
+Dtype = Literal["float32", "bfloat16"]
+Area = Annotated[float, Range(1e-4, 1)]  # share of the valid area
+Areas = Annotated[tuple[Area, Area], Length(2, ordered=True)]
+Factor = Annotated[float, Range(1e-4)]
+Factors = Annotated[tuple[Factor, Factor], Length(2, ordered=True)]
+Hue = Annotated[float, Range(0, 0.5)]
+Mean = Annotated[tuple[float, ...], Length(1)]
+Std = Annotated[tuple[Positive, ...], Length(1)]
+Zoom = Annotated[float, Range(0.01, 1)]
 _warn_once = functools.cache(logging.warning)
 
 
-def view(*, mode: str, size: int, crop_scale: tuple, crop_ratio: tuple, flip: float, jitter: float,
-         brightness: float, contrast: float, saturation: float, hue: float, gray: float,
-         blur: float, blur_sigma: tuple, solarize: float, mean: tuple, std: tuple, dtype: str,
+def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, crop_ratio: Factors,
+         flip: Share, jitter: Share, brightness: NonNegative, contrast: NonNegative,
+         saturation: NonNegative, hue: Hue, gray: Share, blur: Share, blur_sigma: Factors,
+         solarize: Share, mean: Mean, std: Std, dtype: Dtype,
          ) -> Callable:  # fmt: skip
     """One random view: f(rng, image uint8 [B, H, W, C], valid int32 [B, 2]) -> [B, size, size, C].
 
@@ -52,7 +59,7 @@ def view(*, mode: str, size: int, crop_scale: tuple, crop_ratio: tuple, flip: fl
     the operation. blur_sigma: range in output pixels (SimCLR, Chen et al. 2020, appendix A).
     mean, std: of [0, 1], one or one per channel. Raises UserError naming `augment.<key>`.
     """
-    recipe = _checked(**locals())  # stays first: the arguments are all that is local
+    recipe = _checked(view, **locals())  # stays first: the arguments are all that is local
     apply = apply_exact if mode == "exact" else apply_fused
 
     @jax.named_scope("augment")
@@ -62,12 +69,12 @@ def view(*, mode: str, size: int, crop_scale: tuple, crop_ratio: tuple, flip: fl
     return augment
 
 
-def center(*, size: int, crop: float, mean: tuple, std: tuple, dtype: str) -> Callable:
+def center(*, size: Pixels, crop: Zoom, mean: Mean, std: Std, dtype: Dtype) -> Callable:
     """The view of evaluation: f(image uint8 [B, H, W, C], valid [B, 2]) -> [B, size, size, C].
 
     A centred square of side crop * min(valid), antialiased: Resize(size / crop), CenterCrop(size).
     """
-    recipe = _checked(**locals())
+    recipe = _checked(center, **locals())
 
     @jax.named_scope("augment")
     def crop_and_resize(image, valid):
@@ -223,17 +230,8 @@ def _active(recipe, channels):
     return [name for name in asked if name in have]
 
 
-def _checked(**settings):
-    for key, value in settings.items():
-        if key in CHOICES:
-            near = difflib.get_close_matches(str(value), CHOICES[key], 1, 0)[0]
-            _need(value in CHOICES[key], key, value, f"one of {', '.join(CHOICES[key])}", near)
-        if key in LIMITS:
-            (low, high), ends = LIMITS[key], list(value) if key in RANGES else [value]
-            near = [min(max(low, end), high) for end in sorted(ends)]
-            right, rule = ends == near, "low <= high, both " if key in RANGES else ""
-            right &= len(ends) == 1 + (key in RANGES)
-            _need(right, key, value, f"{rule}in {low}..{high}", str(near)[1:-1])
+def _checked(function, **settings):
+    values.check_all("augment", settings, values.kinds_of(function))
     return SimpleNamespace(**settings)
 
 

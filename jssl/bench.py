@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from jssl import data, flops
-from jssl.config import Config, above
+from jssl import data, flops, schema, values
+from jssl.config import Config
 from jssl.data import packed, tokenizer
 from jssl.data.feed import Feed
 from jssl.data.tokens import Tokens
@@ -69,11 +69,11 @@ def timed(step, state, feed, steps: int):
 def made_up(config) -> data.Data:
     """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device; for
     text as many rows of random tokens, of ``config.vocab.size`` ids (0: as of bytes)."""
-    above(config, 0, "batch_size")
-    above(config.data, -1, "length")
+    schema.check(config._tree)
     if config.data.length:
         return data.Data(made_up_text(config), True, 0, 1.0)
     side, channels = config.data.canvas, config.data.channels
+    values.check("config.data.canvas", side, values.Pixels)
     count = max(2, min(config.batch_size, 2**26 // (side * side * channels)))
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), np.uint8)
     return data.Data(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)

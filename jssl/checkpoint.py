@@ -22,6 +22,7 @@ from jssl import agree, identity, sums
 from jssl.config import UserError
 from jssl.files import PASSING, Damaged, Unreachable, foreign
 from jssl.retention import Retention, rename
+from jssl.values import Count, Whole
 
 log = logging.getLogger("jssl")
 TRIES = 20  # times that a reader starts again because the run has deleted what it read
@@ -40,9 +41,9 @@ class Checkpoints:
         self,
         workdir: str | os.PathLike,
         *,
-        every: int,
-        keep_latest: int,
-        keep_best: int,
+        every: Whole,
+        keep_latest: Count,
+        keep_best: Whole,
         read_only: bool = False,
         mark: identity.Mark | None = None,
     ):

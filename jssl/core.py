@@ -67,6 +67,9 @@ class Method(NamedTuple):
     embed: Callable  # (state, batch) -> [B, D]
     render: Callable | None = None  # (state, batch, rng) -> {name: images in 0..1 or token ids}
     score: Callable | None = None  # (state, batch) -> [B, L]: -log p in nats; -1: uncounted
+    accumulate: int = 1  # micro-batches of an update of `train_step`, as `minimize` was told
+    grad_cache: bool = False  # whether the loss compares the examples of all of them
+    compares: bool = False  # whether the loss compares examples of a batch with each other
 
 
 def guarded(method: Method, name: str) -> Method:
@@ -137,4 +140,5 @@ def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = F
         return guard(new, state, {**extra, **metrics})
 
     of = lambda f: f and (lambda state, *rest: f(state.params, state.buffers, *rest))
-    return Method(init, train_step, of(objective.embed), of(objective.render), of(objective.score))
+    shown = (of(objective.embed), of(objective.render), of(objective.score))
+    return Method(init, train_step, *shown, accumulate, grad_cache, bool(objective.parts))

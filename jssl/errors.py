@@ -9,10 +9,13 @@ class UserError(Exception):
 
 
 def near(word: object, choices: Iterable) -> str:
-    """The cure for a name that is not known: the nearest known one, and all, if they are few."""
+    """The cure for a name that is not known: the nearest known one, and all, if they are few;
+    some of them, if there are many and none is near."""
     known = sorted(str(choice) for choice in choices)
     close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     cure = [f"did you mean {close[0]!r}?"] if close else []
     if len(known) <= 12 or not close:
-        cure.append(f"known: {', '.join(known) or 'none'}")
+        more = f" and {len(known) - 12} more" if len(known) > 14 else ""
+        shown = known[:12] if more else known
+        cure.append(f"known: {', '.join(shown) or 'none'}{more}")
     return " ".join(cure)

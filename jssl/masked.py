@@ -28,6 +28,7 @@ class Setup:
             raise UserError(
                 f"config.model.name={config.model.name!r} must be a ViT for {config.method}"
             )
+        self.view = bind(augment.view, config.augment, "augment", dtype="float32")
         size, self.channels = config.augment.size, config.data.channels
         self.grid, rest = divmod(size, self.encoder.patch)
         if rest:
@@ -36,7 +37,6 @@ class Setup:
             )
         self.pixels = self.encoder.patch**2 * self.channels
         self.look = dict(mean=config.augment.mean, std=config.augment.std, dtype="float32")
-        self.view = bind(augment.view, config.augment, "augment", dtype="float32")
         self._centre = augment.center(
             size=config.eval.size or size, crop=config.eval.crop, **self.look
         )

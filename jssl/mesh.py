@@ -9,6 +9,7 @@ import math
 import os
 import re
 from functools import partial, wraps
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -18,9 +19,11 @@ from jax.sharding import PartitionSpec as P
 
 from jssl.agree import together as together  # said with `any_process`
 from jssl.config import UserError
+from jssl.values import INT, Range
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that examples are split over
+Axis = Annotated[int, Range(1, INT, also=(-1,))]
 SMALLEST = 2**16  # elements; below this a gather costs more than the memory that it saves
 
 
@@ -63,7 +66,7 @@ RULES = (
 )
 
 
-def make(*, data: int, fsdp: int, tensor: int = 1, devices: list | None = None) -> Mesh:
+def make(*, data: Axis, fsdp: Axis, tensor: Axis = 1, devices: list | None = None) -> Mesh:
     """The mesh of all devices (or of `devices`). -1 on one axis: all that are left."""
     devices = jax.devices() if devices is None else devices
     count, sizes = len(devices), {"data": data, "fsdp": fsdp, "tensor": tensor}

@@ -8,6 +8,7 @@ no trust ratio.
 import math
 import re
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,15 @@ import optax
 from jssl import ops
 from jssl.config import UserError, bind, near
 from jssl.muon import matched, muon
+from jssl.values import INT, NonNegative, Positive, Range, Rate, Whole
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
 PER_TENSOR = ("lars", "larc", "lamb")  # what they do depends on where a tensor ends
 DEFAULT_EXCLUDE = ("bias$", "scale$")
+Patterns = tuple[str, ...]  # regular expressions over paths of parameters
+Factors = tuple[tuple[str, NonNegative], ...]  # pairs of a pattern and a number
+Decay = Annotated[float, Range(0, also=(-1,))]
 
 
 def mask(exclude):
@@ -219,11 +224,12 @@ def checked(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
 
 
 def build(
-    *, name: str, lr: float, lr_final: float, lr_scaling: str, warmup_steps: int, schedule: str,
-    weight_decay: float, weight_decay_final: float, exclude: tuple, clip: float,
-    clip_tensor: float, lr_factors: tuple, lr_constant: tuple, momentum: float,
-    nesterov: bool, b1: float, b2: float, eps: float, trust: float, trust_clip: bool,
-    freeze: tuple, freeze_steps: int, muon_params: tuple, steps: int, batch_size: int,
+    *, name: str, lr: NonNegative, lr_final: NonNegative, lr_scaling: str, warmup_steps: Whole,
+    schedule: str, weight_decay: NonNegative, weight_decay_final: Decay, exclude: Patterns,
+    clip: NonNegative, clip_tensor: NonNegative, lr_factors: Factors, lr_constant: Patterns,
+    momentum: Rate, nesterov: bool, b1: Rate, b2: Rate, eps: Positive, trust: Positive,
+    trust_clip: bool, freeze: Patterns, freeze_steps: Annotated[int, Range(-1, INT)],
+    muon_params: Patterns, steps: int, batch_size: int,
 ) -> optax.GradientTransformation:  # fmt: skip
     """The optax chain of ``config.optim``.
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jssl import agree, claim, data, flops, mesh, methods
-from jssl.config import Config, UserError, above, bind, near
+from jssl import agree, claim, data, flops, mesh, methods, schema
+from jssl.config import Config, UserError, bind, near
 from jssl.core import Method, guarded
 from jssl.data.absent import open_or_absent
+from jssl.evals import finetune
 
 
 class Run(NamedTuple):
@@ -43,10 +44,7 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     `source` (a `data.Data`) may be given instead. Not `training`: the state has the sizes that it
     was trained with, whatever data is looked at now; without a `source` the run's own data may be
     gone (`data.absent`)."""
-    above(config, 0, "steps")
-    above(config.eval, 0, "batch_size")
-    if not 0 <= config.seed < 2**63:
-        raise UserError(f"config.seed={config.seed} must be 0 to 2**63 - 1")
+    agree.together(lambda: schema.check(config._tree))
     agree.check(lambda: claim.common(config._tree))
     devices = devices or bind(mesh.make, config.mesh, "mesh", devices=None)
     if source is None:
@@ -55,6 +53,9 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     agree.check(lambda: found_in(source.source), "give all processes the same data set")
     config = sized(config, source.source, training)
     method = agree.together(lambda: guarded(methods.load(config), config.method))
+    if training:
+        check_honored(config, method)
+        finetune.check(config)
     example = agree.together(lambda: first_two(source.source))
     run = Run(config, devices, method, source, example, None)
     shapes = jax.eval_shape(run._init)
@@ -79,6 +80,22 @@ def found_in(source) -> dict:
         "the tokenizer": vocabulary(source),
         "the fingerprint of the data": getattr(source, "fingerprint", ""),
     }
+
+
+def check_honored(config: Config, method: Method) -> None:
+    """`UserError` for a key that every recipe has and this method does nothing with."""
+    for key in ("accumulate", "grad_cache"):
+        wanted, found = config[key], getattr(method, key)
+        if wanted != found:
+            raise UserError(
+                f"config.{key}={wanted} means nothing to config.method={config.method!r}; set it "
+                f"to {found}, or let its build pass config.{key} to `minimize` or `Method`"
+            )
+    if config.log.render_every and not method.render:
+        raise UserError(
+            f"config.log.render_every={config.log.render_every}: config.method={config.method!r} "
+            "makes no pictures and no text; set it to 0"
+        )
 
 
 def sized(config: Config, source, training: bool) -> Config:
@@ -115,6 +132,14 @@ def check_batch(run: Run) -> None:
     if config.batch_size < 2:
         raise UserError(f"config.batch_size={config.batch_size} must be at least 2")
     parts = mesh.batch_parts(run.mesh) * config.accumulate
+    examples = len(run.data.source)
+    if run.method.compares and config.batch_size > examples:
+        fits = examples // parts * parts
+        raise UserError(
+            f"config.batch_size={config.batch_size} is above the {examples} examples of "
+            f"{run.data.source.name}, and the loss of {config.method!r} compares the examples of a "
+            f"batch, which would hold some twice; {f'try {fits}' if fits > 1 else 'add some'}"
+        )
     what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
     what += " x config.accumulate" if config.accumulate > 1 else ""
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jssl.config import UserError
 from jssl.nn.apply import Chain
 from jssl.ops import cosine, ema
+from jssl.values import Share
+
+KEYS = {"ema": Share, "ema_final": Share}  # of a method that has a target
 
 
 class Target(NamedTuple):
@@ -54,9 +56,6 @@ class Target(NamedTuple):
 
 def of(config, net: Chain, *names: str, extra: tuple[str, ...] = ()) -> Target:
     """The target for modules `names` of `net`; ``config.ema`` to ``config.ema_final``."""
-    for key in ("ema", "ema_final"):
-        if not 0 <= config[key] <= 1:
-            raise UserError(f"config.{key}={config[key]} must be from 0 to 1; try 0.99")
     still = lambda m: m.clone(drop_path=0.0) if getattr(m, "drop_path", 0) else m
     some = Chain({name: still(net.modules[name]) for name in names})
     return Target(some, (config.ema, config.ema_final), config.steps, extra)

@@ -27,7 +27,7 @@ from jssl import (
 )
 from jssl.alarm import CollapseAlarm, SpikeAlarm
 from jssl.checkpoint import Checkpoints
-from jssl.config import Config, UserError, above, bind
+from jssl.config import Config, UserError, bind
 from jssl.data.feed import Feed
 from jssl.evals.offline import say
 from jssl.evals.online import OnlineProbes
@@ -197,7 +197,6 @@ def loop(step, state, feed, start, steps, watchers, saves, stop, ahead: int = 8)
 
 def make_alarms(config, folder, start, saves):
     """One function (step, metrics) of all alarms that ``config.alarm`` describes."""
-    above(config.alarm, -1, "nonfinite", "rollbacks")
     section = dict(config.alarm)
     section.pop("rollbacks")
     alarms = [rollback.NonFinite(section.pop("nonfinite")), SpikeAlarm(spike=section.pop("spike"))]

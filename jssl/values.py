@@ -38,24 +38,23 @@ class Range(NamedTuple):
         under = value < self.high if self.below else value <= self.high
         return value in self.also or (over and under)
 
-    def text(self) -> str:
-        """As in "must be above 0"."""
+    def text(self, value: float) -> str:
+        """What a wrong value must be, as in "above 0"."""
         first = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        said = first
-        if self.high < math.inf:
-            said = f"{first} and below {self.high:g}"
-            if not self.below:
-                said = f"{first} and at most {whole(self.high)}"
-            if not self.above and not self.below:
-                said = f"{self.low:g} to {whole(self.high)}"
-        return " or ".join([said, *(f"{value:g}" for value in self.also)])
+        last = f"below {self.high:g}" if self.below else f"at most {whole(self.high)}"
+        said = f"{first} and {last}"
+        if self.high >= INT:  # an end that few meet
+            said = first if value < self.high else last
+        elif not self.above and not self.below:
+            said = f"{self.low:g} to {whole(self.high)}"
+        return " or ".join([said, *(f"{other:g}" for other in self.also)])
 
     def nearest(self, value: float) -> str:
         """The cure: "; try 1", where an end of the range can be tried."""
-        if value < self.low and not self.above:
-            return f"; try {self.low:g}"
+        if value < self.low and not self.above and self.low > -INT:
+            return f"; try {whole(self.low)}"
         if self.high < value and not self.below and self.high < INT:
-            return f"; try {self.high:g}"
+            return f"; try {whole(self.high)}"
         return ""
 
 
@@ -73,10 +72,12 @@ Width = Annotated[int, Range(1, 2**20)]  # of a layer
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Above = Annotated[float, Range(0, 1, above=True)]  # a share that is some
 Part = Annotated[float, Range(0, 1, above=True, below=True)]
 Rate = Annotated[float, Range(0, 1, below=True)]  # of dropout, of a moving average
 Widths = Annotated[tuple[Width, ...], Length(1)]
 Span = Annotated[tuple[Positive, Positive], Length(2, ordered=True)]
+PartSpan = Annotated[tuple[Above, Above], Length(2, ordered=True)]
 ShareSpan = Annotated[tuple[Share, Share], Length(2, ordered=True)]
 
 
@@ -128,12 +129,13 @@ def wrong_number(value: Any, base: type, rules: list) -> str:
     ranges = rules or [Range(-INT, INT)] * (base is int)
     if not isinstance(value, types) or isinstance(value, bool):
         integral = isinstance(value, float) and value.is_integer() and abs(value) <= INT
-        return f"must be of type {base.__name__}" + f"; write {value:.0f}" * integral
+        cure = f"; write {value:.0f}" if integral else ""
+        return f"must be of type {base.__name__}{cure}"
     if not all_finite(value):
         return "must be finite"
     for one in ranges:
         if not one.has(value):
-            return f"must be {one.text()}{one.nearest(value)}"
+            return f"must be {one.text(value)}{one.nearest(value)}"
     if base is float and (abs(value) > LARGEST or 0 < abs(value) < SMALLEST):
         return f"must be a number of float32, {SMALLEST} to {LARGEST} or 0"
     return ""
@@ -178,4 +180,4 @@ def short(value: Any, limit: int = 120) -> str:
 
 def whole(number: float) -> str:
     """The number without an exponent where it is whole."""
-    return f"{number:.0f}" if number == int(number) else f"{number:g}"
+    return f"{number:.0f}" if number % 1 == 0 else f"{number:g}"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jssl import augment
-from jssl.config import UserError, bind
+from jssl import augment, values
+from jssl.config import bind
 
 
 def pair(config) -> Callable:
@@ -41,8 +41,7 @@ def crops(config) -> Callable:
     """
     two, local = pair(config), dict(config.local)
     count = local.pop("count")
-    if count < 0:
-        raise UserError(f"config.local.count={count} must be at least 0")
+    values.check("config.local.count", count, values.Whole)
     section = dict(config.augment) | local
     small = bind(augment.view, section, "local", dtype=config.model.dtype)
 

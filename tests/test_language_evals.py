@@ -183,8 +183,8 @@ def test_fill_mask_changes_masks_alone():
     ],
 )
 def test_wrong_input_is_one_line(recipe, protocol, changes, said):
-    run, state, _ = opened(recipe, **changes)
     with pytest.raises(UserError, match=said):
+        run, state, _ = opened(recipe, **changes)
         language.evaluate(run, state, run.data.source, protocol, say)
 
 

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from jssl.config import UserError, local, near
 from jssl.data.order import split_name
+from jssl.values import Count, Share, Whole
 
 log = logging.getLogger("jssl")
 
@@ -47,13 +48,13 @@ def load(
     path: str,
     dir: str,
     split: str,
-    canvas: int,
-    channels: int,
+    canvas: Whole,
+    channels: Count,
     resident: bool,
-    workers: int,
-    max_damaged: float,
+    workers: Whole,
+    max_damaged: Share,
     tokenizer: str = "",
-    length: int = 0,
+    length: Whole = 0,
     pack: bool = True,
     words: bool = False,
     encoding: str = "",

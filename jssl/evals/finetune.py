@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from jssl import augment, mesh, nn, optim, views
-from jssl.config import UserError, bind, near
+from jssl.config import Config, UserError, bind
 from jssl.core import Method, TrainState, descend
 from jssl.data.feed import Feed
 from jssl.evals import knn
@@ -29,10 +29,28 @@ from jssl.losses import soft_cross_entropy
 from jssl.nn.apply import apply
 
 NO_DECAY = ("bias$", "scale$", "cls_token$", "pos_embed$")  # util/lr_decay.py, timm's ViT
-ABOVE = {"epochs": 1, "lr": 1e-12, "layer_decay": 1e-3}  # least values; of all others 0
-BELOW = {"layer_decay": 1, "flip": 1} | dict.fromkeys(
-    ("warmup", "drop_path", "dropout", "smoothing"), 0.99
-)
+
+
+def check(config) -> None:
+    """`UserError` for values of ``config.finetune`` that are right alone (`jssl.schema`) and wrong
+    for the encoder or the views of pretraining: found when a run begins, not when it is over.
+
+    A method with networks or views of its own cannot be fine-tuned here, and is not looked at.
+    """
+    config = Config(config._tree)  # what is read here is not yet read by the method
+    if not owned(lambda: nn.encoder(config.model, config.vocab.size, packed=config.data.pack)):
+        adapted(config)
+    if not owned(lambda: views.pair(config)):
+        view(config)
+
+
+def owned(build) -> bool:
+    """Whether jssl can't build of a config what `build()` does."""
+    try:
+        build()
+    except UserError:
+        return True
+    return False
 
 
 def finetune(run, state, test, say) -> dict:
@@ -41,10 +59,6 @@ def finetune(run, state, test, say) -> dict:
 
     Returns top1, n_train and n_test (labelled), epochs, seconds (all of it, compiling too)."""
     began, section, source = time.perf_counter(), run.config.finetune, run.data.source
-    for key in set(section.keys()) - {"batch_size", "view", "crop_scale", "pool"}:
-        low, high = ABOVE.get(key, 0), BELOW.get(key, math.inf)
-        if not low <= section[key] <= high:
-            raise UserError(f"config.finetune.{key}={section[key]}: use {low:g} to {high:g}")
     size = section.batch_size
     mesh.check_batch("config.finetune.batch_size", size, mesh.batch_parts(run.mesh), "devices")
     epoch, steps = (-(-epochs * len(source) // size) for epochs in (1, section.epochs))
@@ -154,15 +168,18 @@ def reader(run):
     "crop" is a crop of `crop_scale` and a flip, "augment" and "augment_b" those of pretraining."""
     if "image" not in run.example:
         return lambda batch, rng=None: (batch["tokens"], {"segment": batch["segment"]})
-    config, section, (first, second) = run.config, run.config.finetune, views.sections(run.config)
+    some, centre = view(run.config), views.centre(run.config)
+    look = lambda batch, rng: some(rng, batch["image"], batch["size"])
+    return lambda batch, rng=None: (centre(batch) if rng is None else look(batch, rng), {})
+
+
+def view(config):
+    """The view of training, see `reader`."""
+    section, (first, second) = config.finetune, views.sections(config)
     plain = dict.fromkeys(("jitter", "gray", "blur", "solarize"), 0.0)
     plain |= {"crop_scale": section.crop_scale, "flip": section.flip}
     known = {"crop": first | plain, "augment": first, "augment_b": second or first}
-    if section.view not in known:
-        raise UserError(f"config.finetune.view={section.view!r}: {near(section.view, known)}")
-    some = bind(augment.view, known[section.view], "finetune", dtype=config.model.dtype)
-    centre, look = views.centre(config), lambda batch, rng: some(rng, batch["image"], batch["size"])
-    return lambda batch, rng=None: (centre(batch) if rng is None else look(batch, rng), {})
+    return bind(augment.view, known[section.view], "finetune", dtype=config.model.dtype)
 
 
 def targets(labels, classes: int, smoothing: float):

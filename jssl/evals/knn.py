@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jssl import schema
 from jssl.config import UserError
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,8 @@ def top1(
     Ties are settled alike everywhere: the earlier bank row is nearer, the lower class wins.
     Raises UserError if k, temperature or chunk is not positive, or see `labelled`.
     """
-    positive = ("knn_k", k, 20), ("knn_temperature", temperature, 0.1), ("batch_size", chunk, 256)
-    for key, value, cure in positive:
-        if value <= 0:
-            raise UserError(f"eval.{key}={value} must be above 0; try {cure}")
+    for key, value in (("knn_k", k), ("knn_temperature", temperature), ("batch_size", chunk)):
+        schema.check_key(f"eval.{key}", value)
     bank, bank_labels = labelled(bank, bank_labels, classes=classes, name="train")
     queries, labels = labelled(queries, labels, classes=classes, name="test")
     if k > len(bank):

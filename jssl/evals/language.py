@@ -18,7 +18,6 @@ from jssl.evals.features import Features
 log = logging.getLogger("jssl")
 SHOWN = {"generate": ("generated",), "fill-mask": ("masked", "filled")}  # keys of `render`
 PROTOCOLS = ("perplexity", *SHOWN)
-LEAST = {"rows": 0, "samples": 1, "new_tokens": 1, "temperature": 0, "top_k": 0}  # of config.eval
 
 
 class Some:
@@ -43,10 +42,6 @@ class Some:
 
 def evaluate(run, state, source, protocol: str, say) -> dict:
     """The JSON result of one of `PROTOCOLS` on the source `source`, for the run's state."""
-    section = run.config.eval
-    for key, least in LEAST.items():
-        if not section[key] >= least:
-            raise UserError(f"config.eval.{key}={section[key]} must be at least {least}")
     if not hasattr(source, "tokenizer"):
         raise UserError(f"--protocol={protocol} is for text, and {source.name} holds images; knn")
     if protocol == "perplexity":

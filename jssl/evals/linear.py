@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jssl import schema
 from jssl.config import UserError
 from jssl.evals.knn import labelled, one_device, place
 
@@ -35,7 +36,10 @@ def probe(
     Returns top1 and held_out_top1 (0..1), lr (per 256 examples), weight_decay, n_train, n_test.
     Raises UserError on values out of range, if every point diverges, and as `knn.labelled` does.
     """
-    check(lrs, weight_decays, epochs, batch_size, held_out)
+    given = {"lrs": lrs, "weight_decays": weight_decays, "epochs": epochs}
+    given |= {"batch_size": batch_size, "held_out": held_out}
+    for key, value in given.items():
+        schema.check_key(f"eval.linear_{key}", value)
     x, y = labelled(train, train_labels, classes=classes, name="train")
     test, test_labels = labelled(test, test_labels, classes=classes, name="test")
     kept, held = split(len(x), held_out, seed)
@@ -59,18 +63,6 @@ def probe(
         "n_train": len(x),
         "n_test": len(test),
     }
-
-
-def check(lrs, weight_decays, epochs, batch_size, held_out):
-    for key, value, right, cure in (
-        ("linear_lrs", lrs, min(lrs, default=0) > 0, (0.001, 0.01, 0.1)),
-        ("linear_weight_decays", weight_decays, min(weight_decays, default=-1) >= 0, (0.0,)),
-        ("linear_epochs", epochs, epochs >= 1, 30),
-        ("linear_batch_size", batch_size, batch_size >= 1, 256),
-        ("linear_held_out", held_out, 0 < held_out < 1, 0.1),
-    ):
-        if not right:
-            raise UserError(f"eval.{key}={value} is out of range; try {cure}")
 
 
 def split(n: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

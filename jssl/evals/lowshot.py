@@ -7,6 +7,7 @@ seeds; the lists that SimCLR published for ImageNet are others.
 
 import numpy as np
 
+from jssl import schema
 from jssl.config import UserError
 from jssl.evals import linear
 from jssl.evals.knn import labelled
@@ -24,7 +25,8 @@ def probe(
 
     Returns top1, std, per_class or share, seeds, n_train (labels used), n_test.
     """
-    check(per_class, share, seeds)
+    for key, value in (("per_class", per_class), ("share", share), ("seeds", seeds)):
+        schema.check_key(f"eval.lowshot_{key}", value)
     x, y = labelled(train, train_labels, classes=classes, name="train")
     tops = []
     for seed in range(seeds):
@@ -43,16 +45,6 @@ def probe(
         "n_train": found["n_train"],
         "n_test": found["n_test"],
     }
-
-
-def check(per_class, share, seeds):
-    for key, value, right, cure in (
-        ("per_class", per_class, per_class >= 0, 10),
-        ("share", share, 0 < share <= 1, 0.01),
-        ("seeds", seeds, seeds >= 1, 5),
-    ):
-        if not right:
-            raise UserError(f"eval.lowshot_{key}={value} is out of range; try {cure}")
 
 
 def draw(labels: np.ndarray, per_class: int, share: float, seed: int) -> np.ndarray:

@@ -14,6 +14,12 @@ from jssl import diagnose, optim, views
 from jssl.core import Method, coupled, minimize
 from jssl.losses import barlow
 from jssl.nn import heads
+from jssl.values import NonNegative, Positive
+
+KEYS = {
+    "off_diagonal": NonNegative,
+    "scale": Positive,
+}
 
 
 def build(config) -> Method:

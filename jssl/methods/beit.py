@@ -19,17 +19,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, masked, optim
-from jssl.config import above
 from jssl.core import Method, Objective, minimize
 from jssl.losses import cross_entropy
 from jssl.masking import beit_mask, places
 from jssl.methods.mae import normalise
 from jssl.nn.apply import apply, init
 from jssl.ops import nearest, patchify
+from jssl.values import Part, Positive, Rate, Whole, Width
+
+KEYS = {
+    "codes": Width,
+    "block_min": Positive,
+    "mask_ratio": Part,
+    "tokenizer_steps": Whole,
+    "tokenizer_decay": Rate,
+}
 
 
 def build(config) -> Method:
-    above(config, 0, "codes", "block_min")
     one, watch = masked.Setup(config), diagnose.watcher(config)
     encoder, codes, waits = one.encoder, config.codes, config.tokenizer_steps
     count = masked.share(config.mask_ratio, one.grid**2)

@@ -22,8 +22,14 @@ from jssl.core import Method, Objective, minimize
 from jssl.losses import cross_entropy
 from jssl.masking import first, places
 from jssl.nn.apply import apply, init
+from jssl.values import Part
 
 EPS = 1e-12
+
+KEYS = {
+    "mask_rate": Part,
+    "whole_words": bool,
+}
 
 
 def choose(rng, special, word, rate: float, most: int):

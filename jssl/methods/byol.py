@@ -15,6 +15,8 @@ from jssl.core import Method, coupled, minimize
 from jssl.losses import regression
 from jssl.nn import heads
 
+KEYS = target.KEYS
+
 
 def build(config) -> Method:
     pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)

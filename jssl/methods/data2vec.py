@@ -15,17 +15,24 @@ import jax
 import jax.numpy as jnp
 
 from jssl import diagnose, masked, optim, target
-from jssl.config import UserError, above
+from jssl.config import UserError
 from jssl.core import Method, Objective, minimize
 from jssl.losses import smooth_l1
 from jssl.masking import beit_mask, places
 from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import Block
 from jssl.ops import normal_rows, patchify
+from jssl.values import Count, Part, Positive
+
+KEYS = target.KEYS | {
+    "beta": Positive,
+    "block_min": Positive,
+    "mask_ratio": Part,
+    "target_layers": Count,
+}
 
 
 def build(config) -> Method:
-    above(config, 0, "beta", "block_min")
     one, watch = masked.Setup(config), diagnose.watcher(config)
     encoder, layers, beta = one.encoder, config.target_layers, config.beta
     count = masked.share(config.mask_ratio, one.grid**2)

@@ -22,18 +22,31 @@ pass over the data before its first epoch. The recipe holds all parameters still
 (`optim.freeze`); where it does not, weight decay acts on them.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, optim, views
-from jssl.config import UserError, above
+from jssl.config import UserError
 from jssl.core import Method, coupled, minimize
 from jssl.nn import heads
 from jssl.nn.apply import Chain
 from jssl.ops import kmeans, unit, whiten
+from jssl.values import Count, Length, Positive, Range, Width
 
 PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices shares it out
+
+
+KEYS = {
+    "version": Annotated[int, Range(1, 2)],
+    "clusters": Annotated[tuple[Width, ...], Length(1)],
+    "period": Count,
+    "iterations": Count,
+    "temperature": Positive,
+    "pca": Width,
+}
 
 
 def build(config) -> Method:
@@ -127,7 +140,6 @@ def check(config, clusters):
             f"config.clusters={clusters} must be at least 1 and at most the {most} examples; "
             f"try {tuple(min(max(k, 1), max(most // 2, 1)) for k in clusters) or (most // 2,)}"
         )
-    above(config, 0, "period", "iterations", "temperature", "pca")
 
 
 def classifier(rng, width: int, clusters: int):

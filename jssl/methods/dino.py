@@ -18,19 +18,29 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, optim, target, views
-from jssl.config import UserError, above, near
+from jssl.config import UserError, near
 from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
 from jssl.nn import heads
 from jssl.ops import ramp, sinkhorn, unit
+from jssl.values import Positive, Rate, Whole, Width
 
 CENTRING = ("centre", "sinkhorn")
 EVALUATE = ("teacher", "student")  # whose encoder is measured: the paper's, lightly's
 
+TEACHER = {  # keys of a method whose teacher assigns examples to prototypes
+    "temperature": Positive,
+    "teacher_first": Positive,
+    "teacher_last": Positive,
+    "teacher_warmup": Whole,
+    "prototypes": Width,
+    "centring": str,
+    "center_momentum": Rate,
+}
+KEYS = target.KEYS | TEACHER | {"norm_last_layer": bool, "evaluate": str}
+
 
 def build(config) -> Method:
-    above(config, 0, "temperature", "teacher_first", "teacher_last", "prototypes")
-    check_momentum(config)
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
     net, outputs = heads.chain(config, "head"), config.prototypes
     slow = target.of(config, net, "encoder", "head", extra=("prototypes",))
@@ -84,15 +94,6 @@ def build(config) -> Method:
 
     objective = coupled(init, encode, compare, embed, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
-
-
-def check_momentum(config) -> None:
-    """`UserError` for a momentum of the center that is not in [0, 1)."""
-    if not 0 <= config.center_momentum < 1:
-        raise UserError(
-            f"config.center_momentum={config.center_momentum} must be at least 0 and below 1; "
-            "try 0.9"
-        )
 
 
 def follow(center: jax.Array, mean: jax.Array, momentum: float) -> jax.Array:

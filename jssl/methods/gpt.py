@@ -18,6 +18,11 @@ from jssl.config import UserError
 from jssl.core import Method, Objective, minimize
 from jssl.losses import each_next_token, next_token
 from jssl.nn.apply import apply, init
+from jssl.values import Count
+
+KEYS = {
+    "chunk": Count,
+}
 
 
 def build(config) -> Method:

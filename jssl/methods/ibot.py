@@ -17,19 +17,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, masked, optim, target, views
-from jssl.config import UserError, above, near
+from jssl.config import UserError, near
 from jssl.core import Method, coupled, minimize
 from jssl.losses import koleo
 from jssl.masking import beit_mask, places
-from jssl.methods.dino import CENTRING, across_views, check_momentum, follow, last_layer
+from jssl.methods.dino import CENTRING, TEACHER, across_views, follow, last_layer
 from jssl.nn import heads
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify, ramp, sinkhorn, unit
+from jssl.values import NonNegative, Positive, Share, ShareSpan
+
+MASKS = {"block_min": Positive, "mask_range": ShareSpan, "mask_share": Share}
+KEYS = target.KEYS | TEACHER | MASKS | {"tie_heads": bool, "koleo": NonNegative}
 
 
 def build(config) -> Method:
-    above(config, 0, "temperature", "teacher_first", "teacher_last", "prototypes", "block_min")
-    check_momentum(config)
     crops, watch, one = views.crops(config), diagnose.watcher(config), masked.Setup(config)
     encoder, n, (least, most) = one.encoder, one.grid**2, config.mask_range
     chain = heads.chain(config, "head", "patch_head")

@@ -33,6 +33,15 @@ from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import normal_rows, patchify
+from jssl.values import Count, Part, PartSpan, Span, Width
+
+KEYS = target.KEYS | {
+    "targets": Count,
+    "target_area": PartSpan,
+    "target_aspect": Span,
+    "context": Part,
+    "context_area": PartSpan,
+}
 
 
 class Predictor(linen.Module):
@@ -66,7 +75,7 @@ class Predictor(linen.Module):
         return dense(self.out, name="project")(x).astype(jnp.float32)
 
 
-def predictor(*, dim: int, depth: int, heads: int, grid: int, like) -> Predictor:
+def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, like) -> Predictor:
     """The predictor from ``config.predictor``, computed as the encoder `like` is."""
     check_width("predictor", dim, depth, heads)
     how = (like.attention, like.dtype, like.residual_dtype)

@@ -13,14 +13,20 @@ import jax
 import jax.numpy as jnp
 
 from jssl import diagnose, optim, views
-from jssl.config import UserError, above
+from jssl.config import UserError
 from jssl.core import Method, coupled, minimize
 from jssl.losses import sigreg
 from jssl.nn import heads
+from jssl.values import Share, Width
+
+KEYS = {
+    "anchor": str,
+    "sigreg": Share,
+    "slices": Width,
+}
 
 
 def build(config) -> Method:
-    above(config, 0, "slices")
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
     net, weight = heads.chain(config, "head"), config.sigreg
     if config.anchor not in ("global", "all"):

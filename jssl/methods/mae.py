@@ -26,6 +26,12 @@ from jssl.nn.apply import apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import patchify
+from jssl.values import Count, Part, Width
+
+KEYS = {
+    "mask_ratio": Part,
+    "norm_pix": bool,
+}
 
 
 class Decoder(linen.Module):
@@ -63,7 +69,7 @@ class Decoder(linen.Module):
         return dense(self.pixels, name="pred")(x)[:, 1:].astype(jnp.float32)
 
 
-def decoder(*, dim: int, depth: int, heads: int, pixels: int, like) -> Decoder:
+def decoder(*, dim: Width, depth: Count, heads: Count, pixels: int, like) -> Decoder:
     """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads. How it is
     computed (remat, scan, attention, dtype) is as in the encoder, `like`."""
     check_width("decoder", dim, depth, heads)

@@ -17,15 +17,22 @@ import jax
 import jax.numpy as jnp
 
 from jssl import diagnose, optim, target, views
-from jssl.config import UserError, above
+from jssl.config import UserError
 from jssl.core import Method, coupled, minimize
 from jssl.losses import info_nce
 from jssl.nn import heads
 from jssl.ops import push, unit
+from jssl.values import Count, Positive
+
+KEYS = target.KEYS | {
+    "temperature": Positive,
+    "queue": Count,
+    "bn_splits": Count,
+    "symmetric": bool,
+}
 
 
 def build(config) -> Method:
-    above(config, 0, "temperature", "bn_splits")
     pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
     net, both = split_norm(heads.chain(config, "head"), config), config.symmetric
     slow = target.of(config, net, "encoder", "head")

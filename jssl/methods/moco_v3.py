@@ -12,14 +12,17 @@ A ViT's patch projection stays as it was drawn (section 4.1): `optim.freeze`.
 import jax
 
 from jssl import diagnose, optim, target, views
-from jssl.config import above
 from jssl.core import Method, coupled, minimize
 from jssl.losses import info_nce
 from jssl.nn import heads
+from jssl.values import Positive
+
+KEYS = target.KEYS | {
+    "temperature": Positive,
+}
 
 
 def build(config) -> Method:
-    above(config, 0, "temperature")
     pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
     online, tau = heads.chain(config, "head", "predictor"), config.temperature
     slow = target.of(config, online, "encoder", "head")

@@ -14,15 +14,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, optim, views
-from jssl.config import UserError, above
+from jssl.config import UserError
 from jssl.core import Method, coupled, minimize
 from jssl.losses import info_nce
 from jssl.nn import heads
 from jssl.ops import nearest, push, unit
+from jssl.values import Count, Positive
+
+KEYS = {
+    "temperature": Positive,
+    "queue": Count,
+}
 
 
 def build(config) -> Method:
-    above(config, 0, "temperature")
     pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
     net, width = heads.chain(config, "head", "predictor"), config.head.features[-1]
     if config.queue < config.batch_size:

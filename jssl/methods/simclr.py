@@ -18,16 +18,21 @@ from functools import partial
 import jax
 
 from jssl import diagnose, optim, views
-from jssl.config import UserError, above, near
+from jssl.config import UserError, near
 from jssl.core import Method, coupled, minimize
 from jssl.losses import dcl, nt_xent
 from jssl.nn import heads
+from jssl.values import Positive
 
 LOSSES = {"nt_xent": nt_xent, "dcl": dcl, "dclw": partial(dcl, sigma=0.5)}  # paper: sigma = 0.5
 
+KEYS = {
+    "temperature": Positive,
+    "loss": str,
+}
+
 
 def build(config) -> Method:
-    above(config, 0, "temperature")
     pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
     net = heads.chain(config, "head")
     if config.loss not in LOSSES:

@@ -20,6 +20,12 @@ from jssl.losses import masked_l1
 from jssl.masking import unit_count, unit_mask
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify
+from jssl.values import Part, Pixels
+
+KEYS = {
+    "mask_ratio": Part,
+    "mask_unit": Pixels,
+}
 
 
 def build(config) -> Method:

@@ -15,15 +15,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import diagnose, optim, views
-from jssl.config import UserError, above
+from jssl.config import UserError
 from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
 from jssl.nn import heads
 from jssl.ops import push, sinkhorn, unit
+from jssl.values import Count, Positive, Whole, Width
+
+KEYS = {
+    "temperature": Positive,
+    "epsilon": Positive,
+    "sinkhorn": Count,
+    "prototypes": Width,
+    "queue": Whole,
+    "queue_start": Whole,
+}
 
 
 def build(config) -> Method:
-    above(config, 0, "temperature", "epsilon", "sinkhorn", "prototypes")
     crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
     if config.queue < 0:
         raise UserError(f"config.queue={config.queue} must be at least 0; 0 is no queue")

@@ -13,6 +13,13 @@ from jssl import diagnose, optim, views
 from jssl.core import Method, coupled, minimize
 from jssl.losses import vicreg
 from jssl.nn import heads
+from jssl.values import NonNegative
+
+KEYS = {
+    "invariance": NonNegative,
+    "variance": NonNegative,
+    "covariance": NonNegative,
+}
 
 
 def build(config) -> Method:

@@ -27,6 +27,7 @@ from jssl.config import UserError, bind, near
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import Chain
 from jssl.nn.norm import batch_norm
+from jssl.values import Widths
 
 KERNELS = {
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(+-1/sqrt(fan_in))
@@ -89,7 +90,7 @@ class MLP(nn.Module):
 
 def build(
     *,
-    features: tuple,
+    features: Widths,
     norm: bool,
     last_norm: bool,
     last_scale: bool,

@@ -22,6 +22,7 @@ from jssl.mesh import spread
 from jssl.nn import choose
 from jssl.nn.norm import batch_norm
 from jssl.nn.pool import max_pool
+from jssl.values import Width
 
 INITIALIZERS = {
     # He normal over fan_out: torchvision's models/resnet.py.
@@ -140,7 +141,7 @@ class ResNet(nn.Module):
         return output
 
 
-def build(*, name: str, stem: str, width: int, zero_init: bool, init: str, dtype: str) -> ResNet:
+def build(*, name: str, stem: str, width: Width, zero_init: bool, init: str, dtype: str) -> ResNet:
     """A ResNet from a config's `model` section.
 
     name: resnet18, resnet34, resnet50, resnet101; resnet10, one block a stage, is for demos.

@@ -24,6 +24,7 @@ from jssl.config import UserError
 from jssl.nn import choose
 from jssl.nn.attention import ATTENTION
 from jssl.nn.transformer import REMAT, Blocks, Style, residual
+from jssl.values import Count, Rate
 
 SIZES = {  # style, dim, depth, heads
     "bert_test": ("bert", 32, 2, 2),
@@ -154,10 +155,10 @@ def angles(place: Array, dim: int) -> Array:
 def build(
     *,
     name: str,
-    length: int,
+    length: Count,
     positions: str,
     pool: str,
-    dropout: float,
+    dropout: Rate,
     remat: str,
     scan: bool,
     attention: str,

@@ -19,6 +19,7 @@ from jssl.nn import choose
 from jssl.nn.attention import ATTENTION
 from jssl.nn.transformer import INITIALIZERS, REMAT, Blocks, layer_norm, residual
 from jssl.ops import patchify
+from jssl.values import Pixels, Rate
 
 SIZES = {  # dim, depth, heads: arXiv:2010.11929, table 1; Ti and S: DeiT, arXiv:2012.12877, table 1
     "vit_test": (32, 2, 2),
@@ -223,12 +224,12 @@ def sincos(dim: int, grid: int, class_token: bool) -> np.ndarray:
 def build(
     *,
     name: str,
-    patch: int,
-    image_size: int,
+    patch: Pixels,
+    image_size: Pixels,
     class_token: bool,
     pool: str,
     positions: str,
-    drop_path: float,
+    drop_path: Rate,
     remat: str,
     scan: bool,
     attention: str,
