@@ -33,13 +33,14 @@ from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import normal_rows, patchify
-from jssl.values import Count, Part, PartSpan, Span, Width
+from jssl.values import Count, Part, PartSpan, Span, Whole, Width
 
 KEYS = target.KEYS | {
     "targets": Count,
     "target_area": PartSpan,
     "target_aspect": Span,
     "context": Part,
+    "context_min": Whole,
     "context_area": PartSpan,
 }
 

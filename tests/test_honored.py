@@ -1,0 +1,105 @@
+"""Keys that every recipe has: a method does what they say, or they are refused before training."""
+
+import jax
+import pytest
+from conftest import make_mesh
+
+from jssl import methods
+from jssl.bench import made_up
+from jssl.config import Config, UserError, load
+from jssl.core import Method
+from jssl.run import Run, check_batch, check_honored, prepare
+
+DIGITS = "configs/simclr_digits.py:tiny"
+
+
+def deaf(init=None, step=None, render=None) -> Method:
+    """A method, of two players say, that was told nothing of micro-batches."""
+    return Method(init, step, None, render)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"accumulate": "4"}, "config.accumulate=4 means nothing to .* set it to 1"),
+        ({"grad_cache": "true"}, "config.grad_cache=True means nothing to .* set it to False"),
+        ({"log.render_every": "5"}, "config.log.render_every=5: .* set it to 0"),
+    ],
+)
+def test_a_key_that_a_method_does_nothing_with(words, said):
+    with pytest.raises(UserError, match=said):
+        check_honored(Config(load(DIGITS, words)), deaf())
+    check_honored(Config(load(DIGITS)), deaf())  # the cure: as it was
+
+
+def test_a_method_that_says_what_it_does_is_believed():
+    words = {"accumulate": "4", "log.render_every": "5"}
+    own = deaf(render=lambda *given: {})._replace(accumulate=4)
+    check_honored(Config(load(DIGITS, words)), own)
+
+
+@pytest.mark.parametrize("name", ["simclr_digits", "mae_imagenette", "gpt_small_books"])
+def test_micro_batches_are_honored_by_the_methods_of_jssl(name):
+    config = Config(load(f"configs/{name}.py:tiny", {"accumulate": "2"}))
+    check_honored(config, prepare(config, make_mesh(1), made_up(config)).method)
+
+
+class Few:
+    name = "few"
+
+    def __len__(self):
+        return 12
+
+
+class FewData:
+    source = Few()
+
+
+def test_a_batch_of_more_than_all_examples():
+    """Where a loss compares examples, some would be their own negatives; else some come twice."""
+    config = Config(load(DIGITS))
+    run = Run(config, make_mesh(4), deaf()._replace(compares=True), FewData, None, None)
+    with pytest.raises(UserError, match=r"config.batch_size=16 is above the 12 examples.*try 12"):
+        check_batch(run)
+    check_batch(run._replace(config=Config(load(DIGITS, {"batch_size": "12"}))))
+    check_batch(run._replace(method=deaf()))
+    alone = run._replace(mesh=make_mesh(8))
+    with pytest.raises(UserError, match="try 8"):
+        check_batch(alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "compares"), [("simclr_digits", True), ("mae_imagenette", False), ("gpt2", False)]
+)
+def test_which_losses_compare_examples(name, compares):
+    config = Config(load(f"configs/{name}.py:tiny"))
+    if "vocab" in config:
+        config = config.changed({"vocab.size": 260})
+    assert methods.load(config).compares is compares
+
+
+def program(words: dict) -> str:
+    """What is traced of a tiny SimCLR: its start and its step."""
+    config = Config(load(DIGITS, words))
+    run = prepare(config, make_mesh(1), made_up(config))
+    rows = lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+    batch, key = jax.tree.map(rows, run.example), jax.random.key(0)
+    start = jax.make_jaxpr(run.method.init)(key, run.example)
+    step = jax.make_jaxpr(run.method.train_step)(run.shapes, batch, key)
+    return f"{start}\n{step}"
+
+
+CHANGES = {
+    "accumulate": "2", "optim.lr": "0.1", "optim.b1": "0.5", "optim.clip": "1.0",
+    "optim.weight_decay": "0.5", "augment.hue": "0.1", "augment.flip": "0.5", "augment.size": "16",
+    "model.width": "4", "model.zero_init": "true", "temperature": "0.7",
+}  # fmt: skip
+
+
+def test_every_kind_of_key_changes_the_program():
+    """A key that is read and not used would leave it as it was."""
+    before = program({})
+    for key, value in CHANGES.items():
+        assert program({key: value}) != before, key
+    cached = {"accumulate": "2", "grad_cache": "true"}
+    assert program(cached) != program({"accumulate": "2"})
