@@ -92,6 +92,7 @@ SECTIONS = {
         "every": Count,
         "tensorboard": bool,
         "wandb": str,
+        "mlflow": str,
         "profile_at": Whole,
         "render_every": Whole,
         "rank_every": Whole,
