@@ -119,6 +119,12 @@ def test_text_of_any_kind_needs_little_memory(tmp_path, filling, ending):
     assert peak < (6 * len(raw) if ending == "jsonl" else 4 * 2**20)
 
 
+def test_space_ahead_of_a_text_is_not_kept(tmp_path):
+    (tmp_path / "a.txt").write_text(" " * 2**22 + "word")
+    [found] = read(tmp_path)
+    assert found.strip() == "word" and len(found) <= 4 * textfiles.PART
+
+
 def test_bombs_and_endless_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(textfiles, "_SMALL", 2**20)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"word " * 2**20))
