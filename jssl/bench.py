@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from jssl import data, flops, schema, values
+from jssl import data, flops, memory, schema, values
 from jssl.config import Config
 from jssl.data import packed, tokenizer
 from jssl.data.feed import Feed
@@ -27,7 +27,9 @@ def bench(tree, steps: int, warmup: int = 3) -> dict:
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, 0)
     fed, began = feed.next(), time.perf_counter()
     state = run.init()
-    step = compile_step(run, feed).lower(state, feed.held, fed).compile()
+    with memory.explained(run):
+        step = compile_step(run, feed).lower(state, feed.held, fed).compile()
+        memory.check(step, run)
     compiled = time.perf_counter() - began
     for _ in range(warmup):
         state, metrics = step(state, feed.held, feed.next())

@@ -1,7 +1,8 @@
 """The ``jssl`` command. Progress and logs go to stderr; the last line on stdout is one JSON object.
 
-Exit codes: 0 done; 2 the input is wrong (one line says what, where and the cure); 75 stopped by a
-signal after saving, start it again; anything else is a bug in jssl.
+Exit codes: 0 done; 2 the input or the machine is wrong (one line says what, where and the cure);
+75 stopped by a signal after saving, or another process of the run was lost: start it again;
+130 stopped by SIGINT where nothing is saved; 1 is a fault of jssl.
 """
 
 import sys
@@ -10,12 +11,13 @@ from jssl import trust
 
 trust.leave_current_folder()  # before any import that it could answer
 
+import contextlib
 import json
 import logging
 import os
-import pathlib
+import traceback
 
-from jssl import quiet
+from jssl import peers, quiet, surroundings
 from jssl.config import UserError, load, locate, parse
 from jssl.flags import arguments
 
@@ -145,44 +147,81 @@ def override(config, overrides):
     return config
 
 
-def setup():
-    """Logging to stderr, a persistent compilation cache, and the other processes, if any."""
+def setup(device: bool) -> None:
+    """Logging to stderr, a persistent compilation cache, the other processes, if any, and whether
+    there is the device that the environment asks for, if one is needed."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(quiet.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("jssl").setLevel(logging.INFO)
     quiet.libraries()
-    import jax
-
-    from jssl import mesh
+    with environment("JAX cannot be used"):
+        import jax
+    from jssl.connect import connect
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "jssl" / "xla"))
-    mesh.connect()
+        folder, why = surroundings.cache_folder()
+        if why:
+            logging.getLogger("jssl").info("compiled programs are not kept: %s", why)
+        else:
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+    with environment("there is no such device here"):
+        connect()
+        if device:
+            jax.devices()
+
+
+@contextlib.contextmanager
+def environment(problem: str):
+    """Any error inside is one line that names the variables which steer JAX."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        steer = ("JAX_", "XLA_", "CUDA_VISIBLE", "LIBTPU")
+        found = [f"{key}={value}" for key, value in os.environ.items() if key.startswith(steer)]
+        found = [said for said in found if not said.startswith("JAX_COMPILATION_CACHE_DIR")]
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{' '.join(sorted(found)) or 'the environment'}: {problem} ({why}); "
+            "correct or unset that variable, or install what it asks for (README)"
+        ) from None
 
 
 def main(argv=None) -> int:
-    from jssl.result import as_json
+    surroundings.check_rerun()
+    with surroundings.safe_output():
+        code, message = guarded(sys.argv[1:] if argv is None else argv)
+        if message:
+            print("jssl: " + quiet.plain(" ".join(message.split())), file=sys.stderr, flush=True)
+        if code:
+            peers.fail(code, message)
+        return surroundings.leave_with(code)
 
+
+def guarded(argv) -> tuple[int, str]:
+    """(exit code, the line to end with or "") of the command. Only SystemExit is raised."""
     try:
-        given, overrides = arguments(sys.argv[1:] if argv is None else argv, __doc__, COMMANDS)
-        setup()
+        given, overrides = arguments(argv, __doc__ or "", COMMANDS)
+        setup(device=given["command"] != "data")
+        from jssl.result import as_json
+
         result = COMMANDS[given["command"]](given, overrides)
+        print(json.dumps(as_json(result), allow_nan=False), flush=True)
+        return (0, "") if result.get("ok", True) else (2, "")
     except UserError as error:
-        return complain(str(error))
-    except (OSError, ValueError) as error:
-        if not (said := quiet.storage(error)):
-            raise
-        quiet.way_out()
-        return complain(said)
-    print(json.dumps(as_json(result), allow_nan=False), flush=True)
-    return 0 if result.get("ok", True) else 2
-
-
-def complain(message: str) -> int:
-    print("jssl: " + quiet.plain(" ".join(message.split())), file=sys.stderr, flush=True)
-    return 2
+        return 2, str(error)
+    except KeyboardInterrupt:
+        return 130, "stopped by SIGINT; nothing was saved"
+    except Exception as error:
+        if message := surroundings.missing(error) or quiet.storage(error):
+            quiet.way_out()
+            return 2, message
+        if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
+            peers.await_verdict()
+        traceback.print_exc()
+        return 1, "this is a fault of jssl or of a library: please report it with the lines above"
 
 
 if __name__ == "__main__":

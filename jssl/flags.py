@@ -42,7 +42,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser(about: str, commands: dict[str, Callable]) -> Parser:
     """Of all flags of all commands; a flag that is not given is not in its result."""
-    lines = [f"  {name:6} {run.__doc__.splitlines()[0]}" for name, run in commands.items()]
+    lines = [
+        f"  {name:6} {(run.__doc__ or '').partition(chr(10))[0]}" for name, run in commands.items()
+    ]
     found = Parser(
         "jssl", usage="jssl COMMAND [--FLAG=VALUE ...] [--config.KEY=VALUE ...]",
         description="\n".join([about, "commands:", *lines]),

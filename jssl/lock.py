@@ -11,7 +11,7 @@ from typing import IO
 
 import jax
 
-from jssl import agree, files, mesh
+from jssl import agree, files, mesh, signals
 from jssl.config import UserError
 
 log = logging.getLogger("jssl")
@@ -21,7 +21,7 @@ PATIENCE = 120.0  # seconds; of a host that died, a file server keeps the locks 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path):
     """Holds <folder>/.lock, by the first process of a run. `UserError` on all of them if another
-    run holds it for longer than `PATIENCE`.
+    run holds it for longer than `PATIENCE`, and `signals.Stopped` if a stop is asked for first.
 
     A POSIX lock: it ends with its process, however that ends, and data workers do not inherit it.
     Where a file system knows no locks, or may not be written to, there is none.
@@ -31,6 +31,8 @@ def alone(folder: pathlib.Path):
     until, told = time.monotonic() + PATIENCE, False
     try:
         while mesh.any_process(file is not None and not _taken(file)):
+            if mesh.any_process(bool(signals.requested())):
+                raise signals.Stopped(signals.requested() or "a signal to one process")
             if mesh.any_process(time.monotonic() > until):
                 raise UserError(
                     f"--workdir={folder} is in use by another run{_owner(path)}; wait for its end, "
@@ -39,7 +41,7 @@ def alone(folder: pathlib.Path):
             if not told:
                 log.warning("%s is in use%s: waiting %.0f s", folder, _owner(path), PATIENCE)
             told = True
-            time.sleep(min(1.0, PATIENCE))
+            time.sleep(min(signals.POLL, PATIENCE))
         yield
     finally:
         if file is not None:

@@ -6,7 +6,6 @@ the global batch.
 """
 
 import math
-import os
 import re
 from functools import partial, wraps
 from typing import Annotated
@@ -148,31 +147,6 @@ def any_process(here: bool) -> bool:
     if jax.process_count() == 1:
         return here
     return bool(np.any(multihost_utils.process_allgather(np.asarray(here))))
-
-
-def connect() -> None:
-    """Joins the other processes of a run.
-
-    They are those that JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID
-    name, or those that JAX itself finds: the tasks of a SLURM step (srun), and, where
-    JSSL_DISTRIBUTED=1 asks for it, the workers of a TPU slice or the pods of a job.
-    """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    if address:
-        keys = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        try:
-            count, index = (int(os.environ[key]) for key in keys)
-        except (KeyError, ValueError):
-            raise UserError(
-                f"JAX_COORDINATOR_ADDRESS={address} needs whole numbers in {' and '.join(keys)}; "
-                "set both, or none of the three"
-            ) from None
-        jax.distributed.initialize(address, num_processes=count, process_id=index)
-    elif tasks > 1 or os.environ.get("JSSL_DISTRIBUTED") == "1":
-        jax.distributed.initialize()
-    if jax.distributed.is_initialized() and not shares_cached_programs(jax.default_backend()):
-        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def shares_cached_programs(backend: str) -> bool:

@@ -1,6 +1,6 @@
 """`jssl plan`: the true training step, compiled for hardware that is not here.
 
-XLA's compiler for TPUs comes with libtpu and needs no TPU (`pip install 'jssl[plan]'`). It says how
+XLA's compiler for TPUs comes with libtpu and needs no TPU (the extra `plan`). It says how
 much memory a device needs; what a step takes is a roofline: the largest of what computing and
 memory take at the chip's peak rates, plus what its collectives take. Memory's part is the sum over
 all operations of the program, which a longer search makes less: an estimate.
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from jssl import chips, hlo, mesh, placement
+from jssl import chips, extras, hlo, mesh, placement
 from jssl.bench import made_up
 from jssl.config import Config, UserError, bind, near
 from jssl.run import check_batch, compile_step, model_flops, prepare
@@ -82,7 +82,7 @@ def find(topology: str, devices: int) -> list:
     except Exception as error:  # noqa: BLE001 - jaxlib's own type for names it does not know
         if "not installed" in str(error):
             raise UserError(
-                "jssl plan --topology needs libtpu; install it with: pip install 'jssl[plan]'"
+                f"jssl plan --topology needs libtpu; install it with: {extras.install('plan')}"
             ) from None
         kinds = ("v5e:16x16", "v5p:4x4x8", "v6e:16x16", "v4:4x4x4", "v5e:2x4")
         reason = str(error).splitlines()[0][:100]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jssl import agree, claim, data, flops, mesh, methods, schema
+from jssl import agree, claim, data, flops, memory, mesh, methods, schema
 from jssl.config import Config, UserError, bind, near
 from jssl.core import Method, guarded
 from jssl.data.absent import open_or_absent
@@ -28,7 +28,10 @@ class Run(NamedTuple):
     def init(self):
         """The state at step 0, sharded from birth."""
         places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes)
-        return jax.jit(self._init, out_shardings=places)()
+        start = jax.jit(self._init, out_shardings=places)
+        with memory.explained(self, batch=False):
+            memory.check(start.lower().compile(), self, batch=False)
+            return start()
 
     def _init(self):
         return self.method.init(keys(self.config)[0], self.example)
@@ -166,10 +169,11 @@ def train_step(run: Run, state, batch):
 
 
 def compile_step(run: Run, feed):
-    """(state, held, fed) -> (state, metrics), compiled; the state's memory is reused."""
+    """(state, held, fed) -> (state, metrics), compiled; the state's memory is reused. The first
+    call raises `UserError` if the program needs more memory than is free."""
     step = lambda state, held, fed: train_step(run, state, feed.batch(held, fed))
     places = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
-    return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    return memory.Step(run, jax.jit(step, donate_argnums=0, out_shardings=(places, None)))
 
 
 def model_flops(run: Run) -> int:

@@ -10,7 +10,7 @@ import re
 import sys
 import uuid
 
-from jssl import files
+from jssl import extras, files
 from jssl.config import UserError
 
 log = logging.getLogger("jssl")
@@ -23,7 +23,7 @@ def need(package: str, value: str) -> None:
     if package not in sys.modules and importlib.util.find_spec(package) is None:
         raise UserError(
             f"config.log.{package}={value!r} needs the {package} package; "
-            f"pip install 'jssl[{package}]', or set config.log.{package}=''"
+            f"{extras.install(package)}, or set config.log.{package}=''"
         )
 
 

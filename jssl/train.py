@@ -1,11 +1,11 @@
 """The loop: config -> data -> `method.train_step` -> observers. It knows no method."""
 
-import collections
 import contextlib
 import hashlib
 import logging
 import sys
 from functools import partial
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jssl import (
     flops,
     identity,
     lock,
+    memory,
     observe,
     optim,
     paths,
@@ -23,6 +24,7 @@ from jssl import (
     result,
     rollback,
     sinks,
+    surroundings,
     workdir,
 )
 from jssl.alarm import CollapseAlarm, SpikeAlarm
@@ -32,8 +34,9 @@ from jssl.data.feed import Feed
 from jssl.evals.offline import say
 from jssl.evals.online import OnlineProbes
 from jssl.outbox import Outbox, Soft
+from jssl.pace import Pace
 from jssl.run import Run, check_batch, check_read, compile_step, model_flops, prepare
-from jssl.signals import PREEMPTED, asked_to_stop
+from jssl.signals import PREEMPTED, Stopped, asked_to_stop
 
 log = logging.getLogger("jssl")
 
@@ -47,30 +50,36 @@ def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False
     Returns the result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1. Raises
     `UserError` for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
     """
+    surroundings.check_rerun()
     tree = paths.absolute(tree)
     flags = {"--extend": extend, "--changed-data": changed_data}
     agree.check(lambda: claim.common(tree, **flags))
     folder = agree.together(lambda: workdir.open_for(folder, tree, extend))
     if done := finished(folder, tree):
         return done
-    with asked_to_stop() as stop, lock.alone(folder), contextlib.ExitStack() as open_things:
-        claim.check_shared(folder)
-        # Again: this run may have waited for another one.
-        agree.together(lambda: workdir.open_for(folder, tree, extend))
-        if done := finished(folder, tree):
-            return done
-        tree = agree.together(lambda: workdir.remembered(folder, tree))
-        run = prepare(Config(tree))
-        check_batch(run)
-        stored = claim.content(
-            folder,
-            workdir.sized(tree, run.config),
-            getattr(run.data.source, "fingerprint", ""),
-            extend=extend,
-            changed_data=changed_data,
-        )
-        values = _train(run, stored, folder, open_things.callback, stop)
-        return workdir.finish(folder, values, identity.mark_of(stored))
+    try:
+        with asked_to_stop() as stop, lock.alone(folder), contextlib.ExitStack() as open_things:
+            claim.check_shared(folder)
+            # Again: this run may have waited for another one.
+            agree.together(lambda: workdir.open_for(folder, tree, extend))
+            if done := finished(folder, tree):
+                return done
+            tree = agree.together(lambda: workdir.remembered(folder, tree))
+            run = prepare(Config(tree))
+            check_batch(run)
+            stored = claim.content(
+                folder,
+                workdir.sized(tree, run.config),
+                getattr(run.data.source, "fingerprint", ""),
+                extend=extend,
+                changed_data=changed_data,
+            )
+            with memory.explained(run):
+                values = _train(run, stored, folder, open_things.callback, stop)
+            return workdir.finish(folder, values, identity.mark_of(stored))
+    except Stopped as why:  # outside the loop: no step was done since the last checkpoint
+        log.warning("%s: stopped outside the steps; start again to go on", why)
+        sys.exit(PREEMPTED)
 
 
 def finished(folder, tree) -> dict | None:
@@ -174,25 +183,44 @@ def outcome(state, recorder, probes, feeds) -> dict:
 
 
 def loop(step, state, feed, start, steps, watchers, saves, stop, ahead: int = 8):
-    """The loop itself. At most `ahead` steps are queued on the device: without a bound the batches
-    in flight would fill its memory; the wait is for a step `ahead` before the newest."""
-    queued = collections.deque()
-    if why := stop(start):
-        log.warning("%s: stopped before step %d; start again to go on", why, start + 1)
-        sys.exit(PREEMPTED)
-    for i in range(start, steps):
-        state, metrics = step(state, feed.held, feed.next())
-        for watch in watchers:
-            watch(i + 1, state, metrics)
-        queued.append(metrics["loss"])
-        if len(queued) > ahead:
-            queued.popleft().block_until_ready()
-        if (why := stop(i + 1)) and i + 1 < steps:
-            saves.save(i + 1, state, None)
-            saves.close()
-            log.warning("%s: saved after step %d; start again to go on", why, i + 1)
-            sys.exit(PREEMPTED)
+    """The loop itself. `Pace` bounds the steps that are queued on the device: without a bound the
+    batches in flight would fill its memory, and a signal would be answered late.
+
+    Where a stop is asked for, by a signal or in any wait below, the state of the last step that was
+    begun is saved, and SystemExit(75) is raised.
+    """
+    pace, done = Pace(ahead), start
+    try:
+        if why := stop(start):
+            raise Stopped(why)
+        while done < steps:
+            fed = feed.next()
+            state, metrics = step(state, feed.held, fed)
+            done += 1
+            for watch in watchers:
+                watch(done, state, metrics)
+            pace.add(metrics["loss"])
+            if (why := stop(done)) and done < steps:
+                raise Stopped(why)
+    except Stopped as why:
+        end_early(why, start, done, state, saves)
     return state
+
+
+def end_early(why: Stopped, start: int, done: int, state, saves) -> NoReturn:
+    """Saves what can be saved of a run that was asked to stop after step `done`; exits with 75."""
+    if done == start:
+        log.warning("%s: stopped before step %d; start again to go on", why, done + 1)
+    elif why.agreed:
+        saves.save(done, state, None)
+        saves.close()
+        log.warning("%s: saved after step %d; start again to go on", why, done)
+    else:
+        log.warning(
+            "%s: stopped in step %d, which not all processes can finish; nothing was saved since "
+            "step %s; start again to go on", why, done + 1, saves.latest() or 0,
+        )  # fmt: skip
+    sys.exit(PREEMPTED)
 
 
 def make_alarms(config, folder, start, saves):

@@ -5,6 +5,13 @@
 # unless it was this script that was told to end.
 set -euo pipefail
 
+# JSSL, or the checkout's own installation, or whatever `jssl` is on the path.
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jssl=${JSSL:-$here/.venv/bin/jssl}
+if [[ ! -x $jssl && -z ${JSSL:-} ]]; then
+  jssl=jssl
+fi
+
 # Some GPU kernels add in any order; with JSSL_DETERMINISTIC=1 a resume is exact, a little slower.
 if [[ "${JSSL_DETERMINISTIC:-0}" == 1 ]]; then
   export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_deterministic_ops=true"
@@ -13,7 +20,7 @@ fi
 stopped=0
 trap 'stopped=1; kill -TERM "$child" 2>/dev/null || true' TERM INT
 while true; do
-  "${JSSL:-jssl}" train "$@" &
+  "$jssl" train "$@" &
   child=$!
   code=0
   wait "$child" || code=$?

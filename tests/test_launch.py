@@ -27,7 +27,7 @@ def test_scripts(path: pathlib.Path):
     assert subprocess.run(["bash", "-n", path]).returncode == 0
     assert "set -euo pipefail" in text or path.suffix == ".sbatch"
     if path.parent == LAUNCH:
-        assert len(text.splitlines()) <= 60 and re.search(r'jssl(}")? train\b', text)
+        assert len(text.splitlines()) <= 60 and re.search(r'jssl(}?")? train\b', text)
     if not shutil.which("shellcheck"):
         pytest.skip("no shellcheck here: only bash has read it")
     done = subprocess.run(["shellcheck", path], capture_output=True, text=True)

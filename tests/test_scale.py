@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from test_checkpoint import flip, largest
 from test_laws import GENTLE, Small, losses
 
-from jssl import hlo, mesh, ops
+from jssl import connect, hlo, mesh, ops
 from jssl.checkpoint import Checkpoints
 
 MAE = "configs/mae_imagenette.py:tiny"
@@ -243,7 +243,7 @@ def test_processes_on_cpus_take_no_programs_from_the_cache(monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     before = jax.config.jax_enable_compilation_cache
     try:
-        mesh.connect()
+        connect.connect()
         assert not jax.config.jax_enable_compilation_cache
     finally:
         jax.config.update("jax_enable_compilation_cache", before)

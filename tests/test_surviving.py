@@ -215,7 +215,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def test_a_signal_leaves_no_data_workers(tmp_path, photos):
+def test_a_signal_is_heeded_while_a_worker_hangs_and_leaves_none(tmp_path, photos):
     words = [sys.executable, "-m", "jssl.cli", "train", *own_images(photos)]
     words += ["--config.data.workers=2", "--config.steps=100000", "--config.eval.every=0"]
     words += ["--config.checkpoint.every=0", f"--workdir={tmp_path}/a"]
@@ -225,9 +225,13 @@ def test_a_signal_leaves_no_data_workers(tmp_path, photos):
             if line.startswith("step 3/"):
                 break
         workers = children(run.pid)
-        run.send_signal(signal.SIGTERM)
+        for worker in workers:  # as one that reads from a file server that is gone
+            os.kill(worker, signal.SIGSTOP)
+        time.sleep(2)  # until the batches that were read are used up
+        run.send_signal(signal.SIGUSR2)
         rest = run.stderr.read()
         assert run.wait(60) == 75, rest
+    assert "SIGUSR2: saved after step" in rest
     assert len(workers) >= 2
     gone = lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers)
     for _ in itertools.takewhile(lambda _: not gone(), range(100)):

@@ -14,14 +14,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jssl import signals, surroundings
 from jssl.config import UserError
 from jssl.data import Data
 from jssl.data.order import indices, lead
-from jssl.data.stream import read_all, stream
+from jssl.data.stream import check_start, kill_workers, read_all, stream
 from jssl.mesh import batch_parts, batch_sharding, check_batch
 
 _log = logging.getLogger("jssl")
 FEW = 100  # examples, below which data.max_damaged is no measure
+PATIENCE = 20.0  # seconds that a batch under way may take when the feed is closed
 
 
 def quiet(done: int, total: int) -> None:
@@ -57,6 +59,7 @@ class Feed:
         passed=(),
     ):
         self.held, self.waited, self.damaged = {}, 0.0, {}
+        self._stop = threading.Event()
         self._source, self._max_damaged = data.source, data.max_damaged
         check_batch("config.batch_size", batch_size, batch_parts(mesh), "devices")
         self._sharding = batch_sharding(mesh)
@@ -65,6 +68,7 @@ class Feed:
             self.held = self._hold(mesh, progress)
             host = self._places(seed, start, passed)
         else:
+            check_start(data.workers)
             host = stream(
                 data.source,
                 seed=seed,
@@ -73,9 +77,10 @@ class Feed:
                 start=start,
                 workers=data.workers,
                 passed=passed,
+                closing=self._stop.is_set,
             )
         # One batch in the queue and one in the thread's hand: two wait on the device.
-        self._ahead, self._stop, self._error = queue.Queue(maxsize=1), threading.Event(), None
+        self._ahead, self._error = queue.Queue(maxsize=1), None
         self._thread = threading.Thread(target=self._carry, args=(host,), daemon=True, name="feed")
         self._thread.start()
         atexit.register(self.close)
@@ -83,16 +88,24 @@ class Feed:
     def next(self):
         """What `batch` needs for the next step; blocks until it is there.
 
-        Raises whatever the reading raised, and UserError once `max_damaged` is exceeded.
+        Raises whatever the reading raised, UserError once `max_damaged` is exceeded, and
+        `signals.Stopped` if a stop is asked for while no batch comes.
         """
         if self._error is None:
             began = time.perf_counter()
-            fed, damaged, self._error = self._ahead.get()
+            fed, damaged, self._error = self._wait(began)
             self.waited += time.perf_counter() - began
         if self._error is not None:
             raise self._error
         self._note(damaged)
         return fed
+
+    def _wait(self, began):
+        while True:
+            try:
+                return self._ahead.get(timeout=signals.POLL)
+            except queue.Empty:
+                signals.check_wait(began)
 
     def batch(self, held, fed):
         """The batch {image, size, index, label} of a step; pure, to be called under jit."""
@@ -102,10 +115,19 @@ class Feed:
         return {key: x.at[rows].get(mode="promise_in_bounds") for key, x in held.items()}
 
     def close(self) -> None:
-        """Ends the thread and the worker processes. The feed gives no batches afterwards."""
+        """Ends the thread and the worker processes. The feed gives no batches afterwards.
+
+        Workers that do not end by themselves are killed. A thread whose read never returns is left
+        alone; the process can end without it.
+        """
         atexit.unregister(self.close)
         self._stop.set()
-        self._thread.join(timeout=60)
+        self._thread.join(timeout=1 if signals.requested() else PATIENCE)
+        if self._thread.is_alive():
+            kill_workers()
+            self._thread.join(timeout=2)
+        if self._thread.is_alive():
+            surroundings.leave_in_time()
         self._error = self._error or RuntimeError("this feed is closed")
         self.held = {}  # its memory is free, for the feed after a rollback
 

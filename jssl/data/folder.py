@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 from PIL import features
 
-from jssl import files
+from jssl import extras, files
 from jssl.config import UserError
 from jssl.data import fingerprint
 from jssl.data.decode import Unreadable, assemble, decode, place
@@ -242,7 +242,8 @@ def _advise(found):
     phones = sum(found.passed[ending] for ending in PHONES)
     if phones:
         log.warning(
-            "%d .heic images in %s are passed over; pip install 'jssl[heic]' reads them",
+            "%d .heic images in %s are passed over; to read them: %s",
             phones,
             found.root,
+            extras.install("heic"),
         )

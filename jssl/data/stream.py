@@ -9,15 +9,19 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from jssl import signals, surroundings
 from jssl.config import UserError
 from jssl.data.order import indices, lead
 
 _log = logging.getLogger("jssl")
 DEATHS = 3  # of workers, in a row
+SCRIPT = (
+    "a worker process imports the script that started it, and this one trains when it is imported; "
+    'put its code under `if __name__ == "__main__":`, or set data.workers=0'
+)
 _PART = 64 * 2**20  # bytes that a worker hands over at a time; bounds its memory for large batches
 _CHUNK = 8 * 2**20  # bytes that a thread reads at a time
 
@@ -42,15 +46,24 @@ class Steps:
 
 
 def stream(
-    source, *, seed: int, batch_size: int, rows: np.ndarray, start: int, workers: int, passed=()
+    source,
+    *,
+    seed: int,
+    batch_size: int,
+    rows: np.ndarray,
+    start: int,
+    workers: int,
+    passed=(),
+    closing: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields what `source.read` gives for the rows of steps `start`, `start` + 1, ... of a run that
     has `passed` over examples (`order.lead`).
 
     `workers` processes read ahead, or one thread if there are none; the stream is the same. Errors
     of a worker are raised here. Where a worker was killed, new ones go on at the step that is due;
-    `UserError` if that happens `DEATHS` times without a batch between. Closing the generator ends
-    the workers.
+    `UserError` if that happens `DEATHS` times without a batch between, or if a worker ran the
+    caller's script (`surroundings.check_rerun`). Closing the generator ends the workers; where
+    `closing` is true, one that was killed ends the stream.
     """
     steps, step, deaths = Steps(source, seed, batch_size, rows, passed), start, 0
     while True:
@@ -62,7 +75,13 @@ def stream(
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):  # Grain's words for a killed worker
                 raise
+            if closing():
+                return
+            if f"exit code {surroundings.RERUN}." in str(error):
+                raise UserError(f"data.workers={workers}: {SCRIPT}") from None
             deaths += 1
+            if surroundings.shared_memory_is_short(_PART):
+                raise UserError(surroundings.shared_memory()) from None
             if deaths == DEATHS:
                 raise UserError(
                     f"data.workers={workers}: one was killed {deaths} times in a row ({error}); "
@@ -80,9 +99,9 @@ def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarr
     """
     total, threads = len(source), min(16, os.cpu_count() or 1)
     size = max(1, min(1024, _CHUNK // math.prod(source.canvas)))
-    pool, ahead = ThreadPoolExecutor(threads), deque()
+    ahead = deque()
     starts = iter(range(0, total, size))
-    try:
+    with signals.pool(threads) as pool:
         while True:
             for first in itertools.islice(starts, 2 * threads - len(ahead)):
                 wanted = np.arange(first, min(first + size, total))
@@ -90,10 +109,8 @@ def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarr
             if not ahead:
                 return
             first, future = ahead.popleft()
-            yield first, future.result()
+            yield first, signals.result(future)
             progress(min(first + size, total), total)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def read_all(source, progress: Callable) -> dict[str, np.ndarray]:
@@ -126,9 +143,26 @@ def _start_worker(index, count):
 
     In return a worker watches that process, and ends with it even if it is killed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for kind in signals.KINDS:
+        signal.signal(kind, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def kill_workers() -> None:
+    """Kills the data workers of this process. A run that still needs its own starts new ones."""
+    for process in multiprocessing.active_children():
+        if process.name.startswith("grain-process-prefetch"):
+            process.kill()
+
+
+def check_start(workers: int) -> None:
+    """`UserError` if `workers` are wanted by a process that may start none; see `check_rerun`."""
+    surroundings.check_rerun()
+    if workers and multiprocessing.current_process().daemon:
+        raise UserError(
+            f"data.workers={workers}: this process is a daemon of multiprocessing, which may start "
+            "no others; set data.workers=0, or start it with daemon=False"
+        )
 
 
 def _end_with_parent():

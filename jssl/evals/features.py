@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jssl import mesh as meshes
+from jssl import signals
 from jssl.data import order
 from jssl.data.splits import few
 
@@ -72,17 +72,18 @@ class Features:
         """Embeds all examples of `source` with the parameters of `state`.
 
         `progress(done, total)` is called after each batch. Raises UserError if no example can be
-        read.
+        read, and `signals.Stopped` if the run is asked to stop.
         """
         n = len(source)
         found = []
         labels = []
         damaged = []
         steps = -(-n // self.batch_size)
-        with ThreadPoolExecutor(1) as reader:  # reads the next batch while the device embeds
+        with signals.pool(1) as reader:  # reads the next batch while the device embeds
             coming = reader.submit(self._read, source, 0)
             for i in range(steps):
-                batch, label, missing = coming.result()
+                signals.check()
+                batch, label, missing = signals.result(coming)
                 coming = reader.submit(self._read, source, i + 1) if i + 1 < steps else None
                 found.append(self.embed(state, batch))
                 labels.append(label)
