@@ -2,8 +2,8 @@
 
 Barlow Twins on ImageNet-1k as published (facebookresearch/barlowtwins README and main.py):
 ResNet-50, batch 2048, 1,000 epochs, LARS .2 x batch / 256, .0048 for biases and scales; linear
-probe 73.5 %. Differences: crops are bilinear and not bicubic, images are first shrunk to 256 pixels
-(`data.canvas`), both views pass through BatchNorm together.
+probe 73.5 %. Differences: crops are bilinear and not bicubic, images are first shrunk to a shorter
+side of 256 (`data.canvas`), both views pass through BatchNorm together.
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet

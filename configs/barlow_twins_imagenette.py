@@ -16,7 +16,7 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             scale=1.0, off_diagonal=5e-3,  # lambda
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 2048, last="bias"),
             augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),

@@ -19,7 +19,7 @@ def get_config(variant=""):
             batch_size=256,
             mask_ratio=0.4, block_min=5.0,  # of 64 patches; there 16 of 196
             codes=1024, tokenizer_steps=74, tokenizer_decay=0.9,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
             augment=plain(128, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(

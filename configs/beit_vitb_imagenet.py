@@ -6,7 +6,8 @@ path .1, 75 of 196 patches hidden in blocks of 16 or more; fine-tuned 83.2 %, wi
 Here the 8,192 tokens are codes of normalised patches, learned in the first epoch, in which nothing
 else is: the figure may not carry over. Other differences: learned positions and no relative ones
 (there a bias that all blocks share, in fine-tuning one each), no layer scale, jitter follows the
-crop, crops are bilinear and not bicubic, images are first shrunk to 256 pixels (`data.canvas`).
+crop, crops are bilinear and not bicubic, images are first shrunk to a shorter side of 256
+(`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, plain, recipe, vit

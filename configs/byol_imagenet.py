@@ -4,7 +4,7 @@ BYOL on ImageNet-1k as published (deepmind-research byol/configs, README): ResNe
 1,000 epochs, LARS .2 x batch / 256; linear probe 74.4 % (paper 74.3). :epochs300 has its preset of
 300 epochs. Differences: the target starts as a copy of the network and not with weights of its own;
 crops are bilinear and not bicubic, brightness is multiplied and not added; both views pass through
-BatchNorm together; images are first shrunk to 256 pixels (`data.canvas`).
+BatchNorm together; images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
@@ -22,7 +22,8 @@ def get_config(variant=""):
             model=resnet("resnet50", "imagenet", init="lecun"),
             head=mlp(4096, 256, last="plain", init="lecun"),
             predictor=mlp(4096, 256, last="plain", init="lecun"),
-            augment=look(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=look(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0)
+            | dict(blur_kernel="tenth"),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=dict(
                 name="larc", lr=0.2, lr_scaling="linear", warmup_steps=3_127, weight_decay=1.5e-6

@@ -19,11 +19,12 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             ema=0.99, ema_final=0.99,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(4096, 256, last="bias"),
             predictor=mlp(4096, 256, last="bias"),
-            augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0)
+            | dict(blur_kernel="tenth"),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=LIGHTLY | dict(lr=0.015, weight_decay=2e-3),
             checkpoint=dict(every=2_000),

@@ -7,7 +7,7 @@ average .9998; fine-tuned 84.2 % (Baevski et al. 2022, table 1). The paper's tex
 40 epochs of warm-up, drop path .2, and 20 epochs of warm-up in fine-tuning. Other differences: no
 dropout in attention (.05), learned positions and no relative ones (there a bias that all blocks
 share, in fine-tuning one each), no layer scale, jitter follows the crop, crops are bilinear and not
-bicubic, images are first shrunk to 256 pixels (`data.canvas`).
+bicubic, images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, plain, recipe, vit

@@ -1,11 +1,11 @@
 """jssl train --config=configs/deepcluster_imagenet.py --config.data.dir=DATA --workdir=runs/dc_in1k
 
 DeepCluster v2 on ImageNet-1k as published (facebookresearch/swav
-scripts/deepclusterv2_400ep_pretrain.sh): ResNet-50, batch 4096, 400 epochs, SGD 4.8 under LARC,
-2 x 160 + 4 x 96 crops, three groupings into 3,000 clusters; linear probe 74.3 %. One more epoch, in
+scripts/deepclusterv2_400ep_pretrain.sh): ResNet-50, batch 4096, 400 epochs, SGD 4.8 under LARC, 2 x
+160 + 4 x 96 crops, three groupings into 3,000 clusters; linear probe 74.3 %. One more epoch, in
 which nothing moves, fills the bank ahead of them. Differences: the warm-up starts at 0, ahead of
 that epoch, and so at .44 after it (there at .3); BatchNorm sees the whole batch and not 512 images
-of it; images are first shrunk to 256 pixels (`data.canvas`).
+of it; images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
 from jssl.recipes import IMAGENET, TINY_RESNET, look, mlp, recipe, resnet

@@ -5,7 +5,8 @@ DINO on ImageNet-1k with the settings of the ResNet-50 that its authors released
 The settings are those of the arguments beside the released weights, read from a public copy of
 them. :sgd has the README's ResNet-50 run (100 epochs, batch 512), without a figure. Differences:
 batch 4096 and not 4080 of 80 devices; crops are bilinear and not bicubic, images are first shrunk
-to 256 pixels (`data.canvas`), the teacher's temperature rises each step and not each epoch.
+to a shorter side of 256 (`data.canvas`), the teacher's temperature rises each step and not each
+epoch.
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet

@@ -22,7 +22,7 @@ def get_config(variant=""):
             evaluate="student",
             teacher_first=0.04, teacher_last=0.04, teacher_warmup=0,
             ema=0.99, ema_final=0.99,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 256, last="bias", activation="gelu"),
             augment=look(128, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),

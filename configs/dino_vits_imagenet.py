@@ -2,9 +2,9 @@
 
 DINO on ImageNet-1k as published (facebookresearch/dino main_dino.py, its defaults): ViT-S/16, batch
 512, 100 epochs, AdamW 5e-4 x batch / 256, 2 x 224 + 8 x 96 crops; kNN 69.3 %, linear probe 74.0 %.
-:epochs300 has its README's longer run at batch 1024: kNN 73.3 %, linear probe 76.0 %. The
-paper's linear probe has the class tokens of the last four blocks, this one's only the last. Other
-differences: crops are bilinear and not bicubic, images are first shrunk to 256 pixels
+:epochs300 has its README's longer run at batch 1024: kNN 73.3 %, linear probe 76.0 %. The paper's
+linear probe has the class tokens of the last four blocks, this one's only the last. Other
+differences: crops are bilinear and not bicubic, images are first shrunk to a shorter side of 256
 (`data.canvas`), the teacher's temperature rises each step and not each epoch.
 """
 

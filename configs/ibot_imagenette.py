@@ -24,7 +24,7 @@ def get_config(variant=""):
             teacher_first=0.04, teacher_last=0.07, teacher_warmup=1_110,
             mask_share=0.5, mask_range=(0.1, 0.5), block_min=2.0,
             ema=0.996, ema_final=1.0,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 16, 128, drop_path=0.1),
             head=HEAD,
             patch_head=HEAD,  # where heads are not tied

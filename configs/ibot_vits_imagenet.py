@@ -7,9 +7,10 @@ them (README of SERE, Li et al. 2023), for the authors' args.txt was not at hand
 the rate 5e-4. Differences: the last layer's scale is fixed (there learned for ViT-S), a block may
 be larger than what is to be hidden and is then cut along its rows or columns, the patches' centre
 is of the places asked and not of all, the temperature rises each step and not each epoch, crops are
-bilinear and not bicubic, images are first shrunk to 256 pixels (`data.canvas`). The linear probe
-there has the last four class tokens (ViT-B: the class token and the patches' mean); fine-tuned is
-the teacher there, the student here, and its rate is one of the four that the paper tries.
+bilinear and not bicubic, images are first shrunk to a shorter side of 256 (`data.canvas`). The
+linear probe there has the last four class tokens (ViT-B: the class token and the patches' mean);
+fine-tuned is the teacher there, the student here, and its rate is one of the four that the paper
+tries.
 """
 
 from jssl.recipes import TINY_VIT, look, mlp, recipe, vit

@@ -19,7 +19,7 @@ def get_config(variant=""):
             batch_size=256,
             targets=4, target_area=(0.15, 0.2), target_aspect=(0.75, 1.5),
             context_area=(0.85, 1.0), context=0.3, context_min=4, ema=0.996, ema_final=1.0,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 16, 128, positions="sincos", init="normal02")
             | dict(class_token=False, pool="mean"),
             predictor=dict(dim=192, depth=6, heads=6),

@@ -7,7 +7,7 @@ batch 2048, 300 epochs, AdamW 1e-3 to 1e-6, decay .04 to .4, 40 epochs of warm-u
 to .27 of the patches, where theirs is cut to the smallest of the 128 images on a device (on average
 .27 too); blocks may reach the last row and column (see `jssl.methods.ijepa`); the warm-up starts
 from 0 and not 2e-4, the average rises by half a cosine and not linearly, images are first shrunk to
-256 pixels (`data.canvas`).
+a shorter side of 256 (`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, plain, recipe, vit

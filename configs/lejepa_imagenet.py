@@ -5,7 +5,7 @@ decay .05, 2 x 224 + 6 local crops, lambda .05, 1,024 slices. It leaves the rest
 (ViT-S/16), batch 512, 100 epochs, one of warm-up, projector and local crops of 96 (there 98) are
 those of lightly's benchmark (benchmarks/imagenet/vitb16/lejepa.py), whose linear probe of 64.0 %
 was taken before its loss was mended, and whose views differ in the solarization. The authors give
-no figure for a ViT-S. Images are first shrunk to 256 pixels (`data.canvas`).
+no figure for a ViT-S. Images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, look, mlp, recipe, vit

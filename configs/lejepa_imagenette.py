@@ -18,7 +18,7 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             sigreg=0.02, slices=256, anchor="all",
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 8, 128, drop_path=0.1),
             head=mlp(2048, 2048, 16, last="bias"),
             # Solarize .1: RandomApply of .2 around RandomSolarize, whose own probability is .5.

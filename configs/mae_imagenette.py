@@ -18,7 +18,7 @@ def get_config(variant=""):
             batch_size=256,
             mask_ratio=0.75,
             norm_pix=True,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=dict(
                 name="vit_s", patch=16, image_size=128, class_token=True, pool="cls",
                 positions="sincos", drop_path=0.0, remat="none", scan=False, attention="auto",

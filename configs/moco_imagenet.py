@@ -2,8 +2,8 @@
 
 MoCo v2 on ImageNet-1k as published (facebookresearch/moco README and main_moco.py): ResNet-50,
 batch 256, 200 epochs, SGD .03, queue 65,536, BatchNorm in 8 parts with shuffled keys; linear probe
-67.5 % (:epochs800 71.1 %). Differences: images are first shrunk to 256 pixels (`data.canvas`), the
-cosine falls each step and not each epoch.
+67.5 % (:epochs800 71.1 %). Differences: images are first shrunk to a shorter side of 256
+(`data.canvas`), the cosine falls each step and not each epoch.
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet

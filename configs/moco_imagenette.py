@@ -19,7 +19,7 @@ def get_config(variant=""):
             batch_size=256,
             temperature=0.1, queue=4096, symmetric=True, bn_splits=1,
             ema=0.99, ema_final=0.99,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias", norm=False),
             augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),

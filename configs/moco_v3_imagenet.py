@@ -2,8 +2,8 @@
 
 MoCo v3 on ImageNet-1k as published (facebookresearch/moco-v3 CONFIG.md, main_moco.py:65):
 ResNet-50, batch 4096, 100 epochs, LARS .6 x batch / 256; linear probe 68.9 % (:epochs300 72.8,
-:epochs1000 74.6 %, both at .3). Differences: images are first shrunk to 256 pixels (`data.canvas`),
-both views pass through BatchNorm together. The ViT: moco_v3_vits_imagenet.py.
+:epochs1000 74.6 %, both at .3). Differences: images are first shrunk to a shorter side of 256
+(`data.canvas`), both views pass through BatchNorm together. The ViT: moco_v3_vits_imagenet.py.
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet

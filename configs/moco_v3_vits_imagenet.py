@@ -4,7 +4,8 @@ MoCo v3 on ImageNet-1k as published (facebookresearch/moco-v3 CONFIG.md, vits.py
 patch projection is not trained, batch 4096, 300 epochs, AdamW 1.5e-4 x batch / 256, decay .1 of
 every parameter, 40 epochs of warm-up; linear probe 73.2 %. Differences: 6 heads of 64 and not 12 of
 32, q, k and v are drawn as one matrix, the class token from N(0, .02) and not N(0, 1e-6), both
-views pass through the heads' BatchNorm together, images are first shrunk to 256 pixels.
+views pass through the heads' BatchNorm together, images are first shrunk to a shorter side of 256
+(`data.canvas`).
 """
 
 from jssl.recipes import TINY_VIT, look, mlp, recipe, vit

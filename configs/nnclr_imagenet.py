@@ -4,8 +4,8 @@ NNCLR on ImageNet-1k (Dwibedi et al. 2021): ResNet-50, batch 4096, 1,000 epochs,
 256, temperature .1, queue 98,304; linear probe 75.4 % (:epochs100 69.4 %). There is no code of the
 authors to check against: of these values only the widths of the heads have been verified; rate,
 decay, temperature, queue, views and figures are as the paper is remembered to state them.
-Differences known: both views pass through BatchNorm together, images are first shrunk to 256
-pixels (`data.canvas`).
+Differences known: both views pass through BatchNorm together, images are first shrunk to a shorter
+side of 256 (`data.canvas`).
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet

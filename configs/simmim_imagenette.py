@@ -16,7 +16,7 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             mask_ratio=0.6, mask_unit=32,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
             augment=plain(128, (0.67, 1.0)),
             optim=dict(

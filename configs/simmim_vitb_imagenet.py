@@ -2,11 +2,11 @@
 
 SimMIM ViT-B/16 on ImageNet-1k as published (Xie et al. 2022, comparison on ViT-B): batch 2048, 800
 epochs, AdamW 8e-4, decay .05, 20 epochs of warm-up, cosine; squares of 32 pixels, .6 hidden, drop
-path .1 and clip 5 (microsoft/SimMIM configs/vit_base__800ep); fine-tuned 83.8 % (its README).
-That configuration's own schedule is not one of jssl's: 4e-4 after 10 epochs, a tenth of it from
-epoch 700. Other differences: learned positions and no relative ones (there a bias that all blocks
-share, in fine-tuning one each), no layer scale, images are first
-shrunk to 256 pixels (`data.canvas`), no clipping in fine-tuning.
+path .1 and clip 5 (microsoft/SimMIM configs/vit_base__800ep); fine-tuned 83.8 % (its README). That
+configuration's own schedule is not one of jssl's: 4e-4 after 10 epochs, a tenth of it from epoch
+700. Other differences: learned positions and no relative ones (there a bias that all blocks share,
+in fine-tuning one each), no layer scale, images are first shrunk to a shorter side of 256
+(`data.canvas`), no clipping in fine-tuning.
 """
 
 from jssl.recipes import TINY_VIT, plain, recipe, vit

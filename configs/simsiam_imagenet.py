@@ -2,8 +2,8 @@
 
 SimSiam on ImageNet-1k as published (facebookresearch/simsiam README and main_simsiam.py):
 ResNet-50, batch 512, 100 epochs, SGD .05 x batch / 256, constant for the predictor; linear probe
-68.1 %. Differences: images are first shrunk to 256 pixels (`data.canvas`), both views pass through
-BatchNorm together, the cosine falls each step and not each epoch.
+68.1 %. Differences: images are first shrunk to a shorter side of 256 (`data.canvas`), both views
+pass through BatchNorm together, the cosine falls each step and not each epoch.
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet

@@ -3,8 +3,8 @@
 SwAV on ImageNet-1k as published (facebookresearch/swav scripts/swav_200ep_bs256_pretrain.sh):
 ResNet-50, batch 256, 200 epochs, SGD .6 under LARC, 2 x 224 + 6 x 96 crops, queue of 3,840 from
 epoch 15; linear probe 72.7 %. :large has its settings for batch 4096, 800 epochs: 75.3 %.
-Differences: images are first shrunk to 256 pixels (`data.canvas`); of :large, the warm-up starts at
-0 and not at .3, and BatchNorm sees the whole batch and not 512 images of it.
+Differences: images are first shrunk to a shorter side of 256 (`data.canvas`); of :large, the
+warm-up starts at 0 and not at .3, and BatchNorm sees the whole batch and not 512 images of it.
 """
 
 from jssl.recipes import IMAGENET, TINY_RESNET, look, mlp, recipe, resnet

@@ -19,7 +19,7 @@ def get_config(variant=""):
             batch_size=256,
             prototypes=3000, temperature=0.1, epsilon=0.05, sinkhorn=3,
             queue=0, queue_start=0,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=216, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias"),
             augment=look(128, (0.14, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),

@@ -3,7 +3,7 @@
 VICReg on ImageNet-1k as published (facebookresearch/vicreg README and main_vicreg.py): ResNet-50,
 batch 2048, 1,000 epochs, LARS .2 x batch / 256; linear probe 73.2 %. :epochs100 has its run at
 batch 512 and .3: 68.6 %. Differences: crops are bilinear and not bicubic, images are first shrunk
-to 256 pixels (`data.canvas`), both views pass through BatchNorm together.
+to a shorter side of 256 (`data.canvas`), both views pass through BatchNorm together.
 """
 
 from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet

@@ -9,7 +9,7 @@ fused  crop, resize, flip and blur are two batched matmuls, and colour, in the s
        affine map per image, clipped once. Blur then comes before colour (they commute but for
        clipping and HSV), and hue is a rotation about the gray axis, near to HSV's, but linear.
 Mean |fused - exact| over [0, 1] with jitter .4 .4 .4 .1 and blur on every image: 0.027 for the very
-colourful images of the test, 0.011 for CIFAR-10; without hue 0.004 and 0.002.
+colourful images of the test, 0.011 for CIFAR-10; without hue 0.007 (the test).
 
 With dtype="bfloat16" the matmuls of fused take bfloat16 inputs and accumulate in float32; all else
 is float32. One channel has no saturation, hue, grayscale; any number but 1 and 3 no jitter,
@@ -19,6 +19,7 @@ grayscale, solarize. Inside, an image is [B, H, C, W]: no matmul then needs a tr
 import functools
 import itertools
 import logging
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Annotated, Literal
@@ -49,14 +50,17 @@ def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, cr
          flip: Share, jitter: Share, brightness: NonNegative, contrast: NonNegative,
          saturation: NonNegative, hue: Hue, gray: Share, blur: Share, blur_sigma: Factors,
          solarize: Share, mean: Mean, std: Std, dtype: Dtype,
-         ) -> Callable:  # fmt: skip
+         blur_kernel: Literal["whole", "tenth"] = "whole") -> Callable:  # fmt: skip
     """One random view: f(rng, image uint8 [B, H, W, C], valid int32 [B, 2]) -> [B, size, size, C].
 
+    uint16 images are as good: white is the largest number of each. `valid` is height and width, and
+    an image whose height exceeds H lies on its side (`jssl.data.canvas`); its view stands upright.
     flip, jitter, gray, blur, solarize (128 of 255 and more are inverted): probability per example.
     crop_scale, crop_ratio: ranges of area / valid area and of width / height (RandomResizedCrop).
     brightness, contrast, saturation, hue: strengths s of torchvision's ColorJitter, a factor in
     [max(0, 1-s), 1+s], a shift in [-s, s] of the hue circle; 0.0 here, or as a probability, removes
-    the operation. blur_sigma: range in output pixels (SimCLR, Chen et al. 2020, appendix A).
+    the operation. blur_sigma: range in output pixels (SimCLR, Chen et al. 2020, appendix A), cut
+    off as `blur_radius` says by blur_kernel, "whole" or "tenth".
     mean, std: of [0, 1], one or one per channel. Raises UserError naming `augment.<key>`.
     """
     recipe = _checked(view, **locals())  # stays first: the arguments are all that is local
@@ -64,7 +68,7 @@ def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, cr
 
     @jax.named_scope("augment")
     def augment(rng, image, valid):
-        return apply(recipe, image, draw(recipe, rng, valid))
+        return apply(recipe, image, draw(recipe, rng, valid) | turned(image, valid))
 
     return augment
 
@@ -72,19 +76,47 @@ def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, cr
 def center(*, size: Pixels, crop: Zoom, mean: Mean, std: Std, dtype: Dtype) -> Callable:
     """The view of evaluation: f(image uint8 [B, H, W, C], valid [B, 2]) -> [B, size, size, C].
 
-    A centred square of side crop * min(valid), antialiased: Resize(size / crop), CenterCrop(size).
+    torchvision's Resize(size / crop), CenterCrop(size): the shorter side becomes round(size / crop)
+    pixels, the longer one is rounded down, and the crop begins at a whole pixel of the result.
     """
     recipe = _checked(center, **locals())
+    resized = round(size / crop)
+
+    def weights(length, shortest, stored):
+        whole = resized * length // shortest
+        scale = length / whole
+        start = jnp.round((whole - size) / 2) * scale
+        return resize_weights(start, size * scale, 0 * length, length, stored, size)
 
     @jax.named_scope("augment")
     def crop_and_resize(image, valid):
-        side = crop * valid.min(axis=1)
-        lengths = zip(valid.T, image.shape[1:3], strict=True)
-        weights = (resize_weights((n - side) / 2, side, 0 * n, n, m, size) for n, m in lengths)
+        turn = turned(image, valid).get("turned")
+        lying = valid if turn is None else jnp.where(turn[:, None], valid[:, ::-1], valid)
+        shortest = valid.min(axis=1)
+        both = zip(lying.T, image.shape[1:3], strict=True)
         planes = jnp.swapaxes(image, 2, 3).astype(jnp.float32)
-        return _finish(_resample(planes, *weights) / 255, recipe)
+        x = _resample(planes, *(weights(n, shortest, stored) for n, stored in both))
+        return _finish(_upright(x / full(image), turn), recipe)
 
     return crop_and_resize
+
+
+def full(image: Array) -> int:
+    """White: the largest number of the dtype of an image."""
+    return jnp.iinfo(image.dtype).max
+
+
+def turned(image: Array, valid: Array) -> dict[str, Array]:
+    """{"turned": bool [B]}, which of the images lie on their side; {} if none can."""
+    height, width = image.shape[1:3]
+    return {"turned": valid[:, 0] > height} if width > height else {}
+
+
+def _upright(x, turn):
+    """[B, n, C, n], some of them lying on their side -> all upright."""
+    if turn is None:
+        return x
+    return jnp.where(turn[:, None, None, None], jnp.swapaxes(x, 1, 3), x)
 
 
 def draw(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str, Array]:
@@ -127,11 +159,12 @@ def _draw_crop(u, valid, scale, ratio):
 def apply_exact(recipe: SimpleNamespace, image: Array, params: dict[str, Array]) -> Array:
     """uint8 [B, H, W, C] -> [B, size, size, C], operation by operation, clipping after each."""
     active, planes = _active(recipe, image.shape[3]), jnp.swapaxes(image, 2, 3)
-    x = _resample(planes.astype(jnp.float32), *_crop_weights(recipe, image, params)) / 255
+    x = _resample(planes.astype(jnp.float32), *_crop_weights(recipe, image, params))
+    x = _upright(x / full(image), params.get("turned"))
     average = lambda gray: gray.mean(axis=(1, 3), keepdims=True)
     x = colour.jitter(x, params, active, colour.rotate_hsv, average, lambda x: x.clip(0, 1))
     if recipe.blur:
-        blur = blur_matrix(params["sigma"], params["blur"], recipe.size)
+        blur = blur_matrix(params["sigma"], params["blur"], recipe.size, blur_radius(recipe))
         x = _resample(x, blur, blur)
     return _finish(x, recipe, params, active)
 
@@ -142,17 +175,19 @@ def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
     The map is found by colouring the C unit colours, black, and the mean, on which contrast turns.
     """
     active, channels = _active(recipe, image.shape[3]), image.shape[3]
-    planes = jnp.swapaxes(image, 2, 3).astype(recipe.dtype)  # 0..255: exact in bfloat16 too
+    exact = recipe.dtype if image.dtype == jnp.uint8 else "float32"  # 0..255 in bfloat16 too
+    planes = jnp.swapaxes(image, 2, 3).astype(exact)
     rows, columns = crop = _crop_weights(recipe, image, params)
     if recipe.blur:
-        blur = blur_matrix(params["sigma"], params["blur"], recipe.size)
+        blur = blur_matrix(params["sigma"], params["blur"], recipe.size, blur_radius(recipe))
         rows, columns = (_matmul("bpo,boi->bpi", blur, w, recipe.dtype) for w in crop)
-    x = _resample(planes, rows, columns) / 255
+    x = _upright(_resample(planes, rows, columns) / full(image), params.get("turned"))
     if set(active) - {"solarize"}:
         probe = jnp.tile(jnp.eye(channels, channels + 1), (len(image), 1, 1, 1))
         if "contrast" in active:  # the mean before the blur, as in exact, from the pixels
             h, w = (weight.mean(axis=1) for weight in crop)
-            mean = jnp.sum(planes * h[:, :, None, None] * w[:, None, None], axis=(1, 3)) / 255
+            mean = jnp.sum(planes * h[:, :, None, None] * w[:, None, None], axis=(1, 3))
+            mean = mean / full(image)
             probe = jnp.concatenate([probe, mean[:, None, :, None]], axis=3)
         probe = colour.jitter(
             probe, params, active, colour.rotate_gray, lambda x: x[..., -1:], lambda x: x
@@ -164,12 +199,22 @@ def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
 
 
 def _crop_weights(recipe, image, params):
-    """The crop, resize and flip: rows [B, size, H] and columns [B, size, W]."""
-    top, left, height, width = (params[name] for name in ("top", "left", "height", "width"))
+    """The crop, resize and flip: rows [B, size, H] and columns [B, size, W], as they are stored."""
+    upright = [params[name] for name in ("top", "height", "left", "width")]
+    top, height, left, width = upright
+    turn = params.get("turned")
+    if turn is not None:  # the rows that are stored are the image's columns
+        lying = [*upright[2:], *upright[:2]]
+        both = zip(lying, upright, strict=True)
+        top, height, left, width = (jnp.where(turn, one, other) for one, other in both)
     rows = resize_weights(top, height, top, top + height, image.shape[1], recipe.size)
     columns = resize_weights(left, width, left, left + width, image.shape[2], recipe.size)
     if recipe.flip:
-        columns = jnp.where(params["flip"][:, None, None], columns[:, ::-1], columns)
+        flip = params["flip"]
+        mirror = lambda on, weights: jnp.where(on[:, None, None], weights[:, ::-1], weights)
+        if turn is not None:
+            rows, flip = mirror(flip & turn, rows), flip & ~turn
+        columns = mirror(flip, columns)
     return rows, columns
 
 
@@ -185,13 +230,26 @@ def resize_weights(start, extent, low, high, length: int, size: int) -> Array:
     return weight / weight.sum(axis=2, keepdims=True)
 
 
-def blur_matrix(sigma: Array, on: Array, size: int) -> Array:
+def blur_radius(recipe: SimpleNamespace) -> int:
+    """How many pixels to each side a blur reaches.
+
+    "tenth"  a tenth of the image in all, and 1 at least: SimCLR and BYOL (data_util.py: 23 of 224)
+    "whole"  that, or three times the largest sigma if it is more: Pillow's GaussianBlur, which
+             most others use, is not cut off at all
+    """
+    tenth = max(1, recipe.size // 20)
+    if getattr(recipe, "blur_kernel", "whole") == "tenth":
+        return tenth
+    return max(tenth, math.ceil(3 * recipe.blur_sigma[1]))
+
+
+def blur_matrix(sigma: Array, on: Array, size: int, radius: int) -> Array:
     """Gaussian blur along one axis: sigma [B] in pixels, on bool [B] -> [B, size, size].
 
-    10% of the image wide and odd as SimCLR's (data_util.py: 23 of 224), but 3 at least; edges
-    reflect, as in torchvision's GaussianBlur (SimCLR's zeros darken the border).
+    Edges reflect, as in torchvision's GaussianBlur (SimCLR's zeros darken the border); the radius
+    is less than `size`, so that no pixel is reflected twice.
     """
-    i, j, radius = np.arange(size)[:, None], np.arange(size), max(1, size // 20)
+    i, j, radius = np.arange(size)[:, None], np.arange(size), min(radius, max(1, size - 1))
     mirrors = ((i - j, j >= 0), (i + j, j > 0), (2 * size - 2 - i - j, j < size - 1))
     kernel = lambda distance: jnp.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
     matrix = sum(kernel(d) * (keep & (abs(d) <= radius)) for d, keep in mirrors)

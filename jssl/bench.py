@@ -1,5 +1,6 @@
 """`jssl bench`: the speed of a recipe's training step, with made-up images on the device."""
 
+import math
 import time
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import numpy as np
 from jssl import data, flops, memory, schema, values
 from jssl.config import Config
 from jssl.data import packed, tokenizer
+from jssl.data.canvas import canvas_of
 from jssl.data.feed import Feed
 from jssl.data.tokens import Tokens
 from jssl.run import check_batch, compile_step, model_flops, prepare
@@ -74,10 +76,10 @@ def made_up(config) -> data.Data:
     schema.check(config._tree)
     if config.data.length:
         return data.Data(made_up_text(config), True, 0, 1.0)
-    side, channels = config.data.canvas, config.data.channels
-    values.check("config.data.canvas", side, values.Pixels)
-    count = max(2, min(config.batch_size, 2**26 // (side * side * channels)))
-    images = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), np.uint8)
+    values.check("config.data.canvas", config.data.canvas, values.Pixels)
+    shape = (*canvas_of(config.data.canvas, config.data.aspect), config.data.channels)
+    count = max(2, min(config.batch_size, 2**26 // math.prod(shape)))
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
     return data.Data(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)
 
 

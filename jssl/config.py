@@ -228,7 +228,9 @@ def bind(function: Callable, section, prefix: str, /, **given) -> Any:
     kinds = {name: kind for name, kind in kinds.items() if name not in given}
     section = dict(section) if hasattr(section, "keys") else section
     values.check_all(f"config.{prefix}", section, kinds)
-    missing = [name for name in kinds if name not in section]
+    wants = inspect.signature(function).parameters
+    needed = [name for name in kinds if wants[name].default is inspect.Parameter.empty]
+    missing = [name for name in needed if name not in section]
     if missing:
         raise UserError(f"config.{prefix}.{missing[0]} is missing; add it to the recipe")
     return function(**section, **given)

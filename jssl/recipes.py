@@ -17,6 +17,7 @@ RUN = dict(
     mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all that are left
     data=dict(
         source="", name="", path="", dir="", split="train", canvas=0, channels=3,
+        aspect=1.5, exif="auto", max_value=0.0,  # of images
         resident=False, workers=0, max_damaged=0.01,
         tokenizer="", length=0, pack=True, words=False,  # of text
         encoding="", text_key="text",  # of files of text
@@ -143,7 +144,8 @@ def look(size: int, scale: tuple, jitter: tuple, *, blur=0.0, solarize=0.0, pixe
     return dict(
         mode="fused", size=size, crop_scale=scale, crop_ratio=(3 / 4, 4 / 3), flip=0.5,
         jitter=0.8, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
-        gray=0.2, blur=blur, blur_sigma=(0.1, 2.0), solarize=solarize, **pixels,
+        gray=0.2, blur=blur, blur_sigma=(0.1, 2.0), blur_kernel="whole", solarize=solarize,
+        **pixels,
     )  # fmt: skip
 
 

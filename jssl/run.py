@@ -111,6 +111,8 @@ def sized(config: Config, source, training: bool) -> Config:
             "since the run began, or the key should be 0, to have it found"
         )
     found, vocab = {"examples": count if training else known or count}, vocabulary(source)
+    if training and getattr(source, "max_value", 0):
+        found["data.max_value"] = float(source.max_value)  # of every split
     for key, value in vocab.items() if "vocab" in config else ():
         given = config.vocab[key]
         if given and given != value:

@@ -28,6 +28,7 @@ FREE += ("examples", "vocab.", "data.tokenizer", "data.resident", "data.max_dama
 FOUND = ("examples", "vocab")  # in the data; the run must find the same again
 # Paths and settings that the hosts of one run need not share.
 HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", "log.tensorboard")
+WHITE = "config.data.max_value"  # if it is 0 it is found, once
 
 
 def open_for(workdir, config, extend: bool = False) -> pathlib.Path:
@@ -110,6 +111,8 @@ def sized(config, found) -> ml_collections.ConfigDict:
             config[key].update({name: found[key][name] for name in both})
         else:
             config[key] = found[key]
+    if "data" in found and not config.data.max_value:
+        config.data.max_value = float(found["data"]["max_value"])
     return config.lock()
 
 
@@ -127,6 +130,8 @@ def check_same(folder, old, new, extend: bool = False) -> None:
     old, new = flatten(old), flatten(new)
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "config.method", key)):
         if key.removeprefix("config.").startswith(FREE) or old.get(key) == new.get(key):
+            continue
+        if key == WHITE and not new.get(key):
             continue
         more = key == "config.steps" and new[key] > old[key]
         if more and extend:

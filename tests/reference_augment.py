@@ -43,9 +43,8 @@ def hue_gray_axis(x, shift):
     return x @ expm(2 * math.pi * shift * np.array([[0, -n, n], [n, 0, -n], [-n, n, 0]])).T
 
 
-def blur(x, sigma):
-    """A 2-D convolution with mirrored edges, 2 max(1, size // 20) + 1 taps a side."""
-    radius = max(1, len(x) // 20)
+def blur(x, sigma, radius=6):
+    """A 2-D convolution with mirrored edges, 2 radius + 1 taps a side (6: three sigmas of 2)."""
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = np.outer(taps, taps) / taps.sum() ** 2
     padded = np.pad(x, ((radius, radius), (radius, radius), (0, 0)), mode="reflect")

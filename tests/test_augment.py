@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_augment as reference
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from jssl import augment, colour
 from jssl.config import UserError
+from jssl.data import canvas
 
 RECIPE = {  # SimCLR's jitter at strength .5, and solarize
     "mode": "exact",
@@ -144,25 +145,98 @@ def test_center_is_pillow(crop):
     f = augment.center(size=14, crop=crop, mean=(0.5,), std=std, dtype="float32")
     out = jax.jit(f)(image, valid) * np.array(std) + 0.5
     for i, (height, width) in enumerate(valid.tolist()):
-        side = crop * min(height, width)
-        left, top = (width - side) / 2, (height - side) / 2
-        picture = Image.fromarray(image[i, :height, :width])
-        box = (left, top, left + side, top + side)
-        target = picture.resize((14, 14), Image.Resampling.BILINEAR, box=box)
+        target = resize_and_center_crop(image[i, :height, :width], round(14 / crop), 14)
         np.testing.assert_allclose(255 * out[i], target, atol=1.1)
+
+
+def resize_and_center_crop(image, resized, size):
+    """torchvision's Resize(resized), CenterCrop(size): `_compute_resized_output_size` and
+    `center_crop` of transforms/functional.py."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    whole = [int(resized * side / short) for side in (width, height)]
+    picture = Image.fromarray(image).resize(whole, Image.Resampling.BILINEAR)
+    left, top = (round((side - size) / 2) for side in whole)
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (500, 375), (300, 700), (260, 260), (256, 341)])
+def test_evaluation_sees_the_references_pixels(shape):
+    """Resize(256), CenterCrop(224) of a photo, from what its canvas keeps of it."""
+    coarse = np.random.default_rng(2).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+    photo = np.asarray(Image.fromarray(coarse).resize(shape[::-1], 3))
+    placed, size = canvas.place(photo, canvas.canvas_of(256))
+    f = augment.center(size=224, crop=0.875, mean=(0.0,), std=(1.0,), dtype="float32")
+    out = 255 * np.asarray(f(jnp.array(placed)[None], jnp.array(size)[None]))[0]
+    target = resize_and_center_crop(photo, 256, 224).astype(float)
+    assert min(size) == 256
+    difference = np.abs(out - target)
+    cut = max(shape) / min(shape) > 1.5  # then off by a part of a pixel
+    assert difference.mean() < (3 if cut else 0.6)
+    assert np.quantile(difference, 0.99) < (12 if cut else 4)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fused"])
+def test_an_image_that_lies_on_its_side_is_seen_upright(mode):
+    """The same pixels, turned and not, give the same view: crop, flip, blur and colours."""
+    image = noise()[:, :, :33]
+    valid = sizes(31, 24)
+    lying = np.zeros((BATCH, 28, 40, 3), np.uint8)
+    lying[:, :24, :31] = image[:, :31, :24].swapaxes(1, 2)
+    params = draw(valid)
+    assert params["flip"].any() and not params["flip"].all()
+    plain = compiled(mode)(image, params)
+    both = augment.turned(lying, valid)
+    assert both["turned"].all() and not augment.turned(image, valid)
+    np.testing.assert_allclose(compiled(mode)(lying, params | both), plain, atol=3e-5)
+    f = augment.center(size=14, crop=0.875, mean=(0.5,), std=(0.5,), dtype="float32")
+    np.testing.assert_allclose(f(lying, valid), f(image, valid), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fused"])
+def test_sixteen_bits_are_the_same_image(mode):
+    image, params = noise(), draw(sizes())
+    deep = image.astype(np.uint16) * 257
+    params |= {"solarize": jnp.zeros(BATCH, bool)}
+    np.testing.assert_allclose(
+        compiled(mode)(deep, params), compiled(mode)(image, params), atol=1e-5
+    )
 
 
 def test_blur_matrix_at_every_size():
     """The reference convolution is within 24 pixels above; here the kernels of other sizes."""
     for size in (1, 2, 45):
         sigma, on = jnp.array([0.7, 0.7]), jnp.array([True, False])
-        matrix = np.asarray(augment.blur_matrix(sigma, on, size))
+        matrix = np.asarray(augment.blur_matrix(sigma, on, size, 6))
         np.testing.assert_array_equal(matrix[1], np.eye(size))
         np.testing.assert_allclose(matrix[0].sum(axis=1), 1, atol=1e-6)
         if size > 1:  # nothing to reflect in one pixel
             x = np.random.default_rng(0).random((size, size, 2))
             out = np.einsum("oh,pw,hwc->opc", matrix[0], matrix[0], x)
-            np.testing.assert_allclose(out, reference.blur(x, 0.7), atol=1e-6)
+            radius = min(6, size - 1)
+            np.testing.assert_allclose(out, reference.blur(x, 0.7, radius), atol=1e-6)
+
+
+def test_blur_reaches_as_far_as_pillows():
+    """The deviation of what a point becomes: Pillow's is sigma, and "tenth" cuts it off."""
+    point = np.zeros((64, 64), np.uint8)
+    point[32] = 255
+    for size, sigma in ((32, 2.0), (64, 2.0), (224, 2.0)):
+        for kernel, least in (("whole", 0.97), ("tenth", 0.0)):
+            radius = augment.blur_radius(
+                namespace(size=size, blur_kernel=kernel, blur_sigma=(0.1, sigma))
+            )
+            row = np.asarray(
+                augment.blur_matrix(jnp.array([sigma]), jnp.array([True]), size, radius)
+            )[0, size // 2]
+            got = np.sqrt((row * (np.arange(size) - size // 2) ** 2).sum())
+            assert least * sigma <= got <= sigma
+            if kernel == "tenth" and size == 32:
+                assert 0.75 < got < 0.85
+    line = Image.fromarray(point).filter(ImageFilter.GaussianBlur(2.0))
+    row = np.asarray(line, float)[:, 32]
+    pillows = np.sqrt((row * (np.arange(64) - 32) ** 2).sum() / row.sum())
+    assert abs(pillows - 2.0) < 0.1
 
 
 def test_hue_about_the_gray_axis():
@@ -204,7 +278,7 @@ def test_fused_is_near_exact():
             difference[name, dtype] = float(jnp.abs(fused - exact).mean())
     print("mean |fused - exact|:", {k: round(v, 4) for k, v in difference.items()})
     assert max(difference["all", "float32"], difference["all", "bfloat16"]) < 0.05
-    assert max(difference["no hue", "float32"], difference["no hue", "bfloat16"]) < 0.007
+    assert max(difference["no hue", "float32"], difference["no hue", "bfloat16"]) < 0.009
 
 
 def test_crops_are_those_of_torchvision():

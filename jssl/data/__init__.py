@@ -4,8 +4,10 @@ A source is a plain object with `name`, `canvas` (H, W, C), `classes` (list of n
 there are no labels), `fingerprint` (of what it holds: see `jssl.data.fingerprint`), `len(source)`,
 `describe(i)` (the file or record, for messages) and ``read(indices)``, which returns for n indices
 
-    image    uint8 [n, H, W, C]   the example at the top-left of the canvas, zero elsewhere
-    size     int32 [n, 2]         its valid height and width
+    image    uint8 [n, H, W, C]   the example at the top-left of the canvas, zero elsewhere; uint16
+                                  if the files have more than 8 bits (`dtype`): white is 65,535
+    size     int32 [n, 2]         its height and width. If this height exceeds H, the example was
+                                  turned to fit: its rows are columns of the canvas
     index    int32 [n]            which example it is, below len(source), the same in every run
     label    int32 [n]            only if there are classes; -1 means unlabelled
     damaged  int32 [n]            -1, or the unreadable example that another one stands in for (then
@@ -23,13 +25,18 @@ pickles, so that worker processes can read it. `order` says which indices a step
 
 import logging
 import os
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
 
 from jssl.config import UserError, local, near
+from jssl.data import canvas as canvases
 from jssl.data.order import split_name
-from jssl.values import Count, Share, Whole
+from jssl.values import Count, NonNegative, Range, Share, Whole
 
 log = logging.getLogger("jssl")
+DARK = 0.02  # share of the range; images whose mean is below it, or so near to white, are suspect
+AtLeastOne = Annotated[float, Range(1, 16)]
 
 
 class Data(NamedTuple):
@@ -59,6 +66,9 @@ def load(
     words: bool = False,
     encoding: str = "",
     text_key: str = "text",
+    aspect: AtLeastOne = canvases.ASPECT,
+    exif: Literal["auto", "on", "off"] = "auto",
+    max_value: NonNegative = 0.0,
 ) -> Data:
     """Opens what the config's section `data` names. Raises UserError for any wrong key.
 
@@ -66,7 +76,12 @@ def load(
     name, dir    tfds: the data set, and the folder in which TFDS prepared it
     path         folder, packed: the folder; text: a file, a folder or a pattern of files
     split        "train", "test", or a slice such as "train[:90%]"
-    canvas       longest side that an image keeps, in pixels; larger ones are shrunk to it
+    canvas       shorter side that an image keeps, in pixels; larger ones are shrunk to it
+    aspect       longer side that an image keeps, in shorter sides of the canvas: what exceeds it is
+                 cut off at both ends; memory grows with it (`jssl.data.canvas`)
+    exif         whether images are turned as their EXIF says; "auto": those of a folder
+    max_value    the pixel that is white; 0: 255, and for images of more than 8 bits it is found,
+                 and stored with the run (`jssl.data.depth`)
     channels     3 (RGB) or 1 (grey); packed: as many as were packed
     resident     keep the whole data set on the device, for data sets that fit there
     workers      processes that read and decode ahead, at most one a core; 0: one thread
@@ -98,7 +113,12 @@ def load(
         encoding=encoding,
         text_key=text_key,
         max_damaged=max_damaged,
+        aspect=aspect,
+        exif=exif,
+        max_value=max_value,
     )
+    if not length:
+        check_range(opened, f"data.source={source}")
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
         log.info("data.workers=%d: only %d are started, one a core", workers, cores)
@@ -109,6 +129,7 @@ def open_source(
     *, source: str, name: str, path: str, dir: str, split: str, canvas: int, channels: int,
     tokenizer: str = "", length: int = 0, pack: bool = True, words: bool = False,
     encoding: str = "", text_key: str = "text", max_damaged: float = 0.01,
+    aspect: float = canvases.ASPECT, exif: str = "auto", max_value: float = 0.0,
 ):  # fmt: skip
     """Only the source of `load`, for evaluations and tools."""
     from jssl.data import text
@@ -127,7 +148,40 @@ def open_source(
         raise UserError(f"data.canvas={canvas} is wrong because it is no size; use 32 or 256")
     if channels not in (1, 3) and source in ("tfds", "folder"):
         raise UserError(f"data.channels={channels} is wrong; use 3 (RGB) or 1 (grey)")
+    if source in ("tfds", "folder"):
+        turn = source == "folder" if exif == "auto" else exif == "on"
+        files = dict(aspect=aspect, exif=turn, max_value=max_value)
+        return _FILES[source](name, path, dir, split, canvas, channels, **files)
     return _OPEN[source](name, path, dir, split, canvas, channels)
+
+
+def check_range(source, blame: str, count: int = 32) -> None:
+    """Warns if the pixels of a source are nearly all black or nearly all white.
+
+    Args:
+        source: A source of images; so many of them, spread over all, are read.
+        blame: The key and value that the message names.
+    """
+    rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(np.int64)
+    batch = source.read(rows)
+    height, width = batch["image"].shape[1:3]
+    full = np.iinfo(batch["image"].dtype).max
+    means = []
+    for image, (high, wide) in zip(batch["image"], batch["size"], strict=True):
+        high, wide = (wide, high) if high > height else (high, wide)
+        means.append(image[:high, :wide].mean() / full)
+    mean = float(np.mean(means))
+    if not DARK <= mean <= 1 - DARK:
+        log.warning(
+            "%s (%s): the mean of %d images is %.1f %% of the range; are they %s? If not, set "
+            "data.max_value to the value of a white pixel (the largest here is %.4g)",
+            blame,
+            source.name,
+            len(rows),
+            100 * mean,
+            "black" if mean < DARK else "white",
+            batch["image"].max() / full * (getattr(source, "max_value", 0) or 255),
+        )
 
 
 def _text(source, name, path, dir, split, tokenizer, length, pack, words, reading):
@@ -157,16 +211,16 @@ def _digits(name, path, dir, split, canvas, channels):
     return _fits(packed.arrays(images, labels, "digits", split), canvas, channels)
 
 
-def _tfds(name, path, dir, split, canvas, channels):
+def _tfds(name, path, dir, split, canvas, channels, **files):
     from jssl.data import tfds_source
 
-    return tfds_source.open_tfds(name, dir, split, canvas, channels)
+    return tfds_source.open_tfds(name, dir, split, canvas, channels, **files)
 
 
-def _folder(name, path, dir, split, canvas, channels):
+def _folder(name, path, dir, split, canvas, channels, **files):
     from jssl.data import folder
 
-    return folder.open_folder(path, split, canvas, channels)
+    return folder.open_folder(path, split, canvas, channels, **files)
 
 
 def _packed(name, path, dir, split, canvas, channels):
@@ -180,7 +234,7 @@ def _packed(name, path, dir, split, canvas, channels):
 
 def _fits(source, canvas, channels):
     """Arrays are stored on a canvas already, and are neither shrunk nor recoloured."""
-    stored = max(source.canvas[:2])
+    stored = min(source.canvas[:2])
     if stored > canvas:
         raise UserError(
             f"data.canvas={canvas} is wrong because {source.name} is stored at {stored} pixels; "
@@ -194,4 +248,5 @@ def _fits(source, canvas, channels):
     return source
 
 
-_OPEN = {"digits": _digits, "tfds": _tfds, "folder": _folder, "packed": _packed}
+_FILES = {"tfds": _tfds, "folder": _folder}
+_OPEN = _FILES | {"digits": _digits, "packed": _packed}

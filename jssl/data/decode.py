@@ -1,93 +1,131 @@
 """From encoded bytes to pixels on a canvas, and what happens where the bytes are damaged.
 
-Pixels are what the file stores: EXIF orientation is not applied and an alpha channel is dropped
-(ImageNet practice: `PIL.Image.convert("RGB")` in torchvision/datasets/folder.py, and
-`tf.io.decode_jpeg` in TFDS, do neither). Of an animation the first frame is taken.
+Pixels are what the file stores, and an alpha channel is dropped. EXIF orientation is applied if
+asked for: photos of telephones need it, and ImageNet practice ignores it (the
+`PIL.Image.convert("RGB")` of torchvision/datasets/folder.py, `tf.io.decode_jpeg` of TFDS). TIFF's
+own orientation is always applied, by Pillow. Of an animation the first frame is taken.
 """
 
+import functools
+import importlib.util
 import io
 import logging
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image, features
+from PIL import ExifTags, Image, features
 
+from jssl import files
 from jssl.config import UserError
+from jssl.data import depth
+from jssl.data.canvas import place
+from jssl.data.limits import (
+    DECODING,
+    Unreadable,
+    check_jpeg,
+    check_pixels,
+    check_scans,
+    silence_tiff,
+)
 
-# Pillow's own limit against decompression bombs; the largest image of ImageNet has 61 megapixels.
-PIXELS = 89_478_485
 # Named, so that no bytes can reach Pillow's slow or external decoders (EPS starts Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 if features.check("avif"):
     _FORMATS += ("AVIF",)
+_STRIPS, _TILES = 273, 324  # tags of TIFF: where the parts of an image begin
 _PLAIN_JPEG = ("YCbCr", "Gray", "RGB")
+_TURNS = {  # EXIF orientation -> [h, w, C] upright
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+    7: lambda x: x.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda x: x.swapaxes(0, 1)[::-1],
+}
 
 # Pillow remarks on odd metadata once per file. A damaged example is reported by the feed instead.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-class Unreadable(Exception):
-    """The bytes of one example are no image; `reason` says why in one line."""
+class Pixels(NamedTuple):
+    """How the images of a data set become pixels on a canvas: ``pixels(data) -> (image, size)``.
 
-    def __init__(self, reason: str):
-        super().__init__(reason)
-        self.reason = reason
+    Attributes:
+        short: The shorter side that an image keeps.
+        canvas: (H, W, C) of all of them.
+        exif: Whether EXIF orientation is applied.
+        white: 0 for images of 8 bits, which stay uint8; else see `jssl.data.depth`.
+    """
+
+    short: int
+    canvas: tuple[int, int, int]
+    exif: bool = False
+    white: float = 0.0
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint16 if self.white else np.uint8)
+
+    def __call__(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+        image = decode(data, self.canvas[2], self.short, exif=self.exif, white=self.white)
+        return place(image, self.canvas[:2])
 
 
-def decode(data: bytes, channels: int, canvas: int = 0) -> np.ndarray:
-    """The pixels of an encoded image: uint8 [h, w, channels], channels 1 (luma) or 3 (RGB).
+def decode(
+    data: bytes, channels: int, short: int = 0, *, exif: bool = False, white: float = 0.0
+) -> np.ndarray:
+    """The pixels of an encoded image: [h, w, channels], channels 1 (luma) or 3 (RGB).
 
-    JPEG is decoded by libjpeg-turbo; with `canvas` > 0 and a longer side of at least four times
-    that, at a reduced size of still at least twice the canvas (DCT scaling, as Pillow's
+    JPEG is decoded by libjpeg-turbo; with `short` > 0 and a shorter side of at least four times
+    that, at a reduced size of still at least twice as much (DCT scaling, as Pillow's
     `reducing_gap=2.0`). Everything else, and JPEG that libjpeg-turbo objects to, goes to Pillow.
-    16-bit images keep their high byte. Raises Unreadable, and nothing else, for any bytes.
+
+    With `white` the pixels are uint16, and `white` becomes 65,535; white of an image of 8 bits is
+    255 at most. Without, they are uint8.
+
+    Raises:
+        Unreadable: For any bytes that are no image, or one that costs too much (`jssl.data.limits`)
+            or has more than 8 bits while `white` is 0. Nothing else is raised.
     """
     try:
-        return _jpeg(data, channels, canvas)
-    except Unreadable:
-        raise
-    except Exception:  # noqa: BLE001 - no JPEG, or one with an oddity that Pillow may forgive: it decides
-        return _pillow(data, channels)
+        with files.foreign("the image"):
+            return _decoded(data, channels, short, exif, white)
+    except (files.Damaged, files.Unreachable) as error:
+        cause = error.__cause__ or error
+        raise Unreadable(_one_line(cause)) from None
 
 
-def place(image: np.ndarray, canvas: int) -> tuple[np.ndarray, np.ndarray]:
-    """Puts uint8 [h, w, C] at the top-left of a canvas: uint8 [canvas, canvas, C], int32 [2].
-
-    An image whose longer side exceeds the canvas is shrunk to fit, keeping the aspect ratio, with
-    Pillow's antialiased bilinear filter (torchvision's `Resize`); none is ever enlarged. The rest
-    of the canvas is zero. The second value is the valid (height, width).
-    """
-    longest = max(image.shape[:2])
-    if longest > canvas:
-        image = _shrink(image, canvas / longest)
-    height, width, channels = image.shape
-    placed = np.zeros((canvas, canvas, channels), np.uint8)
-    placed[:height, :width] = image
-    return placed, np.array([height, width], np.int32)
+def look(data: bytes) -> depth.Levels | None:
+    """The numbers of an image of more than 8 bits; None for others, and for what is no image."""
+    try:
+        with files.foreign("the image"), _opened(data) as image:
+            if not depth.is_deep(image):
+                return None
+            with DECODING.hold(2 * image.height * image.width):
+                return depth.levels(image, data)
+    except (files.Damaged, files.Unreachable):
+        return None
 
 
 def assemble(
-    indices: np.ndarray,
-    load: Callable,
-    length: int,
-    canvas: tuple[int, int, int],
-    labelled: bool,
-    key: str,
+    indices: np.ndarray, load: Callable, length: int, pixels: Pixels, labelled: bool, key: str
 ) -> dict[str, np.ndarray]:
     """Reads n examples by `load(i) -> (image, size, label)`, which may raise Unreadable.
 
-    Returns image uint8 [n, H, W, C], size int32 [n, 2], index int32 [n], label int32 [n] if
-    `labelled`, and damaged int32 [n]: -1, or the wanted example where that was unreadable. The next
-    readable one (index + 1, + 2, ... modulo `length`) stands in for it, and `index` is then the
-    substitute's and `label` -1. Raises UserError naming `key` (as "data.path=x") if no example can
-    be read.
+    Returns image [n, H, W, C] of the dtype of `pixels`, size int32 [n, 2], index int32 [n], label
+    int32 [n] if `labelled`, and damaged int32 [n]: -1, or the wanted example where that was
+    unreadable. The next readable one (index + 1, + 2, ... modulo `length`) stands in for it, and
+    `index` is then the substitute's and `label` -1. Raises UserError naming `key` (as
+    "data.path=x") if no example can be read.
     """
     n = len(indices)
     batch = {
-        "image": np.empty((n, *canvas), np.uint8),
+        "image": np.empty((n, *pixels.canvas), pixels.dtype),
         "size": np.empty((n, 2), np.int32),
         "index": np.empty(n, np.int32),
         "damaged": np.full(n, -1, np.int32),
@@ -115,50 +153,99 @@ def _readable(wanted, load, length, key):
     )
 
 
-def _jpeg(data, channels, canvas):
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    _check_pixels(height, width)
-    if colours not in _PLAIN_JPEG:
-        raise ValueError(f"{colours} is left to Pillow, which knows Adobe's inverted inks")
-    reduce = 0 < 4 * canvas <= max(height, width)
-    least = {"min_width" if width >= height else "min_height": 2 * canvas} if reduce else {}
-    return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", **least)
-
-
-def _pillow(data, channels):
+def _decoded(data, channels, short, exif, white):
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_pixels(image.height, image.width)
-            pixels = np.asarray(_eight_bits(image).convert("RGB" if channels == 3 else "L"))
+        image = _jpeg(data, channels, short)
+        turn = _orientation_of(data) if exif else 1
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001 - Pillow's plugins raise nearly every type
-        raise Unreadable(_one_line(error)) from None
-    return pixels.reshape(*pixels.shape[:2], channels)
+    except Exception:  # noqa: BLE001 - no JPEG, or one with an oddity that Pillow may forgive: it decides
+        image, turn = _pillow(data, channels, exif, white)
+    image = _TURNS[turn](image) if turn in _TURNS else image
+    if white and image.dtype == np.uint8:
+        return depth.full_scale(image, min(white, 255.0), channels)
+    return image
 
 
-def _eight_bits(image):
-    if image.mode == "F":
-        raise Unreadable("its pixels are floating-point numbers of unknown range")
-    if not image.mode.startswith("I"):
-        return image
-    # convert("L") would clip 16-bit values at 255, and so turn nearly all of the image white.
-    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+def _jpeg(data, channels, short):
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    check_pixels(height, width)
+    check_jpeg(data, height, width)
+    if colours not in _PLAIN_JPEG:
+        raise ValueError(f"{colours} is left to Pillow, which knows Adobe's inverted inks")
+    reduce = 0 < 4 * short <= min(height, width)
+    least = {"min_height" if width >= height else "min_width": 2 * short} if reduce else {}
+    with DECODING.hold(height * width):
+        return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", **least)
 
 
-def _check_pixels(height, width):
-    if height * width > PIXELS:
-        raise Unreadable(f"{width}x{height} pixels are more than the limit of {PIXELS}")
+def _pillow(data, channels, exif, white):
+    """(pixels, EXIF orientation)."""
+    with _opened(data) as image:
+        deep = depth.is_deep(image)
+        with DECODING.hold((1 + deep) * image.height * image.width):
+            if deep:
+                pixels = _deep(image, data, channels, white)
+            else:
+                pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+        turn = _orientation(image) if exif else 1
+    return pixels.reshape(*pixels.shape[:2], channels), turn
+
+
+def _opened(data):
+    """The image as Pillow opens it, without its pixels."""
+    image = Image.open(io.BytesIO(data), formats=_FORMATS + _phones(data))
+    check_pixels(image.height, image.width)
+    if image.format in ("JPEG", "MPO"):
+        check_jpeg(data, image.height, image.width)
+    if image.format == "TIFF":
+        silence_tiff()
+        if image.info.get("compression") == "jpeg":
+            parts = image.tag_v2.get(_STRIPS) or image.tag_v2.get(_TILES) or (0,)
+            check_scans(data, image.height, image.width, len(parts))
+    return image
+
+
+def _deep(image, data, channels, white):
+    found = depth.levels(image, data)
+    if not white:
+        raise Unreadable(
+            f"it has {found.kind} pixels, and the images that were looked at have 8 bits; "
+            f"set data.max_value, as data.max_value={found.white or found.values.max():g}"
+        )
+    return depth.full_scale(found.values, white, channels)
+
+
+def _phones(data):
+    """The format of pillow-heif, for bytes that are of this kind, where it is installed."""
+    return ("HEIF",) if data[4:8] == b"ftyp" and _has_heif() else ()
+
+
+@functools.cache
+def _has_heif():
+    if not importlib.util.find_spec("pillow_heif"):
+        return False
+    import pillow_heif  # takes a while, and few need it
+
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _orientation_of(data):
+    """The EXIF orientation of a JPEG; most have no EXIF, and are not opened a second time."""
+    if b"Exif\0\0" not in data[: 2**17]:
+        return 1
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return _orientation(image)
+
+
+def _orientation(image):
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - EXIF of any bytes; the pixels are fine without
+        return 1
 
 
 def _one_line(error):
     text = str(error).split(" <", 1)[0]  # "cannot identify image file <_io.BytesIO ...>"
     return " ".join(text.split()) or type(error).__name__
-
-
-def _shrink(image, scale):
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    grey = image.shape[2] == 1
-    pixels = Image.fromarray(image[..., 0] if grey else image)
-    small = np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    return small[..., None] if grey else small

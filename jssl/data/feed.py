@@ -18,7 +18,7 @@ from jssl import signals, surroundings
 from jssl.config import UserError
 from jssl.data import Data
 from jssl.data.order import indices, lead
-from jssl.data.stream import check_start, kill_workers, read_all, stream
+from jssl.data.stream import check_start, example_bytes, kill_workers, read_all, stream
 from jssl.mesh import batch_parts, batch_sharding, check_batch
 
 _log = logging.getLogger("jssl")
@@ -208,7 +208,7 @@ def _local_rows(sharding, batch_size):
 
 
 def _check_room(source, mesh):
-    needed = len(source) * (math.prod(source.canvas) + 16)
+    needed = len(source) * (example_bytes(source) + 16)
     for device in mesh.local_devices:
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)

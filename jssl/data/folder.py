@@ -13,10 +13,11 @@ import zipfile
 import numpy as np
 from PIL import features
 
-from jssl import extras, files
+from jssl import extras, files, signals
 from jssl.config import UserError
-from jssl.data import fingerprint
-from jssl.data.decode import Unreadable, assemble, decode, place
+from jssl.data import canvas as canvases
+from jssl.data import depth, fingerprint
+from jssl.data.decode import Pixels, Unreadable, assemble, look
 from jssl.data.order import split_name, split_rows
 from jssl.data.splits import few, find_split, nfc, split_folders, split_kind
 from jssl.data.walk import walk
@@ -46,9 +47,10 @@ class Folder:
     training set, and one for a test set of which other classes are known (`jssl.data.labels`).
     """
 
-    def __init__(self, root, files, canvas, labels, classes, single_class=None):
-        self.name, self.canvas, self.classes = root, canvas, classes
+    def __init__(self, root, files, pixels, labels, classes, single_class=None):
+        self.name, self.pixels, self.classes = root, pixels, classes
         self.single_class = single_class
+        self.canvas, self.dtype, self.max_value = pixels.canvas, pixels.dtype, pixels.white
         self._labels = labels
         # One block of bytes instead of millions of str: small to keep, quick to send to a worker.
         names = [os.fsencode(file) for file in files]
@@ -67,7 +69,7 @@ class Folder:
             np.asarray(indices),
             self._load,
             len(self),
-            self.canvas,
+            self.pixels,
             self.classes is not None,
             f"data.path={self.name}",
         )
@@ -83,19 +85,28 @@ class Folder:
 
     def _load(self, index):
         data = read_patiently(self.describe(index))
-        size, channels = self.canvas[1:]
-        image, valid = place(decode(data, channels, size), size)
+        image, valid = self.pixels(data)
         return image, valid, -1 if self._labels is None else self._labels[index]
 
 
-def open_folder(path: str, split: str, canvas: int, channels: int) -> Folder:
+def open_folder(
+    path: str,
+    split: str,
+    canvas: int,
+    channels: int,
+    *,
+    aspect: float = canvases.ASPECT,
+    exif: bool = True,
+    max_value: float = 0.0,
+) -> Folder:
     """The source over all images below a folder, in the sorted order of their paths.
 
     A folder in `path` that is the split (`splits.find_split`: `Train/` and `val/` too) is the root.
     Without one the split must be "train", and is everything; but not if `path` has folders of other
     splits. Slices as in `split_rows`. Labels are the first-level directories, sorted, in Unicode's
     NFC, if there are at least two and every image lies below one (torchvision's ImageFolder); else
-    there are none. See `walk` for which files are found.
+    there are none. See `walk` for which files are found, and `jssl.data.load` for `canvas`,
+    `channels`, `aspect` and `max_value`; `exif` says whether EXIF orientation is applied.
 
     Raises UserError for a missing folder, one without images, or an unknown split.
     """
@@ -121,7 +132,28 @@ def open_folder(path: str, split: str, canvas: int, channels: int) -> Folder:
     if rows is not None:
         names = [names[row] for row in rows]
         labels = None if labels is None else labels[rows]
-    return Folder(root, names, (canvas, canvas, channels), labels, classes, single)
+    white = max_value or _white(root, names)
+    shape = (*canvases.canvas_of(canvas, aspect), channels)
+    pixels = Pixels(canvas, shape, exif, 0.0 if white == 255 else white)
+    return Folder(root, names, pixels, labels, classes, single)
+
+
+def _white(root, names):
+    """What value is white in the images of more than 8 bits; 0 if there are none of them."""
+    names = [name for name in names if name.lower().endswith(depth.ENDINGS)]
+    count = min(len(names), depth.SAMPLE)
+    rows = np.linspace(0, len(names) - 1, count).astype(np.int64).tolist()
+    paths = [os.path.join(root, names[row]) for row in rows]
+    with signals.pool(16) as pool:
+        looks = [pool.submit(_look, path) for path in paths]
+        return depth.find_white([signals.result(one) for one in looks], f"data.path={root}")
+
+
+def _look(path):
+    try:
+        return look(read_patiently(path))
+    except Unreadable:  # it is met again, and counted, when it is read
+        return None
 
 
 def read_patiently(path: str) -> bytes:

@@ -27,6 +27,7 @@ from jssl.files import Damaged, foreign, open_regular, read_json
 
 VERSION = 1
 _ROWS = 2**20  # of an array that are checked at a time
+DTYPES = ("uint8", "uint16")  # of images; white is the largest number of each
 
 
 class Arrays:
@@ -40,7 +41,7 @@ class Arrays:
     def __init__(self, name, images, sizes, labels, classes, rows=None, folder=""):
         self.name, self.classes, self.rows, self.folder = name, classes, rows, folder
         self.images, self.sizes, self.labels = images, sizes, labels
-        self.canvas = tuple(images.shape[1:])
+        self.canvas, self.dtype = tuple(images.shape[1:]), images.dtype
 
     def __len__(self):
         return len(self.images) if self.rows is None else len(self.rows)
@@ -79,11 +80,11 @@ def arrays(images: np.ndarray, labels: np.ndarray | None, name: str, split: str 
 
     `split`, if given, may carry a slice such as "train[:90%]". Raises UserError for other shapes.
     """
-    fits = images.ndim == 4 and images.dtype == np.uint8 and len(images) > 0
+    fits = images.ndim == 4 and images.dtype.name in DTYPES and len(images) > 0
     if not fits or (labels is not None and labels.shape != images.shape[:1]):
         raise UserError(
             f"{name} is wrong because its images are {images.dtype} {images.shape}; "
-            "give uint8 [N, H, W, C] with N >= 1, and labels [N] or None"
+            "give uint8 (or uint16) [N, H, W, C] with N >= 1, and labels [N] or None"
         )
     classes = None if labels is None else [str(k) for k in range(int(labels.max()) + 1)]
     sizes = np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1))
@@ -175,7 +176,8 @@ def folder_bytes(folder: str) -> int:
 def _write(source, folder, progress):
     small = {"size": [], "label": []}
     with open(os.path.join(folder, "image.npy"), "wb") as file:
-        _header(file, len(source), source.canvas)
+        dtype = np.dtype(getattr(source, "dtype", np.uint8))
+        _header(file, len(source), source.canvas, dtype)
         for _, batch in chunks(source, progress):
             intact = batch["damaged"] < 0
             file.write(np.ascontiguousarray(batch["image"][intact]).data)
@@ -183,19 +185,20 @@ def _write(source, folder, progress):
                 small[key].append(batch[key][intact])
         examples = sum(map(len, small["size"]))
         file.seek(0)
-        _header(file, examples, source.canvas)
+        _header(file, examples, source.canvas, dtype)
     for key, parts in small.items():
         if parts:
             np.save(os.path.join(folder, key + ".npy"), np.concatenate(parts), allow_pickle=False)
     meta = {"version": VERSION, "name": source.name, "classes": source.classes}
+    meta["dtype"] = dtype.name
     with open(os.path.join(folder, "meta.json"), "w", encoding="utf-8") as file:
         json.dump(meta | {"examples": examples, "canvas": list(source.canvas)}, file, indent=1)
     return examples
 
 
-def _header(file, examples, canvas):
+def _header(file, examples, canvas, dtype):
     # NumPy pads the header so that the first axis may grow: rewriting it never moves the data.
-    fields = {"descr": "|u1", "fortran_order": False, "shape": (examples, *canvas)}
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": (examples, *canvas)}
     np.lib.format.write_array_header_1_0(file, fields)
 
 
@@ -209,12 +212,17 @@ def _arrays(folder, meta):
     check_version(meta, VERSION)
     name, classes = named(meta)
     count, canvas = meta["examples"], meta["canvas"]
-    images = mapped(folder, "image", np.uint8, (count, *canvas))
+    depth = meta.get("dtype", "uint8")
+    if depth not in DTYPES:
+        raise ValueError(f"dtype {depth!r} of images is none of {', '.join(DTYPES)}")
+    images = mapped(folder, "image", depth, (count, *canvas))
     if images.ndim != 4:
         raise ValueError(f"image.npy is {images.shape}, not [N, H, W, C]")
     sizes = mapped(folder, "size", np.int32, (count, 2))
     for rows in spans(count):
-        size = np.asarray(sizes[rows])
+        size = np.array(sizes[rows])
+        turned = size[:, 0] > canvas[0]  # to fit: see `jssl.data.canvas`
+        size[turned] = size[turned, ::-1]
         if size.min() < 1 or (size > images.shape[1:3]).any():
             raise ValueError(
                 f"size.npy has sizes that are not 1 to {canvas[0]} by 1 to {canvas[1]}"

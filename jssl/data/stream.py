@@ -26,6 +26,11 @@ _PART = 64 * 2**20  # bytes that a worker hands over at a time; bounds its memor
 _CHUNK = 8 * 2**20  # bytes that a thread reads at a time
 
 
+def example_bytes(source) -> int:
+    """Bytes of the pixels, or tokens, of one example."""
+    return math.prod(source.canvas) * np.dtype(getattr(source, "dtype", np.uint8)).itemsize
+
+
 class Steps:
     """Random access to the endless stream, for Grain: element ``step * parts + k`` is the k-th part
     of the rows `rows` (int64 [r], positions in the global batch) of that step."""
@@ -33,7 +38,7 @@ class Steps:
     def __init__(self, source, seed: int, batch_size: int, rows: np.ndarray, passed=()):
         self.source, self.seed, self.batch_size, self.rows = source, seed, batch_size, rows
         self.passed = passed
-        self.parts = math.ceil(len(rows) * math.prod(source.canvas) / _PART)
+        self.parts = math.ceil(len(rows) * example_bytes(source) / _PART)
 
     def __len__(self):
         return 2**40 * self.parts
@@ -98,7 +103,7 @@ def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarr
     Only a few chunks are in memory at a time. Calls `progress(done, total)` after each.
     """
     total, threads = len(source), min(16, os.cpu_count() or 1)
-    size = max(1, min(1024, _CHUNK // math.prod(source.canvas)))
+    size = max(1, min(1024, _CHUNK // example_bytes(source)))
     ahead = deque()
     starts = iter(range(0, total, size))
     with signals.pool(threads) as pool:

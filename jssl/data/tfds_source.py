@@ -6,17 +6,17 @@ never to look a name up, prepare or download: no network is touched.
 
 import difflib
 import functools
-import math
 import os
 
 import numpy as np
 
 from jssl.config import UserError, local
-from jssl.data import fingerprint
-from jssl.data.decode import Unreadable, assemble, decode, place
+from jssl.data import canvas as canvases
+from jssl.data import depth, fingerprint
+from jssl.data.decode import Pixels, Unreadable, assemble, look
 from jssl.data.tfds_trust import INFO as _INFO
 from jssl.data.tfds_trust import open_builder
-from jssl.files import Damaged, foreign
+from jssl.files import Damaged, foreign, one_line
 
 
 class Records:
@@ -26,8 +26,9 @@ class Records:
     each process when it is first read.
     """
 
-    def __init__(self, name, blame, records, image_key, canvas, classes):
-        self.name, self.canvas, self.classes = name, canvas, classes
+    def __init__(self, name, blame, records, image_key, pixels, classes):
+        self.name, self.pixels, self.classes = name, pixels, classes
+        self.canvas, self.dtype, self.max_value = pixels.canvas, pixels.dtype, pixels.white
         self._blame, self._records, self._image_key = blame, records, image_key
 
     def __len__(self):
@@ -51,7 +52,7 @@ class Records:
             indices,
             lambda index: self._load(index, fetched),
             len(self),
-            self.canvas,
+            self.pixels,
             self.classes is not None,
             self._blame,
         )
@@ -66,30 +67,62 @@ class Records:
 
     def _load(self, index, fetched):
         record = fetched.get(index) or self._one(index)
-        size, channels = self.canvas[1:]
-        image, valid = place(decode(record[self._image_key], channels, size), size)
+        image, valid = self.pixels(record[self._image_key])
         return image, valid, -1 if self.classes is None else record["label"]
 
     def _one(self, index):
         try:
-            return self._records[index]
-        except Exception as error:  # ArrayRecord and the parser raise errors of many types
-            reason = " ".join(str(error).split())[:100] or type(error).__name__
-            raise Unreadable(reason) from error
+            with foreign(self.describe(index)):
+                return self._records[index]
+        except Damaged as error:  # and not Unreachable: it may be read another time
+            raise Unreadable(error.reason[:100]) from error
+        except FileNotFoundError as error:
+            raise Unreadable(one_line(error)) from error
 
 
-def open_tfds(name: str, dir: str, split: str, canvas: int, channels: int) -> Records:
+def open_tfds(
+    name: str,
+    dir: str,
+    split: str,
+    canvas: int,
+    channels: int,
+    *,
+    aspect: float = canvases.ASPECT,
+    exif: bool = False,
+    max_value: float = 0.0,
+) -> Records:
     """The source over `split` of data set `name` ("cifar10", "imagenette/160px-v2", with ":3.0.2"
     for one version, else the newest) as prepared below `dir`.
 
     The split may be any of TFDS's, as "train[:90%]" or "train+test". Where all images have one
-    known size below `canvas`, the canvas is only as large as that. Labels are those of a ClassLabel
-    feature "label". Raises UserError for what is missing, unknown, or has no image.
+    known size, the canvas is only as large as they need. Labels are those of a ClassLabel feature
+    "label". See `jssl.data.load` for `canvas`, `channels`, `aspect` and `max_value`; `exif` says
+    whether EXIF orientation is applied. Raises UserError for what is missing, unknown, or has no
+    image.
     """
     records, features, key, classes = _open(name, dir, split, "Image")
-    side = min(canvas, max(math.inf if s is None else s for s in features[key].shape[:2]))
+    shape, known = canvases.canvas_of(canvas, aspect), features[key].shape[:2]
+    if None not in known:
+        height, width = canvases.fitted(*known, shape)
+        shape = (min(height, width), max(height, width))
     blame = f"data.name={name}"
-    return Records(f"{name} {split}", blame, records, key, (side, side, channels), classes)
+    white = max_value or _white(records, features[key], key, blame)
+    pixels = Pixels(canvas, (*shape, channels), exif, 0.0 if white == 255 else white)
+    return Records(f"{name} {split}", blame, records, key, pixels, classes)
+
+
+def _white(records, feature, key, blame):
+    """What value is white in a set of 16-bit images; 0 for one of 8 bits."""
+    kind = np.dtype(feature.np_dtype)
+    if kind == np.uint8:
+        return 0.0
+    if kind != np.uint16:
+        raise UserError(
+            f"{blame} is wrong because its images are {kind}; name a set of uint8 or uint16 images"
+        )
+    rows = np.linspace(0, len(records) - 1, min(len(records), depth.SAMPLE)).astype(int)
+    found = (look(record[key]) for record in records.__getitems__(rows.tolist()))
+    return depth.find_white(found, blame)
 
 
 def open_text(name: str, dir: str, split: str):

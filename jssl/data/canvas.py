@@ -1,0 +1,86 @@
+"""The canvas: one shape for all images of a data set, whatever their own shapes are.
+
+Torchvision's `Resize(256)` bounds the shorter side of an image, and so does a canvas. It is as high
+as the shorter side and `aspect` times as wide, in landscape; an image in portrait lies on its side.
+Examples, for a shorter side of 256 and an aspect of 1.5 (256 x 384):
+
+    500 x 375 (width x height)   shrunk to 341 x 256
+    375 x 500                    shrunk to 256 x 341, and turned: rows become columns
+    600 x 400                    shrunk to 384 x 256: the widest that is kept as a whole
+    900 x 400                    shrunk to 576 x 256, of which the middle 384 are kept
+    100 x 80                     kept as it is, and never enlarged
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+ASPECT = 1.5  # of the photos of most cameras; those of telephones have 4:3
+
+
+def canvas_of(short: int, aspect: float = ASPECT) -> tuple[int, int]:
+    """(height, width) of the canvas for images whose shorter side is `short` at most."""
+    return short, math.ceil(short * aspect - 1e-6)
+
+
+def fitted(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) that an image keeps on a canvas (height, width)."""
+    short, long = min(height, width), max(height, width)
+    if short > canvas[0]:
+        long = max(1, int(canvas[0] * long / short))  # rounded down, as torchvision does
+        short = canvas[0]
+    long = min(long, canvas[1])
+    return (short, long) if height <= width else (long, short)
+
+
+def place(image: np.ndarray, canvas: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Puts an image at the top left of a canvas.
+
+    An image whose shorter side exceeds the canvas is shrunk, with Pillow's antialiased bilinear
+    filter (torchvision's `Resize`); none is ever enlarged. Of a longer side that then exceeds the
+    canvas the middle is kept. An image that is higher than the canvas is turned: its rows are the
+    columns of the canvas.
+
+    Args:
+        image: uint8 or uint16 [h, w, C].
+        canvas: Height and width, of which the height is not larger.
+
+    Returns:
+        The canvas, [height, width, C] of the image's dtype, zero beside the image; and the height
+        and width of the image before it was turned, int32 [2]. It was turned if and only if this
+        height exceeds the canvas.
+    """
+    height, width = fitted(*image.shape[:2], canvas)
+    image = _shrink(_middle(image, canvas), height, width)
+    if height > canvas[0]:
+        image = image.swapaxes(0, 1)
+    placed = np.zeros((*canvas, image.shape[2]), image.dtype)
+    placed[: image.shape[0], : image.shape[1]] = image
+    return placed, np.array([height, width], np.int32)
+
+
+def _middle(image, canvas):
+    """The image without what the canvas has no room for at both ends of its longer side."""
+    height, width = image.shape[:2]
+    shrinking = max(1.0, min(height, width) / canvas[0])
+    keep = math.ceil(canvas[1] * shrinking)
+    top, left = (max(0, (side - keep) // 2) for side in (height, width))
+    return image[top : top + keep, left : left + keep]
+
+
+def _shrink(image, height, width):
+    """Pillow's resize to a smaller size; of 16 bits channel by channel, in floating point."""
+    if image.shape[:2] == (height, width):
+        return image
+    if image.dtype == np.uint8:
+        gray = image.shape[2] == 1
+        small = _resize(Image.fromarray(image[..., 0] if gray else image), height, width)
+        return small[..., None] if gray else small
+    planes = [np.ascontiguousarray(plane) for plane in np.moveaxis(image, 2, 0)]
+    small = [_resize(Image.fromarray(plane.astype(np.float32)), height, width) for plane in planes]
+    return np.round(np.stack(small, axis=2)).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
+
+
+def _resize(picture, height, width):
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
