@@ -414,7 +414,8 @@ def test_untrained_is_the_state_before_training(capfd, workdir, monkeypatch, tmp
 def test_a_workdir_older_than_these_keys(capfd, workdir, tmp_path):
     stored = json.loads((workdir / "config.json").read_text())
     del stored["config"]["finetune"], stored["config"]["eval"]["lowshot_share"]
-    (tmp_path / "config.json").write_text(json.dumps(stored))
+    older = {"config": stored["config"], "versions": stored["versions"]}  # format 1 had no digest
+    (tmp_path / "config.json").write_text(json.dumps(older))
     code, found, err = ask(capfd, tmp_path, "finetune", "--untrained", *SHORT)
     assert code == 0 and found["step"] == 0, err
 
