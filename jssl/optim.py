@@ -24,7 +24,7 @@ NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
 PER_TENSOR = ("lars", "larc", "lamb")  # what they do depends on where a tensor ends
 DEFAULT_EXCLUDE = ("bias$", "scale$")
-Patterns = tuple[str, ...]  # regular expressions over paths of parameters
+Patterns = tuple[str, ...]  # regular expressions over parameter paths
 Factors = tuple[tuple[str, NonNegative], ...]  # pairs of a pattern and a number
 Decay = Annotated[float, Range(0, also=(-1,))]
 
@@ -116,9 +116,6 @@ def held(
       rule: (s) -> the optimizer whose schedules are `s` steps ahead of its own count.
       patterns: regular expressions over the parameters' paths.
       until: updates; -1: for ever (MoCo v3's patch projection, which has no state then).
-
-    Returns:
-      The gradient transformation; parameters of each kind have a state of their own.
     """
     free = mask(patterns)
     later = optax.set_to_zero() if until < 0 else gated(rule(until), until)
@@ -151,9 +148,8 @@ def dropped(patterns: tuple[str, ...]) -> optax.GradientTransformation:
     free = mask(patterns)
 
     def zero(grads, params):
-        return jax.tree.map(
-            lambda g, is_free: g if is_free else jnp.zeros_like(g), grads, free(grads)
-        )
+        kept = lambda g, is_free: g if is_free else jnp.zeros_like(g)
+        return jax.tree.map(kept, grads, free(grads))
 
     return optax.stateless(zero)
 
@@ -284,7 +280,7 @@ def build(
         raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
     if (nesterov and name == "muon") or (trust_clip and name == "lars"):
         wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
-        raise UserError(f"optim.{wrong}=True says nothing to {name}; set it to False")
+        raise UserError(f"optim.{wrong}=True means nothing to {name}; set it to False")
     tx = held(rule, freeze, freeze_steps) if freeze_steps else rule(0)
     tx = matched(tx, muon_params) if name == "muon" else tx
     tx = optax.chain(clip_each(clip_tensor), tx) if clip_tensor else tx

@@ -14,7 +14,6 @@ drawn from `config.mask_range`. Difference: the blocks' sizes, see `masking.bloc
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jssl import diagnose, masked, optim, target, views
 from jssl.config import UserError, near
@@ -83,10 +82,9 @@ def build(config) -> Method:
     def encode(params, state, batch, rng):
         rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
         x, buffers = crops(rng_view, batch), state.buffers
-        rngs = {"drop_path": rng_net}
         mask, at, weight = masks(rng_mask, len(x["global"]))
         see = lambda x, hide=None: apply(
-            encoder, params["encoder"], {}, x, train=True, hide=hide, rngs=rngs
+            encoder, params["encoder"], {}, x, train=True, hide=hide, rngs={"drop_path": rng_net}
         )[0].astype(jnp.float32)
         tokens = see(x["global"], (mask, params["mask_token"]))
         found, stats = both(params, buffers["stats"], tokens, at)
@@ -104,7 +102,7 @@ def build(config) -> Method:
         """The teacher's distributions [rows, K] of z [rows, d], and their new centre; rows of
         weight 0 do not count (DINOv2's; iBOT's centre is of all patches, hidden or not)."""
         heat = ramp(step, config.teacher_warmup, config.teacher_first, config.teacher_last)
-        told = lax.stop_gradient(last_layer(prototypes, z))
+        told = jax.lax.stop_gradient(last_layer(prototypes, z))
         p = sinkhorn(told, heat, 3, weight)
         if config.centring == "centre":
             p = jax.nn.softmax((told - centre) / heat)
@@ -125,9 +123,9 @@ def build(config) -> Method:
         log_p = jax.nn.log_softmax(say(last, rows(found["patch"])))
         each = -(q * log_p).sum(-1).reshape(weight.shape)
         patch = ((each * weight).sum(1) / jnp.maximum(weight.sum(1), 1)).mean()
-        value = cls + patch
         metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
         metrics |= {"cls_loss": cls, "patch_loss": patch, "ema": slow.now(state)}
+        value = cls + patch
         if config.koleo:
             spread = koleo(found["h"][0::2]) + koleo(found["h"][1::2])  # a sum, as in DINOv2
             value, metrics["koleo"] = value + config.koleo * spread, spread
@@ -137,8 +135,7 @@ def build(config) -> Method:
         return one.embed(buffers["target"], batch)
 
     def render(params, buffers, batch, rng):
-        """original | masked | the patches of which the teacher says most nearly what the student
-        predicts."""
+        """original | masked | the patches whose teacher features are nearest to the prediction."""
         images, slow = one.centre(batch), buffers["target"]
         mask = beit_mask(rng, len(images), one.grid, hidden, config.block_min, hidden)
         every = jnp.tile(jnp.arange(n), (len(images), 1))
