@@ -241,6 +241,8 @@ def test_processes_agree_before_anything_is_written(tmp_path):
 
 def test_processes_on_cpus_take_no_programs_from_the_cache(monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    # A watch without other processes would end this one after half a minute.
+    monkeypatch.setattr(connect.peers, "watch", lambda address: None)
     before = jax.config.jax_enable_compilation_cache
     try:
         connect.connect()
