@@ -42,7 +42,7 @@ def beginning(run, start: int, folder) -> list[str]:
         f"{source.name}: {len(source):,} examples, {labels}",
         f"{config.method}: {trained:,} parameters, {encoder:,} of them in the encoder",
         f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(held)} on each, "
-        f"{size(free(devices[0]))} free",
+        f"{size(free(run.mesh.local_devices[0]))} free",
         f"{config.steps:,} steps of {config.batch_size:,} examples, {epochs:,.3g} passes over them"
         f"{goes_on}; in {folder}",
     ]
