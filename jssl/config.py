@@ -202,13 +202,6 @@ def local(key: str, folder: str) -> str:
     return folder
 
 
-def above(config, low, *keys) -> None:
-    """`UserError` unless each of ``config.<key>`` is a number above `low`."""
-    for key in keys:
-        if not config[key] > low:
-            raise UserError(f"{config._path}.{key}={config[key]} must be above {low}")
-
-
 def flatten(tree, path: str = "config") -> dict:
     """``{"config.optim.lr": 0.3, ...}`` of a nested config."""
     flat = {}
