@@ -1,9 +1,9 @@
 """jssl train --config=configs/photos.py --config.data.path=MY/PHOTOS --workdir=runs/photos
 
 SimCLR on a folder of your own images, on a laptop: ResNet-18 at 96 pixels in float32, batch 64, no
-labels and no validation split. `steps` x 64 / (number of images) are the epochs; 100 or more are
-worth their time. On a GPU add --config.model.dtype=bfloat16 and a larger batch; with labels in
-folders add --config.eval.every=500 and a folder for --config.eval.split=test.
+labels and no validation split. It runs for 100 epochs; --config.steps='300 epochs' is worth its
+time for a few thousand images. On a GPU add --config.model.dtype=bfloat16 and a larger batch; with
+labels in folders add --config.eval.every='10 epochs' and a folder for --config.eval.split=test.
 
 Not published: the settings are those of lightly's CIFAR-10 benchmark (SGD, rate .06 for 128
 examples, no warm-up, temperature .5) with the crops and the blur of its Imagenette benchmark.
@@ -17,7 +17,7 @@ def get_config(variant=""):
         variant,
         dict(
             method="simclr",
-            steps=2_000,
+            steps="100 epochs",
             batch_size=64,
             loss="nt_xent",
             temperature=0.5,

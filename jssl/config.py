@@ -27,7 +27,8 @@ def load(spec: str, overrides: dict[str, str] | None = None) -> ml_collections.C
     config = read(spec)
     for key, text in (overrides or {}).items():
         section, name = locate(config, key)
-        section[name] = parse(f"config.{key}", text, section[name])
+        with config.ignore_type():  # a duration is a number or a text
+            section[name] = parse(f"config.{key}", text, section[name])
     trust.name_method(config.get("method"))
     return config
 
@@ -127,7 +128,9 @@ def parse(key: str, text: str, old):
     wrong = UserError(f"{key}={given} must be of type {kind}, as in {key}={old!r}")
     if isinstance(old, ml_collections.ConfigDict):
         raise UserError(f"{key} is a section; set one of its keys: {', '.join(sorted(old))}")
-    if isinstance(old, str):
+    if values.is_duration(text) and number(old) and isinstance(old, int):
+        return text
+    if isinstance(old, str) and not (values.is_duration(old) and text.strip().isdigit()):
         return text
     if isinstance(old, bool):
         if text.lower() not in ("true", "false", "1", "0"):
@@ -142,6 +145,8 @@ def parse(key: str, text: str, old):
         if old and not all(number(one) == number(old[0]) for one in value):
             raise wrong
         return value
+    if isinstance(old, str):
+        return int(text)
     if not number(old):
         raise UserError(f"{key}={old!r} of the recipe is no literal that can be changed here")
     if not number(value) or (isinstance(old, int) and value != value // 1):

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl import identity, mesh, sums, workdir
+from jssl import durations, identity, mesh, sums, workdir
 from jssl.config import Config, UserError, bind
 from jssl.data import stream
 from jssl.files import Damaged
@@ -152,7 +152,8 @@ def held(folder: str, tree) -> dict:
         if not workdir.claimed(path):
             return None, []
         if tree is not None:
-            workdir.check_same(path, workdir.recorded(path), tree)
+            old = workdir.recorded(path)
+            workdir.check_same(path, old, durations.resolved(tree, old.examples))
         mark, steps = workdir.mark(path), Retention(path / "checkpoints", 1, 0).listed()
         workdir.result(path)
         for step in steps:

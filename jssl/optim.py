@@ -18,7 +18,7 @@ import optax
 from jssl import ops
 from jssl.config import UserError, bind, near
 from jssl.muon import matched, muon
-from jssl.values import INT, NonNegative, Positive, Range, Rate, Whole
+from jssl.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
@@ -220,11 +220,11 @@ def checked(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
 
 
 def build(
-    *, name: str, lr: NonNegative, lr_final: NonNegative, lr_scaling: str, warmup_steps: Whole,
+    *, name: str, lr: NonNegative, lr_final: NonNegative, lr_scaling: str, warmup_steps: Every,
     schedule: str, weight_decay: NonNegative, weight_decay_final: Decay, exclude: Patterns,
     clip: NonNegative, clip_tensor: NonNegative, lr_factors: Factors, lr_constant: Patterns,
     momentum: Rate, nesterov: bool, b1: Rate, b2: Rate, eps: Positive, trust: Positive,
-    trust_clip: bool, freeze: Patterns, freeze_steps: Annotated[int, Range(-1, INT)],
+    trust_clip: bool, freeze: Patterns, freeze_steps: Annotated[int, Range(-1, INT), Duration()],
     muon_params: Patterns, steps: int, batch_size: int,
 ) -> optax.GradientTransformation:  # fmt: skip
     """The optax chain of ``config.optim``.

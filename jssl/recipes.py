@@ -70,7 +70,7 @@ def recipe(variant: str, sections: dict, **variants: dict) -> ml_collections.Con
 
     Raises `UserError` for a variant that the recipe does not have.
     """
-    config = ml_collections.ConfigDict(RUN)
+    config = ml_collections.ConfigDict(RUN, type_safe=False)  # a duration may be a text
     config.update(sections)
     for name in variant.split("+") if variant else ():
         if name not in variants:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jssl import agree, claim, data, flops, memory, mesh, methods, schema
+from jssl import agree, claim, data, durations, flops, memory, mesh, methods, schema
 from jssl.config import Config, UserError, bind, near
 from jssl.core import Method, guarded
 from jssl.data.absent import open_or_absent
@@ -121,7 +121,8 @@ def sized(config: Config, source, training: bool) -> Config:
                 f"began with: config.vocab.{key} is {given!r} there, and here {value!r}; name that"
             )
         found[f"vocab.{key}"] = value
-    return config.changed(found)
+    config = config.changed(found)
+    return Config(durations.resolved(config._tree, config.examples), seen=config._seen)
 
 
 def vocabulary(source) -> dict:

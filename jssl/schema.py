@@ -13,8 +13,8 @@ import ml_collections
 from jssl import augment, data, mesh, optim, values
 from jssl.errors import UserError
 from jssl.values import (
-    INT,
     Count,
+    Every,
     Length,
     NonNegative,
     Part,
@@ -22,14 +22,14 @@ from jssl.values import (
     Range,
     Rate,
     Share,
+    Steps,
     Whole,
 )  # fmt: skip
 
-STEPS = Annotated[int, Range(1, INT - 1)]  # the step is an int32, and counts one further
 TOP = {
     "method": str,
     "seed": Annotated[int, Range(0, 2**63 - 1)],
-    "steps": STEPS,
+    "steps": Steps,
     "batch_size": Count,
     "accumulate": Count,
     "grad_cache": bool,
@@ -37,7 +37,7 @@ TOP = {
 }
 SECTIONS = {
     "eval": {
-        "every": Whole,
+        "every": Every,
         "split": str,
         "size": Annotated[int, Range(0, 2**14)],
         "crop": Annotated[float, Range(0.01, 1)],
@@ -87,15 +87,15 @@ SECTIONS = {
         "rollbacks": Whole,
         "spike": Annotated[float, Range(1, also=(0,))],
     },
-    "checkpoint": {"every": Whole, "keep_latest": Count, "keep_best": Whole},
+    "checkpoint": {"every": Every, "keep_latest": Count, "keep_best": Whole},
     "log": {
         "every": Count,
         "tensorboard": bool,
         "wandb": str,
         "mlflow": str,
-        "profile_at": Whole,
-        "render_every": Whole,
-        "rank_every": Whole,
+        "profile_at": Every,
+        "render_every": Every,
+        "rank_every": Every,
     },
     "vocab": {
         "size": Whole,

@@ -54,14 +54,14 @@ def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False
     tree = paths.absolute(tree)
     flags = {"--extend": extend, "--changed-data": changed_data}
     agree.check(lambda: claim.common(tree, **flags))
-    folder = agree.together(lambda: workdir.open_for(folder, tree, extend))
+    folder, tree = agree.together(partial(workdir.open_for, folder, tree, extend))
     if done := finished(folder, tree):
         return done
     try:
         with asked_to_stop() as stop, lock.alone(folder), contextlib.ExitStack() as open_things:
             claim.check_shared(folder)
             # Again: this run may have waited for another one.
-            agree.together(lambda: workdir.open_for(folder, tree, extend))
+            _, tree = agree.together(partial(workdir.open_for, folder, tree, extend))
             if done := finished(folder, tree):
                 return done
             tree = agree.together(lambda: workdir.remembered(folder, tree))

@@ -13,6 +13,7 @@ finite.
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -43,7 +44,7 @@ class Range(NamedTuple):
         first = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         last = f"below {self.high:g}" if self.below else f"at most {whole(self.high)}"
         said = f"{first} and {last}"
-        if self.high >= INT:  # an end that few meet
+        if self.high >= INT - 1:  # an end that few meet
             said = first if value < self.high else last
         elif not self.above and not self.below:
             said = f"{self.low:g} to {whole(self.high)}"
@@ -53,7 +54,7 @@ class Range(NamedTuple):
         """The cure: "; try 1", where an end of the range can be tried."""
         if value < self.low and not self.above and self.low > -INT:
             return f"; try {whole(self.low)}"
-        if self.high < value and not self.below and self.high < INT:
+        if self.high < value and not self.below and self.high < INT - 1:
             return f"; try {whole(self.high)}"
         return ""
 
@@ -65,8 +66,14 @@ class Length(NamedTuple):
     ordered: bool = False
 
 
+class Duration:
+    """Marks an int that counts steps: a config may also hold "10 epochs" (`jssl.durations`)."""
+
+
 Count = Annotated[int, Range(1, INT)]
 Whole = Annotated[int, Range(0, INT)]  # where 0 is often "off", or "all"
+Steps = Annotated[int, Range(1, INT - 1), Duration()]  # the step, an int32, counts one further
+Every = Annotated[int, Range(0, INT), Duration()]  # 0: never
 Pixels = Annotated[int, Range(1, 2**14)]
 Width = Annotated[int, Range(1, 2**20)]  # of a layer
 Positive = Annotated[float, Range(0, above=True)]
@@ -109,6 +116,9 @@ def kinds_of(function: Callable) -> dict[str, Any]:
 def wrong(value: Any, kind: Any) -> str:
     """What is wrong with the value, as in "must be above 0"; "" if nothing is."""
     base, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    if isinstance(value, str) and counts_steps(kind):
+        return wrong_duration(value)
+    rules = [rule for rule in rules if not isinstance(rule, Duration)]
     if get_origin(base) is Literal:
         known = get_args(base)
         said = "" if value in known else f"is not known; {near(value, known)}"
@@ -121,6 +131,33 @@ def wrong(value: Any, kind: Any) -> str:
     else:
         said = "" if all_finite(value) else "must be finite"
     return said
+
+
+UNITS = ("steps", "epochs", "examples", "percent")
+DURATION = re.compile(r"\s*(\d+\.?\d*(?:e\d+)?)\s*(step|epoch|example|percent|%)s?\s*")
+
+
+def is_duration(value: Any) -> bool:
+    """Whether a value is written as a duration with a unit, as in "100 epochs"."""
+    return isinstance(value, str) and DURATION.fullmatch(value) is not None
+
+
+def duration(text: str) -> tuple[float, str]:
+    """(amount, one of `UNITS`) of a duration."""
+    amount, unit = DURATION.fullmatch(text).groups()
+    return float(amount), "percent" if unit in ("percent", "%") else f"{unit}s"
+
+
+def counts_steps(kind: Any) -> bool:
+    """Whether a kind is one whose values may be durations."""
+    return any(isinstance(rule, Duration) for rule in get_args(kind)[1:])
+
+
+def wrong_duration(value: str) -> str:
+    """`wrong` of a text where a duration is due."""
+    if not is_duration(value):
+        return f"is no duration; write steps, or a number of {', '.join(UNITS[1:])}: '10 epochs'"
+    return "" if duration(value)[0] <= INT else f"must be at most {INT}"
 
 
 def wrong_number(value: Any, base: type, rules: list) -> str:

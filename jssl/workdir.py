@@ -16,7 +16,7 @@ import jax
 import ml_collections
 
 import jssl
-from jssl import files, identity, trust
+from jssl import durations, files, identity, trust
 from jssl.config import UserError, flatten, local
 from jssl.files import Damaged
 from jssl.recipes import recipe
@@ -31,9 +31,10 @@ HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", 
 WHITE = "config.data.max_value"  # if it is 0 it is found, once
 
 
-def open_for(workdir, config, extend: bool = False) -> pathlib.Path:
-    """Makes the folder, or checks that the run in it is one of this very config; with `extend` it
-    may have more ``steps``, and there must be one."""
+def open_for(workdir, config, extend: bool = False) -> tuple[pathlib.Path, Any]:
+    """(folder, config): makes the folder, or checks that the run in it is one of this very config;
+    with `extend` it may have more ``steps``, and there must be one. The durations of the config are
+    steps if the run has found out how many examples there are."""
     if not workdir:
         raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
     folder = place(workdir)
@@ -47,10 +48,12 @@ def open_for(workdir, config, extend: bool = False) -> pathlib.Path:
         ) from None
     check_parts(folder)
     if claimed(folder):
-        check_same(folder, recorded(folder), from_json(to_json(config)), extend)
+        old = recorded(folder)
+        config = durations.resolved(config, old.examples)
+        check_same(folder, old, from_json(to_json(config)), extend)
     elif extend:
         raise UserError(f"--workdir={folder} holds no run to extend; leave out --extend")
-    return folder
+    return folder, config
 
 
 def place(workdir) -> pathlib.Path:
@@ -101,7 +104,8 @@ def check_parts(folder: pathlib.Path) -> None:
 
 
 def sized(config, found) -> ml_collections.ConfigDict:
-    """A copy of the config with what `found`, another one or a dict, says of its data."""
+    """A copy of the config with what `found`, another one or a dict, says of its data; its
+    durations are steps."""
     config = config.copy_and_resolve_references().unlock()
     for key in FOUND:
         if key not in found:
@@ -113,7 +117,7 @@ def sized(config, found) -> ml_collections.ConfigDict:
             config[key] = found[key]
     if "data" in found and not config.data.max_value:
         config.data.max_value = float(found["data"]["max_value"])
-    return config.lock()
+    return durations.resolved(config.lock(), config.examples)
 
 
 def remembered(folder, config) -> ml_collections.ConfigDict:

@@ -25,13 +25,13 @@ from jssl.masking import beit_mask, places
 from jssl.methods.mae import normalise
 from jssl.nn.apply import apply, init
 from jssl.ops import nearest, patchify
-from jssl.values import Part, Positive, Rate, Whole, Width
+from jssl.values import Every, Part, Positive, Rate, Width
 
 KEYS = {
     "codes": Width,
     "block_min": Positive,
     "mask_ratio": Part,
-    "tokenizer_steps": Whole,
+    "tokenizer_steps": Every,
     "tokenizer_decay": Rate,
 }
 

@@ -34,7 +34,7 @@ from jssl.core import Method, coupled, minimize
 from jssl.nn import heads
 from jssl.nn.apply import Chain
 from jssl.ops import kmeans, unit, whiten
-from jssl.values import Count, Length, Positive, Range, Width
+from jssl.values import Count, Length, Positive, Range, Steps, Width
 
 PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices shares it out
 
@@ -42,7 +42,7 @@ PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices 
 KEYS = {
     "version": Annotated[int, Range(1, 2)],
     "clusters": Annotated[tuple[Width, ...], Length(1)],
-    "period": Count,
+    "period": Steps,
     "iterations": Count,
     "temperature": Positive,
     "pca": Width,

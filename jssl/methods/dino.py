@@ -23,7 +23,7 @@ from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
 from jssl.nn import heads
 from jssl.ops import ramp, sinkhorn, unit
-from jssl.values import Positive, Rate, Whole, Width
+from jssl.values import Every, Positive, Rate, Width
 
 CENTRING = ("centre", "sinkhorn")
 EVALUATE = ("teacher", "student")  # whose encoder is measured: the paper's, lightly's
@@ -32,7 +32,7 @@ TEACHER = {  # keys of a method whose teacher assigns examples to prototypes
     "temperature": Positive,
     "teacher_first": Positive,
     "teacher_last": Positive,
-    "teacher_warmup": Whole,
+    "teacher_warmup": Every,
     "prototypes": Width,
     "centring": str,
     "center_momentum": Rate,

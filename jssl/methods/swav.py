@@ -20,7 +20,7 @@ from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
 from jssl.nn import heads
 from jssl.ops import push, sinkhorn, unit
-from jssl.values import Count, Positive, Whole, Width
+from jssl.values import Count, Every, Positive, Whole, Width
 
 KEYS = {
     "temperature": Positive,
@@ -28,7 +28,7 @@ KEYS = {
     "sinkhorn": Count,
     "prototypes": Width,
     "queue": Whole,
-    "queue_start": Whole,
+    "queue_start": Every,
 }
 
 
