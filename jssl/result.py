@@ -69,7 +69,7 @@ def commands(run, where: str) -> list[str]:
     go = f"eval --workdir={where} --protocol="
     if run.method.score or hasattr(run.data.source, "tokenizer"):
         speaks = "generate" if run.config.method == "gpt" else "fill-mask"
-        return [f"{go}perplexity", f"{go}{speaks}", "eval --help"]
+        return [f"{go}perplexity", f"{go}{speaks}", f"{go}finetune --config.data.path=LABELLED"]
     if run.data.source.classes is None:
         given = " --config.data.path=LABELLED"
         return [f"{go}{name}{given}" for name in ("knn", "linear", "finetune")]
