@@ -94,6 +94,15 @@ def test_a_step_in_the_folder_of_another_is_never_used(two, caplog):
     assert restored(a, stored) == 4, "as the message proposes"
 
 
+def test_a_note_is_of_the_step_that_its_folder_is_named_after(two):
+    """Before the state is read, which may be large."""
+    a, _, stored, _ = two
+    mark, folder = identity.mark_of(stored), a / "checkpoints" / "4"
+    assert identity.check_note(folder, 4, mark)["step"] == 4
+    with pytest.raises(Damaged, match="it holds step 4; if it is that one, rename it so"):
+        identity.check_note(folder, 999, mark)
+
+
 def test_a_checkpoint_of_another_config_is_not_used(two):
     """The id alone is not enough: a workdir that was copied, and trained on with other keys."""
     a, _, stored, _ = two
