@@ -165,6 +165,9 @@ def setup(device: bool) -> None:
             logging.getLogger("jssl").info("compiled programs are not kept: %s", why)
         else:
             jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # A run compiles a dozen small programs too, which together take seconds.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with environment("there is no such device here"):
         connect()
         if device:

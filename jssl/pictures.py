@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jssl import files
+from jssl import files, mesh
 from jssl.evals.language import text
 
 log = logging.getLogger("jssl")
@@ -69,8 +69,7 @@ def renderer(run, album, every: int, count: int = 8):
     source = run.data.source
     batch = source.read(np.arange(min(count, len(source))))
     batch.pop("damaged")
-    everywhere = jax.sharding.NamedSharding(run.mesh, jax.sharding.PartitionSpec())
-    render = jax.jit(run.method.render, out_shardings=everywhere)
+    render = jax.jit(run.method.render, out_shardings=mesh.everywhere(run.mesh))
 
     def observe(step, state, metrics):
         if step % every and step != run.config.steps:

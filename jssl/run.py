@@ -3,6 +3,7 @@
 Training, evaluation and benchmarks all begin here.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -56,6 +57,7 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     agree.check(lambda: found_in(source.source), "give all processes the same data set")
     config = sized(config, source.source, training)
     method = agree.together(lambda: guarded(methods.load(config), config.method))
+    method = once(method)
     if training:
         check_honored(config, method)
         finetune.check(config)
@@ -65,6 +67,13 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
     places = mesh.shardings(shapes, devices)
     place = lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to)
     return run._replace(shapes=jax.tree.map(place, shapes, places))
+
+
+def once(method: Method) -> Method:
+    """`method` whose functions are traced once, for their shapes, for the FLOP count and for the
+    program that runs, into which their operations go as they are."""
+    inline = partial(jax.jit, inline=True)
+    return method._replace(init=inline(method.init), train_step=inline(method.train_step))
 
 
 def first_two(source) -> dict:
@@ -181,8 +190,16 @@ def compile_step(run: Run, feed):
 
 def model_flops(run: Run) -> int:
     """Matrix and convolution FLOPs of one step, without what rematerialisation repeats."""
-    plain = run.config.changed({"model.remat": "none", "model.attention": "xla"})
-    method = methods.load(plain)
-    grow = lambda x: jax.ShapeDtypeStruct((run.config.batch_size, *x.shape[1:]), x.dtype)
+    config = run.config
+    kernels = run.mesh.devices.flat[0].platform != "cpu"  # elsewhere "auto" is "xla"
+    wanted = {"model.remat": "none"} | ({"model.attention": "xla"} if kernels else {})
+    plain = config.changed(wanted)
+    method = run.method if plain._tree == config._tree else methods.load(plain)
+    place = mesh.batch_sharding(run.mesh)
+    size = config.batch_size
+    grow = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=place)
     batch = jax.tree.map(grow, run.example)
-    return flops.count(method.train_step, run.shapes, batch, jax.random.key(0))
+    rng = jax.eval_shape(jax.random.key, 0)
+    rng = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=mesh.everywhere(run.mesh))
+    step = mesh.inside(run.mesh, method.train_step)
+    return flops.count(step, run.shapes, batch, rng)

@@ -190,7 +190,7 @@ def test_a_run_that_waited_for_another_config_is_refused(capfd, tmp_path, monkey
     def end(seconds):  # the other run ends, and leaves its folder
         config = load(TINY.partition("=")[2])
         claim.claim(tmp_path / "a", claim.content(tmp_path / "a", config, ""))
-        (tmp_path / "a" / "checkpoints" / "2").mkdir(parents=True)
+        (tmp_path / "a" / "checkpoints" / "2").mkdir(parents=True, exist_ok=True)
         holder.kill()
         holder.wait()
 

@@ -14,9 +14,11 @@ Repository (CC BY 4.0), as `sklearn.datasets.load_digits` ships its test part.
 """
 
 import functools
+import gzip
+import importlib.util
+import pathlib
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from jssl.config import UserError
 
@@ -44,7 +46,7 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """
     if split not in RENDERINGS:
         raise UserError(f"data.split={split!r} is not a split of digits; try 'train' or 'test'")
-    scans, targets = load_digits(return_X_y=True)
+    scans, targets = scanned()
     rows = scan_rows(split, targets)
     scans = scans[rows].reshape(-1, 8, 8).astype(np.int32)
     rng = stream(1 + list(RENDERINGS).index(split))
@@ -53,6 +55,23 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     labels = np.tile(targets[rows].astype(np.int32), times)
     images.flags.writeable = labels.flags.writeable = False  # the next caller gets the same arrays
     return images, labels
+
+
+def scanned() -> tuple[np.ndarray, np.ndarray]:
+    """The scans, float64 [1797, 64] in 0..16, and their digits, int64 [1797].
+
+    The file is read from where scikit-learn has it, because importing that package takes two
+    seconds; where a release has moved it, the package is asked.
+    """
+    package = importlib.util.find_spec("sklearn")
+    file = pathlib.Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():
+        from sklearn.datasets import load_digits
+
+        return load_digits(return_X_y=True)
+    with gzip.open(file, "rt", encoding="ascii") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(np.int64)
 
 
 def scan_rows(split: str, targets: np.ndarray) -> np.ndarray:
