@@ -221,7 +221,7 @@ def guarded(argv) -> tuple[int, str]:
         if message := surroundings.missing(error) or quiet.storage(error):
             quiet.way_out()
             return 2, message
-        if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
+        if peers.broke_off(error):
             peers.await_verdict()
         traceback.print_exc()
         return 1, "this is a fault of jssl or of a library: please report it with the lines above"

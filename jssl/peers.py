@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,6 +27,11 @@ EVERY = 1.0  # seconds between two signs
 GRACE = 3.0  # seconds that a process has to end by itself after another one has ended
 AGAIN = 75  # exit code: start again
 FATE = "jssl/end"
+# What those say that carry data between processes: Gloo, NCCL, gRPC (its codes), TCP.
+TRANSPORT = re.compile(
+    r"\bgloo\b|\bnccl|\bby peer\b|connection (closed|reset|refused)|\bUNAVAILABLE\b"
+    r"|DEADLINE_EXCEEDED|\bABORTED\b|coordination service", re.IGNORECASE,
+)  # fmt: skip
 DONE = "done"
 
 
@@ -127,6 +133,13 @@ def fail(code: int, line: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # and not through JAX's barrier, at which nobody else arrives
+
+
+def broke_off(error: BaseException) -> bool:
+    """Whether an error may be what is met where another process is lost: JAX raises its own type
+    inside a step, and any other, with the words of the transport, inside an exchange."""
+    own = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    return own or TRANSPORT.search(str(error)) is not None
 
 
 def await_verdict() -> None:

@@ -366,3 +366,30 @@ def test_processes_that_cannot_come_together(monkeypatch):
     assert not peers.reachable(f"127.0.0.1:{port}", 1.0)
     monkeypatch.setattr(connect, "WAIT", -1)
     assert "is it started" in refused(f"127.0.0.1:{port}", "2", "1")
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: pair.cc:547 Connection closed by peer"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: an operation failed"), True),
+        (RuntimeError("UNAVAILABLE: failed to connect to all addresses"), True),
+        (ConnectionResetError("Connection reset by peer"), True),
+        (RuntimeError("NCCL operation ncclAllReduce() failed"), True),
+        (ValueError("shapes (2,) and (3,) do not match"), False),
+        (KeyError("gloomy"), False),
+    ],
+)
+def test_a_lost_process_is_looked_for_wherever_an_exchange_fails(monkeypatch, error, waits):
+    """Not in the steps alone: before them processes agree on their config."""
+
+    def failing(given, overrides):
+        raise error
+
+    waited = []
+    monkeypatch.setattr(cli, "setup", lambda device: None)
+    monkeypatch.setitem(cli.COMMANDS, "train", failing)
+    monkeypatch.setattr(peers, "await_verdict", lambda: waited.append(True))
+    code, line = cli.guarded(["train"])
+    assert code == 1 and "please report it" in line
+    assert bool(waited) == waits
