@@ -4,6 +4,7 @@ All of it happens while the run holds the folder's lock (`jssl.lock`), and befor
 Functions are collective: all processes of a run call them.
 """
 
+import errno
 import json
 import logging
 import os
@@ -207,7 +208,12 @@ def _clear(folder, stored):
         target.mkdir()
         log.warning("what a start that saved nothing has left is in %s: %s", target, left)
     for name in left:
-        (folder / name).rename(target / name)
+        try:
+            (folder / name).rename(target / name)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EXDEV):  # it is a mount, which stays
+                raise
+            log.warning("%s stays where it is: %s", folder / name, error.strerror)
 
 
 def _known(folder) -> str:

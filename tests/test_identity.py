@@ -1,5 +1,6 @@
 """Whose files the parts of a workdir are: what goes together, is refused, is agreed on."""
 
+import errno
 import json
 import logging
 import os
@@ -315,6 +316,24 @@ def test_a_start_that_saved_nothing_does_not_claim_the_folder(tmp_path, caplog):
     save(folder, new, [2])
     with pytest.raises(UserError, match="config.seed=7, not 0"):
         workdir.open_for(folder, load(TINY))
+
+
+@pytest.mark.parametrize(("number", "stays"), [(errno.EBUSY, True), (errno.EIO, False)])
+def test_a_mount_in_the_folder_stays_where_it_is(tmp_path, monkeypatch, caplog, number, stays):
+    """TensorBoard's folder may be one."""
+    folder = tmp_path / "a"
+    (folder / "tensorboard").mkdir(parents=True)
+
+    def refused(path, target):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(pathlib.Path, "rename", refused)
+    if stays:
+        claim.clear(folder, content(folder))
+        assert f"{folder}/tensorboard stays where it is: Device or resource busy" in caplog.text
+    else:
+        with pytest.raises(OSError):
+            claim.clear(folder, content(folder))
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"config": 3}'])
