@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssl import augment
+from jssl.transforms import augment
 
 # SimCLR, Chen et al. 2020, appendix A, jitter strength 1; ImageNet mean and std.
 SIMCLR = {

@@ -1,4 +1,5 @@
-"""Runs the demo once for each seed and writes what each found; `jssl.demo` and the README show it.
+"""Runs the demo once for each seed and writes what each found; `jssl.commands.demo` and the README
+show it.
 
 python benchmarks/demo.py --out=benchmarks/results --seeds 0 1 2
 """
@@ -10,7 +11,7 @@ import pathlib
 import tempfile
 
 from jssl import cli
-from jssl.demo import RECIPE, demo
+from jssl.commands.demo import RECIPE, demo
 
 
 def main() -> None:

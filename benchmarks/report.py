@@ -12,7 +12,7 @@ import statistics
 
 from step import table
 
-from jssl.demo import render
+from jssl.commands.demo import render
 
 HERE = pathlib.Path(__file__).parent
 INTRO = """# Results

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssl import nn, workdir
+from jssl import nn
 from jssl.nn.apply import apply, init
+from jssl.workdir import run_folder
 
 HOW = dict(
     remat="none",
@@ -86,7 +87,7 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     found = {"residual": rows, "command": "python benchmarks/residual.py"}
-    found |= {"date": str(datetime.date.today()), **workdir.versions()}
+    found |= {"date": str(datetime.date.today()), **run_folder.versions()}
     path = pathlib.Path(args.out) / f"residual-{found['device'].lower().replace(' ', '_')}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -16,15 +16,15 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from step import commit
 
-from jssl.data import text
+from jssl.data.text import corpora
 
 LABELS = {"all labels": "train", "a tenth of the labels": "train[:10%]"}
 
 
 def sentences(data: str, split: str):
     """(sentences, labels) of a split."""
-    corpus = text.open_corpus(source="tfds", name="sst2", path="", dir=data, split=split)
-    _, found, labels = zip(*text.pieces(corpus, text.Tally()), strict=True)
+    corpus = corpora.open_corpus(source="tfds", name="sst2", path="", dir=data, split=split)
+    _, found, labels = zip(*corpora.pieces(corpus, corpora.Tally()), strict=True)
     return found, labels
 
 

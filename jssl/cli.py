@@ -7,7 +7,7 @@ Exit codes: 0 done; 2 the input or the machine is wrong (one line says what, whe
 
 import sys
 
-from jssl import trust
+from jssl.config import trust
 
 trust.leave_current_folder()  # before any import that it could answer
 
@@ -17,9 +17,10 @@ import logging
 import os
 import traceback
 
-from jssl import peers, quiet, surroundings
+from jssl import log
+from jssl.commands.flags import arguments
 from jssl.config import UserError, load, locate, parse
-from jssl.flags import arguments
+from jssl.parallel import host, peers
 
 COMMANDS = {}
 
@@ -33,8 +34,8 @@ def command(function):
 @command
 def train(given, overrides):
     """Pretrains a recipe; goes on where it stopped if --workdir holds a checkpoint."""
-    from jssl.agree import together
-    from jssl.train import train
+    from jssl.parallel.agreement import together
+    from jssl.training.loop import train
 
     config = together(lambda: load(need(given, "config"), overrides))
     more = {"extend": given["extend"], "changed_data": given["changed-data"]}
@@ -44,19 +45,19 @@ def train(given, overrides):
 @command
 def eval(given, overrides):
     """Measures what a workdir has learned, as --protocol says."""
-    from jssl import workdir
-    from jssl.evals import offline
+    from jssl.commands import evaluate
+    from jssl.workdir import run_folder
 
     if given["config"]:  # its folder, and with it the user's own method, may be imported
         load(given["config"])
-    config = override(workdir.stored_config(need(given, "workdir")), overrides)
-    return offline.evaluate(config, given["workdir"], given["protocol"], given["untrained"])
+    config = override(run_folder.stored_config(need(given, "workdir")), overrides)
+    return evaluate.evaluate(config, given["workdir"], given["protocol"], given["untrained"])
 
 
 @command
 def bench(given, overrides):
     """The speed of a recipe's training step on this machine, with made-up data."""
-    from jssl.bench import bench
+    from jssl.commands.bench import bench
 
     return bench(load(need(given, "config"), overrides), steps=count("--steps", given["steps"]))
 
@@ -64,7 +65,7 @@ def bench(given, overrides):
 @command
 def plan(given, overrides):
     """Compiles a recipe's training step for hardware that is not here: does it fit, how fast."""
-    from jssl.plan import plan
+    from jssl.commands.plan import plan
 
     config = load(need(given, "config"), overrides)
     return plan(config, given["topology"], count("--devices", given["devices"]))
@@ -73,7 +74,7 @@ def plan(given, overrides):
 @command
 def doctor(given, overrides):
     """Looks at versions, devices, links, clocks, --workdir and the data of --config."""
-    from jssl.doctor import doctor
+    from jssl.commands.doctor import doctor
 
     return doctor(load(given["config"], overrides) if given["config"] else None, given["workdir"])
 
@@ -95,26 +96,27 @@ def data(given, overrides):
 
 
 def pack(section, out, given):
+    from jssl.commands.evaluate import say
     from jssl.config import bind
     from jssl.data import load as load_data
-    from jssl.data import packed, tokenized, tokenizer
-    from jssl.evals.offline import say
+    from jssl.data.sources import packed
+    from jssl.data.text import packing, tokenizer
 
     if section.source == "text" or section.length:  # streamed: it may exceed memory
-        return tokenized.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)
+        return packing.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)
     return packed.pack(bind(load_data, section, "data").source, out, say("packed"))
 
 
 def train_tokenizer(section, out, given):
-    from jssl.data import tokenized
+    from jssl.data.text import packing
 
     size = parse("--vocab", given["vocab"], 8192)
-    return tokenized.train(corpus_of(section), size, out)
+    return packing.train(corpus_of(section), size, out)
 
 
 def corpus_of(section):
     from jssl.config import bind
-    from jssl.data.text import open_corpus
+    from jssl.data.text.corpora import open_corpus
 
     keys = ("source", "name", "path", "dir", "split", "encoding", "text_key", "max_damaged")
     return bind(open_corpus, {key: section[key] for key in keys}, "data")
@@ -151,16 +153,16 @@ def setup(device: bool) -> None:
     """Logging to stderr, a persistent compilation cache, the other processes, if any, and whether
     there is the device that the environment asks for, if one is needed."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(quiet.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(log.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("jssl").setLevel(logging.INFO)
-    quiet.libraries()
+    log.libraries()
     with environment("JAX cannot be used"):
         import jax
-    from jssl.connect import connect
+    from jssl.parallel.connect import connect
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder, why = surroundings.cache_folder()
+        folder, why = host.cache_folder()
         if why:
             logging.getLogger("jssl").info("compiled programs are not kept: %s", why)
         else:
@@ -193,14 +195,14 @@ def environment(problem: str):
 
 
 def main(argv=None) -> int:
-    surroundings.check_rerun()
-    with surroundings.safe_output():
+    host.check_rerun()
+    with host.safe_output():
         code, message = guarded(sys.argv[1:] if argv is None else argv)
         if message:
-            print("jssl: " + quiet.plain(" ".join(message.split())), file=sys.stderr, flush=True)
+            print("jssl: " + log.plain(" ".join(message.split())), file=sys.stderr, flush=True)
         if code:
             peers.fail(code, message)
-        return surroundings.leave_with(code)
+        return host.leave_with(code)
 
 
 def guarded(argv) -> tuple[int, str]:
@@ -208,7 +210,7 @@ def guarded(argv) -> tuple[int, str]:
     try:
         given, overrides = arguments(argv, __doc__ or "", COMMANDS)
         setup(device=given["command"] != "data")
-        from jssl.result import as_json
+        from jssl.training.summary import as_json
 
         result = COMMANDS[given["command"]](given, overrides)
         print(json.dumps(as_json(result), allow_nan=False), flush=True)
@@ -218,8 +220,8 @@ def guarded(argv) -> tuple[int, str]:
     except KeyboardInterrupt:
         return 130, "stopped by SIGINT; nothing was saved"
     except Exception as error:
-        if message := surroundings.missing(error) or quiet.storage(error):
-            quiet.way_out()
+        if message := host.missing(error) or log.storage(error):
+            log.way_out()
             return 2, message
         if peers.broke_off(error):
             peers.await_verdict()

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from jssl.accumulate import choose, guard, none_skipped, stays_finite, update
 from jssl.config import UserError
+from jssl.training.gradients import choose, guard, none_skipped, stays_finite, update
 
 Tree = Any
 Batch = dict[str, Array]  # leading axis = global batch: image | tokens | ..., size, index, label

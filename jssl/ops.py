@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.mesh import whole
+from jssl.parallel.mesh import whole
 
 COLUMNS = 1024  # centroids that are compared with all rows at a time
 

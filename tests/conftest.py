@@ -19,7 +19,7 @@ import pytest  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from jssl import mesh  # noqa: E402
+from jssl.parallel import mesh  # noqa: E402
 
 
 def make_mesh(data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:

@@ -1,4 +1,5 @@
-"""What `jssl.augment` must compute, from the definitions, one image at a time in float64 NumPy.
+"""What `jssl.transforms.augment` must compute, from the definitions, one image at a time in float64
+NumPy.
 
 Images are [H, W, C] in 0..1. Nothing here is vectorised or shared with the implementation.
 """

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from jssl import cli
-from jssl.alarm import CollapseAlarm
 from jssl.config import UserError
+from jssl.training.alarms import CollapseAlarm
 
 HEALTHY, LOW = {"feature_std": 0.5}, {"feature_std": 0.001}
 

@@ -1,4 +1,5 @@
-"""`jssl.augment` against NumPy references, Pillow, and the distributions it draws from."""
+"""`jssl.transforms.augment` against NumPy references, Pillow, and the distributions it draws
+from."""
 
 import re
 from functools import cache, partial
@@ -11,9 +12,9 @@ import pytest
 import reference_augment as reference
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from jssl import augment, colour
 from jssl.config import UserError
 from jssl.data import canvas
+from jssl.transforms import augment, color
 
 RECIPE = {  # SimCLR's jitter at strength .5, and solarize
     "mode": "exact",
@@ -243,7 +244,7 @@ def test_hue_about_the_gray_axis():
     """Gray stays; a third of the circle takes red to green, as in HSV."""
     x = np.random.default_rng(0).random((1, 4, 5, 3))
     turn = lambda x, shift: np.swapaxes(
-        colour.rotate_gray(jnp.swapaxes(jnp.array(x), 2, 3), jnp.full((1, 1, 1, 1), shift)), 2, 3
+        color.rotate_gray(jnp.swapaxes(jnp.array(x), 2, 3), jnp.full((1, 1, 1, 1), shift)), 2, 3
     )
     np.testing.assert_allclose(turn(x, 0.1)[0], reference.hue_gray_axis(x[0], 0.1), atol=1e-6)
     flat = np.full((1, 2, 2, 3), 0.3)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 
-from jssl import identity, mesh, sums
-from jssl.checkpoint import Checkpoints
 from jssl.config import UserError
 from jssl.core import TrainState
+from jssl.parallel import mesh
+from jssl.workdir import checksums, identity
+from jssl.workdir.checkpoint import Checkpoints
 
 
 def state_of(value: float, width: int = 8, step: int | None = None):
@@ -87,7 +88,7 @@ def test_scores_that_cannot_be_kept_are_a_warning(tmp_path, caplog, monkeypatch)
     def full(path, value):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jssl.files.write_json", full)
+    monkeypatch.setattr("jssl.data.files.write_json", full)
     saves.save(10, state_of(10))
     saves.score(10, 0.5)
     saves.score(10, float("nan"))
@@ -112,9 +113,9 @@ def largest(folder: pathlib.Path) -> pathlib.Path:
 
 def some_sums(step: pathlib.Path):
     """The list of sums without the file that holds the arrays."""
-    listed = json.loads((step / sums.NAME).read_text())
+    listed = json.loads((step / checksums.NAME).read_text())
     del listed[largest(step / "state").relative_to(step).as_posix()]
-    (step / sums.NAME).write_text(json.dumps(listed))
+    (step / checksums.NAME).write_text(json.dumps(listed))
 
 
 def linked(path: pathlib.Path):
@@ -138,13 +139,13 @@ DAMAGE = {
         shutil.copytree(step.with_name("40"), step),
     ),
     "no note": lambda step: (step / identity.NOTE).unlink(),
-    "sums of nothing": lambda step: (step / sums.NAME).write_text("{}"),
+    "sums of nothing": lambda step: (step / checksums.NAME).write_text("{}"),
     "sums of some": lambda step: some_sums(step),
     "links for files": lambda step: [linked(p) for p in (step / "state").rglob("d/*")],
-    "sums flip": lambda step: flip(step / sums.NAME),
-    "sums cut off": lambda step: (step / sums.NAME).write_text('{"state/_METADATA": "'),
-    "sums of other files": lambda step: (step / sums.NAME).write_text('{"/dev/zero": ""}'),
-    "sums of another kind": lambda step: (step / sums.NAME).write_text("[]"),
+    "sums flip": lambda step: flip(step / checksums.NAME),
+    "sums cut off": lambda step: (step / checksums.NAME).write_text('{"state/_METADATA": "'),
+    "sums of other files": lambda step: (step / checksums.NAME).write_text('{"/dev/zero": ""}'),
+    "sums of another kind": lambda step: (step / checksums.NAME).write_text("[]"),
 }
 
 
@@ -166,8 +167,8 @@ def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(kind, tmp
 
 def test_a_bit_of_any_file_that_flips_is_named(tmp_path):
     step = filled(tmp_path) / "50"
-    sums.check(step)
-    listed = json.loads((step / sums.NAME).read_text())
+    checksums.check(step)
+    listed = json.loads((step / checksums.NAME).read_text())
     kept = [path for path in (step / "state").rglob("*") if path.is_file()]
     assert listed.keys() >= {str(path.relative_to(step)) for path in kept} and len(kept) > 5
     for path in kept:
@@ -176,12 +177,12 @@ def test_a_bit_of_any_file_that_flips_is_named(tmp_path):
         for part in range(3):  # of three processes one sees it
             mine = sorted(listed).index(str(path.relative_to(step))) % 3 == part
             with pytest.raises(ValueError, match=path.name) if mine else nullcontext():
-                sums.check(step, part, 3)
+                checksums.check(step, part, 3)
         path.write_bytes(before)
 
 
 def test_a_step_of_before_there_were_sums_is_read(tmp_path):
-    (filled(tmp_path) / "50" / sums.NAME).unlink()
+    (filled(tmp_path) / "50" / checksums.NAME).unlink()
     assert restored(tmp_path).step == 50
 
 

@@ -12,7 +12,8 @@ import time
 import pytest
 from conftest import FAST, ROOT
 
-from jssl import cli, workdir
+from jssl import cli
+from jssl.workdir import run_folder
 
 TINY = "--config=configs/simclr_digits.py:tiny"
 
@@ -143,11 +144,11 @@ def test_wrong_flags(capfd, tmp_path, monkeypatch):
     assert "needs whole numbers in JAX_NUM_PROCESSES and JAX_PROCESS_ID" in line
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert f"{tmp_path}/none" in str(workdir.place("~/none"))
+    assert f"{tmp_path}/none" in str(run_folder.place("~/none"))
 
 
 def test_a_pack_that_is_ended_leaves_nothing(tmp_path):
-    from jssl.data.packed import fresh
+    from jssl.data.sources.packed import fresh
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit, match="143"), fresh(str(tmp_path / "out")):
@@ -205,7 +206,7 @@ def test_a_full_disk(capfd, tmp_path, monkeypatch):
     def full(self, record):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("jssl.sinks.Appender.write", full)
+    monkeypatch.setattr("jssl.training.loggers.Appender.write", full)
     code, line, err = jssl(capfd, "train", TINY, f"--workdir={tmp_path}/b")
     assert code == 0, "metrics are observed, never needed"
     assert json.loads(line)["dropped_metrics"] > 0 and json.loads(line)["step"] == 6
@@ -283,6 +284,7 @@ def test_a_signal_saves_and_exits_75(tmp_path):
 
 
 def test_tensorflow_is_never_imported():
-    code = "import sys, jssl.cli, jssl.train, jssl.bench, jssl.evals.offline, jssl.data.tfds_source"
+    modules = "jssl.cli, jssl.training.loop, jssl.commands.bench, jssl.commands.evaluate"
+    code = f"import sys, {modules}, jssl.data.sources.tfds_source"
     code += "\nimport tensorflow_datasets\nassert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -6,9 +6,9 @@ import pytest
 from conftest import ROOT, make_mesh, recipes
 
 import jssl.recipes
-from jssl import config, durations
-from jssl.config import Config, UserError, load
-from jssl.run import check_batch, check_read, model_flops, prepare
+from jssl import config
+from jssl.config import Config, UserError, durations, load
+from jssl.training.setup import check_batch, check_read, model_flops, prepare
 
 
 def test_overrides_take_the_type_of_the_recipe():

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 from conftest import make_mesh
 
-from jssl import mesh
 from jssl.core import Objective, descend, minimize
+from jssl.parallel import mesh
 
 
 def linear(rng, batch):

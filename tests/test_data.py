@@ -19,9 +19,10 @@ from PIL import Image
 
 from jssl import data
 from jssl.config import UserError
-from jssl.data import decode, order, packed, tfds_source
+from jssl.data import decode, sampling
 from jssl.data.canvas import place
 from jssl.data.decode import Unreadable
+from jssl.data.sources import packed, tfds_source
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 REAL = pathlib.Path(os.environ.get("JSSL_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
@@ -71,7 +72,7 @@ def test_order_is_the_endless_row_of_epochs(n, size):
 
     endless = np.concatenate([epoch(e) for e in range(6 * size // n + 2)])
     for step in (5, 0, 3, 1):  # any start, any order
-        got = order.indices(5, step, n, size)
+        got = sampling.indices(5, step, n, size)
         assert got.dtype == np.int64
         np.testing.assert_array_equal(got, endless[step * size : (step + 1) * size])
     assert sorted(endless[:n]) == list(range(n))
@@ -79,29 +80,29 @@ def test_order_is_the_endless_row_of_epochs(n, size):
 
 def test_order_is_frozen_and_depends_on_the_seed():
     # Written down once. A change breaks the resuming of every run there is.
-    assert order.indices(0, 0, 10, 12).tolist() == FROZEN
-    assert order.indices(0, 0, 100, 50).tolist() != order.indices(1, 0, 100, 50).tolist()
-    assert order.indices(0, 2**40, 50_000, 4096).shape == (4096,)  # reached at once
+    assert sampling.indices(0, 0, 10, 12).tolist() == FROZEN
+    assert sampling.indices(0, 0, 100, 50).tolist() != sampling.indices(1, 0, 100, 50).tolist()
+    assert sampling.indices(0, 2**40, 50_000, 4096).shape == (4096,)  # reached at once
 
 
 FROZEN = [6, 1, 0, 5, 3, 8, 7, 9, 2, 4, 7, 3]
 
 
 def test_sequential_pads_and_masks():
-    seen = [order.sequential(step, 10, 4) for step in range(3)]
+    seen = [sampling.sequential(step, 10, 4) for step in range(3)]
     assert np.concatenate([i for i, _ in seen]).tolist() == [*range(10), 9, 9]
     assert np.concatenate([real for _, real in seen]).tolist() == [True] * 10 + [False] * 2
 
 
 def test_slices_share_nothing_and_are_mixed():
-    first, second = order.split_rows("train[:90%]", 101), order.split_rows("train[90%:]", 101)
+    first, second = sampling.split_rows("train[:90%]", 101), sampling.split_rows("train[90%:]", 101)
     assert len(first) == 90
     assert sorted([*first, *second]) == list(range(101))
     assert second.min() < 50  # not the tail of a folder sorted by class
-    assert order.split_rows("train", 101) is None
-    assert len(order.split_rows("train[:7]", 101)) == 7
-    assert order.split_rows("train[:999]", 101) is None
-    assert order.split_name("test[5:10%]") == "test"
+    assert sampling.split_rows("train", 101) is None
+    assert len(sampling.split_rows("train[:7]", 101)) == 7
+    assert sampling.split_rows("train[:999]", 101) is None
+    assert sampling.split_name("test[5:10%]") == "test"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_slices_share_nothing_and_are_mixed():
 )
 def test_wrong_slices(split):
     with pytest.raises(UserError, match="data.split="):
-        order.split_rows(split, 10)
+        sampling.split_rows(split, 10)
 
 
 # -- decode --------------------------------------------------------------------------------------
@@ -352,7 +353,7 @@ def test_arrays():
     batch = pickle.loads(pickle.dumps(source)).read(np.array([3, 1]))
     rows = batch["image"][:, 0, 0, 0]
     assert batch["index"].tolist() == [3, 1]
-    assert rows.tolist() == order.split_rows("train[:50%]", 9)[[3, 1]].tolist()
+    assert rows.tolist() == sampling.split_rows("train[:50%]", 9)[[3, 1]].tolist()
     assert batch["label"].tolist() == (rows % 3).tolist()
     assert batch["size"].tolist() == [[40, 40]] * 2
     assert "label" not in packed.arrays(images, None, "mine").read(np.arange(2))
@@ -363,7 +364,9 @@ def test_arrays():
         packed.arrays(images, labels[:5], "mine")
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jssl.data.digits"), reason="no digits yet")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("jssl.data.sources.digits"), reason="no digits yet"
+)
 def test_digits():
     source = data.open_source(**options(source="digits", canvas=32))
     assert (source.canvas, len(source.classes)) == ((32, 32, 3), 10)

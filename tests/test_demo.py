@@ -1,6 +1,6 @@
 """What the demo shows: one run, several seeds, and the range in which a run should fall."""
 
-from jssl import demo
+from jssl.commands import demo
 
 
 def run(seed, knn, linear):

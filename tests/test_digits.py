@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jssl.config import UserError
-from jssl.data import digits
+from jssl.data.sources import digits
 
 # Pinned: every run on these images is comparable with every other one, on any machine. The
 # rendering is integer arithmetic on frozen random streams, so another NumPy changes nothing.

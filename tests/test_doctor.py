@@ -8,7 +8,8 @@ import pytest
 from test_checkpoint import flip, largest
 from test_identity import TINY, begun
 
-from jssl import cli, doctor
+from jssl import cli
+from jssl.commands import doctor
 from jssl.config import Config, UserError, load
 
 CONFIG = "--config=configs/simclr_digits.py:tiny"

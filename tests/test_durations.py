@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from jssl import durations, schema, values, workdir
-from jssl.config import UserError, load
-from jssl.data import digits
-from jssl.train import train
+from jssl.config import UserError, durations, load, schema, values
+from jssl.data.sources import digits
+from jssl.training.loop import train
+from jssl.workdir import run_folder
 
 TINY = "configs/simclr_digits.py:tiny"
 SWAV = "configs/swav_cifar10.py:tiny"
@@ -122,5 +122,5 @@ def test_a_run_in_epochs_is_the_run_in_steps(tmp_path):
         "optim.warmup_steps": str(steps // 2),
     }
     with pytest.raises(UserError, match=f"config.steps={steps}, not {steps + 1}; add --extend"):
-        workdir.open_for(tmp_path / "a", load(TINY, longer))
+        run_folder.open_for(tmp_path / "a", load(TINY, longer))
     assert train(load(TINY, longer), tmp_path / "a", extend=True)["step"] == steps + 1

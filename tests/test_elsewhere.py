@@ -9,13 +9,15 @@ import pytest
 from conftest import make_mesh
 from test_folder import make, opened
 
-from jssl import data, paths
-from jssl.config import Config, UserError, load
-from jssl.data import absent, fingerprint, packed, tfds_source
-from jssl.evals import language, offline
-from jssl.files import Unreachable
-from jssl.run import prepare
-from jssl.workdir import sized
+from jssl import data
+from jssl.commands import evaluate
+from jssl.config import Config, UserError, load, paths
+from jssl.data import fingerprint
+from jssl.data.files import Unreachable
+from jssl.data.sources import absent, packed, tfds_source
+from jssl.evals import language
+from jssl.training.setup import prepare
+from jssl.workdir.run_folder import sized
 
 # -- paths ---------------------------------------------------------------------------------------
 
@@ -102,7 +104,7 @@ def test_what_needs_the_data_says_which_key_names_it(tmp_path):
     with tree.unlocked():
         tree.data.update({"source": "tfds", "name": "cifar10", "dir": str(tmp_path / "gone")})
     with pytest.raises(UserError, match="--config.data.dir=FOLDER"):
-        offline.evaluate(tree, tmp_path, "linear")
+        evaluate.evaluate(tree, tmp_path, "linear")
 
 
 def test_data_that_is_there_and_wrong_is_not_passed_over(tmp_path):

@@ -10,17 +10,17 @@ import zipfile
 import pytest
 from conftest import ROOT
 
-from jssl import extras
+from jssl import errors
 
 
 def test_the_command_fits_how_jssl_was_installed(monkeypatch, tmp_path):
-    words = extras.install("plan")
+    words = errors.install("plan")
     assert words.startswith(f"{sys.executable} -m pip install -e ")
     assert words.endswith(f"{ROOT.resolve()}[plan]'") or words.endswith(f"{ROOT.resolve()}[plan]")
-    monkeypatch.setattr(extras, "ROOT", tmp_path)
+    monkeypatch.setattr(errors, "ROOT", tmp_path)
     stored = type("D", (), {"read_text": lambda self, name: None})()
-    monkeypatch.setattr(extras.metadata, "distribution", lambda name: stored)
-    assert extras.install("wandb") == f"{sys.executable} -m pip install 'jssl[wandb]'"
+    monkeypatch.setattr(errors.metadata, "distribution", lambda name: stored)
+    assert errors.install("wandb") == f"{sys.executable} -m pip install 'jssl[wandb]'"
 
 
 def test_every_message_uses_it_and_every_extra_exists():

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jssl import mesh as meshes
 from jssl.config import UserError
-from jssl.data import Data, feed, order, packed, stream
-from jssl.data.feed import Feed
-from jssl.data.folder import open_folder
+from jssl.data import Data, host_batches, loader, sampling
+from jssl.data.loader import Feed
+from jssl.data.sources import packed
+from jssl.data.sources.folder import open_folder
+from jssl.parallel import mesh as meshes
 
 BATCH = 16  # any number of devices up to 16 that is a power of two divides it
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -61,7 +62,7 @@ def test_every_way_gives_the_order_of_the_law(mesh, resident, workers):
     source = example_source()
     batches = take(Data(source, resident, workers, 0.0), mesh, start=2, count=4)
     for step, batch in enumerate(batches, start=2):
-        want = source.read(order.indices(3, step, 50, BATCH))
+        want = source.read(sampling.indices(3, step, 50, BATCH))
         del want["damaged"]
         assert_same(batch, want)
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
@@ -130,8 +131,8 @@ def test_two_processes_read_the_halves_of_one_batch():
     source = example_source()
     halves = [np.arange(8), np.arange(8, 16)]
     for step in (0, 3, 9):
-        whole = stream.Steps(source, 3, BATCH, np.arange(BATCH))[step]
-        parts = [stream.Steps(source, 3, BATCH, rows)[step] for rows in halves]
+        whole = host_batches.Steps(source, 3, BATCH, np.arange(BATCH))[step]
+        parts = [host_batches.Steps(source, 3, BATCH, rows)[step] for rows in halves]
         for key in whole:
             np.testing.assert_array_equal(np.concatenate([p[key] for p in parts]), whole[key])
 
@@ -139,12 +140,14 @@ def test_two_processes_read_the_halves_of_one_batch():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_large_batch_comes_in_parts(monkeypatch, workers):
     source, rows = example_source(), np.arange(3, BATCH)
-    monkeypatch.setattr(stream, "_PART", 1000)
-    steps = stream.Steps(source, 3, BATCH, rows)
+    monkeypatch.setattr(host_batches, "_PART", 1000)
+    steps = host_batches.Steps(source, 3, BATCH, rows)
     assert steps.parts == 4
-    made = stream.stream(source, seed=3, batch_size=BATCH, rows=rows, start=5, workers=workers)
+    made = host_batches.stream(
+        source, seed=3, batch_size=BATCH, rows=rows, start=5, workers=workers
+    )
     for step, batch in zip((5, 6), made, strict=False):
-        assert_same(batch, source.read(order.indices(3, step, 50, BATCH)[rows]))
+        assert_same(batch, source.read(sampling.indices(3, step, 50, BATCH)[rows]))
         assert type(batch["image"]) is np.ndarray
     made.close()
 
@@ -207,7 +210,7 @@ def test_waiting_is_counted_and_reading_runs_ahead(mesh):
 
 
 def test_progress_while_a_data_set_is_held(mesh, monkeypatch):
-    monkeypatch.setattr(stream, "_CHUNK", 20 * 240)
+    monkeypatch.setattr(host_batches, "_CHUNK", 20 * 240)
     calls = []
     data = Data(example_source(), True, 0, 0.0)
     Feed(data, 3, BATCH, mesh, 0, progress=lambda *call: calls.append(call)).close()
@@ -230,8 +233,8 @@ def test_a_data_set_that_does_not_fit_is_refused():
         local_devices = (Device(),)
 
     with pytest.raises(UserError, match="data.resident=True .*data.resident=False"):
-        feed._check_room(example_source(50), Small())
-    feed._check_room(example_source(40), Small())
+        loader._check_room(example_source(50), Small())
+    loader._check_room(example_source(40), Small())
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):

@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from jssl import files
 from jssl.config import UserError
+from jssl.data import files
 
 
 class PanicException(BaseException):

@@ -11,11 +11,13 @@ import pytest
 from conftest import make_mesh
 
 from jssl import cli, nn
+from jssl.commands import evaluate
 from jssl.config import Config, UserError, load
-from jssl.data import Data, packed
-from jssl.data.feed import Feed
-from jssl.evals import finetune, knn, linear, lowshot, offline
-from jssl.run import prepare
+from jssl.data import Data
+from jssl.data.loader import Feed
+from jssl.data.sources import packed
+from jssl.evals import finetune, knn, linear, lowshot
+from jssl.training.setup import prepare
 
 RESNET, VIT = "configs/simclr_digits.py:tiny", "configs/mae_imagenette.py:tiny"
 BERT = "configs/bert_small_books.py:tiny"
@@ -212,7 +214,7 @@ def test_it_starts_from_the_given_state_and_leaves_that_alone(recipe):
 @pytest.mark.parametrize("recipe", [RESNET, VIT])
 def test_eight_devices_equal_one(recipe, monkeypatch):
     """With mixup, whose pairs lie on different devices, and parameters that are split too."""
-    monkeypatch.setattr("jssl.mesh.SMALLEST", 1)
+    monkeypatch.setattr("jssl.parallel.mesh.SMALLEST", 1)
     changes, found = {"mixup": 0.8, "smoothing": 0.1, "lr": 1e-5}, []
     first = None
     for mesh in (make_mesh(1), make_mesh(4, 2)):
@@ -399,14 +401,14 @@ def test_finetune_and_lowshot_from_a_checkpoint(capfd, workdir):
 
 def test_untrained_is_the_state_before_training(capfd, workdir, monkeypatch, tmp_path):
     seen = lambda config, mesh, classes, train, test: {"features": train[0].tolist()}
-    monkeypatch.setitem(offline.FROZEN, "knn", seen)
+    monkeypatch.setitem(evaluate.FROZEN, "knn", seen)
     trained = ask(capfd, workdir, "knn")[1]
     code, untrained, err = ask(capfd, workdir, "knn", "--untrained")
     assert code == 0, err
     assert (trained["step"], untrained["step"]) == (6, 0)
     assert np.abs(np.subtract(trained["features"], untrained["features"])).max() > 1e-3
     run = prepare(Config(load(RESNET)))
-    features = offline.Features(run.method.embed, run.mesh, 256)
+    features = evaluate.Features(run.method.embed, run.mesh, 256)
     want, _ = features(run.init(), run.data.source)
     np.testing.assert_array_equal(np.float32(untrained["features"]), want)
 

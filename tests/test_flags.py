@@ -5,8 +5,8 @@ import re
 import pytest
 
 from jssl import cli
+from jssl.commands.flags import TAKES, arguments
 from jssl.config import UserError, load
-from jssl.flags import TAKES, arguments
 
 TINY = "--config=configs/simclr_digits.py:tiny"
 

@@ -8,8 +8,8 @@ import pytest
 from jax import lax
 
 from jssl import nn
-from jssl.flops import count, peak
 from jssl.nn.apply import apply, init
+from jssl.perf.flops import count, peak
 
 KEY = jax.random.key(0)
 RESNET = {"stem": "imagenet", "width": 64, "zero_init": False, "init": "torch", "dtype": "float32"}

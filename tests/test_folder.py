@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jssl import files
 from jssl.config import UserError
-from jssl.data import folder
+from jssl.data import files
 from jssl.data.decode import Unreadable
-from jssl.data.folder import open_folder
+from jssl.data.sources import folder
+from jssl.data.sources.folder import open_folder
 
 
 def picture(format="PNG", size=(6, 5)):

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jssl import cli, rollback, sinks, workdir
-from jssl.bench import made_up
+from jssl import cli
+from jssl.commands.bench import made_up
 from jssl.config import Config, UserError, flatten, load, locate, parse
-from jssl.data import order, packed, tokenizer, tokens
-from jssl.run import check_batch, prepare
-from jssl.train import train
+from jssl.data import sampling
+from jssl.data.sources import packed
+from jssl.data.text import text_source, tokenizer
+from jssl.training import loggers, rollback
+from jssl.training.loop import train
+from jssl.training.setup import check_batch, prepare
+from jssl.workdir import run_folder
 
 RECIPES = ("simclr_digits", "mae_imagenette", "bert_small_books", "deepcluster_cifar10")
 KEYS = {
@@ -136,13 +140,13 @@ def test_files_of_a_run(name, trained, tmp_path):
         change["whole"] &= name != "metrics.jsonl"
         (folder / name).write_bytes(damaged(content, **change))
         try:
-            workdir.open_for(folder, tree)
-            workdir.remembered(folder, tree)
-            config = workdir.stored_config(folder)
+            run_folder.open_for(folder, tree)
+            run_folder.remembered(folder, tree)
+            config = run_folder.stored_config(folder)
             cli.override(config, {"eval.k": "5"})
-            workdir.result(folder)
-            sinks.newest(folder, 10)
-            order.lead(rollback.passed(folder), 3)
+            run_folder.result(folder)
+            loggers.newest(folder, 10)
+            sampling.lead(rollback.passed(folder), 3)
         except UserError as error:
             assert str(folder) in str(error) or "config." in str(error)
 
@@ -181,7 +185,7 @@ def test_files_of_data_sets(tmp_path):
     assert cli.main(bpe) == 0
     opens = {
         "images/meta.json": lambda: packed.open_packed(str(tmp_path / "images"), "train"),
-        "tokens/meta.json": lambda: tokens.open_tokens(
+        "tokens/meta.json": lambda: text_source.open_tokens(
             str(tmp_path / "tokens"), "train", "", 8, True
         ),
         "bpe.json": lambda: tokenizer.load(str(tmp_path / "bpe.json")),

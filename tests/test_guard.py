@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jssl import diagnose
+from jssl import metrics
 from jssl.config import UserError
 from jssl.core import Method, Objective, TrainState, descend, guarded, minimize
 
@@ -108,9 +108,9 @@ def test_what_is_not_due_is_no_nan():
     """JAX_DEBUG_NANS looks at all that a step gives, at each step."""
     from ml_collections import ConfigDict
 
-    from jssl.observe import fetch
+    from jssl.training.observers import fetch
 
-    watch = diagnose.watcher(ConfigDict({"log": {"rank_every": 3}, "steps": 7}))
+    watch = metrics.watcher(ConfigDict({"log": {"rank_every": 3}, "steps": 7}))
     z = jax.random.normal(jax.random.key(0), (8, 4))
     with jax.debug_nans(True):
         found = [jax.jit(watch)(jnp.int32(step), z, -z) for step in range(7)]

@@ -5,10 +5,10 @@ import pytest
 from conftest import make_mesh
 
 from jssl import methods
-from jssl.bench import made_up
+from jssl.commands.bench import made_up
 from jssl.config import Config, UserError, load
 from jssl.core import Method
-from jssl.run import Run, check_batch, check_honored, prepare
+from jssl.training.setup import Run, check_batch, check_honored, prepare
 
 DIGITS = "configs/simclr_digits.py:tiny"
 

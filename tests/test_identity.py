@@ -10,10 +10,12 @@ import jax
 import pytest
 from test_checkpoint import filled, shapes_of, state_of
 
-from jssl import agree, claim, identity, lock, rollback, sinks, workdir
-from jssl.checkpoint import Checkpoints
 from jssl.config import UserError, load
-from jssl.files import Damaged, Unreachable
+from jssl.data.files import Damaged, Unreachable
+from jssl.parallel import agreement
+from jssl.training import loggers, rollback
+from jssl.workdir import claim, identity, lock, run_folder
+from jssl.workdir.checkpoint import Checkpoints
 
 TINY = "configs/simclr_digits.py:tiny"
 OTHERS = ("configs/mae_imagenette.py:tiny", "configs/gpt_small_books.py:tiny")
@@ -137,7 +139,7 @@ def test_a_save_beside_a_later_step_is_an_error(two):
 def test_what_is_older_than_ids_is_adopted_once(tmp_path, caplog):
     folder = tmp_path / "a"
     filled(folder, [(2, None)])
-    old = json.loads(workdir.to_json(load(TINY)))
+    old = json.loads(run_folder.to_json(load(TINY)))
     (folder / "config.json").write_text(json.dumps({"config": old, "versions": {}}))
     (folder / "checkpoints" / "2" / identity.NOTE).unlink()
     (folder / "checkpoints" / "2" / "sha256.json").unlink()
@@ -156,7 +158,9 @@ def test_what_is_older_than_ids_is_adopted_once(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("name", ["EACCES", "EIO", "ESTALE"])
-@pytest.mark.parametrize("where", ["jssl.sums.open_regular", "jssl.files.open_regular"])
+@pytest.mark.parametrize(
+    "where", ["jssl.workdir.checksums.open_regular", "jssl.data.files.open_regular"]
+)
 def test_a_read_error_is_no_damage(two, name, where, monkeypatch):
     a, _, stored, _ = two
     number = getattr(__import__("errno"), name)
@@ -233,7 +237,7 @@ def test_a_reader_follows_a_run_that_deletes(two, monkeypatch, caplog):
 
 def test_a_reader_that_is_always_late_says_so(two, monkeypatch):
     a, _, stored, _ = two
-    monkeypatch.setattr("jssl.checkpoint.TRIES", 2)
+    monkeypatch.setattr("jssl.workdir.checkpoint.TRIES", 2)
     running(a, stored, monkeypatch, 9)
     with pytest.raises(UserError, match="larger config.checkpoint.keep_latest"):
         restored(a, stored, read_only=True)
@@ -306,7 +310,7 @@ def test_a_start_that_saved_nothing_does_not_claim_the_folder(tmp_path, caplog):
     (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     assert content(folder)["run"] == stored["run"], "the same config goes on with its id"
     other = load(TINY, {"seed": "7"})
-    workdir.open_for(folder, other)
+    run_folder.open_for(folder, other)
     new = content(folder, other)
     assert new["run"] != stored["run"]
     claim.clear(folder, new)
@@ -315,7 +319,7 @@ def test_a_start_that_saved_nothing_does_not_claim_the_folder(tmp_path, caplog):
     assert (left / "metrics.jsonl").exists() and not (folder / "metrics.jsonl").exists()
     save(folder, new, [2])
     with pytest.raises(UserError, match="config.seed=7, not 0"):
-        workdir.open_for(folder, load(TINY))
+        run_folder.open_for(folder, load(TINY))
 
 
 @pytest.mark.parametrize(("number", "stays"), [(errno.EBUSY, True), (errno.EIO, False)])
@@ -341,19 +345,19 @@ def test_a_config_that_nobody_used_does_not_block(tmp_path, damage):
     folder = tmp_path / "a"
     begun(folder, steps=())
     (folder / "config.json").write_text(damage)
-    workdir.open_for(folder, load(TINY))
+    run_folder.open_for(folder, load(TINY))
     claim.claim(folder, stored := content(folder))
     save(folder, stored, [2])
     (folder / "config.json").write_text(damage)
     with pytest.raises(UserError, match="config.json cannot be read"):
-        workdir.open_for(folder, load(TINY))
+        run_folder.open_for(folder, load(TINY))
 
 
 @pytest.mark.parametrize("recipe", OTHERS)
 def test_another_recipe_is_named_by_its_method(tmp_path, recipe):
     begun(tmp_path / "a", steps=(2,))
     with pytest.raises(UserError, match="holds a run with config.method='simclr', not '(mae|gpt)'"):
-        workdir.open_for(tmp_path / "a", load(recipe))
+        run_folder.open_for(tmp_path / "a", load(recipe))
 
 
 @pytest.mark.parametrize("name", ["checkpoints/2", "checkpoints/damaged-2-1", "result.json"])
@@ -364,7 +368,7 @@ def test_parts_without_a_config_are_refused(tmp_path, name):
     path = tmp_path / "a" / name
     path.touch() if path.suffix else path.mkdir()
     with pytest.raises(UserError, match="no config.json that says of which run; restore"):
-        workdir.open_for(tmp_path / "a", load(TINY))
+        run_folder.open_for(tmp_path / "a", load(TINY))
 
 
 def test_a_config_of_another_run_or_one_that_was_edited(two):
@@ -372,26 +376,26 @@ def test_a_config_of_another_run_or_one_that_was_edited(two):
     before = (a / "config.json").read_text()
     (a / "config.json").write_text((b / "config.json").read_text())
     with pytest.raises(UserError, match="it is of run"):
-        restored(a, workdir.stored(a))
+        restored(a, run_folder.stored(a))
     (a / "config.json").write_text(before.replace('"seed": 0', '"seed": 1'))
     with pytest.raises(UserError, match="config was changed after the run began"):
-        workdir.open_for(a, load(TINY, {"seed": "1"}))
+        run_folder.open_for(a, load(TINY, {"seed": "1"}))
     (a / "config.json").write_text(before.replace('"format": 2', '"format": 3'))
     with pytest.raises(UserError, match="is of format 3, and this jssl writes 2; use the jssl"):
-        workdir.open_for(a, load(TINY))
+        run_folder.open_for(a, load(TINY))
 
 
 def test_a_result_of_another_run_is_not_printed(two):
     a, b, stored, other = two
-    assert workdir.finish(a, {"step": 4}, identity.mark_of(stored)) == {"step": 4}
-    assert workdir.result(a) == {"step": 4}
-    workdir.finish(b, {"step": 2}, identity.mark_of(other))
+    assert run_folder.finish(a, {"step": 4}, identity.mark_of(stored)) == {"step": 4}
+    assert run_folder.result(a) == {"step": 4}
+    run_folder.finish(b, {"step": 2}, identity.mark_of(other))
     (b / "result.json").rename(a / "result.json")
     with pytest.raises(UserError, match="result.json is of run .* and config.json of"):
-        workdir.result(a)
+        run_folder.result(a)
     (a / "result.json").write_text('{"step": 9}')
     with pytest.raises(UserError, match="result.json is of run nobody"):
-        workdir.result(a)
+        run_folder.result(a)
 
 
 def test_other_data_is_refused_until_it_is_said(two):
@@ -420,28 +424,28 @@ def test_flags_that_change_numbers_are_kept(two, monkeypatch):
 def test_a_run_is_extended_only_if_asked(two):
     a, _, stored, _ = two
     longer = load(TINY, {"steps": "20"})
-    workdir.finish(a, {"step": 6}, identity.mark_of(stored))
+    run_folder.finish(a, {"step": 6}, identity.mark_of(stored))
     with pytest.raises(UserError, match="config.steps=6, not 20; add --extend"):
-        workdir.open_for(a, longer)
-    workdir.open_for(a, longer, extend=True)
-    assert workdir.result(a, 20) is None and workdir.result(a, 6) == {"step": 6}
+        run_folder.open_for(a, longer)
+    run_folder.open_for(a, longer, extend=True)
+    assert run_folder.result(a, 20) is None and run_folder.result(a, 6) == {"step": 6}
     new = content(a, longer, extend=True)
     claim.claim(a, new)
     assert not (a / "result.json").exists() and (a / "result-6.json").exists()
     assert restored(a, new) == 4, "its checkpoints are still its own"
-    workdir.open_for(a, longer)
+    run_folder.open_for(a, longer)
     assert content(a, longer) == new
     (a / "result-6.json").rename(a / "result.json")  # killed between the two
-    assert workdir.result(a, 20) is None
+    assert run_folder.result(a, 20) is None
     for steps, why in (("6", "config.steps=20, not 6"), ("20", None)):
         config = load(TINY, {"steps": steps})
         if why:
             with pytest.raises(UserError, match=why):
-                workdir.open_for(a, config, extend=True)
+                run_folder.open_for(a, config, extend=True)
         else:
-            workdir.open_for(a, config, extend=True)
+            run_folder.open_for(a, config, extend=True)
     with pytest.raises(UserError, match="no run to extend"):
-        workdir.open_for(a.parent / "none", longer, extend=True)
+        run_folder.open_for(a.parent / "none", longer, extend=True)
 
 
 # -- links, pipes and garbage ----------------------------------------------------------------------
@@ -460,7 +464,7 @@ def test_parts_that_say_whose_it_is_are_no_links(tmp_path, name, kind):
     else:
         (folder / name).symlink_to(victim if kind == "link" else tmp_path / "nothing")
     with pytest.raises(UserError, match=f"{name} is (a link|not what jssl writes)"):
-        workdir.open_for(folder, load(TINY))
+        run_folder.open_for(folder, load(TINY))
 
 
 @pytest.mark.parametrize("name", [*claim.FILES, *claim.FOLDERS, *claim.TRACKERS])
@@ -490,7 +494,7 @@ def test_a_lock_or_a_file_to_be_written_is_no_way_out(tmp_path):
         pass
     for name in ("nonfinite.json", "config.part"):
         (tmp_path / name).symlink_to(victim)
-    workdir.write(tmp_path / "nonfinite.json", {})
+    run_folder.write(tmp_path / "nonfinite.json", {})
     claim.claim(tmp_path, content(tmp_path))
     assert victim.read_text() == "precious"
 
@@ -510,20 +514,20 @@ GARBAGE = {
 def test_metrics_never_block_a_restart(tmp_path, kind):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "loss": 1.0}\n' + GARBAGE[kind] + b'\n{"step": 4, "loss": 2}')
-    assert sinks.newest(tmp_path, 9)["loss"] == (4, 2)
-    assert sinks.newest(tmp_path, 2)["loss"] == (1, 1.0), "not of steps that are no more"
+    assert loggers.newest(tmp_path, 9)["loss"] == (4, 2)
+    assert loggers.newest(tmp_path, 2)["loss"] == (1, 1.0), "not of steps that are no more"
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
 def test_metrics_that_are_no_file(tmp_path, make):
     make(tmp_path / "metrics.jsonl")
-    assert sinks.newest(tmp_path, 9) == {}
+    assert loggers.newest(tmp_path, 9) == {}
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
 def test_names_that_no_library_takes(tmp_path, name):
     with pytest.raises(UserError, match="rename that folder|holds a NUL"):
-        workdir.open_for(f"{tmp_path}/{name}", load(TINY))
+        run_folder.open_for(f"{tmp_path}/{name}", load(TINY))
 
 
 WRONG = ([[-5, -3]], [[3, 0]], [[3, -1]], [[7, 2]], [[3, 2**40]], [[True, 1]], [[1.0, 1]], [3], {})
@@ -567,7 +571,7 @@ def pair(monkeypatch):
 
     def of(change):
         monkeypatch.setattr(jax, "process_count", lambda: 2)
-        monkeypatch.setattr(agree, "everywhere", lambda mine: [mine, change(mine)])
+        monkeypatch.setattr(agreement, "everywhere", lambda mine: [mine, change(mine)])
 
     return of
 
@@ -592,21 +596,21 @@ def pair(monkeypatch):
 def test_processes_that_are_told_different_things(pair, key, value):
     facts = lambda: claim.common(load(TINY), **{"--extend": False})
     pair(lambda mine: mine)
-    agree.check(facts)
+    agreement.check(facts)
     pair(lambda mine: mine | {key: value})
     with pytest.raises(UserError, match=rf"{key}=.* on process 0 and {value!r} on process 1"):
-        agree.check(facts)
+        agreement.check(facts)
 
 
 def test_hosts_may_have_their_own_paths_and_methods_come_first(pair):
     there = {f"data.{key}": "/elsewhere" for key in ("path", "dir")} | {"data.workers": "3"}
     other = claim.common(load(TINY, there))
     pair(lambda mine: other)
-    agree.check(lambda: claim.common(load(TINY)))
+    agreement.check(lambda: claim.common(load(TINY)))
     other = claim.common(load(OTHERS[0]))
     pair(lambda mine: other)
     with pytest.raises(UserError, match="^config.method='simclr' on process 0 and 'mae' on"):
-        agree.check(lambda: claim.common(load(TINY)))
+        agreement.check(lambda: claim.common(load(TINY)))
 
 
 def failing(error):
@@ -629,9 +633,9 @@ def failing(error):
     ],
 )
 def test_an_error_of_one_process_is_one_of_all(pair, mine, other, wanted):
-    pair(lambda said: agree._packed(other))
+    pair(lambda said: agreement._packed(other))
     kind, text = wanted
     with pytest.raises(kind, match=text):
-        agree.together(failing(mine) if mine else lambda: 3)
+        agreement.together(failing(mine) if mine else lambda: 3)
     pair(lambda said: said)
-    assert agree.together(lambda: 3) == 3
+    assert agreement.together(lambda: 3) == 3

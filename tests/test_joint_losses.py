@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_losses import slope
 
-from jssl import diagnose, losses, ops
+from jssl import losses, metrics, ops
 
 both_kinds = pytest.mark.parametrize("spherical", [False, True])
 
@@ -307,13 +307,13 @@ def test_kmeans_ignores_weight_zero_and_survives_empty_clusters(spherical):
 def test_spread_alignment_and_uniformity():
     z_a, z_b = np.random.default_rng(17).normal(size=(2, 10, 6)) * 3 + 1
     a, b = jnp.float32(z_a), jnp.float32(z_b)
-    close(diagnose.spread(a), np.mean([np.std(x) for x in unit(z_a).T]) * np.sqrt(6))
-    close(diagnose.spread(jax.random.normal(jax.random.key(0), (4000, 64))), 1, 0.02)
-    close(diagnose.spread(jnp.ones((6, 8)) * 3), 0, atol=1e-3)
+    close(metrics.spread(a), np.mean([np.std(x) for x in unit(z_a).T]) * np.sqrt(6))
+    close(metrics.spread(jax.random.normal(jax.random.key(0), (4000, 64))), 1, 0.02)
+    close(metrics.spread(jnp.ones((6, 8)) * 3), 0, atol=1e-3)
     gap = lambda u, v: np.linalg.norm(unit(u) - unit(v)) ** 2
-    close(diagnose.alignment(a, b), np.mean([gap(z_a[i], z_b[i]) for i in range(10)]))
+    close(metrics.alignment(a, b), np.mean([gap(z_a[i], z_b[i]) for i in range(10)]))
     even = [np.exp(-2 * gap(z_a[i], z_a[j])) for i in range(10) for j in range(i)]
-    close(diagnose.uniformity(a), np.log(np.mean(even)))
+    close(metrics.uniformity(a), np.log(np.mean(even)))
 
 
 def test_rankme_is_equations_1_and_2():
@@ -322,10 +322,10 @@ def test_rankme_is_equations_1_and_2():
         z = rng.normal(size=shape) * np.geomspace(0.01, 3, shape[1])
         values = np.linalg.svd(z, compute_uv=False)
         p = values / values.sum()
-        close(diagnose.rankme(jnp.float32(z)), np.exp(-p @ np.log(p)), 1e-4)
+        close(metrics.rankme(jnp.float32(z)), np.exp(-p @ np.log(p)), 1e-4)
     line = np.outer(rng.normal(size=20), rng.normal(size=6))
-    close(diagnose.rankme(jnp.float32(line)), 1, 1e-3)
-    close(diagnose.rankme(jnp.float32(np.linalg.qr(rng.normal(size=(8, 5)))[0].T * 7)), 5, 1e-4)
+    close(metrics.rankme(jnp.float32(line)), 1, 1e-3)
+    close(metrics.rankme(jnp.float32(np.linalg.qr(rng.normal(size=(8, 5)))[0].T * 7)), 5, 1e-4)
 
 
 NARROW = {
@@ -336,8 +336,8 @@ NARROW = {
     "sigreg": lambda z: losses.sigreg(jax.random.key(0), z, 8),
     "kmeans": lambda z: ops.kmeans(jax.random.key(0), z[0], jnp.ones(8), 3, 4, True)[0],
     "sinkhorn": lambda z: ops.sinkhorn(z[0], 0.5, 3),
-    "alignment": lambda z: diagnose.alignment(*z),
-    "rest": lambda z: [f(z[0]) for f in (diagnose.spread, diagnose.uniformity, diagnose.rankme)],
+    "alignment": lambda z: metrics.alignment(*z),
+    "rest": lambda z: [f(z[0]) for f in (metrics.spread, metrics.uniformity, metrics.rankme)],
 }
 
 

@@ -8,9 +8,11 @@ from conftest import make_mesh
 from test_folder import PNG, make, opened
 
 from jssl.config import Config, UserError, load
-from jssl.data import labels, packed, tokens
-from jssl.data.stream import read_all
-from jssl.data.tokenizer import Bytes
+from jssl.data import labels
+from jssl.data.host_batches import read_all
+from jssl.data.sources import packed
+from jssl.data.text import text_source
+from jssl.data.text.tokenizer import Bytes
 from jssl.evals import knn
 from jssl.evals.features import Features
 from jssl.evals.language import Some
@@ -37,7 +39,7 @@ def sentences(tmp_path, split, classes):
     label = np.repeat(np.arange(len(classes), dtype=np.int32), 2)
     flat = np.tile(np.array([9, 2], np.uint16), len(label))
     offsets = np.arange(0, len(flat) + 1, 2)
-    return tokens.Tokens(
+    return text_source.Tokens(
         split, flat, offsets, Bytes(), 4, False, labels=label, classes=list(classes)
     )
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 
-from jssl import workdir
 from jssl.cli import override
+from jssl.commands.evaluate import evaluate, say
 from jssl.config import Config, UserError, load
 from jssl.evals import language
-from jssl.evals.offline import evaluate, say
 from jssl.nn import encoder
 from jssl.nn.apply import apply
-from jssl.run import prepare
-from jssl.train import train
+from jssl.training.loop import train
+from jssl.training.setup import prepare
+from jssl.workdir import run_folder
 
 BERT, GPT = "configs/bert_small_books.py:tiny", "configs/gpt_small_books.py:tiny"
 
@@ -193,7 +193,7 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
     resume: the one of the run is remembered by what it does, not by its name."""
     tree = load(GPT, {"steps": "2", "eval.rows": "3"})
     train(tree, tmp_path)
-    stored = workdir.stored_config(tmp_path)
+    stored = run_folder.stored_config(tmp_path)
     assert stored.vocab.fingerprint and stored.vocab.size == 260
     assert evaluate(stored, tmp_path, "perplexity")["step"] == 2
     none = override(
@@ -202,7 +202,7 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
     assert len(evaluate(none, tmp_path, "generate")["generated"]) == none.eval.samples
     with pytest.raises(UserError, match=r"config.eval.split='dev\['"):
         evaluate(none, tmp_path, "perplexity")
-    from jssl.data import tokenizer
+    from jssl.data.text import tokenizer
 
     class Other(tokenizer.Bytes):
         def __init__(self):
@@ -221,11 +221,11 @@ def test_a_mask_stands_for_a_word_with_its_space(tmp_path):
     of what is masked. A byte is a byte."""
     import types
 
-    from jssl.data import tokenized, tokenizer
-    from jssl.data.text import open_corpus
+    from jssl.data.text import packing, tokenizer
+    from jssl.data.text.corpora import open_corpus
 
     corpus = open_corpus(source="pydoc", name="", path="", dir="", split="train")
-    tokenized.train(corpus, 400, str(tmp_path / "bpe.json"))
+    packing.train(corpus, 400, str(tmp_path / "bpe.json"))
     for tokens, spaces in ((tokenizer.load(str(tmp_path / "bpe.json")), 1), (tokenizer.Bytes(), 2)):
         source = types.SimpleNamespace(vocab=tokens.vocab, length=64, tokenizer=tokens, pack=True)
         made = language.prompt(source, "is the <mask> of a <mask>", 1)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import FAST, ROOT, make_mesh, recipes
 
-from jssl import mesh
-from jssl.checkpoint import Checkpoints
 from jssl.config import Config, load
-from jssl.data.feed import Feed
-from jssl.run import prepare, train_step
+from jssl.data.loader import Feed
+from jssl.parallel import mesh
+from jssl.training.setup import prepare, train_step
+from jssl.workdir.checkpoint import Checkpoints
 
 EASY = {  # an optimizer under which any objective should fall within a few steps
     "optim.name": "adamw",
@@ -152,7 +152,7 @@ def test_4_other_meshes_equal_one(recipe, axes, small, monkeypatch):
 def equal_on(recipe, small, monkeypatch, axes):
     """What lies on the kink of a ReLU, or ties in a max, may round to either side and move a
     gradient by a per cent; then the next batch must agree."""
-    monkeypatch.setattr("jssl.mesh.SMALLEST", 1)
+    monkeypatch.setattr("jssl.parallel.mesh.SMALLEST", 1)
     one = small(recipe)
     eight = Small(recipe, devices=make_mesh(*axes), like=one)
     try:

@@ -9,9 +9,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from PIL import Image
 
-from jssl import config, mesh, pictures, progress, sinks, train
-from jssl.data.feed import Feed
-from jssl.run import compile_step, prepare
+from jssl import config
+from jssl.data.loader import Feed
+from jssl.parallel import mesh
+from jssl.training import loggers, loop, progress, visualize
+from jssl.training.setup import compile_step, prepare
 
 QUIET = {"eval.every": "0", "checkpoint.every": "0", "log.tensorboard": "false"}
 
@@ -40,7 +42,7 @@ def test_the_counter_of_transfers_counts(reads):
 def test_the_loop_does_not_wait_for_the_device_every_step(reads, tmp_path, monkeypatch):
     """50 steps, metrics every 10: five visits read the metrics, and nothing else is read; nothing
     but the feed's own explicit copies goes to the device."""
-    marks, inner = [], train.loop
+    marks, inner = [], loop.loop
 
     def guarded(*args, **kw):
         marks.append(len(reads))
@@ -49,9 +51,9 @@ def test_the_loop_does_not_wait_for_the_device_every_step(reads, tmp_path, monke
         marks.append(len(reads))
         return state
 
-    monkeypatch.setattr(train, "loop", guarded)
+    monkeypatch.setattr(loop, "loop", guarded)
     tree = config.load("configs/simclr_digits.py:tiny", QUIET | {"steps": "50", "log.every": "10"})
-    train.train(tree, str(tmp_path))
+    loop.train(tree, str(tmp_path))
     in_loop = [shape for shape in reads[slice(*marks)] if shape == ()]
     metrics = 8  # loss, two norms, contrast_top1, and four diagnostics
     visits = 5 + 1  # the last step is fetched at once, beside the visit before it
@@ -74,7 +76,7 @@ def test_every_step_has_its_own_random_key():
 
 def test_metrics_of_every_visit_are_written(tmp_path):
     tree = config.load("configs/simclr_digits.py:tiny", QUIET | {"steps": "7", "log.every": "3"})
-    found = train.train(tree, str(tmp_path))
+    found = loop.train(tree, str(tmp_path))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 7]
     assert rows[-1]["loss"] == found["loss"]
@@ -92,7 +94,7 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
         path.unlink(missing_ok=True)
         if before:
             path.write_text(before)
-        sink = sinks.Jsonl(path)
+        sink = loggers.Jsonl(path)
         sink(3, {"loss": 1.0})
         sink.close()
         assert path.read_text() == wanted
@@ -101,7 +103,7 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
 def test_pictures_are_written_and_look_right(tmp_path):
     words = {"eval.every": "0", "steps": "2", "log.render_every": "2", "mask_ratio": "0.5"}
     tree = config.load("configs/mae_imagenette.py:tiny", words)
-    train.train(tree, str(tmp_path))
+    loop.train(tree, str(tmp_path))
     picture = np.asarray(Image.open(tmp_path / "pictures" / "masked-0000002.png"), np.int32)
     assert picture.shape == (8 * 32, 3 * 32, 3)
     original, masked, rebuilt = np.split(picture, 3, axis=1)
@@ -113,7 +115,7 @@ def test_pictures_are_written_and_look_right(tmp_path):
 
 def test_a_grid_of_pictures():
     images = np.arange(3 * 2 * 2 * 1).reshape(3, 2, 2, 1) / 255
-    picture = pictures.grid(images, columns=2)
+    picture = visualize.grid(images, columns=2)
     assert picture.shape == (4, 4, 1)
     np.testing.assert_array_equal(picture[:2, 2:, 0], [[4, 5], [6, 7]])
     assert (picture[2:, 2:] == 255).all(), "the empty place is white"

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl import losses, masking, ops
+from jssl import losses, ops
+from jssl.transforms import masking
 
 
 def reference_nt_xent(z_a, z_b, temperature):

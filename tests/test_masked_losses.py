@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from test_joint_losses import agree, close, reference_sinkhorn, unit
 
-from jssl import losses, masked, nn
+from jssl import losses, nn
 from jssl.config import Config, load
 from jssl.core import TrainState
 from jssl.methods import beit, bert, data2vec, ibot, ijepa, simmim
+from jssl.nn import masked_image
 
 KEY, SAME = jax.random.key(0), np.testing.assert_array_equal
 PLACES, WIDTH, PIXELS, CODES = 16, 32, 192, 8  # patches, features, pixels; as the recipes have it
@@ -66,7 +67,7 @@ def objective_of(monkeypatch, module, parts, **changes):
     recipe = module.__name__.split(".")[-1] + ("_small_books" if module is bert else "_imagenette")
     for name, part in (parts | {"minimize": lambda objective, *rest: objective}).items():
         monkeypatch.setattr(module, name, part)
-    monkeypatch.setattr(masked, "bind", lambda *a, **k: lambda rng, image, size: image)
+    monkeypatch.setattr(masked_image, "bind", lambda *a, **k: lambda rng, image, size: image)
     words = {"log.rank_every": "0"} | {k.replace("__", "."): str(v) for k, v in changes.items()}
     return module.build(Config(load(f"configs/{recipe}.py:tiny", words)))
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jssl import masking
 from jssl.config import Config, UserError, load
-from jssl.masked import Setup, share
-from jssl.run import prepare
+from jssl.nn.masked_image import Setup, share
+from jssl.training.setup import prepare
+from jssl.transforms import masking
 
 
 @settings(max_examples=15, deadline=None)

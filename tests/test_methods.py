@@ -9,9 +9,11 @@ import pytest
 from conftest import make_mesh
 from jax.sharding import PartitionSpec as P
 
-from jssl import diagnose, mesh, methods, train
+from jssl import methods, metrics
 from jssl.config import Config, UserError, load
-from jssl.run import keys, prepare
+from jssl.parallel import mesh
+from jssl.training import loop
+from jssl.training.setup import keys, prepare
 
 STILL = {  # views that are the image itself
     "augment.crop_scale": "(1.0, 1.0)",
@@ -211,7 +213,7 @@ def test_lejepa_draws_views_to_their_mean():
 def test_the_rank_is_there_when_due():
     run = run_of("simclr_cifar10", ("log.rank_every", "2"))
     ranks = [float(metrics["rank"]) for _, metrics in steps(run, [batch_of(run)] * 4)]
-    assert [rank == diagnose.NOT_DUE for rank in ranks] == [True, False, True, False]
+    assert [rank == metrics.NOT_DUE for rank in ranks] == [True, False, True, False]
     assert 1 <= ranks[1] <= 8
 
 
@@ -237,7 +239,7 @@ def test_the_probes_never_reach_the_encoder(tmp_path):
     for epochs in (0, 3):
         words = {"eval.online_linear_epochs": str(epochs), "log.tensorboard": "false"}
         tree = load("configs/simclr_cifar10.py:tiny", words)
-        found[epochs] = train.train(tree, str(tmp_path / str(epochs)))
+        found[epochs] = loop.train(tree, str(tmp_path / str(epochs)))
     assert found[0]["params_sha256"] == found[3]["params_sha256"]
     assert found[0]["linear_top1"] is None and 0 <= found[3]["linear_top1"] <= 1
     assert found[0]["knn_top1"] == found[3]["knn_top1"]

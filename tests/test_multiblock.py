@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl import multiblock
 from jssl.config import Config, UserError, load
-from jssl.masking import places
 from jssl.methods import ijepa
 from jssl.methods import load as load_method
+from jssl.transforms import multiblock
+from jssl.transforms.masking import places
 
 TINY = "configs/ijepa_imagenette.py:tiny"
 

@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from jssl import config, muon, optim, recipes
+from jssl import config, optim, recipes
 from jssl.config import UserError
+from jssl.optim import muon
 
 BASE = dict(recipes.RUN["optim"]) | dict(name="muon", lr=0.1, schedule="constant", b2=0.95)
 

@@ -7,7 +7,7 @@ import pytest
 
 from jssl.config import UserError
 from jssl.evals import online
-from jssl.rollback import Diverged
+from jssl.training.rollback import Diverged
 
 
 def probes(monkeypatch, measured, every=2, aside=contextlib.nullcontext):

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from jssl import outbox
-from jssl.outbox import Outbox, Soft
+from jssl.training import outbox
+from jssl.training.outbox import Outbox, Soft
 
 
 class Sink:

@@ -16,10 +16,11 @@ from PIL import Image, ImageOps
 
 from jssl import data
 from jssl.config import UserError
-from jssl.data import canvas, decode, depth, limits, packed, stream
+from jssl.data import canvas, decode, depth, host_batches, limits
 from jssl.data.decode import Unreadable
-from jssl.data.folder import open_folder
-from jssl.data.tfds_source import Records
+from jssl.data.sources import packed
+from jssl.data.sources.folder import open_folder
+from jssl.data.sources.tfds_source import Records
 
 
 def encode(image, format="PNG", **options):
@@ -169,7 +170,7 @@ def test_a_folder_of_twelve_bits_fills_the_range(tmp_path, caplog):
     assert "data.max_value" in caplog.text
     image = source.read(np.arange(6))["image"]
     assert image.dtype == np.uint16 and image[:5].max() > 65000 and image[5].max() == 65535
-    assert stream.example_bytes(source) == 2 * np.prod(source.canvas)
+    assert host_batches.example_bytes(source) == 2 * np.prod(source.canvas)
     out = tmp_path / "out"
     packed.pack(source, str(out), lambda *_: None)
     again = packed.open_packed(str(out), "train")

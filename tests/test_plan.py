@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 
-from jssl import chips, cli, hlo, mesh, placement, plan
+from jssl import cli
+from jssl.commands import plan
 from jssl.config import UserError, load
+from jssl.parallel import mesh
+from jssl.perf import accelerators, hlo, sharding_report
 
 HLO = """
 HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
@@ -165,7 +168,7 @@ def test_traffic_is_what_xla_counts_and_loops_count_as_often_as_they_run():
 
 
 def test_roofline_by_hand():
-    chip = chips.Chip(flops=100.0, memory=1e9, bandwidth=10.0, link=2.0)
+    chip = accelerators.Chip(flops=100.0, memory=1e9, bandwidth=10.0, link=2.0)
     moved = [{"kind": "all-reduce", "times": 1, "bytes": 8, "group": 8}]
     found = {"flops_per_device": 300, "traffic": 20.0, "collectives": moved}
     out = plan.roofline(found, chip, 8)
@@ -210,7 +213,7 @@ def test_placement_says_where_arrays_lie():
         lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to),
         shapes, mesh.shardings(shapes, here),
     )  # fmt: skip
-    queue, kernels = sorted(placement.rows(shapes), key=lambda row: row["count"])
+    queue, kernels = sorted(sharding_report.rows(shapes), key=lambda row: row["count"])
     assert (queue["arrays"], queue["placed"]) == ("buffers/queue", "data+fsdp+tensor")
     assert queue["bytes_per_device"] == 64 * 8 * 4 // 8
     assert (kernels["arrays"], kernels["count"]) == ("params/block*/qkv/kernel", 3)
@@ -223,7 +226,7 @@ def test_placement_says_where_arrays_lie():
     [(0, 1000, "0"), (999, 1000, "999"), (12_345_678, 1000, "12.3 M"), (1536, 1024, "1.5 Ki")],
 )
 def test_numbers_for_people(number, base, wanted):
-    assert placement.many(number, base) == wanted
+    assert sharding_report.many(number, base) == wanted
 
 
 def test_a_bank_of_examples_has_room_for_imagenet(capfd):
@@ -261,7 +264,9 @@ def test_what_the_compiler_refuses_does_not_fit(said, monkeypatch, capfd):
     def refuse(self, **given):
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory: {said}")
 
-    monkeypatch.setitem(chips.CHIPS, "cpu", chips.Chip(1e12, 16 * chips.GB, 1e12, 1e11))
+    monkeypatch.setitem(
+        accelerators.CHIPS, "cpu", accelerators.Chip(1e12, 16 * accelerators.GB, 1e12, 1e11)
+    )
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
     assert cli.main(["plan", "--config=configs/mae_imagenette.py:tiny", "--devices=8"]) == 0
     found = json.loads(capfd.readouterr().out.splitlines()[-1])

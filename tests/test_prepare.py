@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 
 from jssl import cli
 from jssl.config import UserError
-from jssl.data import prepare, tfds_source
+from jssl.data import prepare
+from jssl.data.sources import tfds_source
 
 
 class TinyJsslSet(tfds.core.GeneratorBasedBuilder):

@@ -11,9 +11,9 @@ import types
 import pytest
 import rich.console
 
-from jssl import progress
-from jssl.progress import Progress
-from jssl.result import as_json
+from jssl.training import progress
+from jssl.training.progress import Progress
+from jssl.training.summary import as_json
 
 VALUES = {
     "loss": 12.3456, "examples_per_s": 123456.0, "flops_per_s": 1e15, "mfu": 0.31,

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from test_cli import jssl, own_images
 
-from jssl import files, flags, result, train
+from jssl.commands import flags
 from jssl.config import Config, UserError, load
-from jssl.data import tokenizer
-from jssl.observe import Traces, profiler
-from jssl.outbox import Outbox
-from jssl.pictures import Album
+from jssl.data import files
+from jssl.data.text import tokenizer
+from jssl.training import loop, summary
+from jssl.training.observers import Traces, profiler
+from jssl.training.outbox import Outbox
+from jssl.training.visualize import Album
 
 TINY = "configs/simclr_digits.py:tiny"
 State = collections.namedtuple("State", "step skipped params")
@@ -30,15 +32,15 @@ def state(step: int, skipped: int, row: int = 0) -> State:
 def test_a_run_that_learned_nothing_is_no_success(step, skipped, fails):
     config = Config(load(TINY))
     if not fails:
-        train.check_updates(state(step, skipped), config)
+        loop.check_updates(state(step, skipped), config)
         return
     with pytest.raises(UserError, match="none of the 6 updates was finite.*lower config.optim.lr"):
-        train.check_updates(state(step, skipped), config)
+        loop.check_updates(state(step, skipped), config)
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_loss_that_is_not_known_has_a_note(monkeypatch, caplog, known):
-    monkeypatch.setattr(train, "params_sha256", lambda params: "0" * 64)
+    monkeypatch.setattr(loop, "params_sha256", lambda params: "0" * 64)
     recorder = types.SimpleNamespace(
         seen={"loss": (5, 1.5)} if known else {},
         last={"loss": float("inf")} if known else {},
@@ -47,7 +49,7 @@ def test_a_loss_that_is_not_known_has_a_note(monkeypatch, caplog, known):
     )
     probes = types.SimpleNamespace(found={"knn_top1": 0.5}, at=4, failed=2)
     feeds = [types.SimpleNamespace(damaged=[1, 2]), types.SimpleNamespace(damaged=[2])]
-    values = train.outcome(state(6, 1), recorder, probes, feeds)
+    values = loop.outcome(state(6, 1), recorder, probes, feeds)
     json.dumps(values, allow_nan=False)
     assert values["loss"] is None
     assert ("not finite (inf)" if known else "metrics.jsonl has no loss") in values["loss_note"]
@@ -104,7 +106,7 @@ def test_next_commands_of_text_are_commands(method):
         method=types.SimpleNamespace(score=None),
         data=types.SimpleNamespace(source=source),
     )
-    found = [words.split() for words in result.commands(run, "runs/a")]
+    found = [words.split() for words in summary.commands(run, "runs/a")]
     protocols = [words[2].partition("=")[2] for words in found]
     assert protocols == ["perplexity", "generate" if method == "gpt" else "fill-mask", "finetune"]
     for words in found:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl import train as training
 from jssl.config import Config, UserError, load
-from jssl.data.order import indices, lead
-from jssl.rollback import Diverged, NonFinite
-from jssl.run import keys, prepare
-from jssl.train import train
+from jssl.data.sampling import indices, lead
+from jssl.training import loop as training
+from jssl.training.loop import train
+from jssl.training.rollback import Diverged, NonFinite
+from jssl.training.setup import keys, prepare
 
 METHOD = '''
 """A linear autoencoder whose loss is not a number where an example of BAD is in the batch."""
@@ -180,8 +180,8 @@ def test_lead():
 
 
 def test_finite_states_are_passed_through_bit_for_bit():
-    from jssl.accumulate import guard
     from jssl.core import TrainState
+    from jssl.training.gradients import guard
 
     old = TrainState(jnp.int32(3), {"w": jnp.ones(2)}, {"m": jnp.ones(2)}, {})
     new = TrainState(jnp.int32(4), {"w": jnp.array([0.1, -0.0])}, {"m": jnp.zeros(2)}, {})

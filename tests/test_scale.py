@@ -18,8 +18,10 @@ from jax.sharding import PartitionSpec as P
 from test_checkpoint import flip, largest
 from test_laws import GENTLE, Small, losses
 
-from jssl import connect, hlo, mesh, ops
-from jssl.checkpoint import Checkpoints
+from jssl import ops
+from jssl.parallel import connect, mesh
+from jssl.perf import hlo
+from jssl.workdir.checkpoint import Checkpoints
 
 MAE = "configs/mae_imagenette.py:tiny"
 
@@ -262,7 +264,7 @@ def test_the_mesh_says_what_does_not_cover_the_devices():
 
 def test_an_axis_may_be_a_part_of_a_torus():
     pytest.importorskip("libtpu", reason="needs TPU topologies: pip install 'jssl[plan]'")
-    from jssl import plan
+    from jssl.commands import plan
 
     made = mesh.make(data=-1, fsdp=8, devices=plan.find("v6e:16x16", 0))
     assert dict(made.shape) == {"data": 32, "fsdp": 8, "tensor": 1}
@@ -282,7 +284,7 @@ def test_a_split_queue_is_gathered_once_and_not_by_every_turn_of_the_search(monk
 def test_which_processes_share_compiled_programs(monkeypatch):
     from jax._src import cache_key
 
-    from jssl import mesh
+    from jssl.parallel import mesh
 
     monkeypatch.delattr(cache_key, "_shared_fingerprints", raising=False)
     shared = {kind: mesh.shares_cached_programs(kind) for kind in ("cpu", "gpu", "tpu")}

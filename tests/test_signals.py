@@ -16,10 +16,12 @@ from conftest import ROOT, make_mesh
 from test_feed import BATCH, example_source
 from test_surviving import holder  # noqa: F401 - a fixture
 
-from jssl import lock, pace, signals, surroundings, train
 from jssl.config import UserError
-from jssl.data import Data, feed, stream
+from jssl.data import Data, host_batches, loader
 from jssl.evals.features import Features
+from jssl.parallel import host, preemption
+from jssl.training import loop, pace
+from jssl.workdir import lock
 
 
 def eventually(truth):
@@ -30,23 +32,23 @@ def eventually(truth):
     return found
 
 
-@pytest.mark.parametrize("kind", signals.KINDS)
+@pytest.mark.parametrize("kind", preemption.KINDS)
 def test_every_kind_of_signal_asks_for_a_stop(kind, capfd):
     before = signal.getsignal(kind)
-    with signals.asked_to_stop() as stop:
-        assert not stop(1) and not signals.requested()
+    with preemption.asked_to_stop() as stop:
+        assert not stop(1) and not preemption.requested()
         os.kill(os.getpid(), kind)
-        assert eventually(signals.requested) == kind.name == stop(1)
-        with pytest.raises(signals.Stopped, match=kind.name):
-            signals.check()
-    assert signal.getsignal(kind) == before and not signals.requested()
+        assert eventually(preemption.requested) == kind.name == stop(1)
+        with pytest.raises(preemption.Stopped, match=kind.name):
+            preemption.check()
+    assert signal.getsignal(kind) == before and not preemption.requested()
     assert f"{kind.name}: stopping as soon as all is saved" in capfd.readouterr().err
 
 
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
     try:
-        with signals.asked_to_stop() as stop:
+        with preemption.asked_to_stop() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGUSR1)
             assert eventually(lambda: stop(1)) == "SIGUSR1"
@@ -58,15 +60,15 @@ def test_outside_the_main_thread_a_stop_can_be_asked_for():
     seen = []
 
     def run():
-        with signals.asked_to_stop() as stop:
+        with preemption.asked_to_stop() as stop:
             seen.append(eventually(lambda: stop(1)))
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert eventually(lambda: signals._asked.runs == 1)
-    signals.request("the caller")
+    assert eventually(lambda: preemption._asked.runs == 1)
+    preemption.request("the caller")
     thread.join()
-    assert seen == ["the caller"] and not signals.requested()
+    assert seen == ["the caller"] and not preemption.requested()
 
 
 def test_a_second_signal_ends_a_process_whose_main_thread_never_returns():
@@ -120,7 +122,7 @@ class Hung:
 def hung(monkeypatch):
     """(source, the list of times that `leave_in_time` was called)."""
     source, left = Hung(), []
-    monkeypatch.setattr(surroundings, "leave_in_time", lambda: left.append(1))
+    monkeypatch.setattr(host, "leave_in_time", lambda: left.append(1))
     yield source, left
     source.freed.set()
 
@@ -130,17 +132,17 @@ def stop_when_entered(source):
 
     def ask():
         source.entered.wait()
-        signals.request("a test")
+        preemption.request("a test")
 
     threading.Thread(target=ask).start()
 
 
 def test_a_feed_that_waits_for_data(hung):
     source, left = hung
-    with signals.asked_to_stop():
-        made = feed.Feed(Data(source, False, 0, 1.0), 0, BATCH, make_mesh(1), 0)
+    with preemption.asked_to_stop():
+        made = loader.Feed(Data(source, False, 0, 1.0), 0, BATCH, make_mesh(1), 0)
         stop_when_entered(source)
-        with pytest.raises(signals.Stopped, match="a test"):
+        with pytest.raises(preemption.Stopped, match="a test"):
             made.next()
         made.close()
     assert left, "the process may end although the thread never does"
@@ -148,44 +150,44 @@ def test_a_feed_that_waits_for_data(hung):
 
 def test_a_feed_that_reads_a_resident_set(hung):
     source, left = hung
-    with signals.asked_to_stop():
+    with preemption.asked_to_stop():
         stop_when_entered(source)
-        with pytest.raises(signals.Stopped):
-            feed.Feed(Data(source, True, 0, 1.0), 0, BATCH, make_mesh(1), 0)
+        with pytest.raises(preemption.Stopped):
+            loader.Feed(Data(source, True, 0, 1.0), 0, BATCH, make_mesh(1), 0)
     assert left
 
 
 def test_an_evaluation_that_waits_for_data_and_one_that_does_not(hung):
     source, left = hung
     embed = Features(lambda state, batch: jnp.zeros((len(batch["image"]), 2)), make_mesh(1), BATCH)
-    with signals.asked_to_stop():
+    with preemption.asked_to_stop():
         stop_when_entered(source)
-        with pytest.raises(signals.Stopped):
+        with pytest.raises(preemption.Stopped):
             embed(None, source)
     assert left
-    with signals.asked_to_stop():
-        ask = lambda done, total: signals.request("a test")  # after the first of several batches
-        with pytest.raises(signals.Stopped):
+    with preemption.asked_to_stop():
+        ask = lambda done, total: preemption.request("a test")  # after the first of several batches
+        with pytest.raises(preemption.Stopped):
             embed(None, example_source(), ask)
 
 
 def test_a_lock_that_another_run_holds(tmp_path, monkeypatch, holder):  # noqa: F811
-    monkeypatch.setattr(time, "sleep", lambda seconds: signals.request("a test"))
-    with signals.asked_to_stop(), pytest.raises(signals.Stopped, match="a test"):
+    monkeypatch.setattr(time, "sleep", lambda seconds: preemption.request("a test"))
+    with preemption.asked_to_stop(), pytest.raises(preemption.Stopped, match="a test"):
         with lock.alone(tmp_path / "a"):
             raise AssertionError("it is held")
 
 
 def test_a_result_that_is_late_and_one_that_failed():
-    with signals.asked_to_stop():
+    with preemption.asked_to_stop():
         late = futures.Future()
-        signals.request("a test")
-        with pytest.raises(signals.Stopped):
-            signals.result(late)
+        preemption.request("a test")
+        with pytest.raises(preemption.Stopped):
+            preemption.result(late)
     failed = futures.Future()
     failed.set_exception(TimeoutError("the read's own"))
     with pytest.raises(TimeoutError, match="the read's own"):
-        signals.result(failed)
+        preemption.result(failed)
 
 
 class Saves:
@@ -214,7 +216,7 @@ class Feed:
 
     def next(self):
         if not self.left:
-            raise signals.Stopped("a test", self.agreed)
+            raise preemption.Stopped("a test", self.agreed)
         self.left -= 1
 
 
@@ -224,7 +226,7 @@ def step(state, held, fed):
 
 def looped(given, saves, watchers=(), start=0):
     with pytest.raises(SystemExit, match="75"):
-        train.loop(step, start, given, start, 100, watchers, saves, lambda step: "")
+        loop.loop(step, start, given, start, 100, watchers, saves, lambda step: "")
 
 
 def test_what_is_saved_of_a_run_that_is_stopped_in_a_wait(caplog):
@@ -237,7 +239,7 @@ def test_what_is_saved_of_a_run_that_is_stopped_in_a_wait(caplog):
 
     def evaluate(step, state, metrics):
         if step == 4:
-            raise signals.Stopped("a test")
+            raise preemption.Stopped("a test")
 
     looped(Feed(9), saves, [evaluate])
     assert saves.saved == [(4, 4), "closed"], "the step before the evaluation"
@@ -296,11 +298,11 @@ def test_a_script_that_trains_when_it_is_imported(tmp_path, photos):
 
 
 def test_a_daemon_may_start_no_workers(monkeypatch):
-    stream.check_start(2)
+    host_batches.check_start(2)
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    stream.check_start(0)
+    host_batches.check_start(0)
     with pytest.raises(UserError, match="data.workers=2.*set data.workers=0"):
-        feed.Feed(Data(example_source(), False, 2, 1.0), 0, BATCH, make_mesh(1), 0)
+        loader.Feed(Data(example_source(), False, 2, 1.0), 0, BATCH, make_mesh(1), 0)
 
 
 def test_a_process_whose_thread_hangs_ends_with_its_code():

@@ -8,17 +8,18 @@ import types
 
 import pytest
 
-from jssl import files, sinks, trackers
 from jssl.config import UserError
-from jssl.outbox import Outbox
+from jssl.data import files
+from jssl.training import loggers, trackers
+from jssl.training.outbox import Outbox
 
 
 def written(path, *steps, start=None):
-    sink = sinks.Jsonl(path, start)
+    sink = loggers.Jsonl(path, start)
     for step in steps:
         sink(step, {"loss": float(step)})
     sink.close()
-    return [row and row["step"] for _, row in sinks.lines(path)]
+    return [row and row["step"] for _, row in loggers.lines(path)]
 
 
 def test_steps_that_are_run_again_are_written_once(tmp_path):
@@ -31,7 +32,7 @@ def test_steps_that_are_run_again_are_written_once(tmp_path):
 
 
 def test_a_rollback_takes_lines_back(tmp_path):
-    sink = sinks.Jsonl(tmp_path / "metrics.jsonl", 0)
+    sink = loggers.Jsonl(tmp_path / "metrics.jsonl", 0)
     for step in (1, 2, 3):
         sink(step, {"loss": float("nan")})
     sink.rewind(1)
@@ -50,8 +51,8 @@ GARBAGE = (
 def test_what_others_wrote_is_kept_and_passed_over(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(GARBAGE)
-    assert sinks.newest(tmp_path, 5) == {"loss": (1, 2.0), "lr": (2, 3)}
-    assert sinks.newest(tmp_path, 9)["loss"] == (9, 4.0)
+    assert loggers.newest(tmp_path, 5) == {"loss": (1, 2.0), "lr": (2, 3)}
+    assert loggers.newest(tmp_path, 9)["loss"] == (9, 4.0)
     written(path, 6, start=5)
     assert path.read_bytes() == GARBAGE.replace(b'{"step": 9, "loss": 4.0}\n', b"") + (
         b'\n{"step": 6, "loss": 6.0}\n'
@@ -59,10 +60,10 @@ def test_what_others_wrote_is_kept_and_passed_over(tmp_path):
 
 
 def test_words_for_numbers_are_numbers_again(tmp_path):
-    sink = sinks.Jsonl(tmp_path / "metrics.jsonl")
+    sink = loggers.Jsonl(tmp_path / "metrics.jsonl")
     sink(3, {"a": float("inf"), "b": float("-inf"), "c": 1.5})
     sink.close()
-    assert sinks.newest(tmp_path, 3) == {
+    assert loggers.newest(tmp_path, 3) == {
         "a": (3, float("inf")), "b": (3, float("-inf")), "c": (3, 1.5),
     }  # fmt: skip
 
@@ -73,24 +74,24 @@ def test_metrics_go_through_no_link_and_into_no_pipe(tmp_path, kind, caplog):
     victim.write_text("precious")
     {"link": lambda: path.symlink_to(victim), "folder": path.mkdir,
      "pipe": lambda: os.mkfifo(path)}[kind]()  # fmt: skip
-    box = Outbox("metrics.jsonl", lambda: sinks.Jsonl(path, 0))
+    box = Outbox("metrics.jsonl", lambda: loggers.Jsonl(path, 0))
     box.post(lambda sink: sink(1, {"loss": 1.0}))
     box.close(60)
     assert victim.read_text() == "precious" and box.dropped == 1
-    assert "switched off (Damaged" in caplog.text and sinks.newest(tmp_path, 1) == {}
+    assert "switched off (Damaged" in caplog.text and loggers.newest(tmp_path, 1) == {}
 
 
 def test_tensorboard_goes_through_no_link(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "tensorboard").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(files.Damaged, match="link"):
-        sinks.TensorBoard(tmp_path / "tensorboard")
+        loggers.TensorBoard(tmp_path / "tensorboard")
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, taken):
-    out, write, calls = sinks.Appender(tmp_path / "a"), os.write, []
+    out, write, calls = loggers.Appender(tmp_path / "a"), os.write, []
     out.write(b"first\n")
 
     def full(number, data):
@@ -132,10 +133,10 @@ def events(folder):
 
 
 def test_tensorboard_hides_steps_that_are_run_again(tmp_path):
-    first = sinks.TensorBoard(tmp_path / "tensorboard")
+    first = loggers.TensorBoard(tmp_path / "tensorboard")
     first(3, {"loss": 1.0, "lr": 0.5})
     first.close()
-    second = sinks.TensorBoard(tmp_path / "tensorboard", start=2)
+    second = loggers.TensorBoard(tmp_path / "tensorboard", start=2)
     second.rewind(1)
     second.close()
     assert events(tmp_path / "tensorboard") == [
@@ -190,7 +191,7 @@ def mlflow(monkeypatch):
 
 def opened(folder, **named):
     given = dict(start=0, config={"optim": {"lr": 0.1}}, tensorboard=False, wandb="", mlflow="")
-    boxes = sinks.open_all(folder, **given | named)
+    boxes = loggers.open_all(folder, **given | named)
     for box in boxes:
         box.post(lambda sink: sink(1, {"loss": 2.0}))
         box.close(60)
@@ -242,7 +243,7 @@ def test_a_tracker_without_a_key_or_a_server_is_a_warning(tmp_path, package, req
     setattr(module, {"wandb": "init", "mlflow": "start_run"}[package], refuse)
     boxes = opened(tmp_path, **{package: "name"})
     assert f"log.{package}: it is switched off (RuntimeError: No API key" in caplog.text
-    assert sinks.newest(tmp_path, 1)["loss"] == (1, 2.0), "the others go on"
+    assert loggers.newest(tmp_path, 1)["loss"] == (1, 2.0), "the others go on"
     assert sum(box.dropped for box in boxes) == 1
 
 

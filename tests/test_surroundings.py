@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT, make_mesh
 
-from jssl import cli, connect, memory, peers, surroundings
+from jssl import cli
 from jssl.errors import UserError
+from jssl.parallel import connect, host, peers
+from jssl.perf import memory
 
 # -- output --------------------------------------------------------------------------------------
 
@@ -30,11 +32,11 @@ def test_a_stream_that_cannot_be_written_to_is_silent(number, tmp_path):
 
         flush = isatty = write
 
-    stream = surroundings.Output(Broken())
+    stream = host.Output(Broken())
     assert stream.write("lost") == 4
     print("lost too", file=stream, flush=True)
     with (tmp_path / "file").open("w") as file:
-        stream = surroundings.Output(file)
+        stream = host.Output(file)
         print("kept", file=stream, flush=True)
         assert stream.name == file.name and not stream.isatty()
     print("the file is closed", file=stream, flush=True)
@@ -132,28 +134,28 @@ def test_variables_that_ask_for_what_is_not_there(key, value, wanted):
 
 def test_no_folder_for_compiled_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert surroundings.cache_folder() == (tmp_path / "jssl" / "xla", "")
+    assert host.cache_folder() == (tmp_path / "jssl" / "xla", "")
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    folder, why = surroundings.cache_folder()
+    folder, why = host.cache_folder()
     assert folder is None and "cannot be made (Not a directory)" in why
     monkeypatch.delenv("XDG_CACHE_HOME")
 
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(surroundings.pathlib.Path, "home", homeless)
-    folder, why = surroundings.cache_folder()
+    monkeypatch.setattr(host.pathlib.Path, "home", homeless)
+    folder, why = host.cache_folder()
     assert folder is None and "set HOME or JAX_COMPILATION_CACHE_DIR" in why
 
 
 def test_full_shared_memory_is_named(monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
     sizes = types.SimpleNamespace(free=4096, total=64e6)
-    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: sizes)
-    assert "/dev/shm is full (0.0 of 64.0 MB free)" in surroundings.missing(full)
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda path: sizes)
+    assert "/dev/shm is full (0.0 of 64.0 MB free)" in host.missing(full)
     sizes.free = 60e6
-    assert surroundings.missing(full) == "", "then it is the disk"
+    assert host.missing(full) == "", "then it is the disk"
 
 
 # -- memory --------------------------------------------------------------------------------------

@@ -22,24 +22,27 @@ from conftest import FAST, ROOT
 from test_cli import TINY, jssl, own_images, refused
 from test_feed import BATCH, assert_same, example_source
 
-from jssl import claim, lock, observe, sums
 from jssl.config import UserError, load
-from jssl.data import feed, order, stream
-from jssl.data.folder import Folder, open_folder
+from jssl.data import host_batches, loader, sampling
+from jssl.data.sources.folder import Folder, open_folder
+from jssl.training import observers
+from jssl.workdir import checksums, claim, lock
 
 # -- data ----------------------------------------------------------------------------------------
 
 
 def opened(source, workers=2):
     rows = np.arange(BATCH)
-    return stream.stream(source, seed=3, batch_size=BATCH, rows=rows, start=0, workers=workers)
+    return host_batches.stream(
+        source, seed=3, batch_size=BATCH, rows=rows, start=0, workers=workers
+    )
 
 
 def test_batches_go_on_exactly_after_a_worker_was_killed(caplog):
     source, made = example_source(), opened(example_source())
     with caplog.at_level(logging.WARNING, "jssl"):
         for step, batch in zip(range(30), made, strict=False):
-            assert_same(batch, source.read(order.indices(3, step, 50, BATCH)))
+            assert_same(batch, source.read(sampling.indices(3, step, 50, BATCH)))
             if step == 4:
                 workers = multiprocessing.active_children()
                 os.kill(workers[0].pid, signal.SIGKILL)
@@ -98,9 +101,9 @@ def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
         return clock[0]
 
     monkeypatch.setattr(Folder, "read", slow)
-    monkeypatch.setattr(feed, "time", types.SimpleNamespace(perf_counter=now))
+    monkeypatch.setattr(loader, "time", types.SimpleNamespace(perf_counter=now))
     monkeypatch.setattr(
-        observe,
+        observers,
         "time",
         types.SimpleNamespace(perf_counter=lambda: clock[0], monotonic=time.monotonic),
     )
@@ -274,13 +277,13 @@ def test_a_signal_before_the_first_step_and_one_in_the_last_save(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "SIGTERM: stopped before step 1; start again to go on" in done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["step"] == 2
-    assert (tmp_path / "a" / "checkpoints" / "2" / sums.NAME).exists()
+    assert (tmp_path / "a" / "checkpoints" / "2" / checksums.NAME).exists()
 
 
 def test_a_second_signal_ends_at_once():
     code = """
         import os, signal, time
-        from jssl.signals import TOGETHER, asked_to_stop
+        from jssl.parallel.preemption import TOGETHER, asked_to_stop
         with asked_to_stop() as stop:
             print("ready", flush=True)
             while not stop(1):

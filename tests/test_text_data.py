@@ -17,13 +17,15 @@ from conftest import ROOT, make_mesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jssl import cli, data, run
+from jssl import cli, data
 from jssl.config import Config, UserError, load
-from jssl.data import Data, encoding, order, text, textfiles, tokenized, tokens
-from jssl.data import tokenizer as tokenizer_module
-from jssl.data.feed import Feed
-from jssl.data.tokenizer import Bytes, File, train
-from jssl.files import Damaged
+from jssl.data import Data, sampling
+from jssl.data.files import Damaged
+from jssl.data.loader import Feed
+from jssl.data.text import corpora, encoding, packing, text_files, text_source
+from jssl.data.text import tokenizer as tokenizer_module
+from jssl.data.text.tokenizer import Bytes, File, train
+from jssl.training import setup
 
 WORDS = ["the quick brown fox jumps", "over the lazy dog.\n\nThe end", "hélas, 日本 the fox"] * 20
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=12)
@@ -198,8 +200,8 @@ def test_wrong_tokenizers(tmp_path, name, message):
 
 def in_memory(texts, length, pack, **more):
     parts = lambda tally: ((k, t, -1) for k, t in enumerate(texts))
-    corpus = text.Corpus("mine", "x", parts, None, "")
-    return tokenized.hold(corpus, more.get("tokenizer", Bytes()), length, pack)
+    corpus = corpora.Corpus("mine", "x", parts, None, "")
+    return packing.hold(corpus, more.get("tokenizer", Bytes()), length, pack)
 
 
 @settings(deadline=None, max_examples=200)
@@ -264,10 +266,10 @@ def test_slices_are_of_documents(tmp_path_factory, texts, pack):
     texts = [f"{k}{t}" for k, t in enumerate(texts)]
     path = write(tmp_path_factory.mktemp("s"), {"a.jsonl": lines(texts)})
     wanted = options(path, length=5, pack=pack)
-    data_pack = tokenized.pack(corpus_of(**wanted), Bytes(), path / "packed")
+    data_pack = packing.pack(corpus_of(**wanted), Bytes(), path / "packed")
     assert data_pack["examples"] == len(texts)
     for split in ("train[:50%]", "train[50%:]"):
-        rows = order.split_rows(split, len(texts))
+        rows = sampling.split_rows(split, len(texts))
         want = everything(in_memory([texts[row] for row in rows], 5, pack))
         for where in (wanted, wanted | {"source": "packed", "path": f"{path}/packed"}):
             got = data.open_source(**where | {"split": split})
@@ -276,7 +278,7 @@ def test_slices_are_of_documents(tmp_path_factory, texts, pack):
 
 
 def corpus_of(source, name, path, dir, split, **_):
-    return text.open_corpus(source=source, name=name, path=path, dir=dir, split=split)
+    return corpora.open_corpus(source=source, name=name, path=path, dir=dir, split=split)
 
 
 @pytest.mark.parametrize("name", ["bytes", "bpe"])
@@ -286,8 +288,8 @@ def test_a_long_file_is_read_in_parts(tmp_path, monkeypatch, bpe, name):
     wanted = options(tmp_path, tokenizer=bpe if name == "bpe" else name, length=64)
     whole = data.open_source(**wanted)
     monkeypatch.setattr(encoding, "PART", 50)
-    monkeypatch.setattr(textfiles, "PART", 50)
-    monkeypatch.setattr(tokenized, "_BATCH", 3000)
+    monkeypatch.setattr(text_files, "PART", 50)
+    monkeypatch.setattr(packing, "_BATCH", 3000)
     parts = data.open_source(**wanted)
     assert documents(parts) == documents(whole) == [book, "short"]
     if name == "bytes":
@@ -390,7 +392,7 @@ def packed(tmp_path, bpe):
     write(tmp_path, {"in/a.jsonl": lines(WORDS), "in/b.txt": "x" * 100})
     wanted = options(tmp_path / "in", tokenizer=bpe, length=16)
     out = tmp_path / "deep" / "out"
-    report = tokenized.pack(corpus_of(**wanted), tokenizer_module.load(bpe), str(out))
+    report = packing.pack(corpus_of(**wanted), tokenizer_module.load(bpe), str(out))
     assert report["examples"] == 61 and report["damaged"] == report["invalid_utf8"] == 0
     assert report["bytes"] == sum(file.stat().st_size for file in out.iterdir())
     assert [path.name for path in out.parent.iterdir()] == ["out"]  # nothing temporary is left
@@ -424,10 +426,10 @@ def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
     with pytest.raises(UserError, match="data.split=test .*without splits"):
         data.open_source(**again | {"split": "test"})
     with pytest.raises(UserError, match="out=.*exists"):
-        tokenized.pack(corpus_of(**wanted), Bytes(), str(out))
+        packing.pack(corpus_of(**wanted), Bytes(), str(out))
     with pytest.raises(UserError, match="data.source='packed' .*text"):
         corpus_of(**again)
-    from jssl.data import packed as images
+    from jssl.data.sources import packed as images
 
     made = images.arrays(np.zeros((4, 8, 8, 3), np.uint8), None, "mine")
     images.pack(made, str(tmp_path / "images"), lambda *_: None)
@@ -467,10 +469,10 @@ def test_damaged_packs(packed, harm):
 def test_a_failed_pack_leaves_nothing_and_a_long_one_needs_little_memory(tmp_path):
     write(tmp_path, {"in/a.jsonl": lines(["abc"]) + "x\nx\n", "big.txt": "word and word\n" * 2**20})
     with pytest.raises(UserError, match="line 2"):
-        tokenized.pack(corpus_of(**options(tmp_path / "in")), Bytes(), str(tmp_path / "out"))
+        packing.pack(corpus_of(**options(tmp_path / "in")), Bytes(), str(tmp_path / "out"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.txt", "in"]
     tracemalloc.start()
-    report = tokenized.pack(
+    report = packing.pack(
         corpus_of(**options(tmp_path / "big.txt")), Bytes(), str(tmp_path / "out")
     )
     peak = tracemalloc.get_traced_memory()[1]
@@ -501,14 +503,14 @@ def test_labelled_sentences(real_data, tmp_path):
         assert ids[0] == 1 and ids[-1] == 2
         assert source.tokenizer.decode(ids) == raw[pick]["text"].decode()[:62]
         assert batch["label"][row] == raw[pick]["label"]
-    tokenized.pack(corpus_of(**wanted), Bytes(), str(tmp_path / "out"))
+    packing.pack(corpus_of(**wanted), Bytes(), str(tmp_path / "out"))
     again = wanted | {"source": "packed", "path": str(tmp_path / "out"), "split": "train"}
     mapped = data.open_source(**again)
     assert mapped.classes == source.classes
     for key, value in everything(source).items():
         np.testing.assert_array_equal(everything(mapped)[key], value)
     half = data.open_source(**again | {"split": "train[:50%]"})
-    rows = order.split_rows("train[:50%]", len(mapped))
+    rows = sampling.split_rows("train[:50%]", len(mapped))
     np.testing.assert_array_equal(everything(half)["label"], everything(mapped)["label"][rows])
     assert data.open_source(**wanted | {"pack": True}).classes is None
 
@@ -538,7 +540,7 @@ def test_unreadable_records_are_skipped_and_counted(monkeypatch, caplog):
             return {"t": b"doc %d" % i, "label": i % 2}
 
     monkeypatch.setattr(
-        "jssl.data.tfds_source.open_text", lambda *_: (Broken(range(5)), "t", ["a", "b"])
+        "jssl.data.sources.tfds_source.open_text", lambda *_: (Broken(range(5)), "t", ["a", "b"])
     )
     source = data.open_source(**options(source="tfds", length=9, pack=False))
     batch = everything(source)
@@ -561,7 +563,7 @@ def test_every_way_gives_the_order_of_the_law(packed, resident, workers):
         feed = Feed(Data(source, resident, workers, 0.0), 3, 16, make_mesh(8), 2)
         batch = jax.jit(feed.batch)(feed.held, feed.next())
         feed.close()
-        want = source.read(order.indices(3, 2, len(source), 16))
+        want = source.read(sampling.indices(3, 2, len(source), 16))
         assert batch.keys() == want.keys() - {"damaged"}
         for key, value in batch.items():
             assert value.dtype == np.int32
@@ -571,14 +573,14 @@ def test_every_way_gives_the_order_of_the_law(packed, resident, workers):
 def test_the_vocabulary_is_found(tmp_path):
     source = data.open_source(**options(write(tmp_path, {"a.txt": "a" * 100})))
     view = Config(load("configs/simclr_digits.py"))
-    found = run.sized(view, source, training=True)
+    found = setup.sized(view, source, training=True)
     known = source.vocab | {"fingerprint": source.tokenizer.fingerprint}
     assert dict(found.vocab._tree) == known and found.examples == len(source) == 13
     assert not [key for key in view.unread() if "vocab" in key]
     with pytest.raises(UserError, match="config.vocab.size is 100 there, and here 260"):
-        run.sized(view.changed({"vocab.size": 100}), source, training=True)
+        setup.sized(view.changed({"vocab.size": 100}), source, training=True)
     digits = data.open_source(**options(source="digits", canvas=32, tokenizer="", length=0))
-    images = run.sized(view, digits, training=True)
+    images = setup.sized(view, digits, training=True)
     assert set(images.vocab._tree.values()) == {0, ""}
 
 
@@ -629,4 +631,4 @@ def test_tokens_fit_their_type():
         source = in_memory([f"w{last}"], 3, True, tokenizer=found)
         assert everything(source)["tokens"][0, :2].tolist() == [last, found.vocab["end"]]
         assert found.word_starts([1, 2]).all()
-        assert isinstance(source, tokens.Tokens)
+        assert isinstance(source, text_source.Tokens)

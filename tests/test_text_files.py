@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from jssl import data
 from jssl.config import UserError
-from jssl.data import encoding, packed, text, textfiles, tokenized, tokens
-from jssl.data.tokenizer import Bytes
+from jssl.data.sources import packed
+from jssl.data.text import corpora, encoding, packing, text_files, text_source
+from jssl.data.text.tokenizer import Bytes
 
 ENGLISH = "It was the best of times,\nit was the worst of times; na\u00efve caf\u00e9s.\n" * 9
 
@@ -26,13 +27,13 @@ def options(path, **changes):
 
 
 def corpus(path, split="train", **more):
-    return text.open_corpus(source="text", name="", path=str(path), dir="", split=split, **more)
+    return corpora.open_corpus(source="text", name="", path=str(path), dir="", split=split, **more)
 
 
 def read(path, split="train", **more):
     """{number of the document: its text}"""
     found = {}
-    for number, part, _ in text.pieces(corpus(path, split, **more), text.Tally()):
+    for number, part, _ in corpora.pieces(corpus(path, split, **more), corpora.Tally()):
         found[number] = found.get(number, "") + part
     return list(found.values())
 
@@ -94,12 +95,12 @@ def test_pipes_and_links_that_lead_nowhere(tmp_path):
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=9))
 def test_parts_are_bounded_and_are_the_text(chunks):
-    before = textfiles.PART
-    textfiles.PART = 7
+    before = text_files.PART
+    text_files.PART = 7
     try:
-        parts = list(textfiles.bounded(chunks))
+        parts = list(text_files.bounded(chunks))
     finally:
-        textfiles.PART = before
+        text_files.PART = before
     assert "".join(parts) == "".join(chunks)
     assert all(0 < len(part) <= 21 for part in parts)
 
@@ -112,7 +113,7 @@ def test_text_of_any_kind_needs_little_memory(tmp_path, filling, ending):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(gzip.compress(raw, 1) if ending == "txt.gz" else raw)
     tracemalloc.start()
-    size = sum(len(part) for _, part, _ in text.pieces(corpus(path), text.Tally()))
+    size = sum(len(part) for _, part, _ in corpora.pieces(corpus(path), corpora.Tally()))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert size == len(whole)
@@ -122,15 +123,15 @@ def test_text_of_any_kind_needs_little_memory(tmp_path, filling, ending):
 def test_space_ahead_of_a_text_is_not_kept(tmp_path):
     (tmp_path / "a.txt").write_text(" " * 2**22 + "word")
     [found] = read(tmp_path)
-    assert found.strip() == "word" and len(found) <= 4 * textfiles.PART
+    assert found.strip() == "word" and len(found) <= 4 * text_files.PART
 
 
 def test_bombs_and_endless_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(textfiles, "_SMALL", 2**20)
+    monkeypatch.setattr(text_files, "_SMALL", 2**20)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"word " * 2**20))
     with pytest.raises(UserError, match="grows more than 200 times"):
         read(tmp_path / "a.txt.gz")
-    monkeypatch.setattr(textfiles, "LINE", 100)
+    monkeypatch.setattr(text_files, "LINE", 100)
     lines = [json.dumps({"text": one}) for one in ("one", "x" * 200, "two")]
     (tmp_path / "b.jsonl").write_text("\n".join(lines))
     assert read(tmp_path / "b.jsonl") == ["one", "two"]
@@ -139,11 +140,11 @@ def test_bombs_and_endless_lines(tmp_path, monkeypatch):
 def test_a_tokenizer_is_trained_on_a_sample_of_what_never_repeats(tmp_path, monkeypatch, caplog):
     rows = [f"{k * 7919 % 10**7:07d}" for k in range(2000)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in rows))
-    monkeypatch.setattr(tokenized, "_WORDS", 7 * 500)
-    assert list(tokenized._sample(corpus(tmp_path))) == rows[::4]
+    monkeypatch.setattr(packing, "_WORDS", 7 * 500)
+    assert list(packing._sample(corpus(tmp_path))) == rows[::4]
     assert "one part in 4" in caplog.text
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x" * 2500}))
-    assert [len(part) for part in tokenized._sample(corpus(tmp_path))] == [1000, 1000, 500]
+    assert [len(part) for part in packing._sample(corpus(tmp_path))] == [1000, 1000, 500]
 
 
 # -- lines of JSON -------------------------------------------------------------------------------
@@ -175,8 +176,8 @@ def test_one_document_is_split_by_its_parts(tmp_path_factory, content, share):
     (folder / "a.txt").write_text(whole)
     halves = [read(folder, f"train[:{share}%]"), read(folder, f"train[{share}%:]")]
     assert "".join("".join(half) for half in halves).replace(" ", "") == whole.replace(" ", "")
-    tokenized.pack(corpus(folder), Bytes(), str(folder / "out"))
-    mapped = [tokens.open_tokens(str(folder / "out"), f"train[{part}]", "", 8, True)
+    packing.pack(corpus(folder), Bytes(), str(folder / "out"))
+    mapped = [text_source.open_tokens(str(folder / "out"), f"train[{part}]", "", 8, True)
               for part in (f":{share}%", f"{share}%:")]  # fmt: skip
     found = [batch["tokens"][batch["segment"] > 0] for batch in
              (one.read(np.arange(len(one))) for one in mapped)]  # fmt: skip
@@ -224,8 +225,8 @@ def test_every_cure_that_a_message_proposes_works(tmp_path):
     body = folder("body", a_jsonl=b'{"id": "1", "body": "some text"}\n' * 3)
     half = folder("half", a_jsonl=b'{"text": "some text"}\n' + b"x\n" * 2)
     western = folder("western", a_txt="\u00e9\u00e8\u00e0 ".encode("latin-1") * 99)
-    tokenized.pack(corpus(two), Bytes(), str(tmp_path / "words"))
-    tokenized.pack(corpus(one), Bytes(), str(tmp_path / "word"))
+    packing.pack(corpus(two), Bytes(), str(tmp_path / "words"))
+    packing.pack(corpus(one), Bytes(), str(tmp_path / "word"))
     made = packed.arrays(np.zeros((1, 8, 8, 3), np.uint8), None, "mine")
     packed.pack(made, str(tmp_path / "images"), lambda *_: None)
     images = {"source": "packed", "length": 0, "tokenizer": "", "canvas": 8}

@@ -8,8 +8,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from jssl import cli, config, methods, trust, workdir
-from jssl.config import Config, UserError, load
+from jssl import cli, config, methods
+from jssl.config import Config, UserError, load, trust
+from jssl.workdir import run_folder
 
 FORK = "from jssl.methods.simclr import build  # noqa: F401\n"
 MARK = "import pathlib\npathlib.Path({!r}).write_text('it ran')\n"
@@ -37,7 +38,7 @@ def stored(folder, method) -> str:
     tree = load(DIGITS)
     with tree.unlocked():
         tree.method = method
-    text = json.dumps({"config": json.loads(workdir.to_json(tree)), "versions": {}})
+    text = json.dumps({"config": json.loads(run_folder.to_json(tree)), "versions": {}})
     (folder / "config.json").write_text(text)
     return str(folder)
 
@@ -52,7 +53,7 @@ def package(folder, name: str, text: str) -> None:
 def test_a_stored_method_is_not_imported(method, tmp_path):
     folder = stored(tmp_path / "w", method)
     with pytest.raises(UserError, match=r"chooses no code; name the recipe .* --config="):
-        workdir.stored_config(folder)
+        run_folder.stored_config(folder)
 
 
 def test_a_stored_method_that_the_users_recipe_names(tmp_path):
@@ -60,10 +61,10 @@ def test_a_stored_method_that_the_users_recipe_names(tmp_path):
     package(tmp_path / "my_fork", "mine.py", FORK)
     (tmp_path / "recipe.py").write_text(RECIPE.format(DIGITS, "my_fork.mine"))
     load(str(tmp_path / "recipe.py"))
-    tree = workdir.stored_config(stored(tmp_path / "w", "my_fork.mine"))
+    tree = run_folder.stored_config(stored(tmp_path / "w", "my_fork.mine"))
     assert methods.load(Config(tree)).train_step
     with pytest.raises(UserError, match="chooses no code"):
-        workdir.stored_config(stored(tmp_path / "v", "my_fork.other"))
+        run_folder.stored_config(stored(tmp_path / "v", "my_fork.other"))
 
 
 def test_eval_runs_the_recipe_that_it_is_given(tmp_path, capfd):

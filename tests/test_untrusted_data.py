@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from jssl.config import UserError
-from jssl.data import distrust, open_source, packed, text, tfds_source, tokenized, tokens
-from jssl.data.tfds_trust import classes
-from jssl.data.tokenizer import Bytes, File, load
-from jssl.files import Damaged
+from jssl.data import open_source
+from jssl.data.files import Damaged
+from jssl.data.sources import packed, tfds_source
+from jssl.data.sources.tfds_trust import classes
+from jssl.data.text import corpora, limits, packing, text_source
+from jssl.data.text.tokenizer import Bytes, File, load
 
 BPE = {
     "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
@@ -76,7 +78,7 @@ def test_files_that_could_exhaust_the_memory(changes, said):
 
 def test_usual_replacements_are_fine():
     usual = [replace({"Regex": r"\s+"}, " "), replace({"String": "``"}, '"'), {"type": "NFKD"}]
-    assert distrust.refuse(json.loads(file(normalizer={"type": "Sequence", "normalizers": usual})))
+    assert limits.refuse(json.loads(file(normalizer={"type": "Sequence", "normalizers": usual})))
     assert File(file(normalizer=replace({"String": " "}, "▁"))).growth == 1
 
 
@@ -106,7 +108,7 @@ def test_texts_that_a_tokenizer_cannot_take(changes, tmp_path):
 def test_large_tokenizers_and_pipes(tmp_path, monkeypatch):
     path = tmp_path / "t.json"
     path.write_text(file())
-    monkeypatch.setattr("jssl.data.tokenizer.JSON_LIMIT", 100)
+    monkeypatch.setattr("jssl.data.text.tokenizer.JSON_LIMIT", 100)
     with pytest.raises(UserError, match="t.json .*100 are the limit"):
         load(str(path))
     os.mkfifo(tmp_path / "pipe.json")
@@ -127,8 +129,8 @@ def images(tmp_path):
 @pytest.fixture
 def words(tmp_path):
     parts = lambda tally: ((k, f"document {k}", k % 2) for k in range(5))
-    corpus = text.Corpus("mine", "x", parts, ["even", "odd"], "")
-    tokenized.pack(corpus, Bytes(), str(tmp_path / "words"))
+    corpus = corpora.Corpus("mine", "x", parts, ["even", "odd"], "")
+    packing.pack(corpus, Bytes(), str(tmp_path / "words"))
     return tmp_path / "words"
 
 
@@ -210,26 +212,26 @@ def test_content_of_packed_images(images, harm):
 def test_content_of_packed_text(words, harm):
     harm(words)
     with pytest.raises(UserError, match="data.path=.* no intact .*; pack it again") as caught:
-        tokens.open_tokens(str(words), "train", "", 8, False)
+        text_source.open_tokens(str(words), "train", "", 8, False)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("pack", [True, False])
 def test_ids_of_packed_text_are_checked_when_they_are_read(words, pack):
     change(words, "tokens", 3, 60000)
-    source = tokens.open_tokens(str(words), "train", "", 8, pack)
+    source = text_source.open_tokens(str(words), "train", "", 8, pack)
     with pytest.raises(UserError, match="has the id 60000, and its tokenizer knows 260"):
         source.read(np.arange(len(source)))
 
 
 def test_fingerprints_tell_the_content_and_not_the_place(words, tmp_path):
-    opened = lambda folder: tokens.open_tokens(str(folder), "train", "", 8, True).fingerprint
+    opened = lambda folder: text_source.open_tokens(str(folder), "train", "", 8, True).fingerprint
     before = opened(words)
     shutil.copytree(words, tmp_path / "elsewhere")
     assert opened(tmp_path / "elsewhere") == before
     change(words, "tokens", 3, 77)
     assert opened(words) != before
-    half = tokens.open_tokens(str(tmp_path / "elsewhere"), "train[:50%]", "", 8, True)
+    half = text_source.open_tokens(str(tmp_path / "elsewhere"), "train[:50%]", "", 8, True)
     assert half.fingerprint != before
 
 

@@ -9,12 +9,23 @@ import jax
 import pytest
 from conftest import make_mesh, recipes
 
-from jssl import methods, schema, values
+from jssl import methods
 from jssl import recipes as made
-from jssl.bench import made_up
-from jssl.config import Config, UserError, bind, flatten, load
-from jssl.run import check_batch, prepare
-from jssl.values import INT, Count, Length, NonNegative, Part, Positive, Range, Rate, Share, Span
+from jssl.commands.bench import made_up
+from jssl.config import Config, UserError, bind, flatten, load, schema, values
+from jssl.config.values import (
+    INT,
+    Count,
+    Length,
+    NonNegative,
+    Part,
+    Positive,
+    Range,
+    Rate,
+    Share,
+    Span,
+)
+from jssl.training.setup import check_batch, prepare
 
 # One recipe of each family: contrastive, a predicted average, prototypes, pixels, text.
 FAMILIES = (

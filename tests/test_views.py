@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from jssl import views
 from jssl.config import Config, UserError, load
+from jssl.transforms import views
 
 STILL = {
     "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip": "0",

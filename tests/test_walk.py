@@ -8,9 +8,8 @@ import socket
 
 import pytest
 
-from jssl import files
 from jssl.config import UserError
-from jssl.data import splits, walk
+from jssl.data import files, splits, walk
 
 IMAGES, TEXTS = (".png", ".jpg"), (".txt", ".jsonl", ".txt.gz")
 

@@ -19,7 +19,7 @@ A source of text has instead of image and size
     segment  int32 [n, L]         0 at padding, else which document of the row it is: 1, 2, ...
     word     int32 [n, L]         if asked for: which word of the row a token is in: 0, 1, ...
 
-and besides `tokenizer` and `vocab` (see `jssl.data.tokenizer`). Every source
+and besides `tokenizer` and `vocab` (see `jssl.data.text.tokenizer`). Every source
 pickles, so that worker processes can read it. `order` says which indices a step reads.
 """
 
@@ -30,9 +30,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 
 from jssl.config import UserError, local, near
+from jssl.config.values import Count, NonNegative, Range, Share, Whole
 from jssl.data import canvas as canvases
-from jssl.data.order import split_name
-from jssl.values import Count, NonNegative, Range, Share, Whole
+from jssl.data.sampling import split_name
 
 log = logging.getLogger("jssl")
 DARK = 0.02  # share of the range; images whose mean is below it, or so near to white, are suspect
@@ -132,13 +132,13 @@ def open_source(
     aspect: float = canvases.ASPECT, exif: str = "auto", max_value: float = 0.0,
 ):  # fmt: skip
     """Only the source of `load`, for evaluations and tools."""
-    from jssl.data import text
+    from jssl.data.text import corpora
 
     known = (*_OPEN, "text", "pydoc")
     dir, path = local("data.dir", dir), local("data.path", path)
     if source not in known:
         raise UserError(f"data.source={source!r} is unknown; {near(source, known)}")
-    text.refuse(source, encoding, text_key)
+    corpora.refuse(source, encoding, text_key)
     if source in ("text", "pydoc") or length:
         reading = {"encoding": encoding, "text_key": text_key, "max_damaged": max_damaged}
         return _text(source, name, path, dir, split, tokenizer, length, pack, words, reading)
@@ -185,24 +185,27 @@ def check_range(source, blame: str, count: int = 32) -> None:
 
 
 def _text(source, name, path, dir, split, tokenizer, length, pack, words, reading):
-    from jssl.data import packed, text, tokenized, tokens
-    from jssl.data import tokenizer as tokenizers
+    from jssl.data.sources import packed
+    from jssl.data.text import corpora, packing, text_source
+    from jssl.data.text import tokenizer as tokenizers
 
     if length < 3:
         raise UserError(f"data.length={length} is wrong because a row of text needs 3; use 128")
     if source == "packed":
         folder = packed.locate(path, split)
-        if not tokens.is_tokens(folder):
+        if not text_source.is_tokens(folder):
             raise UserError(f"data.length={length} is for text, and {folder} holds images; use 0")
-        return tokens.open_tokens(folder, split, tokenizer, length, pack, words)
-    if source not in text.TEXT:
+        return text_source.open_tokens(folder, split, tokenizer, length, pack, words)
+    if source not in corpora.TEXT:
         raise UserError(f"data.length={length} is for text, and {source} holds images; use 0")
-    corpus = text.open_corpus(source=source, name=name, path=path, dir=dir, split=split, **reading)
-    return tokenized.hold(corpus, tokenizers.load(tokenizer), length, pack, words)
+    corpus = corpora.open_corpus(
+        source=source, name=name, path=path, dir=dir, split=split, **reading
+    )
+    return packing.hold(corpus, tokenizers.load(tokenizer), length, pack, words)
 
 
 def _digits(name, path, dir, split, canvas, channels):
-    from jssl.data import digits, packed
+    from jssl.data.sources import digits, packed
 
     wanted = split_name(split)
     if wanted not in ("train", "test"):
@@ -212,22 +215,23 @@ def _digits(name, path, dir, split, canvas, channels):
 
 
 def _tfds(name, path, dir, split, canvas, channels, **files):
-    from jssl.data import tfds_source
+    from jssl.data.sources import tfds_source
 
     return tfds_source.open_tfds(name, dir, split, canvas, channels, **files)
 
 
 def _folder(name, path, dir, split, canvas, channels, **files):
-    from jssl.data import folder
+    from jssl.data.sources import folder
 
     return folder.open_folder(path, split, canvas, channels, **files)
 
 
 def _packed(name, path, dir, split, canvas, channels):
-    from jssl.data import packed, tokens
+    from jssl.data.sources import packed
+    from jssl.data.text import text_source
 
     folder = packed.locate(path, split)
-    if tokens.is_tokens(folder):
+    if text_source.is_tokens(folder):
         raise UserError(f"data.length=0 is for images, and {folder} holds text; use 128")
     return _fits(packed.open_packed(path, split), canvas, channels)
 

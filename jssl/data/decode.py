@@ -18,9 +18,8 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, features
 
-from jssl import files
 from jssl.config import UserError
-from jssl.data import depth
+from jssl.data import depth, files
 from jssl.data.canvas import place
 from jssl.data.limits import (
     DECODING,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jssl import files
+from jssl.data import files
 
 SAMPLE = 2**16  # files whose sizes count, and rows of small arrays
 CONTENT = 64  # rows of large arrays

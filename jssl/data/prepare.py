@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from jssl.config import UserError
-from jssl.data import tfds_source
-from jssl.data.tfds_trust import INFO, open_builder
-from jssl.files import foreign, one_line, open_regular, read_json, write_json
+from jssl.data.files import foreign, one_line, open_regular, read_json, write_json
+from jssl.data.sources import tfds_source
+from jssl.data.sources.tfds_trust import INFO, open_builder
 
 log = logging.getLogger("jssl")
 _RECORD = 2**30  # bytes that a record may have

@@ -20,8 +20,8 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jssl import files
 from jssl.config import UserError
+from jssl.data import files
 
 log = logging.getLogger("jssl")
 

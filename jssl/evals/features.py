@@ -10,10 +10,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl import mesh as meshes
-from jssl import signals
-from jssl.data import order
+from jssl.data import sampling
 from jssl.data.splits import few
+from jssl.parallel import mesh as meshes
+from jssl.parallel import preemption
 
 log = logging.getLogger("jssl")
 
@@ -79,11 +79,11 @@ class Features:
         labels = []
         damaged = []
         steps = -(-n // self.batch_size)
-        with signals.pool(1) as reader:  # reads the next batch while the device embeds
+        with preemption.pool(1) as reader:  # reads the next batch while the device embeds
             coming = reader.submit(self._read, source, 0)
             for i in range(steps):
-                signals.check()
-                batch, label, missing = signals.result(coming)
+                preemption.check()
+                batch, label, missing = preemption.result(coming)
                 coming = reader.submit(self._read, source, i + 1) if i + 1 < steps else None
                 found.append(self.embed(state, batch))
                 labels.append(label)
@@ -100,7 +100,7 @@ class Features:
 
     def _read(self, source, step: int):
         """One batch as global arrays, its labels or None, and bool [batch]: what is unreadable."""
-        ids, _ = order.sequential(step, len(source), self.batch_size)
+        ids, _ = sampling.sequential(step, len(source), self.batch_size)
         rows = source.read(ids)
         damaged = rows.pop("damaged") >= 0
         labels = rows.pop("label", None)

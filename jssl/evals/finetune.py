@@ -19,21 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jssl import augment, mesh, nn, optim, views
+from jssl import nn, optim
 from jssl.config import Config, UserError, bind
 from jssl.core import Method, TrainState, descend
-from jssl.data.feed import Feed
+from jssl.data.loader import Feed
 from jssl.evals import knn
 from jssl.evals.features import Features
 from jssl.losses import soft_cross_entropy
 from jssl.nn.apply import apply
+from jssl.parallel import mesh
+from jssl.transforms import augment, views
 
 NO_DECAY = ("bias$", "scale$", "cls_token$", "pos_embed$")  # util/lr_decay.py, timm's ViT
 
 
 def check(config) -> None:
-    """`UserError` for values of ``config.finetune`` that are right alone (`jssl.schema`) and wrong
-    for the encoder or the views of pretraining: found when a run begins, not when it is over.
+    """`UserError` for values of ``config.finetune`` that are right alone (`jssl.config.schema`) and
+    wrong for the encoder or the views of pretraining: found when a run begins, not when it is over.
 
     A method with networks or views of its own cannot be fine-tuned here, and is not looked at.
     """

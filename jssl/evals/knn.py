@@ -17,8 +17,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl import schema
-from jssl.config import UserError
+from jssl.config import UserError, schema
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl import schema
-from jssl.config import UserError
+from jssl.config import UserError, schema
 from jssl.evals.knn import labelled, one_device, place
 
 

@@ -7,8 +7,7 @@ seeds; the lists that SimCLR published for ImageNet are others.
 
 import numpy as np
 
-from jssl import schema
-from jssl.config import UserError
+from jssl.config import UserError, schema
 from jssl.evals import linear
 from jssl.evals.knn import labelled
 

@@ -13,8 +13,9 @@ import time
 
 import jax
 
-from jssl import data, files
+from jssl import data
 from jssl.config import UserError, bind
+from jssl.data import files
 from jssl.data.labels import relabel
 from jssl.evals import knn, linear
 from jssl.evals.features import Features

@@ -4,8 +4,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from jssl import values
-from jssl.config import UserError, near
+from jssl.config import UserError, near, values
 from jssl.core import Method
 
 
@@ -14,7 +13,7 @@ def load(config) -> Method:
     dotted name ("my_fork.method") is any module that can be imported.
 
     `KEYS` of the module, if there is one, is {name: kind} of the keys of the config's top level
-    that are the method's own (`jssl.values`); they are checked before `build` sees them.
+    that are the method's own (`jssl.config.values`); they are checked before `build` sees them.
     """
     found = module(config.method)
     for key, kind in getattr(found, "KEYS", {}).items():

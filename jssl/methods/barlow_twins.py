@@ -10,11 +10,12 @@ paper, 0.1 at solo-learn, whose learning rates go with it.
 
 import jax
 
-from jssl import diagnose, optim, views
+from jssl import metrics, optim
+from jssl.config.values import NonNegative, Positive
 from jssl.core import Method, coupled, minimize
 from jssl.losses import barlow
 from jssl.nn import heads
-from jssl.values import NonNegative, Positive
+from jssl.transforms import views
 
 KEYS = {
     "off_diagonal": NonNegative,
@@ -23,7 +24,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     net = heads.chain(config, "head")
 
     def init(rng, batch):

@@ -18,14 +18,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import diagnose, masked, optim
+from jssl import optim
+from jssl.config.values import Every, Part, Positive, Rate, Width
 from jssl.core import Method, Objective, minimize
 from jssl.losses import cross_entropy
-from jssl.masking import beit_mask, places
 from jssl.methods.mae import normalise
+from jssl.metrics import entropy, watcher
+from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
 from jssl.ops import nearest, patchify
-from jssl.values import Every, Part, Positive, Rate, Width
+from jssl.transforms.masking import beit_mask, places
 
 KEYS = {
     "codes": Width,
@@ -37,9 +39,9 @@ KEYS = {
 
 
 def build(config) -> Method:
-    one, watch = masked.Setup(config), diagnose.watcher(config)
+    one, watch = masked_image.Setup(config), watcher(config)
     encoder, codes, waits = one.encoder, config.codes, config.tokenizer_steps
-    count = masked.share(config.mask_ratio, one.grid**2)
+    count = masked_image.share(config.mask_ratio, one.grid**2)
 
     def start(rng, batch):
         rng_f, rng_token, rng_head, rng_codes = jax.random.split(rng, 4)
@@ -86,7 +88,7 @@ def build(config) -> Method:
         buffers = lax.cond(learning, learn, keep, buffers, patches, rng_codes)
         used = jnp.bincount(answer, length=codes) / len(answer)
         metrics = watch(state.step, encoder.features(tokens)) | {"token_top1": top1}
-        metrics["usage_entropy"] = diagnose.entropy(used[None])["usage_entropy"]
+        metrics["usage_entropy"] = entropy(used[None])["usage_entropy"]
         return value, (buffers, metrics)
 
     def embed(params, buffers, batch):

@@ -16,13 +16,13 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, nn, optim
+from jssl import metrics, nn, optim
 from jssl.config import UserError
+from jssl.config.values import Part
 from jssl.core import Method, Objective, minimize
 from jssl.losses import cross_entropy
-from jssl.masking import first, places
 from jssl.nn.apply import apply, init
-from jssl.values import Part
+from jssl.transforms.masking import first, places
 
 EPS = 1e-12
 
@@ -61,7 +61,7 @@ def corrupt(rng, tokens, at, weight, mask: int, size: int):
 
 def build(config) -> Method:
     encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
-    watch = diagnose.watcher(config)
+    watch = metrics.watcher(config)
     vocab, rate, words = dict(config.vocab), config.mask_rate, config.whole_words
     if not 0 < rate < 1:
         raise UserError(f"config.mask_rate={rate} must be above 0 and below 1; try 0.15")

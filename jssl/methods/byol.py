@@ -5,23 +5,24 @@ An online network (encoder, projector, predictor) predicts from one view of an i
 network (encoder, projector) says of another. The target's weights are a moving average of the
 online network's; no other image is compared with.
 
-Reference code: google-deepmind/deepmind-research/byol. When the average is taken: `jssl.target`.
+Reference code: google-deepmind/deepmind-research/byol. When the average is taken: `jssl.nn.ema`.
 """
 
 import jax
 
-from jssl import diagnose, optim, target, views
+from jssl import metrics, optim
 from jssl.core import Method, coupled, minimize
 from jssl.losses import regression
-from jssl.nn import heads
+from jssl.nn import ema, heads
+from jssl.transforms import views
 
-KEYS = target.KEYS
+KEYS = ema.KEYS
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     online = heads.chain(config, "head", "predictor")
-    slow = target.of(config, online, "encoder", "head")
+    slow = ema.of(config, online, "encoder", "head")
 
     def init(rng, batch):
         params, stats = online.init(rng, centre(batch))

@@ -14,17 +14,18 @@ relative position bias; the blocks' sizes, see `masking.block_mask`. Weights sta
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, masked, optim, target
+from jssl import metrics, optim
 from jssl.config import UserError
+from jssl.config.values import Count, Part, Positive
 from jssl.core import Method, Objective, minimize
 from jssl.losses import smooth_l1
-from jssl.masking import beit_mask, places
+from jssl.nn import ema, masked_image
 from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import Block
 from jssl.ops import normal_rows, patchify
-from jssl.values import Count, Part, Positive
+from jssl.transforms.masking import beit_mask, places
 
-KEYS = target.KEYS | {
+KEYS = ema.KEYS | {
     "beta": Positive,
     "block_min": Positive,
     "mask_ratio": Part,
@@ -33,10 +34,10 @@ KEYS = target.KEYS | {
 
 
 def build(config) -> Method:
-    one, watch = masked.Setup(config), diagnose.watcher(config)
+    one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, layers, beta = one.encoder, config.target_layers, config.beta
-    count = masked.share(config.mask_ratio, one.grid**2)
-    slow = target.of(config, Chain({"encoder": encoder}), "encoder")
+    count = masked_image.share(config.mask_ratio, one.grid**2)
+    slow = ema.of(config, Chain({"encoder": encoder}), "encoder")
     if encoder.scan or not 0 < layers <= encoder.depth:
         raise UserError(
             f"config.target_layers={layers} must be 1 to {encoder.depth}, the model's blocks, and "

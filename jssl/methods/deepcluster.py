@@ -28,13 +28,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import diagnose, optim, views
+from jssl import optim
 from jssl.config import UserError
+from jssl.config.values import Count, Length, Positive, Range, Steps, Width
 from jssl.core import Method, coupled, minimize
+from jssl.metrics import entropy, watcher
 from jssl.nn import heads
 from jssl.nn.apply import Chain
 from jssl.ops import kmeans, unit, whiten
-from jssl.values import Count, Length, Positive, Range, Steps, Width
+from jssl.transforms import views
 
 PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices shares it out
 
@@ -50,7 +52,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    crops, centre, watch = views.crops(config), views.centre(config), watcher(config)
     first, clusters, pca = config.version == 1, config.clusters, config.pca
     net, temperature = heads.chain(config, "head"), config.temperature
     if first:
@@ -118,7 +120,7 @@ def build(config) -> Method:
         bank["seen"] = bank["seen"].at[at].set(1.0)
         used = jnp.bincount(jnp.maximum(label[:, 0], 0), length=clusters[0]) / len(label)
         metrics = watch(state.step, a, b)
-        metrics["usage_entropy"] = diagnose.entropy(used[None])["usage_entropy"]
+        metrics["usage_entropy"] = entropy(used[None])["usage_entropy"]
         return sum(losses) / len(losses), (state.buffers | {"bank": bank}, metrics)
 
     def embed(params, buffers, batch):

@@ -17,13 +17,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import diagnose, optim, target, views
+from jssl import optim
 from jssl.config import UserError, near
+from jssl.config.values import Every, Positive, Rate, Width
 from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
-from jssl.nn import heads
+from jssl.metrics import entropy, watcher
+from jssl.nn import ema, heads
 from jssl.ops import ramp, sinkhorn, unit
-from jssl.values import Every, Positive, Rate, Width
+from jssl.transforms import views
 
 CENTRING = ("centre", "sinkhorn")
 EVALUATE = ("teacher", "student")  # whose encoder is measured: the paper's, lightly's
@@ -37,13 +39,13 @@ TEACHER = {  # keys of a method whose teacher assigns examples to prototypes
     "centring": str,
     "center_momentum": Rate,
 }
-KEYS = target.KEYS | TEACHER | {"norm_last_layer": bool, "evaluate": str}
+KEYS = ema.KEYS | TEACHER | {"norm_last_layer": bool, "evaluate": str}
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    crops, centre, watch = views.crops(config), views.centre(config), watcher(config)
     net, outputs = heads.chain(config, "head"), config.prototypes
-    slow = target.of(config, net, "encoder", "head", extra=("prototypes",))
+    slow = ema.of(config, net, "encoder", "head", extra=("prototypes",))
     teacher = config.evaluate == "teacher"
     for key, known in (("centring", CENTRING), ("evaluate", EVALUATE)):
         if config[key] not in known:
@@ -83,7 +85,7 @@ def build(config) -> Method:
         value = across_views(logits(found["global"]), small, p)
         centre = follow(centre, told.mean(0), config.center_momentum)
         z = found["teacher"]
-        metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
+        metrics = watch(state.step, z[0::2], z[1::2]) | entropy(p)
         metrics |= {"ema": slow.now(state), "teacher_temperature": jnp.float32(heat)}
         return value, (buffers | {"centre": centre}, metrics)
 

@@ -13,12 +13,12 @@ Reference code: openai/gpt-2 src/model.py; karpathy/nanoGPT. The loss is compute
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, nn, optim
+from jssl import metrics, nn, optim
 from jssl.config import UserError
+from jssl.config.values import Count
 from jssl.core import Method, Objective, minimize
 from jssl.losses import each_next_token, next_token
 from jssl.nn.apply import apply, init
-from jssl.values import Count
 
 KEYS = {
     "chunk": Count,
@@ -27,7 +27,7 @@ KEYS = {
 
 def build(config) -> Method:
     encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
-    watch = diagnose.watcher(config)
+    watch = metrics.watcher(config)
     chunk, length, vocab = config.chunk, config.data.length, dict(config.vocab)
     if chunk < 1 or length % chunk:
         raise UserError(f"config.chunk={chunk} must divide config.data.length={length}")

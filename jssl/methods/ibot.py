@@ -15,28 +15,30 @@ drawn from `config.mask_range`. Difference: the blocks' sizes, see `masking.bloc
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, masked, optim, target, views
+from jssl import optim
 from jssl.config import UserError, near
+from jssl.config.values import NonNegative, Positive, Share, ShareSpan
 from jssl.core import Method, coupled, minimize
 from jssl.losses import koleo
-from jssl.masking import beit_mask, places
 from jssl.methods.dino import CENTRING, TEACHER, across_views, follow, last_layer
-from jssl.nn import heads
+from jssl.metrics import entropy, watcher
+from jssl.nn import ema, heads, masked_image
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify, ramp, sinkhorn, unit
-from jssl.values import NonNegative, Positive, Share, ShareSpan
+from jssl.transforms import views
+from jssl.transforms.masking import beit_mask, places
 
 MASKS = {"block_min": Positive, "mask_range": ShareSpan, "mask_share": Share}
-KEYS = target.KEYS | TEACHER | MASKS | {"tie_heads": bool, "koleo": NonNegative}
+KEYS = ema.KEYS | TEACHER | MASKS | {"tie_heads": bool, "koleo": NonNegative}
 
 
 def build(config) -> Method:
-    crops, watch, one = views.crops(config), diagnose.watcher(config), masked.Setup(config)
+    crops, watch, one = views.crops(config), watcher(config), masked_image.Setup(config)
     encoder, n, (least, most) = one.encoder, one.grid**2, config.mask_range
     chain = heads.chain(config, "head", "patch_head")
     names = ["head"] if config.tie_heads else ["head", "patch_head"]
-    hidden, last = masked.share(most, n), names[-1]
-    slow = target.of(config, chain, "encoder", *names, extra=("prototypes",))
+    hidden, last = masked_image.share(most, n), names[-1]
+    slow = ema.of(config, chain, "encoder", *names, extra=("prototypes",))
     steady = slow.net.modules["encoder"]
     if config.centring not in CENTRING or not encoder.class_token:
         raise UserError(f"config.centring={config.centring!r}: {near(config.centring, CENTRING)}; "
@@ -123,7 +125,7 @@ def build(config) -> Method:
         log_p = jax.nn.log_softmax(say(last, rows(found["patch"])))
         each = -(q * log_p).sum(-1).reshape(weight.shape)
         patch = ((each * weight).sum(1) / jnp.maximum(weight.sum(1), 1)).mean()
-        metrics = watch(state.step, z[0::2], z[1::2]) | diagnose.entropy(p)
+        metrics = watch(state.step, z[0::2], z[1::2]) | entropy(p)
         metrics |= {"cls_loss": cls, "patch_loss": patch, "ema": slow.now(state)}
         value = cls + patch
         if config.koleo:

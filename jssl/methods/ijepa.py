@@ -24,18 +24,19 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, masked, optim, target
+from jssl import metrics, optim
 from jssl.config import bind
+from jssl.config.values import Count, Part, PartSpan, Span, Whole, Width
 from jssl.core import Method, Objective, minimize
 from jssl.losses import smooth_l1
-from jssl.multiblock import Asked, check, draws
+from jssl.nn import ema, masked_image
 from jssl.nn.apply import Chain, apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import normal_rows, patchify
-from jssl.values import Count, Part, PartSpan, Span, Whole, Width
+from jssl.transforms.multiblock import Asked, check, draws
 
-KEYS = target.KEYS | {
+KEYS = ema.KEYS | {
     "targets": Count,
     "target_area": PartSpan,
     "target_aspect": Span,
@@ -84,13 +85,13 @@ def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, like) -> Pre
 
 
 def build(config) -> Method:
-    one, watch = masked.Setup(config), diagnose.watcher(config)
+    one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, blocks = one.encoder, config.targets
-    kept = masked.share(config.context, one.grid**2)
+    kept = masked_image.share(config.context, one.grid**2)
     check(config, kept)
     draw = draws(config, one.grid, kept)
     head = bind(predictor, config.predictor, "predictor", grid=one.grid, like=encoder)
-    slow, skip = target.of(config, Chain({"encoder": encoder}), "encoder"), encoder.class_token
+    slow, skip = ema.of(config, Chain({"encoder": encoder}), "encoder"), encoder.class_token
 
     def encode(f, images, ask: Asked, train: bool, rngs=None):
         tokens, _ = apply(

@@ -12,12 +12,13 @@ Reference code: rbalestr-lab/lejepa; its README draws views to the global views'
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, optim, views
+from jssl import metrics, optim
 from jssl.config import UserError
+from jssl.config.values import Share, Width
 from jssl.core import Method, coupled, minimize
 from jssl.losses import sigreg
 from jssl.nn import heads
-from jssl.values import Share, Width
+from jssl.transforms import views
 
 KEYS = {
     "anchor": str,
@@ -27,7 +28,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    crops, centre, watch = views.crops(config), views.centre(config), metrics.watcher(config)
     net, weight = heads.chain(config, "head"), config.sigreg
     if config.anchor not in ("global", "all"):
         raise UserError(f"config.anchor={config.anchor!r} must be 'global' or 'all'")

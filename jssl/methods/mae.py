@@ -17,16 +17,17 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, masked, optim
+from jssl import metrics, optim
 from jssl.config import UserError, bind
+from jssl.config.values import Count, Part, Width
 from jssl.core import Method, Objective, minimize
 from jssl.losses import masked_mse
-from jssl.masking import random_keep
+from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import patchify
-from jssl.values import Count, Part, Width
+from jssl.transforms.masking import random_keep
 
 KEYS = {
     "mask_ratio": Part,
@@ -86,7 +87,7 @@ def normalise(patches):
 
 
 def build(config) -> Method:
-    one, watch = masked.Setup(config), diagnose.watcher(config)
+    one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, patch, ratio = one.encoder, one.encoder.patch, config.mask_ratio
     head = bind(decoder, config.decoder, "decoder", pixels=one.pixels, like=encoder)
     if not (0 < ratio < 1 and encoder.class_token):

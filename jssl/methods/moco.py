@@ -16,15 +16,16 @@ views of their images.
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, optim, target, views
+from jssl import metrics, optim
 from jssl.config import UserError
+from jssl.config.values import Count, Positive
 from jssl.core import Method, coupled, minimize
 from jssl.losses import info_nce
-from jssl.nn import heads
+from jssl.nn import ema, heads
 from jssl.ops import push, unit
-from jssl.values import Count, Positive
+from jssl.transforms import views
 
-KEYS = target.KEYS | {
+KEYS = ema.KEYS | {
     "temperature": Positive,
     "queue": Count,
     "bn_splits": Count,
@@ -33,9 +34,9 @@ KEYS = target.KEYS | {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     net, both = split_norm(heads.chain(config, "head"), config), config.symmetric
-    slow = target.of(config, net, "encoder", "head")
+    slow = ema.of(config, net, "encoder", "head")
     width = config.head.features[-1]
 
     def init(rng, batch):

@@ -11,21 +11,22 @@ A ViT's patch projection stays as it was drawn (section 4.1): `optim.freeze`.
 
 import jax
 
-from jssl import diagnose, optim, target, views
+from jssl import metrics, optim
+from jssl.config.values import Positive
 from jssl.core import Method, coupled, minimize
 from jssl.losses import info_nce
-from jssl.nn import heads
-from jssl.values import Positive
+from jssl.nn import ema, heads
+from jssl.transforms import views
 
-KEYS = target.KEYS | {
+KEYS = ema.KEYS | {
     "temperature": Positive,
 }
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     online, tau = heads.chain(config, "head", "predictor"), config.temperature
-    slow = target.of(config, online, "encoder", "head")
+    slow = ema.of(config, online, "encoder", "head")
 
     def init(rng, batch):
         params, stats = online.init(rng, centre(batch))

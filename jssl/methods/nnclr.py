@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import diagnose, optim, views
+from jssl import metrics, optim
 from jssl.config import UserError
+from jssl.config.values import Count, Positive
 from jssl.core import Method, coupled, minimize
 from jssl.losses import info_nce
 from jssl.nn import heads
 from jssl.ops import nearest, push, unit
-from jssl.values import Count, Positive
+from jssl.transforms import views
 
 KEYS = {
     "temperature": Positive,
@@ -28,7 +29,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     net, width = heads.chain(config, "head", "predictor"), config.head.features[-1]
     if config.queue < config.batch_size:
         raise UserError(f"config.queue={config.queue} must hold a batch; try {config.batch_size}")

@@ -17,12 +17,13 @@ from functools import partial
 
 import jax
 
-from jssl import diagnose, optim, views
+from jssl import metrics, optim
 from jssl.config import UserError, near
+from jssl.config.values import Positive
 from jssl.core import Method, coupled, minimize
 from jssl.losses import dcl, nt_xent
 from jssl.nn import heads
-from jssl.values import Positive
+from jssl.transforms import views
 
 LOSSES = {"nt_xent": nt_xent, "dcl": dcl, "dclw": partial(dcl, sigma=0.5)}  # paper: sigma = 0.5
 
@@ -33,7 +34,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     net = heads.chain(config, "head")
     if config.loss not in LOSSES:
         raise UserError(f"config.loss={config.loss!r} is not known; {near(config.loss, LOSSES)}")

@@ -14,13 +14,14 @@ that the recipe names.
 import jax
 import jax.numpy as jnp
 
-from jssl import diagnose, masked, optim
+from jssl import metrics, optim
+from jssl.config.values import Part, Pixels
 from jssl.core import Method, Objective, minimize
 from jssl.losses import masked_l1
-from jssl.masking import unit_count, unit_mask
+from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify
-from jssl.values import Part, Pixels
+from jssl.transforms.masking import unit_count, unit_mask
 
 KEYS = {
     "mask_ratio": Part,
@@ -29,10 +30,10 @@ KEYS = {
 
 
 def build(config) -> Method:
-    one = masked.Setup(config)
-    encoder, watch, grid = one.encoder, diagnose.watcher(config), one.grid
+    one = masked_image.Setup(config)
+    encoder, watch, grid = one.encoder, metrics.watcher(config), one.grid
     unit, ratio = one.unit(config.mask_unit), config.mask_ratio
-    masked.share(ratio, (grid // unit) ** 2, unit_count)  # some squares, not all
+    masked_image.share(ratio, (grid // unit) ** 2, unit_count)  # some squares, not all
 
     def start(rng, batch):
         rng_f, rng_token, rng_head = jax.random.split(rng, 3)

@@ -11,14 +11,15 @@ Reference code: facebookresearch/simsiam. There the predictor's learning rate do
 
 import jax
 
-from jssl import diagnose, optim, views
+from jssl import metrics, optim
 from jssl.core import Method, coupled, minimize
 from jssl.losses import regression
 from jssl.nn import heads
+from jssl.transforms import views
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     net = heads.chain(config, "head", "predictor")
 
     def init(rng, batch):

@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import diagnose, optim, views
+from jssl import optim
 from jssl.config import UserError
+from jssl.config.values import Count, Every, Positive, Whole, Width
 from jssl.core import Method, coupled, minimize
 from jssl.losses import soft_cross_entropy
+from jssl.metrics import entropy, watcher
 from jssl.nn import heads
 from jssl.ops import push, sinkhorn, unit
-from jssl.values import Count, Every, Positive, Whole, Width
+from jssl.transforms import views
 
 KEYS = {
     "temperature": Positive,
@@ -33,7 +35,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), diagnose.watcher(config)
+    crops, centre, watch = views.crops(config), views.centre(config), watcher(config)
     if config.queue < 0:
         raise UserError(f"config.queue={config.queue} must be at least 0; 0 is no queue")
     net, width, begins = heads.chain(config, "head"), config.head.features[-1], config.queue_start
@@ -78,7 +80,7 @@ def build(config) -> Method:
             count = len(found["local"]) // len(z["a"])
             both = jnp.repeat(codes["a"] + codes["b"], count, axis=0)
             value, terms = value + count * predict(found["local"], both), 2 + 2 * count
-        metrics = watch(state.step, z["a"], z["b"]) | diagnose.entropy(codes["a"])
+        metrics = watch(state.step, z["a"], z["b"]) | entropy(codes["a"])
         queue = {name: push(queue[name], z[name]) for name in queue}
         return value / terms, (state.buffers | {"queue": queue}, metrics)
 

@@ -9,11 +9,12 @@ Reference code: facebookresearch/vicreg main_vicreg.py.
 
 import jax
 
-from jssl import diagnose, optim, views
+from jssl import metrics, optim
+from jssl.config.values import NonNegative
 from jssl.core import Method, coupled, minimize
 from jssl.losses import vicreg
 from jssl.nn import heads
-from jssl.values import NonNegative
+from jssl.transforms import views
 
 KEYS = {
     "invariance": NonNegative,
@@ -23,7 +24,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), diagnose.watcher(config)
+    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
     net = heads.chain(config, "head")
     weights = (config.invariance, config.variance, config.covariance)
 

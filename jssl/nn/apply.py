@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jssl.mesh import spread
+from jssl.parallel.mesh import spread
 
 Tree = dict
 

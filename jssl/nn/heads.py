@@ -24,10 +24,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import UserError, bind, near
+from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import Chain
 from jssl.nn.norm import batch_norm
-from jssl.values import Widths
 
 KERNELS = {
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(+-1/sqrt(fan_in))

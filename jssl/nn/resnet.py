@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import UserError
-from jssl.mesh import spread
+from jssl.config.values import Width
 from jssl.nn import choose
 from jssl.nn.norm import batch_norm
 from jssl.nn.pool import max_pool
-from jssl.values import Width
+from jssl.parallel.mesh import spread
 
 INITIALIZERS = {
     # He normal over fan_out: torchvision's models/resnet.py.

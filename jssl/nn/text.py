@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import UserError
+from jssl.config.values import Count, Rate
 from jssl.nn import choose
 from jssl.nn.attention import ATTENTION
 from jssl.nn.transformer import REMAT, Blocks, Style, residual
-from jssl.values import Count, Rate
 
 SIZES = {  # style, dim, depth, heads
     "bert_test": ("bert", 32, 2, 2),

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import UserError
-from jssl.mesh import spread
 from jssl.nn.attention import attend
+from jssl.parallel.mesh import spread
 
 INITIALIZERS = {
     # Over the joint [D, 3D] shape of qkv: facebookresearch/mae models_mae.py, _init_weights.

@@ -15,11 +15,11 @@ import numpy as np
 from jax import Array
 
 from jssl.config import UserError
+from jssl.config.values import Pixels, Rate
 from jssl.nn import choose
 from jssl.nn.attention import ATTENTION
 from jssl.nn.transformer import INITIALIZERS, REMAT, Blocks, layer_norm, residual
 from jssl.ops import patchify
-from jssl.values import Pixels, Rate
 
 SIZES = {  # dim, depth, heads: arXiv:2010.11929, table 1; Ti and S: DeiT, arXiv:2012.12877, table 1
     "vit_test": (32, 2, 2),

@@ -1,0 +1,1 @@
+"""One `jssl` command per file."""

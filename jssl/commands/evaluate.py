@@ -1,0 +1,111 @@
+"""`jssl eval`: what the encoder of a finished or running workdir is worth."""
+
+import logging
+import time
+
+from jssl.config import Config, UserError, bind, near
+from jssl.data import Data
+from jssl.data.sources.absent import need
+from jssl.evals import knn, language, linear, lowshot
+from jssl.evals.features import Features
+from jssl.evals.finetune import finetune
+from jssl.evals.online import evaluation_source, held_out
+from jssl.training.setup import prepare
+from jssl.workdir.checkpoint import Checkpoints
+from jssl.workdir.run_folder import mark
+
+log = logging.getLogger("jssl")
+
+
+def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
+    """The JSON result of `protocol` for the newest checkpoint of `workdir`, or for the encoder as
+    its run began (`untrained`; step 0).
+
+    Raises `UserError` for an unknown protocol, a data set without labels, a workdir without a
+    checkpoint.
+    """
+    if protocol not in KNOWN:
+        raise UserError(f"--protocol={protocol} is unknown; {near(protocol, KNOWN)}")
+    config = Config(tree)
+    speaks = protocol in language.PROTOCOLS
+    held_text = None
+    if speaks and (protocol == "perplexity" or not config.eval.prompt):
+        held_text = Data(held_out(config), False, 0, 0.0)  # all that is needed of the data
+    run = prepare(config, source=held_text, training=False)
+    bank = run.data.source
+    if not speaks:
+        need(bank, protocol, config)
+    if bank.classes is None and not speaks:
+        raise UserError(
+            f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
+            "needs; name a labelled data set with --config.data..."
+        )
+    queries = bank if speaks else evaluation_source(config, bank.classes)
+    given = {"workdir": workdir, "read_only": True, "mark": mark(workdir)}
+    saves = bind(Checkpoints, config.checkpoint, "checkpoint", **given)
+    state = run.init() if untrained else saves.restore(run.shapes)
+    if state is None:
+        raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")
+    state = state.replace(opt_state=None)  # its memory is free for what follows
+    if speaks:
+        found = language.evaluate(run, state, queries, protocol, say)
+    elif protocol == "finetune":
+        found = finetune(run, state, queries, say)
+    else:
+        features = Features(run.method.embed, run.mesh, config.eval.batch_size)
+        both = [features.whole(state, source, say(source.name)) for source in (bank, queries)]
+        pairs = [(read.features, read.labels) for read in both]
+        found = FROZEN[protocol](config, run.mesh, len(bank.classes), *pairs)
+        found["unreadable_examples"] = sum(read.unreadable for read in both)
+    return {"protocol": protocol, "step": int(state.step), **found}
+
+
+def run_knn(config, mesh, classes, train_pair, test_pair) -> dict:
+    (bank, known), (asked, labels), section = train_pair, test_pair, config.eval
+    top1 = knn.top1(
+        bank, known, asked, labels, classes=classes, k=section.knn_k,
+        temperature=section.knn_temperature, mesh=mesh, chunk=section.batch_size,
+    )  # fmt: skip
+    return {"top1": top1, "n_train": int((known >= 0).sum()), "n_test": int((labels >= 0).sum())}
+
+
+def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
+    section = config.eval
+    return linear.probe(
+        *train_pair, *test_pair, classes=classes, lrs=section.linear_lrs,
+        weight_decays=section.linear_weight_decays, epochs=section.linear_epochs,
+        batch_size=section.linear_batch_size, held_out=section.linear_held_out,
+        standardize=section.linear_standardize, seed=config.seed, mesh=mesh,
+        progress=say("linear probe, epochs"),
+    )  # fmt: skip
+
+
+def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
+    section = config.eval
+    return lowshot.probe(
+        *train_pair, *test_pair, classes=classes, per_class=section.lowshot_per_class,
+        share=section.lowshot_share, seeds=section.lowshot_seeds, mesh=mesh,
+        progress=say("low-shot probe, draws"), lrs=section.linear_lrs,
+        weight_decays=section.linear_weight_decays, epochs=section.lowshot_epochs,
+        batch_size=section.linear_batch_size, held_out=section.linear_held_out,
+        standardize=section.linear_standardize,
+    )  # fmt: skip
+
+
+PROTOCOLS = {"knn": run_knn, "linear": run_linear}
+FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # of features; the others need the run itself
+KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
+
+
+def say(what: str, every: float = 5.0):
+    """progress(done, total, note="") -> a line in the log every few seconds, none for what is
+    quick."""
+    last = time.monotonic()
+
+    def progress(done, total, note=""):
+        nonlocal last
+        if time.monotonic() - last > every:
+            last = time.monotonic()
+            log.info("%s: %d of %d%s", what, done, total, note)
+
+    return progress

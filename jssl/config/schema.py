@@ -1,0 +1,148 @@
+"""The kinds of the keys that every recipe has, and their check before anything is built of them.
+
+A section that is a function's keyword arguments has its kinds in that function's signature; the
+others (`SECTIONS`) have them here. A method's own keys are in `KEYS` of its module
+(`jssl.methods.load`).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import ml_collections
+
+from jssl import data, optim
+from jssl.config import values
+from jssl.config.values import (  # fmt: skip
+    Count,
+    Every,
+    Length,
+    NonNegative,
+    Part,
+    Positive,
+    Range,
+    Rate,
+    Share,
+    Steps,
+    Whole,
+)
+from jssl.errors import UserError
+from jssl.parallel import mesh
+from jssl.transforms import augment
+
+TOP = {
+    "method": str,
+    "seed": Annotated[int, Range(0, 2**63 - 1)],
+    "steps": Steps,
+    "batch_size": Count,
+    "accumulate": Count,
+    "grad_cache": bool,
+    "examples": Whole,
+}
+SECTIONS = {
+    "eval": {
+        "every": Every,
+        "split": str,
+        "size": Annotated[int, Range(0, 2**14)],
+        "crop": Annotated[float, Range(0.01, 1)],
+        "batch_size": Count,
+        "knn_k": Count,
+        "knn_temperature": Positive,
+        "linear_lrs": Annotated[tuple[Positive, ...], Length(1)],
+        "linear_weight_decays": Annotated[tuple[NonNegative, ...], Length(1)],
+        "linear_epochs": Count,
+        "linear_batch_size": Count,
+        "linear_held_out": Part,
+        "linear_standardize": bool,
+        "online_linear_epochs": Whole,
+        "lowshot_per_class": Whole,
+        "lowshot_share": Annotated[float, Range(0, 1, above=True)],
+        "lowshot_seeds": Count,
+        "lowshot_epochs": Count,
+        "rows": Whole,
+        "prompt": str,
+        "samples": Count,
+        "new_tokens": Count,
+        "temperature": NonNegative,
+        "top_k": Whole,
+    },
+    "finetune": {
+        "seed": Annotated[int, Range(0, 2**63 - 1)],
+        "epochs": Count,
+        "batch_size": Count,
+        "lr": Positive,
+        "layer_decay": Annotated[float, Range(0.001, 1)],
+        "weight_decay": NonNegative,
+        "warmup": Annotated[float, Range(0, 0.99)],
+        "drop_path": Rate,
+        "pool": str,
+        "dropout": Rate,
+        "mixup": NonNegative,
+        "smoothing": Rate,
+        "view": Literal["crop", "augment", "augment_b"],
+        "crop_scale": augment.Areas,
+        "flip": Share,
+    },
+    "alarm": {
+        "collapse": Literal["warn", "stop", "off"],
+        "feature_std": NonNegative,
+        "patience": Count,
+        "nonfinite": Whole,
+        "rollbacks": Whole,
+        "spike": Annotated[float, Range(1, also=(0,))],
+    },
+    "checkpoint": {"every": Every, "keep_latest": Count, "keep_best": Whole},
+    "log": {
+        "every": Count,
+        "tensorboard": bool,
+        "wandb": str,
+        "mlflow": str,
+        "profile_at": Every,
+        "render_every": Every,
+        "rank_every": Every,
+    },
+    "vocab": {
+        "size": Whole,
+        "pad": Whole,
+        "start": Whole,
+        "end": Whole,
+        "mask": Whole,
+        "fingerprint": str,
+    },
+}
+for section, function in (("mesh", mesh.make), ("data", data.load), ("optim", optim.build)):
+    SECTIONS[section] = values.kinds_of(function)
+# Sections that a method binds to a function of its choice.
+BOUND = ("model", "augment", "augment_b", "local", "head", "predictor", "decoder", "patch_head")
+
+
+def check(tree: ml_collections.ConfigDict) -> None:
+    """`UserError` in one line for the first value of a config that is not of its kind.
+
+    Of keys that are not known here only numbers that are not finite, and sections where values are
+    due, and the other way round, are wrong.
+    """
+    for key, value in tree.items():
+        section = isinstance(value, ml_collections.ConfigDict)
+        if key in SECTIONS:
+            values.check_all(f"config.{key}", value, SECTIONS[key])
+        elif key in BOUND and not section:
+            raise UserError(f"config.{key}={values.short(value)} must be a section; see configs/")
+        elif key in TOP:
+            values.check(f"config.{key}", value, TOP[key])
+        else:
+            check_finite(f"config.{key}", value)
+
+
+def check_key(dotted: str, value: Any) -> None:
+    """`check` of one key of a section, for those who call what it is for without a config."""
+    section, _, name = dotted.partition(".")
+    values.check(dotted, value, SECTIONS[section][name])
+
+
+def check_finite(key: str, value: Any) -> None:
+    """`UserError` for a number in `value`, or in a section of that name, that is not finite."""
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+        for name, inner in value.items():
+            check_finite(f"{key}.{name}", inner)
+    else:
+        values.check(key, value, object)

@@ -1,0 +1,221 @@
+"""The kinds of values that a config may have, and the one place where a value is checked.
+
+A kind is a type hint: ``int``, ``float``, ``str``, ``bool``, ``Literal["a", "b"]``, a tuple of
+kinds, or one of these with a rule, `Range` for numbers and `Length` for tuples:
+
+    def probe(*, lrs: Annotated[tuple[Positive, ...], Length(1)], epochs: Count): ...
+
+So the signature of a function is the schema of its section (`jssl.config.bind`). Everywhere a
+number is finite, a float fits float32, an int fits int32 unless its range says otherwise, and a
+truth value is no number. Other hints (``object``, classes) accept all but numbers that are not
+finite.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from jssl.errors import UserError, near
+
+INT = 2**31 - 1  # JAX computes steps, sizes and counts in int32
+SMALLEST, LARGEST = 1.2e-38, 3.4e38  # of float32; what is nearer to 0 becomes 0
+
+
+class Range(NamedTuple):
+    """Numbers from `low` to `high`, without `low` if `above`, without `high` if `below`; and those
+    in `also`, which switch something off."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    also: tuple = ()
+
+    def has(self, value: float) -> bool:
+        """Whether the number is one of them."""
+        over = value > self.low if self.above else value >= self.low
+        under = value < self.high if self.below else value <= self.high
+        return value in self.also or (over and under)
+
+    def text(self, value: float) -> str:
+        """What a wrong value must be, as in "above 0"."""
+        first = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        last = f"below {self.high:g}" if self.below else f"at most {whole(self.high)}"
+        said = f"{first} and {last}"
+        if self.high >= INT - 1:  # an end that few meet
+            said = first if value < self.high else last
+        elif not self.above and not self.below:
+            said = f"{self.low:g} to {whole(self.high)}"
+        return " or ".join([said, *(f"{other:g}" for other in self.also)])
+
+    def nearest(self, value: float) -> str:
+        """The cure: "; try 1", where an end of the range can be tried."""
+        if value < self.low and not self.above and self.low > -INT:
+            return f"; try {whole(self.low)}"
+        if self.high < value and not self.below and self.high < INT - 1:
+            return f"; try {whole(self.high)}"
+        return ""
+
+
+class Length(NamedTuple):
+    """Tuples of at least so many elements, that do not descend if `ordered`."""
+
+    least: int
+    ordered: bool = False
+
+
+class Duration:
+    """Marks an int that counts steps: a config may also hold "10 epochs"
+    (`jssl.config.durations`)."""
+
+
+Count = Annotated[int, Range(1, INT)]
+Whole = Annotated[int, Range(0, INT)]  # where 0 is often "off", or "all"
+Steps = Annotated[int, Range(1, INT - 1), Duration()]  # the step, an int32, counts one further
+Every = Annotated[int, Range(0, INT), Duration()]  # 0: never
+Pixels = Annotated[int, Range(1, 2**14)]
+Width = Annotated[int, Range(1, 2**20)]  # of a layer
+Positive = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Above = Annotated[float, Range(0, 1, above=True)]  # a share that is some
+Part = Annotated[float, Range(0, 1, above=True, below=True)]
+Rate = Annotated[float, Range(0, 1, below=True)]  # of dropout, of a moving average
+Widths = Annotated[tuple[Width, ...], Length(1)]
+Span = Annotated[tuple[Positive, Positive], Length(2, ordered=True)]
+PartSpan = Annotated[tuple[Above, Above], Length(2, ordered=True)]
+ShareSpan = Annotated[tuple[Share, Share], Length(2, ordered=True)]
+
+
+def check(key: str, value: Any, kind: Any) -> None:
+    """`UserError` that names the key unless `value` is of the kind."""
+    if said := wrong(value, kind):
+        raise UserError(f"{key}={short(value)} {said}")
+
+
+def check_all(prefix: str, values: Mapping, kinds: Mapping) -> None:
+    """`check` of each of `values`; a key that `kinds` does not have is a `UserError` as well."""
+    if not hasattr(values, "items"):
+        raise UserError(f"{prefix}={short(values)} must be a section; {', '.join(kinds)}")
+    for key, value in values.items():
+        if key not in kinds:
+            raise UserError(f"{prefix}.{key} is not a key; {near(key, kinds)}")
+        check(f"{prefix}.{key}", value, kinds[key])
+
+
+def kinds_of(function: Callable) -> dict[str, Any]:
+    """{name of an argument: its kind} of a signature; what has no hint accepts all."""
+    wants = inspect.signature(function, eval_str=True).parameters
+    bare = inspect.Parameter.empty
+    return {
+        name: object if one.annotation is bare else one.annotation for name, one in wants.items()
+    }
+
+
+def wrong(value: Any, kind: Any) -> str:
+    """What is wrong with the value, as in "must be above 0"; "" if nothing is."""
+    base, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    if isinstance(value, str) and counts_steps(kind):
+        return wrong_duration(value)
+    rules = [rule for rule in rules if not isinstance(rule, Duration)]
+    if get_origin(base) is Literal:
+        known = get_args(base)
+        said = "" if value in known else f"is not known; {near(value, known)}"
+    elif base in (int, float):
+        said = wrong_number(value, base, rules)
+    elif base is tuple or get_origin(base) is tuple:
+        said = wrong_tuple(value, get_args(base), rules)
+    elif base in (str, bool):
+        said = "" if isinstance(value, base) else f"must be of type {base.__name__}"
+    else:
+        said = "" if all_finite(value) else "must be finite"
+    return said
+
+
+UNITS = ("steps", "epochs", "examples", "percent")
+DURATION = re.compile(r"\s*(\d+\.?\d*(?:e\d+)?)\s*(step|epoch|example|percent|%)s?\s*")
+
+
+def is_duration(value: Any) -> bool:
+    """Whether a value is written as a duration with a unit, as in "100 epochs"."""
+    return isinstance(value, str) and DURATION.fullmatch(value) is not None
+
+
+def duration(text: str) -> tuple[float, str]:
+    """(amount, one of `UNITS`) of a duration."""
+    amount, unit = DURATION.fullmatch(text).groups()
+    return float(amount), "percent" if unit in ("percent", "%") else f"{unit}s"
+
+
+def counts_steps(kind: Any) -> bool:
+    """Whether a kind is one whose values may be durations."""
+    return any(isinstance(rule, Duration) for rule in get_args(kind)[1:])
+
+
+def wrong_duration(value: str) -> str:
+    """`wrong` of a text where a duration is due."""
+    if not is_duration(value):
+        return f"is no duration; write steps, or a number of {', '.join(UNITS[1:])}: '10 epochs'"
+    return "" if duration(value)[0] <= INT else f"must be at most {INT}"
+
+
+def wrong_number(value: Any, base: type, rules: list) -> str:
+    """`wrong` of an int or a float with ranges."""
+    types = (int,) if base is int else (int, float)
+    ranges = rules or [Range(-INT, INT)] * (base is int)
+    if not isinstance(value, types) or isinstance(value, bool):
+        integral = isinstance(value, float) and value.is_integer() and abs(value) <= INT
+        cure = f"; write {value:.0f}" if integral else ""
+        return f"must be of type {base.__name__}{cure}"
+    if not all_finite(value):
+        return "must be finite"
+    for one in ranges:
+        if not one.has(value):
+            return f"must be {one.text(value)}{one.nearest(value)}"
+    if base is float and (abs(value) > LARGEST or 0 < abs(value) < SMALLEST):
+        return f"must be a number of float32, {SMALLEST} to {LARGEST} or 0"
+    return ""
+
+
+def wrong_tuple(value: Any, kinds: tuple, rules: list) -> str:
+    """`wrong` of a tuple (or list) whose elements have these kinds; (kind, ...): all that one."""
+    if not isinstance(value, tuple | list):
+        return "must be of type tuple"
+    if not kinds:
+        return "" if all_finite(value) else "must be finite"
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(value) != len(kinds):
+        return f"must have {len(kinds)} elements, not {len(value)}"
+    for rule in rules:
+        if len(value) < rule.least:
+            return f"must have at least {rule.least} element{'s' * (rule.least > 1)}"
+    for one, kind in zip(value, kinds, strict=True):
+        if said := wrong(one, kind):
+            return f"is wrong: its element {short(one)} {said}"
+    if any(rule.ordered for rule in rules) and list(value) != sorted(value):
+        return f"must ascend; try {tuple(sorted(value))}"
+    return ""
+
+
+def all_finite(value: Any) -> bool:
+    """Whether no number in a value, or in a tuple of values, is infinite or not a number."""
+    if isinstance(value, tuple | list):
+        return all(map(all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def short(value: Any, limit: int = 120) -> str:
+    """The value as Python writes it, in one line, cut if it is long."""
+    try:
+        said = " ".join(repr(value).split())
+    except ValueError:  # an int of more digits than Python writes
+        said = f"a {type(value).__name__} of many digits"
+    return said if len(said) <= limit else f"{said[: limit - 3]}..."
+
+
+def whole(number: float) -> str:
+    """The number without an exponent where it is whole."""
+    return f"{number:.0f}" if number % 1 == 0 else f"{number:g}"

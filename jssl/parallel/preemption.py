@@ -1,0 +1,223 @@
+"""How a run is asked to stop, and how every wait hears of it.
+
+The signals of `KINDS` ask for the same: save what is there and exit with 75. `Stopped` is raised
+by waits (for data, for a lock, between two batches of an evaluation); the loop turns it into that.
+
+Signals are heard by a thread, through the pipe that the interpreter's C handler writes to. So a
+message is printed, and a second signal ends the process, even while the main thread is inside a
+compilation or waits for a device.
+
+Data workers import this module, so it imports JAX only where it is used.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+from jssl.parallel import host
+
+PREEMPTED = 75  # exit code: saved, start me again
+TOGETHER = 1.0  # seconds in which two signals are one
+AGREEMENT = 4.0  # seconds that a wait gives several processes to reach the step they agree on
+POLL = 0.2  # seconds between two looks, in every wait
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+KINDS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+ALWAYS = (signal.SIGTERM, signal.SIGINT)  # heard even if they were ignored when the run began
+
+
+class Stopped(BaseException):
+    """A run was asked to stop; the text says by what.
+
+    `agreed`: all processes of the run stop at this step, so that its state can be saved. It is no
+    `Exception`: what tolerates the failure of an evaluation must not tolerate this.
+    """
+
+    def __init__(self, reason: str, agreed: bool = True):
+        super().__init__(reason)
+        self.agreed = agreed
+
+
+class _Asked:
+    """What this process was asked. One for the process, as signals are."""
+
+    def __init__(self):
+        self.reason = ""
+        self.since = 0.0
+        self.runs = 0  # under way, in any thread
+
+
+_asked = _Asked()
+
+
+def requested() -> str:
+    """By what this process was asked to stop (a signal's name), or ""."""
+    return _asked.reason
+
+
+def request(reason: str) -> None:
+    """Asks all runs of this process to stop; what a thread that hears no signals can call."""
+    if not _asked.reason:
+        _asked.since = time.perf_counter()
+        _asked.reason = reason
+
+
+def check() -> None:
+    """Raises `Stopped` if a stop was asked for. For waits that are over in a moment by themselves,
+    where there is one process; several have to agree on a step first."""
+    if _asked.reason and not _many():
+        raise Stopped(_asked.reason)
+
+
+def check_wait(began: float) -> None:
+    """Raises `Stopped` if a stop was asked for in a wait that began at `began` (perf_counter).
+
+    Several processes get `AGREEMENT` seconds to reach the step that they agree on. One that waits
+    for longer stops alone, and the others end with it (`jssl.parallel.peers`).
+    """
+    if not _asked.reason:
+        return
+    alone = not _many()
+    if alone or time.perf_counter() - max(began, _asked.since) > AGREEMENT:
+        raise Stopped(_asked.reason, agreed=alone)
+
+
+def result(future: futures.Future) -> Any:
+    """The result of a future, like `future.result()`; `Stopped` if a stop is asked for first."""
+    began = time.perf_counter()
+    while not futures.wait([future], timeout=POLL).done:
+        check_wait(began)
+    return future.result()
+
+
+@contextlib.contextmanager
+def pool(threads: int) -> Iterator[futures.ThreadPoolExecutor]:
+    """A pool of threads that is not waited for after `Stopped`: a read may never return."""
+    executor = futures.ThreadPoolExecutor(threads)
+    try:
+        yield executor
+    except Stopped:
+        host.leave_in_time()
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
+        executor.shutdown(wait=True, cancel_futures=True)
+        raise
+    executor.shutdown(wait=True)
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[Callable[[int], str]]:
+    """Yields stop(step) -> the reason to stop after this step, or "".
+
+    A second signal ends the process at once, unless it comes with the first (a terminal and a
+    launcher may each send one). A signal that was ignored when the process began stays ignored
+    (nohup), `ALWAYS` excepted. Outside the main thread no signal can be heard: `request` is left.
+
+    With several processes, a signal to one of them stops all, at a step that they agree on (JAX's
+    coordination service, which hears SIGTERM: every other signal is passed on to it).
+    """
+    many = _many()
+    _asked.runs += 1
+    main = threading.current_thread() is threading.main_thread()
+    try:
+        with _heard(many) if main else contextlib.nullcontext():
+            yield _agreed if many else _alone
+    finally:
+        _asked.runs -= 1
+        if _asked.runs == 0:
+            _asked.reason = ""
+
+
+def _many() -> bool:
+    """Whether the run has several processes."""
+    return "jax" in sys.modules and sys.modules["jax"].process_count() > 1
+
+
+def _alone(step: int) -> str:
+    return _asked.reason
+
+
+def _agreed(step: int) -> str:
+    from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+    return "a signal to one process" if reached_preemption_sync_point(step) else ""
+
+
+@contextlib.contextmanager
+def _heard(many: bool) -> Iterator[None]:
+    """The signals of `KINDS` reach `_Listener` inside; outside all is as it was."""
+    service = _c_handler(signal.SIGTERM, signal.SIG_DFL) if many else None
+    wanted = [k for k in KINDS if k in ALWAYS or signal.getsignal(k) != signal.SIG_IGN]
+    listener = _Listener(service)
+    before = {kind: signal.signal(kind, _by_thread) for kind in wanted}
+    pipe = signal.set_wakeup_fd(listener.end, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(pipe)
+        for kind, handler in before.items():
+            signal.signal(kind, handler if handler is not None else signal.SIG_DFL)
+        if listener.service:
+            _c_handler(signal.SIGTERM, listener.service)
+        listener.close()
+
+
+def _by_thread(number, frame) -> None:
+    """The main thread does nothing: the thread of `_Listener` has done it already."""
+
+
+def _c_handler(number: int, handler) -> int:
+    """Sets a C handler, by address, and returns the address of the one before. JAX's coordination
+    service hears SIGTERM by such a one, of which Python's `signal` knows nothing."""
+    call = ctypes.CDLL(None).signal
+    call.restype = ctypes.c_void_p
+    call.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    return call(number, int(handler)) or 0
+
+
+class _Listener:
+    """A thread that reads the numbers of the signals that came; `end` is what they are written to.
+    `service`: the address of JAX's handler of SIGTERM, or None."""
+
+    def __init__(self, service: int | None):
+        self.service = service if service not in (None, signal.SIG_DFL, signal.SIG_IGN) else None
+        self.first = 0.0
+        self.begin, self.end = os.pipe()
+        os.set_blocking(self.end, False)
+        self.thread = threading.Thread(target=self._listen, daemon=True, name="signals")
+        self.thread.start()
+
+    def close(self) -> None:
+        os.write(self.end, b"\0")
+        self.thread.join()
+        os.close(self.begin)
+        os.close(self.end)
+
+    def _listen(self) -> None:
+        while True:
+            for number in os.read(self.begin, 64):
+                if number == 0:
+                    return
+                if number in KINDS:
+                    self._hear(number)
+
+    def _hear(self, number: int) -> None:
+        now = time.perf_counter()
+        if self.first and now - self.first > TOGETHER:
+            _c_handler(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not self.first:
+            self.first = now
+            name = signal.Signals(number).name
+            request(name)
+            if self.service:
+                ctypes.CFUNCTYPE(None, ctypes.c_int)(self.service)(signal.SIGTERM)
+            with contextlib.suppress(OSError):  # who read it is gone
+                os.write(2, f"{name}: stopping as soon as all is saved; again: at once\n".encode())

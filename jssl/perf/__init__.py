@@ -1,0 +1,1 @@
+"""What a program costs: floating-point operations, memory, communication."""

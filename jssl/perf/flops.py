@@ -1,0 +1,111 @@
+"""Floating-point operations of a function, counted from its jaxpr.
+
+XLA's own cost analysis counts a scanned layer once, so it cannot give the utilization of a model
+whose layers are scanned; nothing here needs a device, and abstract arguments are enough.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from jssl.perf.accelerators import CHIPS
+
+# jax.named_scope("augment"), ("diagnose"), ("cluster"): what is not the model's work
+ASIDE = re.compile(r"\b(augment|diagnose|cluster)\b")
+
+
+def peak(device_kind: str) -> float | None:
+    """Dense bfloat16 FLOP/s of one device (`jax.devices()[0].device_kind`); None if not known."""
+    chip = CHIPS.get(device_kind)
+    return chip and chip.flops
+
+
+def count(fn, *args) -> int:
+    """FLOPs of the matrix products and convolutions of ``fn(*args)``, 2 per multiply-add.
+
+    `args` are pytrees of arrays or `jax.ShapeDtypeStruct`s; nothing is computed. The convention is
+    that of published model sizes (He et al., 2016, table 1): a convolution counts all its taps,
+    those on its padding too, and a backward pass twice its forward pass; zeros that a dilation
+    inserts do not count. Scanned bodies count once per iteration, the largest branch of a `cond`
+    counts, and the body of a `while` counts once, because its length is not known. A shard_map
+    counts on all its shards. Work that remat repeats counts again: for utilization in the sense of
+    PaLM (arXiv:2204.02311, appendix B), count the function built without remat. What runs under
+    one of the scopes `ASIDE` names does not count.
+    """
+    return _jaxpr_flops(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _jaxpr_flops(jaxpr) -> int:
+    counted = (e for e in jaxpr.eqns if not ASIDE.search(str(e.source_info.name_stack)))
+    return sum(RULES.get(eqn.primitive.name, _inner)(eqn) for eqn in counted)
+
+
+def _bodies(params: dict) -> Iterator:
+    for value in params.values():
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(part, core.ClosedJaxpr):
+                yield part.jaxpr
+            elif isinstance(part, core.Jaxpr):
+                yield part
+
+
+def _inner(eqn) -> int:
+    """jit, remat, custom_jvp, custom_vjp, while, ...: whatever jaxprs it holds, once each."""
+    return sum(_jaxpr_flops(body) for body in _bodies(eqn.params))
+
+
+def _scan(eqn) -> int:
+    return eqn.params["length"] * _inner(eqn)
+
+
+def _cond(eqn) -> int:
+    return max(_jaxpr_flops(body) for body in _bodies(eqn.params))
+
+
+def _shard_map(eqn) -> int:
+    sizes = eqn.params["mesh"].shape
+    return math.prod(sizes[axis] for axis in eqn.params["newly_manual_axes"]) * _inner(eqn)
+
+
+def _dot_general(eqn) -> int:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    lhs = eqn.invars[0].aval.shape
+    out = eqn.outvars[0].aval.shape
+    return 2 * math.prod(out) * math.prod(lhs[i] for i in contracted)
+
+
+def _conv(eqn) -> int:
+    """Per axis, out * kernel pairs; where the input is dilated, input * kernel: each element that
+    is not an inserted zero meets each tap once. Both are those of the convolution that a backward
+    pass comes from. The kernel's own dilation adds no taps to its shape."""
+    lhs, rhs = (np.array(v.aval.shape) for v in eqn.invars)
+    out = np.array(eqn.outvars[0].aval.shape)
+    lhs_dims, rhs_dims, out_dims = eqn.params["dimension_numbers"]
+    dilated = np.array(eqn.params["lhs_dilation"]) > 1
+    places = np.where(dilated, lhs[list(lhs_dims[2:])], out[list(out_dims[2:])])
+    taps = math.prod(int(n) for n in places * rhs[list(rhs_dims[2:])])
+    # rhs_dims[1] is input features per feature group; each output feature of each output batch row
+    # sees these and no more, whichever of the two group counts is above 1.
+    return 2 * taps * int(rhs[rhs_dims[1]]) * int(out[out_dims[0]] * out[out_dims[1]])
+
+
+def _attention(eqn, products: int) -> int:
+    """cuDNN's fused attention, q [B, T, N, H] and k [B, S, N, H]: 2 matrix products forward, and
+    4 backward; those that it computes again do not count. The layout is `jax.nn`'s."""
+    query, key = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
+    return 2 * products * math.prod(query) * key[1]
+
+
+RULES = {
+    "dot_general": _dot_general,
+    "conv_general_dilated": _conv,
+    "scan": _scan,
+    "cond": _cond,
+    "shard_map": _shard_map,
+    "dot_product_attention_fwd_wrapper": lambda eqn: _attention(eqn, 2),
+    "dot_product_attention_bwd_wrapper": lambda eqn: _attention(eqn, 4),
+}

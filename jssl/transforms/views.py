@@ -1,0 +1,75 @@
+"""What a method sees of a batch: random views for training, one centred view for evaluation.
+
+Views of one image are neighbours in the result, so that each device keeps its own images.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jssl.config import bind, values
+from jssl.transforms import augment
+
+
+def pair(config) -> Callable:
+    """f(rng, batch) -> [2B, H, W, C]: two views of each image, at 2i and 2i + 1.
+
+    ``config.augment`` says how; what ``config.augment_b`` changes, if there is one, makes the
+    second view (BYOL, appendix B: one is always blurred, the other solarized).
+    """
+    first, second = sections(config)
+    one = bind(augment.view, first, "augment", dtype=config.model.dtype)
+    if second is None:
+        return lambda rng, batch: one(rng, *repeated(batch, 2))
+    other = bind(augment.view, second, "augment_b", dtype=config.model.dtype)
+
+    def two(rng, batch):
+        keys = jax.random.split(rng)
+        images = [view(k, *repeated(batch, 1)) for view, k in zip((one, other), keys, strict=True)]
+        return jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
+
+    return two
+
+
+def crops(config) -> Callable:
+    """f(rng, batch) -> {"global": [2B, H, W, C], "local": [nB, h, w, C]}: multi-crop.
+
+    ``config.local`` has `count`, the number n of local crops of each image, at ni ... ni + n - 1,
+    and what they change in ``config.augment``; no key "local" where n is 0. SwAV (Caron et al.
+    2020), section 3.2.
+    """
+    two, local = pair(config), dict(config.local)
+    count = local.pop("count")
+    values.check("config.local.count", count, values.Whole)
+    section = dict(config.augment) | local
+    small = bind(augment.view, section, "local", dtype=config.model.dtype)
+
+    def all_crops(rng, batch):
+        rng_two, rng_small = jax.random.split(rng)
+        found = {"global": two(rng_two, batch)}
+        if count:
+            found["local"] = small(rng_small, *repeated(batch, count))
+        return found
+
+    return all_crops
+
+
+def centre(config) -> Callable:
+    """f(batch) -> [B, H, W, C]: the view of evaluation, ``eval.crop`` of the image resized to
+    ``eval.size`` (0: the size of training)."""
+    look = {key: config.augment[key] for key in ("mean", "std")} | {"dtype": config.model.dtype}
+    size = config.eval.size or config.augment.size
+    view = augment.center(size=size, crop=config.eval.crop, **look)
+    return lambda batch: view(batch["image"], batch["size"])
+
+
+def sections(config) -> tuple[dict, dict | None]:
+    """(augment, augment laid over by augment_b or None)."""
+    first = dict(config.augment)
+    return first, first | dict(config.augment_b) if "augment_b" in config else None
+
+
+def repeated(batch, count: int):
+    """(image, size), each row `count` times in a row."""
+    return (jnp.repeat(batch[key], count, axis=0) for key in ("image", "size"))

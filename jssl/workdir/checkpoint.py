@@ -1,0 +1,290 @@
+"""Checkpoints: the whole TrainState, written by Orbax beside the training.
+
+``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept. A step
+that cannot be read, is not what was written (`jssl.workdir.checksums`) or is not this run's
+(`jssl.workdir.identity`) is set aside as ``damaged-<step>``, never deleted, and the one before it
+is used. Where the system cannot read, which may pass, nothing is set aside.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+from functools import partial
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import args as ocp_args
+
+from jssl.config import UserError
+from jssl.config.values import Count, Whole
+from jssl.data.files import PASSING, Damaged, Unreachable, foreign
+from jssl.parallel import agreement
+from jssl.workdir import checksums, identity
+from jssl.workdir.retention import Retention, rename
+
+log = logging.getLogger("jssl")
+TRIES = 20  # times that a reader starts again because the run has deleted what it read
+ASIDE = ("damaged", "passed")
+
+
+class Checkpoints:
+    """The checkpoints of one workdir. `read_only`: nothing in it is written, moved or tidied up,
+    since a run may be at work there. `mark`: of whose run they are; None: they are not asked.
+
+    `passed` is what the run has passed over so far (`jssl.training.rollback`); a checkpoint
+    remembers it. `restored` is the note of the step that was restored, {} before.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        every: Whole,
+        keep_latest: Count,
+        keep_best: Whole,
+        read_only: bool = False,
+        mark: identity.Mark | None = None,
+    ):
+        for key, n, least in (("keep_latest", keep_latest, 1), ("keep_best", keep_best, 0)):
+            if n < least:
+                raise UserError(f"config.checkpoint.{key}={n} must be at least {least}")
+        self.folder = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
+        self.every, self.read_only, self.mark = every, read_only, mark
+        self.passed: list[list[int]] = []
+        self.restored: dict = {}
+        self._saving = -1  # the step that is being written
+        self._saved: set[int] = set()  # by this object
+        self._retention = Retention(self.folder, keep_latest, keep_best)
+        self._reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._manager = None if read_only else self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        agreement.together(partial(_border, self.folder, self._retention.clean))
+        options = ocp.CheckpointManagerOptions(
+            save_interval_steps=1,
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+        )
+        handlers = {"state": ocp.StandardCheckpointHandler()}
+        return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+    def _seal(self) -> None:
+        """Writes the note and the sums of the step that is being written, on the first process.
+        Despite the hook's name Orbax calls it before the step has its final name, so no kill can
+        leave a step without them."""
+        note = identity.note(self.mark, self._saving, self.passed)
+        for step in self.folder.glob(f"{self._saving}*"):
+            if step.name.partition(".")[0] == str(self._saving) and not step.is_symlink():
+                (step / identity.NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+                checksums.write(step)
+
+    def check_space(self, shapes) -> None:
+        """`UserError` if the disk has no room for one more checkpoint of such a state."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        if free < 1.2 * need + 2**20:
+            raise UserError(
+                f"--workdir={self.folder.parent} has {free / 1e6:,.1f} MB free and a checkpoint "
+                f"takes {need / 1e6:,.1f} MB and some more; free some space and start again, "
+                "or choose another --workdir"
+            )
+
+    def save(self, step: int, state, knn: float | None = None) -> None:
+        """Starts writing `state`; the copy off the device is made before this returns.
+
+        `knn` is the score of this step, if it is known by now; else see `score`. `UserError` if the
+        disk is full, before anything is written: what was saved stays whole; and if there is a
+        checkpoint of this or of a later step that is not of this run's making.
+        """
+        if knn is not None:
+            self.score(step, knn)
+        if step in self._saved:
+            return
+        self.wait()  # for the one before, which Orbax would do as well
+        self._retention.delete_old()
+        self.check_space(state)
+        args = ocp_args.Composite(state=ocp_args.StandardSave(state))
+        self._saving = step
+        if self._manager.latest_step() == step or not self._manager.save(step, args=args):
+            latest = self._manager.latest_step()
+            raise UserError(
+                f"--workdir={self.folder.parent}: step {step} could not be saved, because "
+                f"checkpoints/{latest} lies there already; move it out of that folder and start "
+                "again"
+            )
+        self._saved.add(step)
+
+    def score(self, step: int, knn: float) -> None:
+        """Notes the kNN accuracy of a step, by which the best are kept; it may come after `save`,
+        before the next one."""
+        self._retention.score(step, knn)
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """{step: kNN accuracy}, as far as known; on the first process only."""
+        return self._retention.scores
+
+    def restore(self, shapes, upto: int | None = None):
+        """The newest readable state, laid out like `shapes` (ShapeDtypeStructs with shardings), or
+        None if there never was a checkpoint. Damaged ones that are newer, and all of steps above
+        `upto`, are set aside. `UserError` if there are some and none can be read: then they stay
+        where they are; if one holds another tree (the method's code changed); and if the system
+        cannot read one (`jssl.data.files.Unreachable`)."""
+        for step in self.steps():
+            if upto is not None and step > upto:
+                self._set_aside(step, "passed")
+        for _ in range(TRIES):
+            try:
+                return self._newest(shapes)
+            except _MovedOn:
+                log.info("%s: the run has deleted what was read; again", self.folder)
+        raise UserError(
+            f"--workdir={self.folder.parent}: the run deleted each of {TRIES} checkpoints while it "
+            "was read; try again later, or train with a larger config.checkpoint.keep_latest"
+        )
+
+    def _newest(self, shapes):
+        steps, damaged = self.steps()[::-1], {}
+        for step in steps:
+            try:
+                state = self._read(step, shapes)
+            except (Damaged, Unreachable) as error:
+                if self.read_only and agreement.first(lambda at=step: self._moved_on(at, steps)):
+                    raise _MovedOn from None
+                if isinstance(error, Unreachable):
+                    raise
+                damaged[step] = error.reason
+                continue
+            for bad, why in damaged.items():
+                fate = "passed over" if self.read_only else "set aside"
+                log.warning("checkpoint %d cannot be read and is %s: %s", bad, fate, why)
+                self._set_aside(bad)
+            return state
+        for step, why in damaged.items():
+            log.warning("checkpoint %d cannot be read: %s", step, why)
+        aside = agreement.first(lambda: sorted(p.name for why in ASIDE for p in self._glob(why)))
+        if steps or aside:
+            why = f"; {steps[0]}: {damaged[steps[0]]}" if steps else ""
+            raise UserError(
+                f"workdir={self.folder.parent} has no readable checkpoint (there are "
+                f"{steps + aside}{why}); none was deleted: repair one, or start again in a new "
+                "workdir"
+            )
+        return None
+
+    def _glob(self, why: str) -> list[pathlib.Path]:
+        return list(self.folder.glob(f"{why}-*"))
+
+    def _moved_on(self, step: int, before: list[int]) -> bool:
+        """Whether the run has written or deleted checkpoints since `before` was listed."""
+        return step not in (now := self._retention.listed()) or max(now) > max(before)
+
+    def _read(self, step: int, shapes):
+        """The state of one step. `Damaged`, `Unreachable` or `UserError` on all processes."""
+        folder = self.folder / str(step)
+        note = agreement.together(partial(self._check, step, folder, shapes))
+        args = ocp_args.StandardRestore(shapes)
+        state = agreement.together(
+            partial(_border, folder, lambda: self._reader.restore(folder / "state", args=args))
+        )
+        held = int(getattr(state, "step", step))
+        if held != step:
+            raise Damaged(folder, f"it holds step {held}; if it is that one, rename it so")
+        self.restored = note
+        return state
+
+    def _check(self, step: int, folder: pathlib.Path, shapes) -> dict:
+        """The note of a step, once its files are what was written and hold such a tree."""
+        return _border(folder, lambda: self._checked(step, folder, shapes))
+
+    def _checked(self, step: int, folder: pathlib.Path, shapes) -> dict:
+        if (folder / checksums.NAME).exists():
+            checksums.check(folder, jax.process_index(), jax.process_count())
+        elif self.mark is None or not self.mark.run or step <= self.mark.adopted:
+            log.warning(
+                "checkpoint %d has no %s (it is older, or the list is lost): a bit that has "
+                "flipped in it would not be seen", step, checksums.NAME,
+            )  # fmt: skip
+            checksums.probe(folder)
+        else:
+            raise Damaged(folder, f"{checksums.NAME} is gone")
+        note = identity.check_note(folder, step, self.mark)
+        self._same_tree(step, shapes)
+        return note
+
+    def _same_tree(self, step: int, shapes) -> None:
+        found = self._reader.metadata(self.folder / str(step) / "state").item_metadata
+        if found is None:
+            raise ValueError("its list of arrays is missing")
+        stored, wanted = leaves(found.tree), leaves(shapes)
+        missing, extra = sorted(wanted - stored), sorted(stored - wanted)
+        if missing or extra:
+            raise UserError(
+                f"workdir={self.folder.parent} step {step} does not fit this model: missing "
+                f"{missing[:3] or 'nothing'}, extra {extra[:3] or 'nothing'}; use the code that "
+                "wrote it, or a new workdir"
+            )
+
+    def _set_aside(self, step: int, why: str = "damaged") -> None:
+        if self.read_only:
+            return
+        self._manager.close()
+        self._saved.discard(step)
+        self._retention.scores.pop(step, None)
+        move = partial(rename, self.folder / str(step), f"{why}-{step}")
+        agreement.together(lambda: move() if jax.process_index() == 0 else None)
+        self._manager = self._open()
+
+    def steps(self) -> list[int]:
+        """The steps that are whole on disk, ascending, as the first process sees them."""
+        self.wait()
+        return agreement.first(partial(_border, self.folder, self._retention.listed))
+
+    def latest(self) -> int | None:
+        return max(self.steps(), default=None)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk; raises what went wrong in the background."""
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        if self._manager is not None:
+            self._retention.delete_old()
+            self._manager.close()
+        self._reader.close()
+
+
+class _MovedOn(Exception):
+    """A run has deleted what was being read."""
+
+
+def _border(name: pathlib.Path, function):
+    """function(), at the border to foreign bytes (`jssl.data.files.foreign`): Orbax and TensorStore
+    give the number of a system's error in their text only, and what is gone is damage."""
+    try:
+        with foreign(name):
+            return function()
+    except FileNotFoundError as error:
+        gone = pathlib.Path(error.filename or name).name
+        raise Damaged(name, f"{gone} is gone") from error
+    except Damaged as error:
+        why = str(error.__cause__)
+        number = re.search(r"\[OS error (\d+)", why)
+        if number and int(number[1]) in PASSING:
+            raise Unreachable(name, os.strerror(int(number[1]))) from error
+        if isinstance(error.__cause__, MemoryError) or "RESOURCE_EXHAUSTED" in why:
+            raise Unreachable(name, "out of memory") from error
+        raise
+
+
+def leaves(tree) -> set[str]:
+    """ "path shape" of every array of a tree."""
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return {f"{name(path)} {tuple(leaf.shape)}" for path, leaf in flat}

@@ -1,0 +1,258 @@
+"""How a run takes a workdir: what its config.json will say, and what is moved out of its way.
+
+All of it happens while the run holds the folder's lock (`jssl.workdir.lock`), and before its first
+step. Functions are collective: all processes of a run call them.
+"""
+
+import errno
+import json
+import logging
+import os
+import pathlib
+import time
+import uuid
+from typing import Any
+
+import jax
+
+from jssl import data
+from jssl.config import UserError, bind, flatten
+from jssl.data import files
+from jssl.data.files import Unreachable
+from jssl.parallel import agreement
+from jssl.workdir import identity, run_folder
+from jssl.workdir.retention import rename, step_of
+
+log = logging.getLogger("jssl")
+# What a run writes and never reads to know whose it is: moved aside where it is a link or odd.
+FILES = ("metrics.jsonl", "nonfinite.json")
+FOLDERS = ("tensorboard", "pictures", "profile")
+TRACKERS = ("wandb", "mlruns")  # folders in which those packages make links of their own
+LEFT = (*FILES, *FOLDERS, *TRACKERS, "passed.json")  # of a start that saved nothing
+VISIBLE = 30.0  # seconds in which a file server shows a new file to every host
+
+
+def common(config, **more: Any) -> dict[str, Any]:
+    """What the processes of a run have to agree on: their config, but for paths of a host, `more`,
+    versions and flags (`agree.check`)."""
+    flat = {
+        key: value
+        for key, value in flatten(config).items()
+        if not key.removeprefix("config.").startswith(run_folder.HOST)
+    }
+    ordered = dict(sorted(flat.items(), key=lambda one: (one[0] != "config.method", one[0])))
+    return ordered | more | identity.facts()
+
+
+def check_shared(folder: pathlib.Path) -> None:
+    """`UserError` on all processes unless they see one folder."""
+    if jax.process_count() == 1:
+        return
+    path = folder / f".shared-{agreement.first(lambda: uuid.uuid4().hex)}"
+    try:
+        agreement.together(lambda: path.touch() if jax.process_index() == 0 else None)
+        agreement.together(lambda: _wait_for(path))
+    finally:
+        if jax.process_index() == 0:
+            path.unlink(missing_ok=True)
+
+
+def _wait_for(path: pathlib.Path) -> None:
+    until = time.monotonic() + VISIBLE
+    while not path.exists():
+        if time.monotonic() > until:
+            raise UserError(
+                f"--workdir={path.parent} is not the folder that process 0 sees; it must be one "
+                "folder for all processes (NFS, Lustre, a bucket)"
+            )
+        time.sleep(0.1)
+
+
+def check_data(folder: pathlib.Path, config) -> None:
+    """For a run that is done: `UserError` if `config` names other data than it was trained on. Its
+    paths may differ from the run's own if they hold the same files."""
+    agreement.together(lambda: _check_data(folder, config))
+
+
+def _check_data(folder, config):
+    began = run_folder.recorded(folder).data
+    moved = [key for key in ("path", "dir") if began[key] != config.data[key]]
+    if not moved:
+        return
+    key = moved[0]
+    what = f"data.{key}={began[key]!r}, not {config.data[key]!r}"
+    known = run_folder.stored(folder).get("data", "")
+    source = bind(data.load, config.data, "data").source
+    found = getattr(source, "fingerprint", "")
+    if not known or not found:
+        log.warning("the result is of the run in %s, on %s", folder, what)
+    elif known != found:
+        raise UserError(
+            f"--workdir={folder} holds a finished run on {what}, which holds other files; use "
+            "another --workdir to train on those, or give the old value to see its result"
+        )
+
+
+def content(
+    folder: pathlib.Path,
+    config,
+    fingerprint: str,
+    *,
+    extend: bool = False,
+    changed_data: bool = False,
+) -> dict[str, Any]:
+    """What config.json is to hold for a run of `config` (with what was found in its data) on data
+    with that `fingerprint`; nothing is written.
+
+    The folder's run goes on as it began: `UserError` if its data changed (unless `changed_data`),
+    or flags that change its numbers. With `extend` it gets the steps of `config`. A run of format 1
+    is adopted. A folder that no run has claimed gets a new id, unless the start that left it was
+    one of the same config.
+    """
+    return agreement.first(lambda: _content(folder, config, fingerprint, extend, changed_data))
+
+
+def _content(folder, config, fingerprint, extend, changed_data):
+    wanted = json.loads(run_folder.to_json(config))
+    if not run_folder.claimed(folder):
+        return _fresh(wanted, fingerprint, _unsaved(folder, config))
+    found = run_folder.stored(folder)
+    if found.get("format", 1) == 1:
+        found = _adopted(folder, found, fingerprint)
+    _check_numbers(folder, found)
+    if fingerprint and found["data"] not in ("", fingerprint) and not changed_data:
+        raise UserError(
+            f"--workdir={folder}: the data set has changed since its run began (other files, names "
+            "or sizes); restore it, use another --workdir, or add --changed-data to go on with it"
+        )
+    if extend and wanted["steps"] > found["config"]["steps"]:
+        _extend(folder, found, wanted["steps"])
+    return found | {"data": fingerprint or found["data"]}
+
+
+def _fresh(config, fingerprint: str, run: str) -> dict[str, Any]:
+    return {
+        "format": identity.FORMAT,
+        "run": run or uuid.uuid4().hex,
+        "digest": identity.digest(config),
+        "config": config,
+        "data": fingerprint,
+        "numbers": identity.numbers(),
+        "adopted": -1,
+        "earlier": [],
+        "versions": run_folder.versions(),
+    }
+
+
+def _unsaved(folder, config) -> str:
+    """The id of the start that saved nothing in the folder, if it was one of the same config."""
+    try:
+        found = run_folder.stored(folder)
+        run_folder.check_same(folder, run_folder.recorded(folder), config)
+        return str(found.get("run", ""))
+    except Unreachable:
+        raise
+    except UserError:
+        return ""
+
+
+def _adopted(folder, found, fingerprint):
+    steps = [step_of(name) for name in os.listdir(folder / "checkpoints")]
+    latest = max((step for step in steps if step is not None), default=0)
+    log.warning(
+        "%s was begun by a jssl whose checkpoints did not say whose they are: those up to step %d "
+        "are taken for its own", folder, latest,
+    )  # fmt: skip
+    old = _fresh(found["config"], fingerprint, "") | {"adopted": latest}
+    return old | {"versions": found.get("versions", {})}
+
+
+def _check_numbers(folder, found) -> None:
+    for name, value in identity.numbers().items():
+        old = found["numbers"].get(name, value)
+        if old != value:
+            raise UserError(
+                f"--workdir={folder} holds a run that began with {name}={old}, and it is {value} "
+                f"now; set {name.upper()}={int(old) if isinstance(old, bool) else old} to go on "
+                "with it, or use another --workdir"
+            )
+
+
+def _extend(folder, found, steps: int) -> None:
+    old = found["config"]["steps"]
+    log.warning(
+        "%s is extended from %d to %d steps: schedules now end there, so the learning rate "
+        "leaps to where a run of that length has it", folder, old, steps,
+    )  # fmt: skip
+    found["earlier"] = [*found["earlier"], {"digest": found["digest"], "steps": old}]
+    found["config"] = found["config"] | {"steps": steps}
+    found["digest"] = identity.digest(found["config"])
+
+
+def clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:
+    """Moves aside what is a link or odd where the run will write, and what a start with another
+    config has left that saved nothing. Nothing is deleted."""
+    agreement.together(lambda: _clear(folder, stored) if jax.process_index() == 0 else None)
+
+
+def _clear(folder, stored):
+    for name in (*FILES, *FOLDERS, *TRACKERS):
+        path = folder / name
+        if os.path.lexists(path) and not _plain(path):
+            log.warning("%s is moved aside: nothing is written through links", path)
+            rename(path, f"aside-{name}")
+    if run_folder.claimed(folder) or _known(folder) == stored["run"]:
+        return
+    left = [name for name in LEFT if os.path.lexists(folder / name)]
+    if left:
+        target = folder / f"unsaved-{identity.short(_known(folder))}"
+        if os.path.lexists(target):
+            rename(target, target.name)
+        target.mkdir()
+        log.warning("what a start that saved nothing has left is in %s: %s", target, left)
+    for name in left:
+        try:
+            (folder / name).rename(target / name)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EXDEV):  # it is a mount, which stays
+                raise
+            log.warning("%s stays where it is: %s", folder / name, error.strerror)
+
+
+def _known(folder) -> str:
+    try:
+        return str(run_folder.stored(folder).get("run", ""))
+    except Unreachable:
+        raise
+    except UserError:
+        return ""
+
+
+def _plain(path: pathlib.Path) -> bool:
+    """Whether a path is a regular file, or a folder in which no link lies at any depth, whichever
+    it should be."""
+    if path.is_symlink():
+        return False
+    if path.name in FILES:
+        return path.is_file()
+    if path.name in TRACKERS or not path.is_dir():
+        return path.is_dir()
+    for here, folders, names in os.walk(path):
+        if any(os.path.islink(os.path.join(here, name)) for name in folders + names):
+            return False
+    return True
+
+
+def claim(folder: pathlib.Path, stored: dict[str, Any]) -> None:
+    """Writes `stored` as config.json, once all that can be wrong with the run has been checked."""
+    agreement.together(lambda: _claim(folder, stored) if jax.process_index() == 0 else None)
+
+
+def _claim(folder, stored):
+    path, result = folder / "config.json", folder / "result.json"
+    if os.path.lexists(path) and run_folder.claimed(folder) and run_folder.stored(folder) == stored:
+        return
+    files.write_json(path, stored)
+    if result.exists():  # the run was extended: it has one when it is done again
+        steps = stored["earlier"][-1]["steps"] if stored["earlier"] else 0
+        rename(result, f"result-{steps}.json")

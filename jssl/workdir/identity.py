@@ -1,0 +1,148 @@
+"""Whose files the parts of a workdir are.
+
+A run has one id, made when it begins. ``config.json`` holds it with the SHA-256 of the config; each
+checkpoint holds both with its step (``<step>/run.json``, under the checkpoint's sums), and
+``result.json`` holds both too. Parts of two runs never go together unnoticed, whoever copied them.
+
+A workdir of format 1 (no id) is adopted when it is trained further: it gets an id, and its
+checkpoints up to that step count as its own.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import uuid
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from jssl.config import UserError
+from jssl.data.files import Damaged, read_json
+from jssl.parallel import agreement
+
+FORMAT = 2  # of config.json
+NOTE = "run.json"  # in each checkpoint
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# Flags of JAX that change which numbers a step gives; a run keeps those that it began with.
+NUMBERS = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable")
+# These may change as the device may, but are the same in all processes.
+LOCAL = ("jax_default_matmul_precision", "jax_numpy_dtype_promotion")
+
+
+class Mark(NamedTuple):
+    """Who wrote a checkpoint.
+
+    run      the id of the run
+    digest   the SHA-256 of its config
+    earlier  digests of the configs that it had before it was extended
+    adopted  checkpoints up to this step need no note: they are older than ids; -1: none
+    """
+
+    run: str
+    digest: str
+    earlier: tuple[str, ...] = ()
+    adopted: int = -1
+
+
+def new_run() -> str:
+    """A new id, the same on all processes."""
+    return agreement.first(lambda: uuid.uuid4().hex)
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """The SHA-256 of a config as it is stored: nested dicts of JSON values."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def numbers() -> dict[str, Any]:
+    """The flags of JAX that a run keeps."""
+    return {name: getattr(jax.config, name) for name in NUMBERS if hasattr(jax.config, name)}
+
+
+def packages() -> dict[str, str]:
+    """The versions of what computes and stores."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def code() -> str:
+    """The SHA-256 of jssl's own source files, wherever they lie."""
+    root, total = pathlib.Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        total.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def facts() -> dict[str, Any]:
+    """What all processes of one run have in common, whatever they are told to do."""
+    flags = {name: getattr(jax.config, name, None) for name in NUMBERS + LOCAL}
+    return packages() | flags | {"the source of jssl": code()}
+
+
+def mark_of(stored: Mapping[str, Any]) -> Mark:
+    """The mark that the content of a config.json describes; `run` is "" in format 1."""
+    if "run" not in stored:
+        return Mark("", digest(stored["config"]))
+    earlier = tuple(str(one["digest"]) for one in stored.get("earlier", ()))
+    return Mark(str(stored["run"]), str(stored["digest"]), earlier, int(stored["adopted"]))
+
+
+def check_stored(path: pathlib.Path, stored: Any) -> None:
+    """`Damaged` or `UserError` unless `stored` is what jssl wrote into config.json at `path`."""
+    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+        raise Damaged(path, "it is not what jssl writes")
+    form = stored.get("format", 1)
+    if type(form) is not int or not 1 <= form <= FORMAT:
+        raise UserError(
+            f"{path} is of format {form!r}, and this jssl writes {FORMAT}; use the jssl that "
+            "wrote it, or another --workdir"
+        )
+    if form == 1:
+        return
+    try:
+        mark = mark_of(stored)
+        steps = [one["steps"] for one in stored["earlier"]]
+        if not isinstance(stored["numbers"], dict) or not isinstance(stored["data"], str):
+            raise TypeError("another type")
+        if not all(type(step) is int for step in steps):
+            raise TypeError("another type")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Damaged(path, f"it is not what jssl writes: {error}") from None
+    if mark.digest != digest(stored["config"]):
+        raise Damaged(path, "its config was changed after the run began; give keys by --config.KEY")
+
+
+def note(mark: Mark | None, step: int, passed: list) -> dict[str, Any]:
+    """What a checkpoint says of itself; `passed` as in `jssl.training.rollback`."""
+    run, config = (mark.run, mark.digest) if mark else ("", "")
+    return {"run": run, "digest": config, "step": step, "passed": passed}
+
+
+def check_note(folder: pathlib.Path, step: int, mark: Mark | None) -> dict[str, Any]:
+    """The note of the checkpoint in `folder`, which is named after `step`; {} if it is older than
+    notes. `Damaged` if it is of another step, or of another run than `mark` says."""
+    path = folder / NOTE
+    if not path.exists():
+        if mark is None or not mark.run or step <= mark.adopted:
+            return {}
+        raise Damaged(folder, f"it does not say whose it is: {NOTE} is gone")
+    found = read_json(path)
+    if not isinstance(found, dict) or type(found.get("step")) is not int:
+        raise Damaged(path, "it is not what jssl writes")
+    if found["step"] != step:
+        raise Damaged(folder, f"it holds step {found['step']}; if it is that one, rename it so")
+    if mark is None or not mark.run:
+        return found
+    if found.get("run") != mark.run:
+        raise Damaged(
+            folder, f"it is of run {short(found.get('run'))}, and config.json of {short(mark.run)}"
+        )
+    if found.get("digest") not in (mark.digest, *mark.earlier):
+        raise Damaged(folder, "it was trained with another config than config.json holds")
+    return found
+
+
+def short(run: Any) -> str:
+    """The first characters of an id, for messages."""
+    return str(run)[:8] or "nobody"
