@@ -5,7 +5,16 @@ ResNet-18, batch 512, 200 epochs; published there: kNN .819 (k=200, T=0.1, best 
 pixels). :solo has solo-learn's settings, 1,000 epochs: online linear probe 92.10 %.
 """
 
-from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    EPOCHS50,
+    LIGHTLY,
+    SOLO_LEARN,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -19,14 +28,14 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 2048, last="bias"),
-            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1)),
+            augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1)),
             augment_b=dict(solarize=0.2),  # the second view
             optim=LIGHTLY,
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "scale": 0.1, "off_diagonal": 0.0051, "head.features": (2048, 2048, 2048),
             "optim.lr": 0.3, "optim.weight_decay": 1e-4,
         },

@@ -5,7 +5,7 @@ imagenette_benchmark.py): ResNet-18, batch 256, 800 epochs; published there: kNN
 best epoch), after 200 epochs .651. Differences: see simclr_imagenette.py.
 """
 
-from jssl.recipes import LIGHTLY, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import LIGHTLY, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -19,7 +19,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 2048, last="bias"),
-            augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=LIGHTLY | dict(lr=0.06),
             checkpoint=dict(every=2_000),

@@ -7,7 +7,7 @@ of patches are learned in the first two epochs. stable-pretraining reports kNN .
 epochs.
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -21,7 +21,7 @@ def get_config(variant=""):
             codes=1024, tokenizer_steps=74, tokenizer_decay=0.9,
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
-            augment=plain(128, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
+            augment=crop_and_flip(128, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=1.9e-4, lr_scaling="linear", lr_final=1.25e-6, warmup_steps=370,
                 weight_decay=0.05, clip=3.0, freeze=("",), freeze_steps=74,

@@ -10,7 +10,7 @@ crop, crops are bilinear and not bicubic, images are first shrunk to a shorter s
 (`data.canvas`).
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -24,7 +24,7 @@ def get_config(variant=""):
             codes=8192, tokenizer_steps=625, tokenizer_decay=0.9,  # not published
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=vit("vit_b", 16, 224, init="beit", drop_path=0.1),
-            augment=plain(224, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
+            augment=crop_and_flip(224, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=1.875e-4, lr_scaling="linear", lr_final=1.25e-6,
                 warmup_steps=6_255, weight_decay=0.05,

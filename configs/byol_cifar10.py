@@ -7,7 +7,16 @@ quarter of the paper's, which is used here: with a quarter of its rate and four 
 steps are the same.
 """
 
-from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    EPOCHS50,
+    LIGHTLY,
+    SOLO_LEARN,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -22,14 +31,14 @@ def get_config(variant=""):
             model=resnet("resnet18", "cifar"),
             head=mlp(1024, 256, last="bias"),
             predictor=mlp(1024, 256, last="bias"),
-            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1)),
+            augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1)),
             augment_b=dict(solarize=0.2),  # the second view
             optim=LIGHTLY | dict(lr=0.03, weight_decay=2e-3),
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "ema_final": 1.0, "head.features": (4096, 256), "predictor.features": (4096, 256),
             "optim.lr": 1.0, "optim.weight_decay": 1e-5,
         },

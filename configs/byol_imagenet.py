@@ -7,7 +7,7 @@ crops are bilinear and not bicubic, brightness is multiplied and not added; both
 BatchNorm together; images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -22,7 +22,7 @@ def get_config(variant=""):
             model=resnet("resnet50", "imagenet", init="lecun"),
             head=mlp(4096, 256, last="plain", init="lecun"),
             predictor=mlp(4096, 256, last="plain", init="lecun"),
-            augment=look(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0)
+            augment=simclr_augment(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0)
             | dict(blur_kernel="tenth"),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=dict(

@@ -8,7 +8,7 @@ simclr_imagenette.py. :deepmind has the authors' settings (deepmind-research, by
 epochs of LARS: online linear probe about 92.3 %, with bicubic crops and brightness that is added.
 """
 
-from jssl.recipes import LIGHTLY, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import LIGHTLY, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -23,7 +23,7 @@ def get_config(variant=""):
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(4096, 256, last="bias"),
             predictor=mlp(4096, 256, last="bias"),
-            augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0)
+            augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0)
             | dict(blur_kernel="tenth"),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=LIGHTLY | dict(lr=0.015, weight_decay=2e-3),

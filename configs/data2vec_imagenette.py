@@ -7,7 +7,7 @@ lower, as there are 37 steps an epoch and not 625. stable-pretraining reports kN
 epochs.
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -21,7 +21,7 @@ def get_config(variant=""):
             target_layers=6, beta=2.0, ema=0.998, ema_final=0.998,
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
-            augment=plain(128, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
+            augment=crop_and_flip(128, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=2.5e-4, lr_scaling="linear", warmup_steps=1_480, weight_decay=0.05,
                 clip=3.0,

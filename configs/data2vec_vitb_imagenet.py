@@ -10,7 +10,7 @@ share, in fine-tuning one each), no layer scale, jitter follows the crop, crops 
 bicubic, images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -24,7 +24,7 @@ def get_config(variant=""):
             target_layers=6, beta=2.0, ema=0.9998, ema_final=0.9998,
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=vit("vit_b", 16, 224, init="beit", drop_path=0.25),
-            augment=plain(224, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
+            augment=crop_and_flip(224, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=2.5e-4, lr_scaling="linear", lr_final=1.25e-6,
                 warmup_steps=6_255, weight_decay=0.05,

@@ -7,7 +7,16 @@ linear probe 88.85 %. The first epoch fills the bank and holds all parameters st
 classifier (no figure is published for this network and data set).
 """
 
-from jssl.recipes import CIFAR, EPOCHS50, SOLO_OPTIM, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    CIFAR,
+    EPOCHS50,
+    SOLO_OPTIM,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -22,7 +31,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar", init="fan_out"),
             head=mlp(2048, 128, last="bias"),
-            augment=look(32, (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), pixels=CIFAR),
+            augment=simclr_augment(32, (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), pixels=CIFAR),
             local=dict(count=0),
             optim=SOLO_OPTIM | dict(
                 lr=0.6, lr_final=6e-4, weight_decay=1e-6, exclude=(), warmup_steps=2_145,

@@ -8,7 +8,7 @@ that epoch, and so at .44 after it (there at .3); BatchNorm sees the whole batch
 of it; images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
-from jssl.recipes import IMAGENET, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import IMAGENET, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -23,7 +23,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=resnet("resnet50", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias"),
-            augment=look(
+            augment=simclr_augment(
                 160, (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), blur=0.5,
                 pixels=IMAGENET | dict(std=(0.228, 0.224, 0.225)),  # .228, as there
             ),

@@ -5,7 +5,16 @@ batch 512, 200 epochs, no local crops; published there: kNN .813 (k=200, T=0.1, 
 PNG pixels). :solo has solo-learn's settings, 1,000 epochs: online linear probe 89.52 %.
 """
 
-from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    EPOCHS50,
+    LIGHTLY,
+    SOLO_LEARN,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -23,7 +32,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 256, last="bias", activation="gelu"),
-            augment=look(32, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1)),
+            augment=simclr_augment(32, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1)),
             augment_b=dict(solarize=0.2),  # the second view
             local=dict(count=0),
             optim=LIGHTLY,
@@ -31,7 +40,7 @@ def get_config(variant=""):
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "prototypes": 4096, "teacher_last": 0.07, "teacher_warmup": 9_750, "ema": 0.9995,
             "ema_final": 1.0, "head.features": (2048, 2048, 256), "head.norm": False,
             "head.init": "trunc02", "augment.crop_scale": (0.08, 1.0), "optim.lr": 0.3,

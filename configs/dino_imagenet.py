@@ -9,7 +9,7 @@ to a shorter side of 256 (`data.canvas`), the teacher's temperature rises each s
 epoch.
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -27,7 +27,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=resnet("resnet50", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 256, last="bias", activation="gelu", init="trunc02"),
-            augment=look(224, (0.14, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(224, (0.14, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             local=dict(count=6, size=96, crop_scale=(0.05, 0.14), blur=0.5),
             optim=dict(

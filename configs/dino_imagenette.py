@@ -7,7 +7,7 @@ N(0, .2), the teacher's anew and not as a copy; here as PyTorch draws it, and co
 differences: see simclr_imagenette.py.
 """
 
-from jssl.recipes import LIGHTLY, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import LIGHTLY, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -25,7 +25,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 256, last="bias", activation="gelu"),
-            augment=look(128, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(128, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             local=dict(count=6, size=64, crop_scale=(0.05, 0.4), blur=0.5),
             optim=LIGHTLY | dict(lr=0.06),

@@ -8,7 +8,7 @@ differences: crops are bilinear and not bicubic, images are first shrunk to a sh
 (`data.canvas`), the teacher's temperature rises each step and not each epoch.
 """
 
-from jssl.recipes import TINY_VIT, look, mlp, recipe, vit
+from jssl.recipes import TINY_VIT, mlp, recipe, simclr_augment, vit
 
 
 def get_config(variant=""):
@@ -26,7 +26,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=vit("vit_s", 16, 224, drop_path=0.1),
             head=mlp(2048, 2048, 256, last="bias", norm=False, activation="gelu", init="trunc02"),
-            augment=look(224, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(224, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             local=dict(count=8, size=96, crop_scale=(0.05, 0.4), blur=0.5),
             optim=dict(

@@ -7,7 +7,7 @@ to .4). stable-pretraining reports kNN .433 after 200 epochs. :v2 is DINOv2's fo
 for patches, KoLeo.
 """
 
-from jssl.recipes import TINY_VIT, look, mlp, recipe, vit
+from jssl.recipes import TINY_VIT, mlp, recipe, simclr_augment, vit
 
 HEAD = mlp(2048, 2048, 256, last="bias", norm=False, activation="gelu", init="trunc02")
 
@@ -28,7 +28,7 @@ def get_config(variant=""):
             model=vit("vit_s", 16, 128, drop_path=0.1),
             head=HEAD,
             patch_head=HEAD,  # where heads are not tied
-            augment=look(128, (0.25, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(128, (0.25, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             local=dict(count=6, size=64, crop_scale=(0.05, 0.25), blur=0.5),
             optim=dict(

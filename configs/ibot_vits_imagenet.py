@@ -13,7 +13,7 @@ fine-tuned is the teacher there, the student here, and its rate is one of the fo
 tries.
 """
 
-from jssl.recipes import TINY_VIT, look, mlp, recipe, vit
+from jssl.recipes import TINY_VIT, mlp, recipe, simclr_augment, vit
 
 HEAD = mlp(2048, 2048, 256, last="bias", norm=False, activation="gelu", init="trunc02")
 
@@ -29,7 +29,7 @@ def get_config(variant=""):
             mask_share=0.5, mask_range=(0.1, 0.5), block_min=16.0, ema=0.996, ema_final=1.0,
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=vit("vit_s", 16, 224, drop_path=0.1), head=HEAD, patch_head=HEAD,
-            augment=look(224, (0.25, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(224, (0.25, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             local=dict(count=10, size=96, crop_scale=(0.05, 0.25), blur=0.5),
             optim=dict(

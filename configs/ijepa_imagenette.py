@@ -7,7 +7,7 @@ is cut to the batch's smallest; here to .3 of the patches. stable-pretraining re
 200 epochs.
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -23,7 +23,7 @@ def get_config(variant=""):
             model=vit("vit_s", 16, 128, positions="sincos", init="normal02")
             | dict(class_token=False, pool="mean"),
             predictor=dict(dim=192, depth=6, heads=6),
-            augment=plain(128, (0.3, 1.0), flip=0.0),
+            augment=crop_and_flip(128, (0.3, 1.0), flip=0.0),
             optim=dict(
                 name="adamw", lr=1.25e-4, lr_scaling="linear", lr_final=1.25e-7, warmup_steps=1_480,
                 weight_decay=0.04, weight_decay_final=0.4,

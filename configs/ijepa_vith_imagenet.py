@@ -10,7 +10,7 @@ from 0 and not 2e-4, the average rises by half a cosine and not linearly, images
 a shorter side of 256 (`data.canvas`).
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -26,7 +26,7 @@ def get_config(variant=""):
             model=vit("vit_h", 14, 224, positions="sincos", init="normal02")
             | dict(class_token=False, pool="mean", scan=True),
             predictor=dict(dim=384, depth=12, heads=16),
-            augment=plain(224, (0.3, 1.0), flip=0.0),
+            augment=crop_and_flip(224, (0.3, 1.0), flip=0.0),
             optim=dict(
                 name="adamw", lr=1.25e-4, lr_scaling="linear", lr_final=1.25e-7,
                 warmup_steps=25_022, weight_decay=0.04, weight_decay_final=0.4,

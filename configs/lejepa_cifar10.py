@@ -5,7 +5,7 @@ example (rbalestr-lab/lejepa MINIMAL.md: four views, lambda .02, AdamW 2e-3 with
 projector 2048-2048-16) with the ResNet-18, size, batch and views of the other recipes here.
 """
 
-from jssl.recipes import EPOCHS50, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import EPOCHS50, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -19,7 +19,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 2048, 16, last="bias"),
-            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), solarize=0.1),
+            augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), solarize=0.1),
             local=dict(count=2),  # beside the two global views, and like them
             optim=dict(
                 name="adamw", lr=2e-3, lr_final=1e-3, warmup_steps=98, weight_decay=0.05,

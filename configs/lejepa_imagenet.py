@@ -8,7 +8,7 @@ was taken before its loss was mended, and whose views differ in the solarization
 no figure for a ViT-S. Images are first shrunk to a shorter side of 256 (`data.canvas`).
 """
 
-from jssl.recipes import TINY_VIT, look, mlp, recipe, vit
+from jssl.recipes import TINY_VIT, mlp, recipe, simclr_augment, vit
 
 
 def get_config(variant=""):
@@ -22,7 +22,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=vit("vit_s", 16, 224, drop_path=0.1),
             head=mlp(2048, 2048, 64, last="bias"),
-            augment=look(224, (0.3, 1.0), (0.4, 0.4, 0.2, 0.1), blur=0.5, solarize=0.2),
+            augment=simclr_augment(224, (0.3, 1.0), (0.4, 0.4, 0.2, 0.1), blur=0.5, solarize=0.2),
             local=dict(count=6, size=96, crop_scale=(0.05, 0.3)),
             optim=dict(
                 name="adamw", lr=5e-4, lr_final=5e-7, warmup_steps=2_502, weight_decay=0.05,

@@ -7,7 +7,7 @@ projector, which is left out here. More differences: the first two views and the
 through the projector's BatchNorm apart, the blur is 13 pixels wide and not 7.
 """
 
-from jssl.recipes import TINY_VIT, look, mlp, recipe, vit
+from jssl.recipes import TINY_VIT, mlp, recipe, simclr_augment, vit
 
 
 def get_config(variant=""):
@@ -22,7 +22,7 @@ def get_config(variant=""):
             model=vit("vit_s", 8, 128, drop_path=0.1),
             head=mlp(2048, 2048, 16, last="bias"),
             # Solarize .1: RandomApply of .2 around RandomSolarize, whose own probability is .5.
-            augment=look(128, (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), blur=0.5, solarize=0.1),
+            augment=simclr_augment(128, (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), blur=0.5, solarize=0.1),
             local=dict(count=2),  # beside the two global views, and like them
             optim=dict(
                 name="adamw", lr=2e-3, lr_final=1e-3, warmup_steps=37, weight_decay=0.05,

@@ -8,7 +8,16 @@ epochs: online linear probe 92.94 %; it has a queue for each view, without shuff
 one queue holds the keys of both.
 """
 
-from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    EPOCHS50,
+    LIGHTLY,
+    SOLO_LEARN,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -23,13 +32,13 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(512, 128, last="bias", norm=False),
-            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
+            augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
             optim=LIGHTLY,
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "temperature": 0.2, "queue": 65536, "bn_splits": 1, "ema_final": 0.999,
             "head.features": (2048, 256), "optim.name": "sgd", "optim.lr": 0.3,
             "optim.weight_decay": 1e-4, "optim.exclude": (),

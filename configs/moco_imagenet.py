@@ -6,7 +6,7 @@ batch 256, 200 epochs, SGD .03, queue 65,536, BatchNorm in 8 parts with shuffled
 (`data.canvas`), the cosine falls each step and not each epoch.
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -21,7 +21,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=resnet("resnet50", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias", norm=False),
-            augment=look(224, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
+            augment=simclr_augment(224, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
             optim=dict(name="sgd", lr=0.03, lr_scaling="linear", weight_decay=1e-4, exclude=()),
             eval=dict(split="validation", crop=0.875),
         ),

@@ -5,7 +5,16 @@ its YAML files, which have another augmentation and clip LARS): ResNet-18, batch
 published there: online linear probe 93.10 %.
 """
 
-from jssl.recipes import CIFAR, EPOCHS50, SOLO_OPTIM, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    CIFAR,
+    EPOCHS50,
+    SOLO_OPTIM,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -21,7 +30,7 @@ def get_config(variant=""):
             model=resnet("resnet18", "cifar", init="fan_out"),
             head=mlp(4096, 256, last="bn_plain"),
             predictor=mlp(4096, 256, last="plain"),
-            augment=look(32, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=1.0, pixels=CIFAR),
+            augment=simclr_augment(32, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=1.0, pixels=CIFAR),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=SOLO_OPTIM | dict(lr=0.3, weight_decay=1e-6, trust_clip=False),
             checkpoint=dict(every=2_000),

@@ -6,7 +6,7 @@ ResNet-50, batch 4096, 100 epochs, LARS .6 x batch / 256; linear probe 68.9 % (:
 (`data.canvas`), both views pass through BatchNorm together. The ViT: moco_v3_vits_imagenet.py.
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -22,7 +22,7 @@ def get_config(variant=""):
             model=resnet("resnet50", "imagenet", init="fan_out", zero_init=True),
             head=mlp(4096, 256, last="bn_plain"),
             predictor=mlp(4096, 256, last="plain"),
-            augment=look(224, (0.2, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(224, (0.2, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=dict(
                 name="larc", lr=0.6, lr_scaling="linear", warmup_steps=3_127, weight_decay=1e-6

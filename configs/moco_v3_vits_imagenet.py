@@ -8,7 +8,7 @@ views pass through the heads' BatchNorm together, images are first shrunk to a s
 (`data.canvas`).
 """
 
-from jssl.recipes import TINY_VIT, look, mlp, recipe, vit
+from jssl.recipes import TINY_VIT, mlp, recipe, simclr_augment, vit
 
 
 def get_config(variant=""):
@@ -24,7 +24,7 @@ def get_config(variant=""):
             model=vit("vit_s", 16, 224, positions="sincos", init="xavier"),
             head=mlp(4096, 4096, 256, last="bn_plain"),
             predictor=mlp(4096, 256, last="bn_plain"),
-            augment=look(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=dict(
                 name="adamw", lr=1.5e-4, lr_scaling="linear", warmup_steps=12_511,

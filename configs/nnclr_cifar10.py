@@ -6,7 +6,16 @@ with NT-Xent, whose negatives are both views; here with the paper's equation 3. 
 solo-learn's settings, 1,000 epochs: online linear probe 91.88 %.
 """
 
-from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    EPOCHS50,
+    LIGHTLY,
+    SOLO_LEARN,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -21,14 +30,14 @@ def get_config(variant=""):
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 256, last="bn"),
             predictor=mlp(4096, 256, last="bias"),
-            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
+            augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
             augment_b=dict(solarize=0.0),  # the second view
             optim=LIGHTLY,
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "temperature": 0.2, "queue": 65536, "head.features": (2048, 2048, 256),
             "optim.lr": 0.4, "optim.weight_decay": 1e-5, "augment.saturation": 0.2,
             "augment_b.solarize": 0.2,

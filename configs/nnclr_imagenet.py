@@ -8,7 +8,7 @@ Differences known: both views pass through BatchNorm together, images are first 
 side of 256 (`data.canvas`).
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -23,7 +23,7 @@ def get_config(variant=""):
             model=resnet("resnet50", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 256, last="bn"),
             predictor=mlp(4096, 256, last="bias"),
-            augment=look(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=dict(
                 name="lars", lr=0.3, lr_scaling="linear", warmup_steps=3_127, weight_decay=1e-6

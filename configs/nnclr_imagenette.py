@@ -6,7 +6,7 @@ best epoch), after 200 epochs .809, with NT-Xent, whose negatives are both views
 paper's equation 3. More differences: see simclr_imagenette.py.
 """
 
-from jssl.recipes import LIGHTLY, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import LIGHTLY, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -21,7 +21,7 @@ def get_config(variant=""):
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 256, last="bn"),
             predictor=mlp(4096, 256, last="bias"),
-            augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
+            augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
             optim=LIGHTLY | dict(lr=0.06),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),

@@ -9,7 +9,7 @@ Not published: the settings are those of lightly's CIFAR-10 benchmark (SGD, rate
 examples, no warm-up, temperature .5) with the crops and the blur of its Imagenette benchmark.
 """
 
-from jssl.recipes import LIGHTLY, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import LIGHTLY, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -24,7 +24,7 @@ def get_config(variant=""):
             data=dict(source="folder", canvas=128, workers=2),
             model=resnet("resnet18", "imagenet", init="fan_out") | dict(dtype="float32"),
             head=mlp(512, 128, last="bn"),
-            augment=look(96, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
+            augment=simclr_augment(96, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
             optim=LIGHTLY,
             checkpoint=dict(every=200),
             log=dict(every=10),

@@ -7,7 +7,16 @@ Differences: lightly's backbone has no ReLU after the stem's BatchNorm (its `chi
 it), both views pass through BatchNorm together, the cosine falls each step and not each epoch.
 """
 
-from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    EPOCHS50,
+    LIGHTLY,
+    SOLO_LEARN,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -21,7 +30,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(512, 128, last="bn"),
-            augment=look(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
+            augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
             optim=LIGHTLY,
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
@@ -29,7 +38,7 @@ def get_config(variant=""):
         epochs50=EPOCHS50,
         dcl={"loss": "dcl", "temperature": 0.1},
         dclw={"loss": "dclw", "temperature": 0.1},
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "temperature": 0.2, "head.features": (2048, 256), "head.norm": False,
             "head.last_norm": False, "optim.lr": 0.4, "optim.weight_decay": 1e-5,
             "augment.brightness": 0.8, "augment.contrast": 0.8, "augment.saturation": 0.8,

@@ -7,7 +7,7 @@ lightly's settings: the views pass through BatchNorm together and not one by one
 each step and not each epoch.
 """
 
-from jssl.recipes import LIGHTLY, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import LIGHTLY, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -21,7 +21,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(512, 128, last="bn"),
-            augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
+            augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
             optim=LIGHTLY | dict(lr=0.06),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),

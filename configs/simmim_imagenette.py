@@ -5,7 +5,7 @@ for ViT-B on ImageNet (Xie et al. 2022, section 4.1.1: squares of 32 pixels, .6 
 .05; rate 1e-4 at 512). lightly's Imagenette benchmark has it with a ViT-B/32: kNN .343.
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -18,7 +18,7 @@ def get_config(variant=""):
             mask_ratio=0.6, mask_unit=32,
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
-            augment=plain(128, (0.67, 1.0)),
+            augment=crop_and_flip(128, (0.67, 1.0)),
             optim=dict(
                 name="adamw", lr=5e-5, lr_scaling="linear", warmup_steps=1_480, weight_decay=0.05,
                 clip=5.0,

@@ -9,7 +9,7 @@ in fine-tuning one each), no layer scale, images are first shrunk to a shorter s
 (`data.canvas`), no clipping in fine-tuning.
 """
 
-from jssl.recipes import TINY_VIT, plain, recipe, vit
+from jssl.recipes import TINY_VIT, crop_and_flip, recipe, vit
 
 
 def get_config(variant=""):
@@ -22,7 +22,7 @@ def get_config(variant=""):
             mask_ratio=0.6, mask_unit=32,  # 30 of 49 squares: rounded up
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=vit("vit_b", 16, 224, init="beit", drop_path=0.1),
-            augment=plain(224, (0.67, 1.0)),
+            augment=crop_and_flip(224, (0.67, 1.0)),
             optim=dict(
                 name="adamw", lr=1e-4, lr_scaling="linear", warmup_steps=12_511, weight_decay=0.05,
                 exclude=("bias$", "scale$", "cls_token$", "pos_embed$"), clip=5.0,

@@ -6,7 +6,16 @@ T=0.1, best epoch, original PNG pixels; .904 after 800 epochs). :solo has solo-l
 1,000 epochs of SGD with a constant rate for the predictor: online linear probe 90.51 %.
 """
 
-from jssl.recipes import EPOCHS50, LIGHTLY, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import (
+    EPOCHS50,
+    LIGHTLY,
+    SOLO_LEARN,
+    TINY_RESNET,
+    mlp,
+    recipe,
+    resnet,
+    simclr_augment,
+)
 
 
 def get_config(variant=""):
@@ -20,13 +29,13 @@ def get_config(variant=""):
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 2048, last="bn"),
             predictor=mlp(512, 2048, last="bias"),
-            augment=look(32, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1)),
+            augment=simclr_augment(32, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1)),
             optim=LIGHTLY | dict(lr=0.06, lr_scaling="none"),
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "head.features": (2048, 2048, 2048), "head.last_scale": False, "head.last_bias": False,
             "model.zero_init": True, "augment.crop_scale": (0.08, 1.0),
             "optim.name": "sgd", "optim.lr": 0.5, "optim.weight_decay": 1e-5, "optim.exclude": (),

@@ -6,7 +6,7 @@ ResNet-50, batch 512, 100 epochs, SGD .05 x batch / 256, constant for the predic
 pass through BatchNorm together, the cosine falls each step and not each epoch.
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -20,7 +20,7 @@ def get_config(variant=""):
             model=resnet("resnet50", "imagenet", init="fan_out", zero_init=True),
             head=mlp(2048, 2048, 2048, last="bn_plain"),
             predictor=mlp(512, 2048, last="bias"),
-            augment=look(224, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
+            augment=simclr_augment(224, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
             optim=dict(
                 name="sgd", lr=0.05, lr_scaling="linear", weight_decay=1e-4, exclude=(),
                 lr_constant=("^predictor",),

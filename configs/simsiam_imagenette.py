@@ -6,7 +6,7 @@ there: kNN .872 (k=200, T=0.1, best epoch), after 200 epochs .752. Differences: 
 simclr_imagenette.py.
 """
 
-from jssl.recipes import LIGHTLY, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import LIGHTLY, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -20,7 +20,7 @@ def get_config(variant=""):
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 2048, last="bn_plain"),
             predictor=mlp(512, 2048, last="bias"),
-            augment=look(128, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
+            augment=simclr_augment(128, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
             optim=LIGHTLY | dict(lr=0.06, lr_scaling="none"),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),

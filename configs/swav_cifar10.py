@@ -6,7 +6,7 @@ original PNG pixels). Its decay of 1e-6, and the bias of its prototypes, are lef
 solo-learn's settings, 1,000 epochs, queue from epoch 50: online linear probe 89.17 %.
 """
 
-from jssl.recipes import EPOCHS50, SOLO, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import EPOCHS50, SOLO_LEARN, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -21,14 +21,14 @@ def get_config(variant=""):
             data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(512, 128, last="bias"),
-            augment=look(32, (0.14, 1.0), (0.4, 0.4, 0.4, 0.1)),
+            augment=simclr_augment(32, (0.14, 1.0), (0.4, 0.4, 0.4, 0.1)),
             local=dict(count=0),
             optim=dict(name="adamw", lr=2e-3, lr_scaling="linear"),
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO | {
+        solo=SOLO_LEARN | {
             "prototypes": 3000, "queue": 3840, "queue_start": 9_750, "head.features": (2048, 128),
             "optim.lr": 0.6, "optim.lr_final": 6e-4, "optim.weight_decay": 1e-6,
             "optim.exclude": (),

@@ -7,7 +7,7 @@ Differences: images are first shrunk to a shorter side of 256 (`data.canvas`); o
 warm-up starts at 0 and not at .3, and BatchNorm sees the whole batch and not 512 images of it.
 """
 
-from jssl.recipes import IMAGENET, TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import IMAGENET, TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -22,7 +22,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=resnet("resnet50", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias"),
-            augment=look(
+            augment=simclr_augment(
                 224, (0.14, 1.0), (0.8, 0.8, 0.8, 0.2), blur=0.5,
                 pixels=IMAGENET | dict(std=(0.228, 0.224, 0.225)),  # .228, as there
             ),

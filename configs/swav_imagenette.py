@@ -7,7 +7,7 @@ epoch 15 and prototypes at rest in the first epoch: .890. Its decay of 1e-6, and
 prototypes, are left out. More differences: see simclr_imagenette.py.
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -22,7 +22,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias"),
-            augment=look(128, (0.14, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
+            augment=simclr_augment(128, (0.14, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
             local=dict(count=6, size=64, crop_scale=(0.05, 0.14)),
             optim=dict(name="adamw", lr=1e-3, lr_scaling="linear"),
             checkpoint=dict(every=2_000),

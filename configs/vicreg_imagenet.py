@@ -6,7 +6,7 @@ batch 512 and .3: 68.6 %. Differences: crops are bilinear and not bicubic, image
 to a shorter side of 256 (`data.canvas`), both views pass through BatchNorm together.
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -20,7 +20,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
             model=resnet("resnet50", "imagenet", init="fan_out", zero_init=True),
             head=mlp(8192, 8192, 8192, last="plain"),
-            augment=look(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
+            augment=simclr_augment(224, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
             augment_b=dict(blur=0.1, solarize=0.2),  # the second view
             optim=dict(
                 name="larc", lr=0.2, lr_final=2e-4, lr_scaling="linear", warmup_steps=6_255,

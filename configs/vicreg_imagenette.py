@@ -6,7 +6,7 @@ warm-up; published there: kNN .845 (k=200, T=0.1, best epoch), after 200 epochs 
 see simclr_imagenette.py.
 """
 
-from jssl.recipes import TINY_RESNET, look, mlp, recipe, resnet
+from jssl.recipes import TINY_RESNET, mlp, recipe, resnet, simclr_augment
 
 
 def get_config(variant=""):
@@ -20,7 +20,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 2048, last="bias"),
-            augment=look(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=0.5, solarize=0.1),
+            augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=0.5, solarize=0.1),
             optim=dict(
                 name="larc", lr=0.3, lr_scaling="linear", warmup_steps=1_480, weight_decay=1e-4,
                 exclude=(),

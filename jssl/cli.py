@@ -19,7 +19,7 @@ import traceback
 
 from jssl import log
 from jssl.commands.flags import arguments
-from jssl.config import UserError, load, locate, parse
+from jssl.config import UserError, load, parse, resolve_key
 from jssl.parallel import host, peers
 
 COMMANDS = {}
@@ -34,10 +34,10 @@ def command(function):
 @command
 def train(given, overrides):
     """Pretrains a recipe; goes on where it stopped if --workdir holds a checkpoint."""
-    from jssl.parallel.agreement import together
+    from jssl.parallel.agreement import run_on_all_processes
     from jssl.training.loop import train
 
-    config = together(lambda: load(need(given, "config"), overrides))
+    config = run_on_all_processes(lambda: load(need(given, "config"), overrides))
     more = {"extend": given["extend"], "changed_data": given["changed-data"]}
     return train(config, need(given, "workdir"), **more)
 
@@ -96,15 +96,17 @@ def data(given, overrides):
 
 
 def pack(section, out, given):
-    from jssl.commands.evaluate import say
-    from jssl.config import bind
+    from jssl.commands.evaluate import log_progress
+    from jssl.config import call_with_section
     from jssl.data import load as load_data
     from jssl.data.sources import packed
     from jssl.data.text import packing, tokenizer
 
     if section.source == "text" or section.length:  # streamed: it may exceed memory
         return packing.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)
-    return packed.pack(bind(load_data, section, "data").source, out, say("packed"))
+    return packed.pack(
+        call_with_section(load_data, section, "data").source, out, log_progress("packed")
+    )
 
 
 def train_tokenizer(section, out, given):
@@ -115,11 +117,11 @@ def train_tokenizer(section, out, given):
 
 
 def corpus_of(section):
-    from jssl.config import bind
+    from jssl.config import call_with_section
     from jssl.data.text.corpora import open_corpus
 
     keys = ("source", "name", "path", "dir", "split", "encoding", "text_key", "max_damaged")
-    return bind(open_corpus, {key: section[key] for key in keys}, "data")
+    return call_with_section(open_corpus, {key: section[key] for key in keys}, "data")
 
 
 def need(given, name: str) -> str:
@@ -140,7 +142,7 @@ def override(config, overrides):
     """A stored config with `overrides`, which may only change what was not trained."""
     free = ("eval", "finetune", "data", "mesh")
     for key, text in overrides.items():
-        section, name = locate(config, key)
+        section, name = resolve_key(config, key)
         if not key.startswith(tuple(f"{part}." for part in free)):
             raise UserError(
                 f"config.{key} was fixed by training; only {', '.join(free)} can change"
@@ -159,7 +161,7 @@ def setup(device: bool) -> None:
     log.libraries()
     with environment("JAX cannot be used"):
         import jax
-    from jssl.parallel.connect import connect
+    from jssl.parallel.connect import initialize_distributed
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder, why = host.cache_folder()
@@ -171,7 +173,7 @@ def setup(device: bool) -> None:
         # A run compiles a dozen small programs too, which together take seconds.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with environment("there is no such device here"):
-        connect()
+        initialize_distributed()
         if device:
             jax.devices()
 

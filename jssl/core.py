@@ -1,7 +1,7 @@
 """The contract between a method and everything else: two named tuples of pure functions.
 
 A method file ends in ``def build(config) -> Method``. Most are an `Objective` that `minimize` turns
-into a `Method`; one with two players writes a `train_step` with two `descend`s.
+into a `Method`; one with two players writes a `train_step` with two `gradient_step`s.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,13 @@ from flax import struct
 from jax import Array
 
 from jssl.config import UserError
-from jssl.training.gradients import choose, guard, none_skipped, stays_finite, update
+from jssl.training.gradients import (
+    apply_gradients,
+    gradient_fn,
+    skip_nonfinite,
+    stays_finite,
+    zero_counters,
+)
 
 Tree = Any
 Batch = dict[str, Array]  # leading axis = global batch: image | tokens | ..., size, index, label
@@ -28,7 +34,7 @@ class TrainState:
     params: Tree  # what gradients change; params["encoder"] is what is being pretrained
     opt_state: Tree
     buffers: Tree  # remembered, not trained: BN statistics, EMA target, queue, centre, bank
-    skipped: Array = struct.field(default_factory=none_skipped)  # int32[2]: see accumulate.guard
+    skipped: Array = struct.field(default_factory=zero_counters)  # int32[2]: see accumulate.guard
 
 
 class Objective(NamedTuple):
@@ -40,10 +46,10 @@ class Objective(NamedTuple):
     render: Callable | None = None  # (params, buffers, batch, rng) -> see Method
     score: Callable | None = None  # (params, buffers, batch) -> see Method
     prepare: Callable | None = None  # (state, rng) -> state: once an update, ahead of the loss
-    parts: tuple[Callable, Callable] | None = None  # (encode, compare), see `coupled`
+    parts: tuple[Callable, Callable] | None = None  # (encode, compare), see `split_objective`
 
 
-def coupled(init, encode, compare, embed, prepare=None) -> Objective:
+def split_objective(init, encode, compare, embed, prepare=None) -> Objective:
     """An objective in two parts, networks that see examples and a loss that compares what they say.
 
     encode(params, state, batch, rng) -> (outputs, buffers): a tree of float [B v, ...], v rows of
@@ -72,7 +78,7 @@ class Method(NamedTuple):
     compares: bool = False  # whether the loss compares examples of a batch with each other
 
 
-def guarded(method: Method, name: str) -> Method:
+def skip_nonfinite_updates(method: Method, name: str) -> Method:
     """`method` whose `train_step` skips updates that are not finite, whoever wrote it.
 
     Setup does this to every method. `minimize` guards its own step by loss and gradient, which
@@ -90,7 +96,7 @@ def guarded(method: Method, name: str) -> Method:
         ok = stays_finite(new, state)
         for value in (metrics["loss"], *norms):
             ok &= jnp.isfinite(value)
-        return guard(new.replace(step=state.step + 1), state, metrics, ok)
+        return skip_nonfinite(new.replace(step=state.step + 1), state, metrics, ok)
 
     return method._replace(train_step=train_step)
 
@@ -110,10 +116,10 @@ def check_metrics(metrics: Metrics, name: str) -> None:
             )
 
 
-def descend(loss, params, opt_state, tx):
+def gradient_step(loss, params, opt_state, tx):
     """One update of one player by `loss(params) -> (scalar, aux)`: (params, ..., aux, metrics)."""
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    params, opt_state, metrics = update(value, grads, params, opt_state, tx)
+    params, opt_state, metrics = apply_gradients(value, grads, params, opt_state, tx)
     return params, opt_state, aux, metrics
 
 
@@ -124,7 +130,7 @@ def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = F
     gradient is applied once. A loss then compares only examples of a micro-batch, unless
     `grad_cache` (see `accumulate.py`).
     """
-    gradient = choose(objective, accumulate, grad_cache)
+    gradient = gradient_fn(objective, accumulate, grad_cache)
 
     def init(rng, batch):
         params, buffers = objective.init(rng, batch)
@@ -135,9 +141,11 @@ def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = F
             rng, rng_prepare = jax.random.split(rng)
             state = objective.prepare(state, rng_prepare)
         (value, (buffers, extra)), grads = gradient(state, batch, rng)
-        params, opt_state, metrics = update(value, grads, state.params, state.opt_state, tx)
+        params, opt_state, metrics = apply_gradients(
+            value, grads, state.params, state.opt_state, tx
+        )
         new = TrainState(state.step + 1, params, opt_state, buffers)
-        return guard(new, state, {**extra, **metrics})
+        return skip_nonfinite(new, state, {**extra, **metrics})
 
     of = lambda f: f and (lambda state, *rest: f(state.params, state.buffers, *rest))
     shown = (of(objective.embed), of(objective.render), of(objective.score))

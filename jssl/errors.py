@@ -17,7 +17,7 @@ class UserError(Exception):
     """The user's input is wrong. One line: key, value, cure. The command exits with 2."""
 
 
-def near(word: object, choices: Iterable) -> str:
+def suggest(word: object, choices: Iterable) -> str:
     """The cure for a name that is not known: the nearest known one, and all, if they are few;
     some of them, if there are many and none is near."""
     known = sorted(str(choice) for choice in choices)

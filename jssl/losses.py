@@ -4,14 +4,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.ops import standard, unit
+from jssl.ops import l2_normalize, standardize
 
-WHOLE = 2**28  # elements of a similarity matrix; a larger one is never in memory as a whole:
-CHUNK = 4096  # so many columns of it are computed at a time, and once more on the way back
-NEVER = -1e30  # the logit of what does not count: finite, so that its gradient is zero and not NaN
+MAX_DENSE_ELEMENTS = (
+    2**28
+)  # elements of a similarity matrix; a larger one is never in memory as a whole:
+CHUNK_COLUMNS = 4096  # so many columns of it are computed at a time, and once more on the way back
+MASKED_LOGIT = (
+    -1e30
+)  # the logit of what does not count: finite, so that its gradient is zero and not NaN
 
 
-def rest(queries, keys, skip, temperature):
+def negatives_logsumexp(queries, keys, skip, temperature):
     """What the keys other than a query's own say: (log-sum-exp [N], largest logit [N]).
 
     queries [N, D], keys [M, D]: unit rows; skip int32 [N, s]: ids of keys that do not count.
@@ -20,32 +24,34 @@ def rest(queries, keys, skip, temperature):
     def block(keys, ids):
         logits = jnp.matmul(queries, keys.T, precision=lax.Precision.HIGHEST) / temperature
         out = (ids[None, :, None] == skip[:, None, :]).any(-1) | (ids >= len_keys)[None]
-        logits = jnp.where(out, NEVER, logits)
+        logits = jnp.where(out, MASKED_LOGIT, logits)
         return jax.nn.logsumexp(logits, axis=1), lax.stop_gradient(logits.max(axis=1))
 
     len_keys, ids = len(keys), jnp.arange(len(keys))
-    if len(queries) * len_keys <= WHOLE:
+    if len(queries) * len_keys <= MAX_DENSE_ELEMENTS:
         return block(keys, ids)
-    blocks = -(-len_keys // CHUNK)
-    ids = jnp.arange(blocks * CHUNK).reshape(blocks, CHUNK)
-    keys = jnp.pad(keys, ((0, blocks * CHUNK - len_keys), (0, 0))).reshape(blocks, CHUNK, -1)
+    blocks = -(-len_keys // CHUNK_COLUMNS)
+    ids = jnp.arange(blocks * CHUNK_COLUMNS).reshape(blocks, CHUNK_COLUMNS)
+    keys = jnp.pad(keys, ((0, blocks * CHUNK_COLUMNS - len_keys), (0, 0))).reshape(
+        blocks, CHUNK_COLUMNS, -1
+    )
 
     @jax.checkpoint
     def merge(carry, part):
         total, largest = block(*part)
         return (jnp.logaddexp(carry[0], total), jnp.maximum(carry[1], largest)), None
 
-    nothing = jnp.full(len(queries), NEVER)
+    nothing = jnp.full(len(queries), MASKED_LOGIT)
     return lax.scan(merge, (nothing, nothing), (keys, ids))[0]
 
 
-def pairs(z_a, z_b, temperature):
+def positive_and_negatives(z_a, z_b, temperature):
     """Of all 2B views: (similarity to the partner, log-sum-exp of the 2B - 2 others, top1)."""
-    z = unit(jnp.concatenate([z_a, z_b]))
+    z = l2_normalize(jnp.concatenate([z_a, z_b]))
     n = jnp.arange(len(z))
     partner = (n + len(z_a)) % len(z)
     own = (z * z[partner]).sum(-1) / temperature
-    others, rival = rest(z, z, jnp.stack([n, partner], axis=1), temperature)
+    others, rival = negatives_logsumexp(z, z, jnp.stack([n, partner], axis=1), temperature)
     return own, others, (own > rival).mean(dtype=jnp.float32)
 
 
@@ -56,7 +62,7 @@ def nt_xent(z_a, z_b, temperature: float):
     among the other 2B - 1. Returns (loss [], top1 []): the mean over 2B views, and the share whose
     partner is the nearest.
     """
-    own, others, top1 = pairs(z_a, z_b, temperature)
+    own, others, top1 = positive_and_negatives(z_a, z_b, temperature)
     return (jnp.logaddexp(own, others) - own).mean(), top1
 
 
@@ -67,7 +73,7 @@ def dcl(z_a, z_b, temperature: float, sigma: float = 0.0):
 
     Arguments and results as in `nt_xent`.
     """
-    own, others, top1 = pairs(z_a, z_b, temperature)
+    own, others, top1 = positive_and_negatives(z_a, z_b, temperature)
     weight = 1.0
     if sigma:
         closeness = jax.nn.softmax(own[: len(z_a)] * temperature / sigma)
@@ -81,12 +87,14 @@ def info_nce(q, k, temperature: float, queue=None):
     Without `queue` among all k of the batch (MoCo v3, algorithm 1; NNCLR, equation 3), with it
     [N, D] among k_i and the queue's rows (MoCo, equation 1). Returns (loss [], top1 []).
     """
-    q, k = unit(q), unit(k)
+    q, k = l2_normalize(q), l2_normalize(k)
     own = (q * k).sum(-1) / temperature
     if queue is None:
-        others, rival = rest(q, k, jnp.arange(len(k))[:, None], temperature)
+        others, rival = negatives_logsumexp(q, k, jnp.arange(len(k))[:, None], temperature)
     else:
-        others, rival = rest(q, unit(queue), jnp.full((len(q), 1), -1), temperature)
+        others, rival = negatives_logsumexp(
+            q, l2_normalize(queue), jnp.full((len(q), 1), -1), temperature
+        )
     return (jnp.logaddexp(own, others) - own).mean(), (own > rival).mean(dtype=jnp.float32)
 
 
@@ -117,23 +125,23 @@ def smooth_l1(error, beta: float):
     return jnp.where(large, size - beta / 2, jnp.square(small) / (2 * beta))
 
 
-def regression(p, z):
+def byol_loss(p, z):
     """2 - 2 cos(p, z), equation 2 of BYOL (Grill et al. 2020), mean over the batch.
 
     p [B, D]: predictions; z [B, D]: what they should be. No gradient flows to z. SimSiam's negative
     cosine (Chen & He 2021, equation 1) is half of this, less 1.
     """
-    return 2 - 2 * (unit(p) * unit(lax.stop_gradient(z))).sum(-1).mean()
+    return 2 - 2 * (l2_normalize(p) * l2_normalize(lax.stop_gradient(z))).sum(-1).mean()
 
 
-def barlow(z_a, z_b, weight: float):
+def barlow_twins(z_a, z_b, weight: float):
     """Barlow Twins' loss (Zbontar et al. 2021, equations 1 and 2).
 
     z_a, z_b: [B, D]. The cross-correlation of the two views' features, each standardised over the
     batch, should be the identity: squared deviation of the diagonal, plus `weight` (lambda) times
     that of the rest. Reference: facebookresearch/barlowtwins main.py (BatchNorm without affine).
     """
-    a, b = standard(z_a), standard(z_b)
+    a, b = standardize(z_a), standardize(z_b)
     c = jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST) / len(z_a)
     on = jnp.diagonal(c)
     return jnp.square(on - 1).sum() + weight * off_diagonal(c)
@@ -174,13 +182,13 @@ def cross_entropy(logits, answer, weight=None):
 
 def next_token(hidden, table, tokens, segment, chunk: int):
     """(mean -log p, share that is right) of each token given those before it in its document: see
-    `each_next_token`."""
-    cost, right, weight = each_next_token(hidden, table, tokens, segment, chunk)
+    `next_token_nll`."""
+    cost, right, weight = next_token_nll(hidden, table, tokens, segment, chunk)
     total = jnp.maximum(weight.sum(), 1)
     return (cost * weight).sum() / total, (right * weight).sum() / total
 
 
-def each_next_token(hidden, table, tokens, segment, chunk: int):
+def next_token_nll(hidden, table, tokens, segment, chunk: int):
     """-log p of the token that follows each place, 1 where it is the likeliest, and 1 where it is
     of the same document; float32 [B, L].
 
@@ -216,7 +224,7 @@ def soft_cross_entropy(logits, target):
 def koleo(x, eps: float = 1e-8):
     """-log of the distance to the nearest other row of x [N, D] on the unit sphere, mean over rows:
     spreads features out (Sablayrolles et al. 2019, equation 2; DINOv2, Oquab et al. 2024)."""
-    x = unit(x)
+    x = l2_normalize(x)
     similar = jnp.matmul(x, x.T, precision=lax.Precision.HIGHEST)
     near = jnp.where(jnp.eye(len(x), dtype=bool), -2.0, lax.stop_gradient(similar)).argmax(1)
     gap = jnp.square(x - x[near]).sum(-1)
@@ -226,7 +234,7 @@ def koleo(x, eps: float = 1e-8):
 def sigreg(rng, z, slices: int):
     """SIGReg of LeJEPA (Balestriero & LeCun 2025, algorithm 1): how far the embeddings z [V, B, D]
     of each view are from a standard Gaussian, on `slices` random directions; mean over V."""
-    directions = unit(jax.random.normal(rng, (slices, z.shape[-1]))).T
+    directions = l2_normalize(jax.random.normal(rng, (slices, z.shape[-1]))).T
     one = lambda x: epps_pulley(jnp.matmul(x, directions, precision=lax.Precision.HIGHEST)).mean()
     # View by view, and once more on the way back: [V, B, slices, knots] is never in memory.
     return lax.map(jax.checkpoint(one), z.astype(jnp.float32)).mean()

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.ops import unit
+from jssl.ops import l2_normalize
 
 SELDOM = ("rank",)  # `NOT_DUE` at a step where it was not due
 NOT_DUE = -1.0  # no NaN, which JAX_DEBUG_NANS would take for a fault; no rank is below 0
@@ -25,17 +25,17 @@ ROWS = 256  # of the batch that uniformity and rank look at
 def spread(z):
     """The deviation of each feature of the unit rows of z [N, D], mean over features, times
     sqrt(D): 1 if the rows are spread evenly over the sphere, 0 if they are all the same."""
-    return unit(z).std(0).mean() * z.shape[-1] ** 0.5
+    return l2_normalize(z).std(0).mean() * z.shape[-1] ** 0.5
 
 
 def alignment(z_a, z_b):
     """Mean squared distance of the unit vectors of a pair, z_a and z_b [N, D]."""
-    return jnp.square(unit(z_a) - unit(z_b)).sum(-1).mean()
+    return jnp.square(l2_normalize(z_a) - l2_normalize(z_b)).sum(-1).mean()
 
 
 def uniformity(z):
     """log mean exp(-2 d^2) over the pairs of unit rows of z [N, D], d their distance."""
-    z, n = unit(z), len(z)
+    z, n = l2_normalize(z), len(z)
     similar = jnp.matmul(z, z.T, precision=lax.Precision.HIGHEST)
     similar = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, 4 * similar - 4)  # d^2 = 2 - 2 cos
     return jax.nn.logsumexp(similar) - jnp.log(n * (n - 1.0))

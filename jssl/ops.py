@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.parallel.mesh import whole
+from jssl.parallel.mesh import replicate
 
 COLUMNS = 1024  # centroids that are compared with all rows at a time
 
 
-def unit(x: jax.Array, eps: float = 1e-12) -> jax.Array:
+def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
     """x / max(|x|, eps) along the last axis, as torch.nn.functional.normalize has it.
 
     Args:
@@ -29,13 +29,13 @@ def unit(x: jax.Array, eps: float = 1e-12) -> jax.Array:
     return jnp.where(norm < eps, x / eps, y * lax.rsqrt(jnp.where(norm < eps, 1, square)))
 
 
-def standard(x, eps: float = 1e-5):
+def standardize(x, eps: float = 1e-5):
     """(x - mean) / deviation of each column over the batch, in float32: BatchNorm, no affine."""
     x = x.astype(jnp.float32)
     return (x - x.mean(0)) / jnp.sqrt(x.var(0) + eps)  # rsqrt's gradient underflows from 1e13 on
 
 
-def normal_rows(x, eps: float = 1e-5):
+def layer_norm_rows(x, eps: float = 1e-5):
     """(x - mean) / deviation along the last axis, in float32: LayerNorm without parameters."""
     x = x.astype(jnp.float32)
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + eps)
@@ -62,17 +62,17 @@ def ema(old, new, decay):
     return jax.tree.map(lambda a, b: decay * a + (1 - decay) * lax.stop_gradient(b), old, new)
 
 
-def cosine(step, steps: int, first: float, last: float):
+def cosine_schedule(step, steps: int, first: float, last: float):
     """`first` at step 0, `last` at `steps`, half a cosine between (BYOL, section 3.2)."""
     return last - (last - first) * (jnp.cos(jnp.pi * step / steps) + 1) / 2
 
 
-def ramp(step, steps: int, first: float, last: float):
+def linear_schedule(step, steps: int, first: float, last: float):
     """A straight line from `first` at step 0 to `last` at `steps`, and `last` from there on."""
     return first + (last - first) * jnp.minimum(step / max(steps, 1), 1)
 
 
-def push(queue, z):
+def enqueue(queue, z):
     """[N, D] with the rows of z [B, D] first; the oldest B rows fall out."""
     return jnp.concatenate([lax.stop_gradient(z).astype(queue.dtype), queue])[: len(queue)]
 
@@ -90,10 +90,10 @@ def sinkhorn(scores, epsilon: float, iterations: int, weight=None):
     return jnp.exp(log_q)
 
 
-def nearest(x, centroids, spherical: bool):
+def nearest_index(x, centroids, spherical: bool):
     """int32 [N]: which of the centroids [K, D] is nearest to each row of x [N, D]: by the inner
     product if `spherical`, else by Euclid. No [N, K] matrix is held, only [N, COLUMNS]."""
-    k, width, centroids = len(centroids), min(COLUMNS, len(centroids)), whole(centroids)
+    k, width, centroids = len(centroids), min(COLUMNS, len(centroids)), replicate(centroids)
     blocks = -(-k // width)
     half = 0.0 if spherical else jnp.square(centroids).sum(1) / 2
     offset = jnp.full(blocks * width, -jnp.inf).at[:k].set(-half)
@@ -126,15 +126,15 @@ def kmeans(rng, x, weight, k: int, iterations: int, spherical: bool):
     start = jax.random.choice(rng, len(x), (k,), replace=False, p=weight / weight.sum())
 
     def again(_, centroids):
-        found = nearest(x, centroids, spherical)
+        found = nearest_index(x, centroids, spherical)
         total = jax.ops.segment_sum(x * weight[:, None], found, k)
         count = jax.ops.segment_sum(weight, found, k)[:, None]
         moved = jnp.where(count > 0, total / jnp.maximum(count, 1e-9), centroids)
-        return unit(moved) if spherical else moved
+        return l2_normalize(moved) if spherical else moved
 
-    centroids = unit(x[start]) if spherical else x[start]
+    centroids = l2_normalize(x[start]) if spherical else x[start]
     centroids = lax.fori_loop(0, iterations, again, centroids)
-    return centroids, nearest(x, centroids, spherical)
+    return centroids, nearest_index(x, centroids, spherical)
 
 
 def whiten(x, weight, dims: int):

@@ -6,10 +6,10 @@ Each of these returns a dict of literals, a section of the config; any key of it
 
 import ml_collections
 
-from jssl.config import UserError, locate, near
+from jssl.config import UserError, resolve_key, suggest
 
 # What every run has and few recipes change. A recipe's own values go over these.
-RUN = dict(
+DEFAULTS = dict(
     seed=0,
     accumulate=1,  # micro-batches per update
     grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
@@ -65,18 +65,18 @@ RUN = dict(
 
 
 def recipe(variant: str, sections: dict, **variants: dict) -> ml_collections.ConfigDict:
-    """A recipe's config: `RUN`, then `sections`, then the flat ``{"a.b": value}`` of `variant`, or
-    of several, one over the other: "solo+epochs50".
+    """A recipe's config: `DEFAULTS`, then `sections`, then the flat ``{"a.b": value}`` of
+    `variant`, or of several, one over the other: "solo+epochs50".
 
     Raises `UserError` for a variant that the recipe does not have.
     """
-    config = ml_collections.ConfigDict(RUN, type_safe=False)  # a duration may be a text
+    config = ml_collections.ConfigDict(DEFAULTS, type_safe=False)  # a duration may be a text
     config.update(sections)
     for name in variant.split("+") if variant else ():
         if name not in variants:
-            raise UserError(f"the recipe has no variant {name!r}; {near(name, variants)}")
+            raise UserError(f"the recipe has no variant {name!r}; {suggest(name, variants)}")
         for key, value in variants[name].items():
-            section, name = locate(config, key)
+            section, name = resolve_key(config, key)
             section[name] = value
     return config.lock()
 
@@ -137,7 +137,9 @@ IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CIFAR = dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
-def look(size: int, scale: tuple, jitter: tuple, *, blur=0.0, solarize=0.0, pixels=IMAGENET):
+def simclr_augment(
+    size: int, scale: tuple, jitter: tuple, *, blur=0.0, solarize=0.0, pixels=IMAGENET
+):
     """`augment`: the view of most methods: crop of `scale` resized, flip .5, jitter .8 with
     (brightness, contrast, saturation, hue), grayscale .2, blur, solarize."""
     brightness, contrast, saturation, hue = jitter
@@ -149,9 +151,9 @@ def look(size: int, scale: tuple, jitter: tuple, *, blur=0.0, solarize=0.0, pixe
     )  # fmt: skip
 
 
-def plain(size: int, scale: tuple, *, jitter=(0.0, 0.0, 0.0, 0.0), flip=0.5):
+def crop_and_flip(size: int, scale: tuple, *, jitter=(0.0, 0.0, 0.0, 0.0), flip=0.5):
     """`augment` of masked methods: crop and flip, and where `jitter` is given, always that."""
-    given = look(size, scale, jitter)
+    given = simclr_augment(size, scale, jitter)
     return given | dict(flip=flip, gray=0.0, jitter=float(any(jitter)))
 
 
@@ -179,7 +181,7 @@ LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, excl
 SOLO_OPTIM = dict(
     name="larc", lr_scaling="linear", warmup_steps=1_950, trust=0.02, trust_clip=True
 )  # fmt: skip
-SOLO = {
+SOLO_LEARN = {
     "steps": 195_000, "batch_size": 256, "model.init": "fan_out",
     "optim.exclude": ("bias$", "scale$"),
     **{f"optim.{key}": value for key, value in SOLO_OPTIM.items()},

@@ -25,7 +25,7 @@ from jssl.parallel import mesh  # noqa: E402
 def make_mesh(data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A mesh of the first data x fsdp x tensor devices."""
     devices = jax.devices()[: data * fsdp * tensor]
-    return mesh.make(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
+    return mesh.make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
 
 
 def recipes() -> list[str]:

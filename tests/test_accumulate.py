@@ -8,7 +8,7 @@ from conftest import make_mesh
 
 from jssl.config import Config, UserError, load
 from jssl.training import gradients
-from jssl.training.setup import keys, prepare
+from jssl.training.setup import rng_keys, setup_run
 
 # Views without chance and a network without BatchNorm: nothing then depends on how a batch is cut.
 STILL = {
@@ -31,12 +31,12 @@ def run_of(recipe, **changes):
             tree.augment_b = {"solarize": 0.0}
         for key, value in changes.items():
             tree[key] = value
-    return prepare(Config(tree), make_mesh(1))
+    return setup_run(Config(tree), make_mesh(1))
 
 
 def update_of(run, state, batch):
     """(gradient norm, loss, parameters, buffers) after one step."""
-    after, metrics = jax.jit(run.method.train_step)(state, batch, keys(run.config)[1])
+    after, metrics = jax.jit(run.method.train_step)(state, batch, rng_keys(run.config)[1])
     return metrics, after
 
 
@@ -67,7 +67,7 @@ def test_grad_cache_equals_the_large_batch(recipe):
 def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
     """With BatchNorm by micro-batch, the gradient is that of the loss of those very outputs."""
     config = Config(load("configs/simclr_cifar10.py:tiny"))
-    run = prepare(config, make_mesh(1))
+    run = setup_run(config, make_mesh(1))
     state, batch, rng, n = run.init(), batch_of(run), jax.random.key(5), 4
     from jssl.methods import simclr
 
@@ -81,16 +81,16 @@ def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
 
     def direct(params):
         rng_encode, rng_compare = jax.random.split(rng)
-        parts, ks = gradients.deal(batch, n), jax.random.split(rng_encode, n)
+        parts, ks = gradients.split_microbatches(batch, n), jax.random.split(rng_encode, n)
         outs = [
             encode(params, state, jax.tree.map(lambda x, i=i: x[i], parts), ks[i])[0]
             for i in range(n)
         ]
-        z = gradients.gather(jnp.stack(outs), len(batch["image"]) // n)
+        z = gradients.merge_microbatches(jnp.stack(outs), len(batch["image"]) // n)
         return compare(params, z, state, batch, rng_compare)[0]
 
     wanted, grads = jax.jit(jax.value_and_grad(direct))(state.params)
-    cached = jax.jit(lambda s: gradients.cached_gradient(made["o"], s, batch, rng, n=n))
+    cached = jax.jit(lambda s: gradients.grad_cache_gradient(made["o"], s, batch, rng, n=n))
     (value, _), found = cached(state)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
@@ -109,11 +109,11 @@ def test_grad_cache_with_batch_norm_is_another_gradient_and_says_so(caplog):
                 if not norm:
                     tree.model = VIT
                     tree.head.norm = tree.head.last_norm = False
-            run = prepare(Config(tree), make_mesh(1))
+            run = setup_run(Config(tree), make_mesh(1))
             objective = objective_of(tree)
             gradients.warn_of_norm.cache_clear()
             with caplog.at_level("WARNING", logger="jssl"):
-                gradient = gradients.choose(objective, n, n > 1)
+                gradient = gradients.gradient_fn(objective, n, n > 1)
                 found.append(jax.jit(gradient)(run.init(), batch_of(run), jax.random.key(5))[1])
         flat = [jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)]) for tree in found]
         gaps[norm] = float(jnp.linalg.norm(flat[1] - flat[0]) / jnp.linalg.norm(flat[0]))
@@ -140,10 +140,10 @@ def objective_of(tree):
 def test_dealt_and_gathered_is_the_batch():
     x = jnp.arange(24).reshape(12, 2)
     views = jnp.repeat(x, 2, axis=0)
-    dealt = gradients.deal(x, 3)
+    dealt = gradients.split_microbatches(x, 3)
     assert dealt.shape == (3, 4, 2) and dealt[1, 0, 0] == x[1, 0]
     outputs = jnp.stack([jnp.repeat(part, 2, axis=0) for part in dealt])
-    np.testing.assert_array_equal(gradients.gather(outputs, 4), views)
+    np.testing.assert_array_equal(gradients.merge_microbatches(outputs, 4), views)
 
 
 @pytest.mark.parametrize("grad_cache", [True, False])
@@ -165,4 +165,4 @@ def test_grad_cache_says_what_it_needs():
         run_of("simclr", grad_cache=True)
     words = {"accumulate": "2", "grad_cache": "true"}
     with pytest.raises(UserError, match="two parts"):
-        prepare(Config(load("configs/mae_imagenette.py:tiny", words)), make_mesh(1))
+        setup_run(Config(load("configs/mae_imagenette.py:tiny", words)), make_mesh(1))

@@ -168,4 +168,4 @@ def test_the_residual_stream_keeps_its_own_dtype():
 def test_a_stream_below_the_products_is_refused():
     with pytest.raises(UserError, match="model.residual_dtype='bfloat16'.*use 'float32'"):
         transformer.residual("bfloat16", "float32")
-    assert text.Text.__dataclass_fields__["packed"].default is True
+    assert text.TextEncoder.__dataclass_fields__["packed"].default is True

@@ -67,7 +67,7 @@ def compiled(mode, **changes):
 
 
 def draw(valid, key=KEY, **changes):
-    return jax.jit(partial(augment.draw, namespace(**changes)))(key, valid)
+    return jax.jit(partial(augment.sample_params, namespace(**changes)))(key, valid)
 
 
 def still(**changes):
@@ -166,7 +166,7 @@ def test_evaluation_sees_the_references_pixels(shape):
     """Resize(256), CenterCrop(224) of a photo, from what its canvas keeps of it."""
     coarse = np.random.default_rng(2).integers(0, 256, (24, 30, 3), dtype=np.uint8)
     photo = np.asarray(Image.fromarray(coarse).resize(shape[::-1], 3))
-    placed, size = canvas.place(photo, canvas.canvas_of(256))
+    placed, size = canvas.pad_to_canvas(photo, canvas.canvas_of(256))
     f = augment.center(size=224, crop=0.875, mean=(0.0,), std=(1.0,), dtype="float32")
     out = 255 * np.asarray(f(jnp.array(placed)[None], jnp.array(size)[None]))[0]
     target = resize_and_center_crop(photo, 256, 224).astype(float)

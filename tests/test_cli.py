@@ -144,14 +144,14 @@ def test_wrong_flags(capfd, tmp_path, monkeypatch):
     assert "needs whole numbers in JAX_NUM_PROCESSES and JAX_PROCESS_ID" in line
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert f"{tmp_path}/none" in str(run_folder.place("~/none"))
+    assert f"{tmp_path}/none" in str(run_folder.resolve("~/none"))
 
 
 def test_a_pack_that_is_ended_leaves_nothing(tmp_path):
-    from jssl.data.sources.packed import fresh
+    from jssl.data.sources.packed import atomic_directory
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit, match="143"), fresh(str(tmp_path / "out")):
+    with pytest.raises(SystemExit, match="143"), atomic_directory(str(tmp_path / "out")):
         assert list(tmp_path.iterdir())
         os.kill(os.getpid(), signal.SIGTERM)
     assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == before

@@ -8,7 +8,7 @@ from conftest import ROOT, make_mesh, recipes
 import jssl.recipes
 from jssl import config
 from jssl.config import Config, UserError, durations, load
-from jssl.training.setup import check_batch, check_read, model_flops, prepare
+from jssl.training.setup import check_batch, check_unused_keys, model_flops, setup_run
 
 
 def test_overrides_take_the_type_of_the_recipe():
@@ -73,7 +73,7 @@ def build(*, width: int, rate: float, name: str, given):
 
 def test_bind_checks_names_and_types():
     good = {"width": 3, "rate": 1, "name": "x"}
-    assert config.bind(build, good, "model", given=5) == (3, 1, "x", 5)
+    assert config.call_with_section(build, good, "model", given=5) == (3, 1, "x", 5)
     for change, words in (
         ({"widht": 3}, "config.model.widht is not a key; did you mean 'width'"),
         ({"width": 3.5}, "config.model.width=3.5 must be of type int"),
@@ -82,9 +82,9 @@ def test_bind_checks_names_and_types():
         ({"given": 3}, "config.model.given is not a key"),
     ):
         with pytest.raises(UserError, match=words.replace("?", ".")):
-            config.bind(build, good | change, "model", given=5)
+            config.call_with_section(build, good | change, "model", given=5)
     with pytest.raises(UserError, match="config.model.width is missing"):
-        config.bind(build, {"rate": 1.0, "name": "x"}, "model", given=5)
+        config.call_with_section(build, {"rate": 1.0, "name": "x"}, "model", given=5)
 
 
 def test_what_is_not_read_is_known():
@@ -132,8 +132,8 @@ def test_every_variant_can_be_built_and_every_key_is_read(path, monkeypatch):
             continue
         words = {"optim.warmup_steps": "1"} | ({"clusters": "(6,)"} if name == "v1" else {})
         config = Config(load(f"{path}:{name}+tiny", words))
-        run = prepare(config, make_mesh(1))
+        run = setup_run(config, make_mesh(1))
         check_batch(run)
         model_flops(run)  # traces the step, as training does before it asks what was read
         dict(config.mesh)  # the mesh was given here
-        check_read(config)
+        check_unused_keys(config)

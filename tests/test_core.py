@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from conftest import make_mesh
 
-from jssl.core import Objective, descend, minimize
+from jssl.core import Objective, gradient_step, minimize
 from jssl.parallel import mesh
 
 
@@ -34,7 +34,7 @@ def test_descend_is_one_step_of_gradient_descent():
     data = batch()
     loss = lambda w: (jnp.mean((data["x"] @ w - data["y"]) ** 2), "aux")
     tx = optax.sgd(0.1)
-    w, _, aux, metrics = descend(loss, jnp.zeros(3), tx.init(jnp.zeros(3)), tx)
+    w, _, aux, metrics = gradient_step(loss, jnp.zeros(3), tx.init(jnp.zeros(3)), tx)
     x, y = np.float64(data["x"]), np.float64(data["y"])
     gradient = 2 * x.T @ -y / len(y)
     np.testing.assert_allclose(w, -0.1 * gradient, rtol=1e-5)

@@ -20,7 +20,7 @@ from PIL import Image
 from jssl import data
 from jssl.config import UserError
 from jssl.data import decode, sampling
-from jssl.data.canvas import place
+from jssl.data.canvas import pad_to_canvas
 from jssl.data.decode import Unreadable
 from jssl.data.sources import packed, tfds_source
 
@@ -156,7 +156,7 @@ def test_large_jpeg_is_decoded_reduced():
     assert reduced.shape == (100, 160, 3)
     assert decode.decode(bytes_, 3, 101).shape == (400, 640, 3)
     assert decode.decode(encode(pixels(640, 400)), 3, 40).shape == (160, 100, 3)
-    small, size = place(reduced, (40, 64))
+    small, size = pad_to_canvas(reduced, (40, 64))
     want = Image.fromarray(image).resize((64, 40), Image.Resampling.BOX)
     assert size.tolist() == [40, 64]
     assert np.abs(small.astype(int) - np.asarray(want)).mean() < 4
@@ -165,13 +165,13 @@ def test_large_jpeg_is_decoded_reduced():
 def test_place_shrinks_and_never_enlarges():
     for channels in (1, 3):
         image = pixels(9, 6, channels)
-        placed, size = place(image, (16, 20))
+        placed, size = pad_to_canvas(image, (16, 20))
         assert (placed.shape, placed.dtype) == ((16, 20, channels), np.uint8)
         assert (size.tolist(), size.dtype) == ([9, 6], np.int32)
         np.testing.assert_array_equal(placed[:9, :6], image)
         assert placed[9:].max() == placed[:, 6:].max() == 0
-        assert place(pixels(50, 60, channels), (16, 20))[1].tolist() == [16, 19]
-    assert place(np.full((2, 300, 3), 7, np.uint8), (16, 20))[1].tolist() == [2, 20]
+        assert pad_to_canvas(pixels(50, 60, channels), (16, 20))[1].tolist() == [16, 19]
+    assert pad_to_canvas(np.full((2, 300, 3), 7, np.uint8), (16, 20))[1].tolist() == [2, 20]
 
 
 def test_place_is_antialiased_bilinear():
@@ -183,7 +183,7 @@ def test_place_is_antialiased_bilinear():
 
     noise = RandomState(0).randint(0, 256, (24, 18, 3), dtype=np.uint8)
     want = np.einsum("oh,pw,hwc->opc", weights(24, 16), weights(18, 12), noise.astype(float))
-    placed, size = place(noise, (12, 18))
+    placed, size = pad_to_canvas(noise, (12, 18))
     assert size.tolist() == [16, 12]  # in portrait, and so turned
     assert np.abs(placed[:, :16].swapaxes(0, 1) - want).max() <= 1.5
 

@@ -122,5 +122,5 @@ def test_a_run_in_epochs_is_the_run_in_steps(tmp_path):
         "optim.warmup_steps": str(steps // 2),
     }
     with pytest.raises(UserError, match=f"config.steps={steps}, not {steps + 1}; add --extend"):
-        run_folder.open_for(tmp_path / "a", load(TINY, longer))
+        run_folder.open_run_folder(tmp_path / "a", load(TINY, longer))
     assert train(load(TINY, longer), tmp_path / "a", extend=True)["step"] == steps + 1

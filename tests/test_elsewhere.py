@@ -16,7 +16,7 @@ from jssl.data import fingerprint
 from jssl.data.files import Unreachable
 from jssl.data.sources import absent, packed, tfds_source
 from jssl.evals import language
-from jssl.training.setup import prepare
+from jssl.training.setup import setup_run
 from jssl.workdir.run_folder import sized
 
 # -- paths ---------------------------------------------------------------------------------------
@@ -78,12 +78,12 @@ def test_the_state_has_the_shapes_of_training_without_the_data(kind, tmp_path):
         tree = image_run(make(tmp_path / "set", *(f"{k:02}.png" for k in range(20))))
     else:
         tree = text_run(write_texts(tmp_path / "set"))
-    there = prepare(Config(tree), make_mesh(1))
+    there = setup_run(Config(tree), make_mesh(1))
     stored = sized(tree, there.config)  # as a workdir has it
     (tmp_path / "set").rename(tmp_path / "gone")
     with pytest.raises(UserError, match="data.path"):
-        prepare(Config(stored), make_mesh(1))
-    gone = prepare(Config(stored), make_mesh(1), training=False)
+        setup_run(Config(stored), make_mesh(1))
+    gone = setup_run(Config(stored), make_mesh(1), training=False)
     assert isinstance(gone.data.source, absent.Absent)
     assert len(gone.data.source) == len(there.data.source)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), gone.shapes) == jax.tree.map(
@@ -96,7 +96,7 @@ def test_the_state_has_the_shapes_of_training_without_the_data(kind, tmp_path):
 
 
 def test_what_needs_the_data_says_which_key_names_it(tmp_path):
-    gone = prepare(Config(image_run(str(tmp_path / "gone"))), make_mesh(1), training=False)
+    gone = setup_run(Config(image_run(str(tmp_path / "gone"))), make_mesh(1), training=False)
     for protocol in ("knn", "finetune"):
         with pytest.raises(UserError, match=rf"--protocol={protocol} .*--config.data.path=FOLDER"):
             absent.need(gone.data.source, protocol, gone.config)
@@ -110,7 +110,7 @@ def test_what_needs_the_data_says_which_key_names_it(tmp_path):
 def test_data_that_is_there_and_wrong_is_not_passed_over(tmp_path):
     wrong = make(tmp_path / "set", "notes.md")
     with pytest.raises(UserError, match="no image lies below it"):
-        prepare(Config(image_run(wrong)), make_mesh(1), training=False)
+        setup_run(Config(image_run(wrong)), make_mesh(1), training=False)
     (tmp_path / "empty").mkdir()  # where something else is mounted at other times
     source = absent.open_or_absent(Config(image_run(str(tmp_path / "empty")))).source
     assert isinstance(source, absent.Absent)

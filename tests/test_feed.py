@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from jssl.config import UserError
-from jssl.data import Data, host_batches, loader, sampling
+from jssl.data import DataConfig, host_batches, loader, sampling
 from jssl.data.loader import Feed
 from jssl.data.sources import packed
 from jssl.data.sources.folder import open_folder
@@ -31,7 +31,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def mesh():
-    return meshes.make(data=-1, fsdp=2 if jax.device_count() % 2 == 0 else 1)
+    return meshes.make_mesh(data=-1, fsdp=2 if jax.device_count() % 2 == 0 else 1)
 
 
 def example_source(n=50):
@@ -60,7 +60,7 @@ def assert_same(got, want):
 @pytest.mark.parametrize(("resident", "workers"), [(True, 0), (False, 0), (False, 1), (False, 2)])
 def test_every_way_gives_the_order_of_the_law(mesh, resident, workers):
     source = example_source()
-    batches = take(Data(source, resident, workers, 0.0), mesh, start=2, count=4)
+    batches = take(DataConfig(source, resident, workers, 0.0), mesh, start=2, count=4)
     for step, batch in enumerate(batches, start=2):
         want = source.read(sampling.indices(3, step, 50, BATCH))
         del want["damaged"]
@@ -74,23 +74,23 @@ def test_damaged_examples_are_the_same_resident_and_streamed(mesh, tmp_path, cap
     for k in range(20):
         (tmp_path / f"{k:02}.png").write_bytes(b"" if k in (4, 5) else png(k))
     source = open_folder(str(tmp_path), "train", 12, 3)
-    resident, streamed = (take(Data(source, r, 0, 0.1), mesh, 0, 3) for r in (True, False))
+    resident, streamed = (take(DataConfig(source, r, 0, 0.1), mesh, 0, 3) for r in (True, False))
     for a, b in zip(resident, streamed, strict=True):
         assert_same(a, b)
     warned = [r.getMessage() for r in caplog.records if "unreadable" in r.getMessage()]
     assert sorted(warned) == sorted(2 * warned[:2])  # once for each example in each of the feeds
     assert any(str(tmp_path / "04.png") in message for message in warned)
 
-    made = Feed(Data(source, False, 0, 0.1), 3, BATCH, mesh, 0)
+    made = Feed(DataConfig(source, False, 0, 0.1), 3, BATCH, mesh, 0)
     for _ in range(3):
         made.next()
     made.close()
     assert made.damaged == {k: str(tmp_path / f"{k:02}.png") for k in (4, 5)}
 
     with pytest.raises(UserError, match=r"max_damaged=0.0 .*2 of 20 .*10.00%.*04.png, .*05.png"):
-        Feed(Data(source, True, 0, 0.0), 3, BATCH, mesh, 0)
+        Feed(DataConfig(source, True, 0, 0.0), 3, BATCH, mesh, 0)
     with pytest.raises(UserError, match="data.max_damaged=0.0 "):
-        take(Data(source, False, 0, 0.0), mesh, 0, 3)
+        take(DataConfig(source, False, 0, 0.0), mesh, 0, 3)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_how_much_may_be_damaged(mesh, count, bad, max_damaged, stops):
         return read(indices) | {"damaged": np.where(indices < bad, indices, -1).astype(np.int32)}
 
     source.read = with_damage
-    made = lambda: Feed(Data(source, True, 0, max_damaged), 3, BATCH, mesh, 0).close()
+    made = lambda: Feed(DataConfig(source, True, 0, max_damaged), 3, BATCH, mesh, 0).close()
     if not stops:
         return made()
     with pytest.raises(UserError, match=rf"data.max_damaged={max_damaged} .* {bad} of {count} "):
@@ -172,12 +172,12 @@ class Failing:
 @pytest.mark.parametrize(("resident", "workers"), [(True, 0), (False, 0), (False, 2)])
 def test_errors_keep_their_type_and_message(mesh, resident, workers):
     with pytest.raises(UserError, match="data.path=x is wrong because of example 7"):
-        take(Data(Failing(), resident, workers, 0.0), mesh, 0, 5)
+        take(DataConfig(Failing(), resident, workers, 0.0), mesh, 0, 5)
     assert not multiprocessing.active_children()
 
 
 def test_next_raises_the_same_error_again_and_after_close(mesh):
-    made = Feed(Data(Failing(), False, 0, 0.0), 3, BATCH, mesh, 0)
+    made = Feed(DataConfig(Failing(), False, 0, 0.0), 3, BATCH, mesh, 0)
     with pytest.raises(UserError):
         for _ in range(5):
             made.next()
@@ -185,7 +185,7 @@ def test_next_raises_the_same_error_again_and_after_close(mesh):
         made.next()
     made.close()
     made.close()
-    made = Feed(Data(example_source(), False, 0, 0.0), 3, BATCH, mesh, 0)
+    made = Feed(DataConfig(example_source(), False, 0, 0.0), 3, BATCH, mesh, 0)
     made.close()
     with pytest.raises(RuntimeError, match="closed"):
         made.next()
@@ -198,7 +198,7 @@ def test_waiting_is_counted_and_reading_runs_ahead(mesh):
             time.sleep(0.1)
             return example_source().read(indices)
 
-    made = Feed(Data(Slow(), False, 0, 0.0), 3, BATCH, mesh, 0)
+    made = Feed(DataConfig(Slow(), False, 0, 0.0), 3, BATCH, mesh, 0)
     made.next()
     assert 0.05 < made.waited < 5
     time.sleep(0.5)  # a step of 0.5 s: the next two batches are there
@@ -212,7 +212,7 @@ def test_waiting_is_counted_and_reading_runs_ahead(mesh):
 def test_progress_while_a_data_set_is_held(mesh, monkeypatch):
     monkeypatch.setattr(host_batches, "_CHUNK", 20 * 240)
     calls = []
-    data = Data(example_source(), True, 0, 0.0)
+    data = DataConfig(example_source(), True, 0, 0.0)
     Feed(data, 3, BATCH, mesh, 0, progress=lambda *call: calls.append(call)).close()
     assert calls == [(20, 50), (40, 50), (50, 50)]
 
@@ -221,7 +221,7 @@ def test_wrong_batch_size(mesh):
     devices = jax.device_count()
     for wrong in {0, devices + 1 if devices > 1 else -1}:
         with pytest.raises(UserError, match=f"batch_size={wrong} .*{devices}"):
-            Feed(Data(example_source(), True, 0, 0.0), 3, wrong, mesh, 0)
+            Feed(DataConfig(example_source(), True, 0, 0.0), 3, wrong, mesh, 0)
 
 
 def test_a_data_set_that_does_not_fit_is_refused():

@@ -13,11 +13,11 @@ from conftest import make_mesh
 from jssl import cli, nn
 from jssl.commands import evaluate
 from jssl.config import Config, UserError, load
-from jssl.data import Data
+from jssl.data import DataConfig
 from jssl.data.loader import Feed
 from jssl.data.sources import packed
 from jssl.evals import finetune, knn, linear, lowshot
-from jssl.training.setup import prepare
+from jssl.training.setup import setup_run
 
 RESNET, VIT = "configs/simclr_digits.py:tiny", "configs/mae_imagenette.py:tiny"
 BERT = "configs/bert_small_books.py:tiny"
@@ -33,7 +33,7 @@ PLAIN = {  # nothing random in the inputs, all layers learn
 def run_of(recipe, devices=1, source=None, **changes):
     """A prepared run; `changes` are keys of its section finetune."""
     overrides = PLAIN | {f"finetune.{key}": str(value) for key, value in changes.items()}
-    return prepare(Config(load(recipe, overrides)), make_mesh(devices), source)
+    return setup_run(Config(load(recipe, overrides)), make_mesh(devices), source)
 
 
 def tune(run, state=None, test=None):
@@ -145,16 +145,16 @@ def test_targets_and_mixup_equal_numpy():
             for weight, label in ((share, labels[row]), (1 - share, labels[3 - row])):
                 want[row] += weight * smoothing / 5
                 want[row, label] += weight * (1 - smoothing)
-        got = finetune.blend(finetune.targets(labels, 5, smoothing), share)
+        got = finetune.mixup(finetune.smoothed_one_hot(labels, 5, smoothing), share)
         np.testing.assert_allclose(got, want, atol=1e-6)
         np.testing.assert_allclose(got.sum(1), 1, rtol=1e-6)
         mixed = np.stack([share * x[i] + (1 - share) * x[3 - i] for i in range(4)])
-        np.testing.assert_allclose(finetune.blend(x, share), mixed, rtol=1e-5, atol=1e-6)
-    assert finetune.blend(x.astype(jnp.bfloat16), 0.5).dtype == jnp.bfloat16
+        np.testing.assert_allclose(finetune.mixup(x, share), mixed, rtol=1e-5, atol=1e-6)
+    assert finetune.mixup(x.astype(jnp.bfloat16), 0.5).dtype == jnp.bfloat16
 
 
 def test_an_unlabelled_row_has_no_target():
-    got = np.asarray(finetune.targets(np.int32([1, -1]), 4, 0.1))
+    got = np.asarray(finetune.smoothed_one_hot(np.int32([1, -1]), 4, 0.1))
     assert got[0].sum() == pytest.approx(1) and not got[1].any()
 
 
@@ -214,7 +214,7 @@ def test_it_starts_from_the_given_state_and_leaves_that_alone(recipe):
 @pytest.mark.parametrize("recipe", [RESNET, VIT])
 def test_eight_devices_equal_one(recipe, monkeypatch):
     """With mixup, whose pairs lie on different devices, and parameters that are split too."""
-    monkeypatch.setattr("jssl.parallel.mesh.SMALLEST", 1)
+    monkeypatch.setattr("jssl.parallel.mesh.MIN_SHARD_SIZE", 1)
     changes, found = {"mixup": 0.8, "smoothing": 0.1, "lr": 1e-5}, []
     first = None
     for mesh in (make_mesh(1), make_mesh(4, 2)):
@@ -271,13 +271,13 @@ def test_views_are_random_in_training_alone():
 def test_what_an_encoder_has_is_adapted():
     def adapted(recipe, **changes):
         words = {f"finetune.{key}": str(value) for key, value in changes.items()}
-        return finetune.adapted(Config(load(recipe, words)))
+        return finetune.finetune_encoder(Config(load(recipe, words)))
 
     assert adapted(VIT, drop_path=0.2).drop_path == 0.2 and adapted(VIT, pool="").pool == "cls"
     assert adapted(VIT, pool="mean") == adapted(VIT, pool="").clone(pool="mean")
     assert adapted(RESNET, drop_path=0.2) == nn.encoder(load(RESNET).model)
     words = {"vocab.size": "20", "finetune.dropout": "0.3"}
-    assert finetune.adapted(Config(load(BERT, words))).style.dropout == 0.3
+    assert finetune.finetune_encoder(Config(load(BERT, words))).style.dropout == 0.3
     for recipe, pool in ((VIT, "max"), (RESNET, "mean")):
         with pytest.raises(UserError, match=f"config.finetune.pool='{pool}': "):
             adapted(recipe, pool=pool)
@@ -304,7 +304,7 @@ def with_labels(labels):
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 32, 32, 3), np.uint8)
     source = packed.arrays(images, np.maximum(labels, 2), "made up")
     source.labels = labels
-    return run_of(VIT, source=Data(source, False, 0, 0.0), batch_size=8, epochs=2)
+    return run_of(VIT, source=DataConfig(source, False, 0, 0.0), batch_size=8, epochs=2)
 
 
 def test_unlabelled_examples_are_not_counted():
@@ -407,7 +407,7 @@ def test_untrained_is_the_state_before_training(capfd, workdir, monkeypatch, tmp
     assert code == 0, err
     assert (trained["step"], untrained["step"]) == (6, 0)
     assert np.abs(np.subtract(trained["features"], untrained["features"])).max() > 1e-3
-    run = prepare(Config(load(RESNET)))
+    run = setup_run(Config(load(RESNET)))
     features = evaluate.Features(run.method.embed, run.mesh, 256)
     want, _ = features(run.init(), run.data.source)
     np.testing.assert_array_equal(np.float32(untrained["features"]), want)
@@ -461,16 +461,18 @@ LABELS = np.int32(np.repeat([0, 1, 2], [100, 30, 5])[np.random.default_rng(0).pe
 
 
 def test_draws_have_the_stated_numbers_of_each_class():
-    count = lambda *how: np.bincount(LABELS[lowshot.draw(LABELS, *how)], minlength=3).tolist()
+    count = lambda *how: np.bincount(
+        LABELS[lowshot.sample_labels(LABELS, *how)], minlength=3
+    ).tolist()
     assert count(4, 0.5, 0) == [4, 4, 4]
     assert count(0, 0.1, 0) == [10, 3, 1]  # round(0.5) is 0: one at least
     assert count(0, 1.0, 0) == [100, 30, 5]
     with pytest.raises(UserError, match="per_class=6, but class 2 has 5 .*; try 5"):
-        lowshot.draw(LABELS, 6, 0.1, 0)
+        lowshot.sample_labels(LABELS, 6, 0.1, 0)
 
 
 def test_draws_are_of_their_seed_and_nested():
-    draw = lambda n, seed: set(lowshot.draw(LABELS, n, 0, seed).tolist())
+    draw = lambda n, seed: set(lowshot.sample_labels(LABELS, n, 0, seed).tolist())
     assert draw(4, 0) == draw(4, 0) != draw(4, 1) != draw(4, 2)
     assert draw(2, 0) < draw(4, 0) and len(draw(4, 0)) == 12
 
@@ -496,7 +498,7 @@ def test_lowshot_is_the_probe_on_each_draw():
     )
     tops = []
     for seed in range(3):
-        rows = lowshot.draw(train[1], 5, 0.5, seed)
+        rows = lowshot.sample_labels(train[1], 5, 0.5, seed)
         tops.append(linear.probe(train[0][rows], train[1][rows], *test, seed=seed, **OPTIONS))
     tops = [one["top1"] for one in tops]
     assert len(set(tops)) > 1
@@ -515,7 +517,9 @@ def test_lowshot_learns_from_one_label_a_class_and_sees_no_other():
     how = {"per_class": 3, "share": 1.0, "seeds": 2}
     found = lowshot.probe(*train, *test, **how, **OPTIONS)
     assert found["top1"] > 0.95
-    used = np.unique(np.concatenate([lowshot.draw(train[1], 3, 1.0, seed) for seed in range(2)]))
+    used = np.unique(
+        np.concatenate([lowshot.sample_labels(train[1], 3, 1.0, seed) for seed in range(2)])
+    )
     noise = np.random.default_rng(2).normal(size=train[0].shape).astype(np.float32)
     other = np.where(np.isin(np.arange(200), used)[:, None], train[0], noise)
     assert lowshot.probe(other, train[1], *test, **how, **OPTIONS) == found

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from jssl import cli
 from jssl.commands.bench import made_up
-from jssl.config import Config, UserError, flatten, load, locate, parse
+from jssl.config import Config, UserError, flatten, load, parse, resolve_key
 from jssl.data import sampling
 from jssl.data.sources import packed
 from jssl.data.text import text_source, tokenizer
 from jssl.training import loggers, rollback
 from jssl.training.loop import train
-from jssl.training.setup import check_batch, prepare
+from jssl.training.setup import check_batch, setup_run
 from jssl.workdir import run_folder
 
 RECIPES = ("simclr_digits", "mae_imagenette", "bert_small_books", "deepcluster_cifar10")
@@ -55,7 +55,7 @@ def test_values_of_keys(name, data):
     tree = load(f"configs/{name}.py:tiny")
     for _ in range(2):
         key = data.draw(st.sampled_from(KEYS[name]))
-        section, last = locate(tree, key)
+        section, last = resolve_key(tree, key)
         try:
             section[last] = parse(f"config.{key}", data.draw(VALUES), section[last])
         except UserError:
@@ -66,7 +66,7 @@ def test_values_of_keys(name, data):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            check_batch(prepare(config, source=made_up(config)))
+            check_batch(setup_run(config, source=made_up(config)))
     except UserError as error:
         assert str(error)
 
@@ -140,13 +140,13 @@ def test_files_of_a_run(name, trained, tmp_path):
         change["whole"] &= name != "metrics.jsonl"
         (folder / name).write_bytes(damaged(content, **change))
         try:
-            run_folder.open_for(folder, tree)
+            run_folder.open_run_folder(folder, tree)
             run_folder.remembered(folder, tree)
             config = run_folder.stored_config(folder)
             cli.override(config, {"eval.k": "5"})
             run_folder.result(folder)
             loggers.newest(folder, 10)
-            sampling.lead(rollback.passed(folder), 3)
+            sampling.data_offset(rollback.skipped_ranges(folder), 3)
         except UserError as error:
             assert str(folder) in str(error) or "config." in str(error)
 

@@ -44,10 +44,10 @@ def array(name, key):
     return jnp.float32(GOLDEN[name][key])
 
 
-@pytest.fixture(params=[losses.CHUNK, 4], ids=["whole", "chunks"])
+@pytest.fixture(params=[losses.CHUNK_COLUMNS, 4], ids=["whole", "chunks"])
 def chunk(request, monkeypatch):
     """The similarity matrix at once, and a few columns at a time."""
-    monkeypatch.setattr(losses, "CHUNK", request.param)
+    monkeypatch.setattr(losses, "CHUNK_COLUMNS", request.param)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -74,19 +74,19 @@ def test_info_nce_within_the_batch(chunk):
 
 def test_push():
     """lightly's bank is a ring, written from row 0 on; ours is the same rows, newest first."""
-    keys = ops.unit(jnp.float32(GOLDEN["moco"]["inputs"]["k"]))
+    keys = ops.l2_normalize(jnp.float32(GOLDEN["moco"]["inputs"]["k"]))
     ring = array("moco", "bank_after")
-    ours = ops.push(array("moco", "bank")[::-1], keys)  # row 0 is the oldest of the ring
+    ours = ops.enqueue(array("moco", "bank")[::-1], keys)  # row 0 is the oldest of the ring
     close(ours, np.concatenate([ring[: len(keys)], ring[len(keys) :][::-1]]))
 
 
 def test_regression():
     # BYOL's equation 2 is 2 - 2 cos; lightly has SimSiam's -cos.
-    compare("negative_cosine", losses.regression, factor=2, offset=2, cut=["z"])
+    compare("negative_cosine", losses.byol_loss, factor=2, offset=2, cut=["z"])
 
 
 def test_barlow():
-    compare("barlow", lambda z_a, z_b: losses.barlow(z_a, z_b, 5e-3))
+    compare("barlow", lambda z_a, z_b: losses.barlow_twins(z_a, z_b, 5e-3))
 
 
 def test_vicreg():

@@ -8,7 +8,7 @@ import pytest
 
 from jssl import metrics
 from jssl.config import UserError
-from jssl.core import Method, Objective, TrainState, descend, guarded, minimize
+from jssl.core import Method, Objective, TrainState, gradient_step, minimize, skip_nonfinite_updates
 
 
 def two_players(rate, report=lambda a, b: {"loss": a["loss"]}, moves=True):
@@ -24,15 +24,15 @@ def two_players(rate, report=lambda a, b: {"loss": a["loss"]}, moves=True):
         p, o = state.params, state.opt_state
         pull = lambda x: (jnp.sum((x * batch["x"] - p["critic"]) ** 2), None)
         push = lambda y: (-jnp.sum((p["encoder"] - y) ** 2), None)
-        a, oa, _, first = descend(pull, p["encoder"], o["encoder"], tx)
-        b, ob, _, second = descend(push, p["critic"], o["critic"], tx)
+        a, oa, _, first = gradient_step(pull, p["encoder"], o["encoder"], tx)
+        b, ob, _, second = gradient_step(push, p["critic"], o["critic"], tx)
         new = state.replace(
             params={"encoder": a, "critic": b}, opt_state={"encoder": oa, "critic": ob},
             buffers=state.buffers | {"seen": state.buffers["seen"] + batch["x"].sum()},
         )  # fmt: skip
         return new.replace(step=state.step + moves), report(first, second)
 
-    return guarded(Method(init, train_step, None), "mine.method")
+    return skip_nonfinite_updates(Method(init, train_step, None), "mine.method")
 
 
 def run(method, *batches):
@@ -84,7 +84,7 @@ def test_a_method_that_guards_itself_is_left_as_it_is():
         None,
     )
     plain = minimize(objective, optax.sgd(0.1))
-    wrapped = guarded(plain, "mine")
+    wrapped = skip_nonfinite_updates(plain, "mine")
     given = (plain.init(jax.random.key(0), None), {"x": jnp.ones(3)}, jax.random.key(0))
     one, two = (str(jax.make_jaxpr(m.train_step)(*given)) for m in (plain, wrapped))
     assert one == two

@@ -8,7 +8,7 @@ from jssl import methods
 from jssl.commands.bench import made_up
 from jssl.config import Config, UserError, load
 from jssl.core import Method
-from jssl.training.setup import Run, check_batch, check_honored, prepare
+from jssl.training.setup import Run, check_batch, check_honored, setup_run
 
 DIGITS = "configs/simclr_digits.py:tiny"
 
@@ -41,7 +41,7 @@ def test_a_method_that_says_what_it_does_is_believed():
 @pytest.mark.parametrize("name", ["simclr_digits", "mae_imagenette", "gpt_small_books"])
 def test_micro_batches_are_honored_by_the_methods_of_jssl(name):
     config = Config(load(f"configs/{name}.py:tiny", {"accumulate": "2"}))
-    check_honored(config, prepare(config, make_mesh(1), made_up(config)).method)
+    check_honored(config, setup_run(config, make_mesh(1), made_up(config)).method)
 
 
 class Few:
@@ -81,7 +81,7 @@ def test_which_losses_compare_examples(name, compares):
 def program(words: dict) -> str:
     """What is traced of a tiny SimCLR: its start and its step."""
     config = Config(load(DIGITS, words))
-    run = prepare(config, make_mesh(1), made_up(config))
+    run = setup_run(config, make_mesh(1), made_up(config))
     rows = lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
     batch, key = jax.tree.map(rows, run.example), jax.random.key(0)
     start = jax.make_jaxpr(run.method.init)(key, run.example)

@@ -29,7 +29,7 @@ def begun(folder, config=None, steps=(2, 4)):
     """A folder in which a run has saved `steps`; what its config.json holds."""
     folder.mkdir(exist_ok=True)
     stored = content(folder, config)
-    claim.claim(folder, stored)
+    claim.write_config(folder, stored)
     save(folder, stored, steps)
     return stored
 
@@ -146,7 +146,7 @@ def test_what_is_older_than_ids_is_adopted_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "jssl"):
         stored = content(folder)
     assert "those up to step 2 are taken for its own" in caplog.text
-    claim.claim(folder, stored)
+    claim.write_config(folder, stored)
     assert restored(folder, stored) == 2 and "has no sha256.json" in caplog.text
     save(folder, stored, [4])
     (folder / "checkpoints" / "4" / identity.NOTE).unlink()
@@ -310,16 +310,16 @@ def test_a_start_that_saved_nothing_does_not_claim_the_folder(tmp_path, caplog):
     (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     assert content(folder)["run"] == stored["run"], "the same config goes on with its id"
     other = load(TINY, {"seed": "7"})
-    run_folder.open_for(folder, other)
+    run_folder.open_run_folder(folder, other)
     new = content(folder, other)
     assert new["run"] != stored["run"]
     claim.clear(folder, new)
-    claim.claim(folder, new)
+    claim.write_config(folder, new)
     left = folder / f"unsaved-{stored['run'][:8]}"
     assert (left / "metrics.jsonl").exists() and not (folder / "metrics.jsonl").exists()
     save(folder, new, [2])
     with pytest.raises(UserError, match="config.seed=7, not 0"):
-        run_folder.open_for(folder, load(TINY))
+        run_folder.open_run_folder(folder, load(TINY))
 
 
 @pytest.mark.parametrize(("number", "stays"), [(errno.EBUSY, True), (errno.EIO, False)])
@@ -345,19 +345,19 @@ def test_a_config_that_nobody_used_does_not_block(tmp_path, damage):
     folder = tmp_path / "a"
     begun(folder, steps=())
     (folder / "config.json").write_text(damage)
-    run_folder.open_for(folder, load(TINY))
-    claim.claim(folder, stored := content(folder))
+    run_folder.open_run_folder(folder, load(TINY))
+    claim.write_config(folder, stored := content(folder))
     save(folder, stored, [2])
     (folder / "config.json").write_text(damage)
     with pytest.raises(UserError, match="config.json cannot be read"):
-        run_folder.open_for(folder, load(TINY))
+        run_folder.open_run_folder(folder, load(TINY))
 
 
 @pytest.mark.parametrize("recipe", OTHERS)
 def test_another_recipe_is_named_by_its_method(tmp_path, recipe):
     begun(tmp_path / "a", steps=(2,))
     with pytest.raises(UserError, match="holds a run with config.method='simclr', not '(mae|gpt)'"):
-        run_folder.open_for(tmp_path / "a", load(recipe))
+        run_folder.open_run_folder(tmp_path / "a", load(recipe))
 
 
 @pytest.mark.parametrize("name", ["checkpoints/2", "checkpoints/damaged-2-1", "result.json"])
@@ -368,7 +368,7 @@ def test_parts_without_a_config_are_refused(tmp_path, name):
     path = tmp_path / "a" / name
     path.touch() if path.suffix else path.mkdir()
     with pytest.raises(UserError, match="no config.json that says of which run; restore"):
-        run_folder.open_for(tmp_path / "a", load(TINY))
+        run_folder.open_run_folder(tmp_path / "a", load(TINY))
 
 
 def test_a_config_of_another_run_or_one_that_was_edited(two):
@@ -379,17 +379,17 @@ def test_a_config_of_another_run_or_one_that_was_edited(two):
         restored(a, run_folder.stored(a))
     (a / "config.json").write_text(before.replace('"seed": 0', '"seed": 1'))
     with pytest.raises(UserError, match="config was changed after the run began"):
-        run_folder.open_for(a, load(TINY, {"seed": "1"}))
+        run_folder.open_run_folder(a, load(TINY, {"seed": "1"}))
     (a / "config.json").write_text(before.replace('"format": 2', '"format": 3'))
     with pytest.raises(UserError, match="is of format 3, and this jssl writes 2; use the jssl"):
-        run_folder.open_for(a, load(TINY))
+        run_folder.open_run_folder(a, load(TINY))
 
 
 def test_a_result_of_another_run_is_not_printed(two):
     a, b, stored, other = two
-    assert run_folder.finish(a, {"step": 4}, identity.mark_of(stored)) == {"step": 4}
+    assert run_folder.write_result(a, {"step": 4}, identity.mark_of(stored)) == {"step": 4}
     assert run_folder.result(a) == {"step": 4}
-    run_folder.finish(b, {"step": 2}, identity.mark_of(other))
+    run_folder.write_result(b, {"step": 2}, identity.mark_of(other))
     (b / "result.json").rename(a / "result.json")
     with pytest.raises(UserError, match="result.json is of run .* and config.json of"):
         run_folder.result(a)
@@ -403,7 +403,7 @@ def test_other_data_is_refused_until_it_is_said(two):
     with pytest.raises(UserError, match="the data set has changed .* add --changed-data"):
         content(a, data="bb")
     stored = content(a, data="bb", changed_data=True)
-    claim.claim(a, stored)
+    claim.write_config(a, stored)
     assert content(a, data="bb") == stored, "the cure works, and is remembered"
     assert content(a, data="") == stored, "a source without a fingerprint is not asked"
 
@@ -424,16 +424,16 @@ def test_flags_that_change_numbers_are_kept(two, monkeypatch):
 def test_a_run_is_extended_only_if_asked(two):
     a, _, stored, _ = two
     longer = load(TINY, {"steps": "20"})
-    run_folder.finish(a, {"step": 6}, identity.mark_of(stored))
+    run_folder.write_result(a, {"step": 6}, identity.mark_of(stored))
     with pytest.raises(UserError, match="config.steps=6, not 20; add --extend"):
-        run_folder.open_for(a, longer)
-    run_folder.open_for(a, longer, extend=True)
+        run_folder.open_run_folder(a, longer)
+    run_folder.open_run_folder(a, longer, extend=True)
     assert run_folder.result(a, 20) is None and run_folder.result(a, 6) == {"step": 6}
     new = content(a, longer, extend=True)
-    claim.claim(a, new)
+    claim.write_config(a, new)
     assert not (a / "result.json").exists() and (a / "result-6.json").exists()
     assert restored(a, new) == 4, "its checkpoints are still its own"
-    run_folder.open_for(a, longer)
+    run_folder.open_run_folder(a, longer)
     assert content(a, longer) == new
     (a / "result-6.json").rename(a / "result.json")  # killed between the two
     assert run_folder.result(a, 20) is None
@@ -441,11 +441,11 @@ def test_a_run_is_extended_only_if_asked(two):
         config = load(TINY, {"steps": steps})
         if why:
             with pytest.raises(UserError, match=why):
-                run_folder.open_for(a, config, extend=True)
+                run_folder.open_run_folder(a, config, extend=True)
         else:
-            run_folder.open_for(a, config, extend=True)
+            run_folder.open_run_folder(a, config, extend=True)
     with pytest.raises(UserError, match="no run to extend"):
-        run_folder.open_for(a.parent / "none", longer, extend=True)
+        run_folder.open_run_folder(a.parent / "none", longer, extend=True)
 
 
 # -- links, pipes and garbage ----------------------------------------------------------------------
@@ -464,7 +464,7 @@ def test_parts_that_say_whose_it_is_are_no_links(tmp_path, name, kind):
     else:
         (folder / name).symlink_to(victim if kind == "link" else tmp_path / "nothing")
     with pytest.raises(UserError, match=f"{name} is (a link|not what jssl writes)"):
-        run_folder.open_for(folder, load(TINY))
+        run_folder.open_run_folder(folder, load(TINY))
 
 
 @pytest.mark.parametrize("name", [*claim.FILES, *claim.FOLDERS, *claim.TRACKERS])
@@ -488,14 +488,14 @@ def test_a_lock_or_a_file_to_be_written_is_no_way_out(tmp_path):
     victim.write_text("precious")
     (tmp_path / ".lock").symlink_to(victim)
     with pytest.raises(UserError, match=r"\.lock is no lock \(it is a link\); delete it"):
-        lock.alone(tmp_path).__enter__()
+        lock.exclusive_lock(tmp_path).__enter__()
     (tmp_path / ".lock").unlink()
-    with lock.alone(tmp_path):
+    with lock.exclusive_lock(tmp_path):
         pass
     for name in ("nonfinite.json", "config.part"):
         (tmp_path / name).symlink_to(victim)
     run_folder.write(tmp_path / "nonfinite.json", {})
-    claim.claim(tmp_path, content(tmp_path))
+    claim.write_config(tmp_path, content(tmp_path))
     assert victim.read_text() == "precious"
 
 
@@ -527,7 +527,7 @@ def test_metrics_that_are_no_file(tmp_path, make):
 @pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
 def test_names_that_no_library_takes(tmp_path, name):
     with pytest.raises(UserError, match="rename that folder|holds a NUL"):
-        run_folder.open_for(f"{tmp_path}/{name}", load(TINY))
+        run_folder.open_run_folder(f"{tmp_path}/{name}", load(TINY))
 
 
 WRONG = ([[-5, -3]], [[3, 0]], [[3, -1]], [[7, 2]], [[3, 2**40]], [[True, 1]], [[1.0, 1]], [3], {})
@@ -537,7 +537,7 @@ WRONG = ([[-5, -3]], [[3, 0]], [[3, -1]], [[7, 2]], [[3, 2**40]], [[True, 1]], [
 def test_passes_are_within_the_run(tmp_path, known):
     (tmp_path / "passed.json").write_text(json.dumps(known))
     with pytest.raises(UserError, match="passed.json cannot be read"):
-        rollback.passed(tmp_path, 6)
+        rollback.skipped_ranges(tmp_path, 6)
 
 
 @pytest.mark.parametrize(
@@ -636,6 +636,6 @@ def test_an_error_of_one_process_is_one_of_all(pair, mine, other, wanted):
     pair(lambda said: agreement._packed(other))
     kind, text = wanted
     with pytest.raises(kind, match=text):
-        agreement.together(failing(mine) if mine else lambda: 3)
+        agreement.run_on_all_processes(failing(mine) if mine else lambda: 3)
     pair(lambda said: said)
-    assert agreement.together(lambda: 3) == 3
+    assert agreement.run_on_all_processes(lambda: 3) == 3

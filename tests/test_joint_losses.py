@@ -108,10 +108,10 @@ CONTRASTIVE = {
 def test_columns_in_chunks_are_the_whole_matrix(monkeypatch, name, batch):
     """And, forward and backward, no array of the traced program is as large as that matrix."""
     z, noise = np.float32(np.random.default_rng(5).normal(size=(2, batch, 3)))
-    monkeypatch.setattr(losses, "CHUNK", 4)
+    monkeypatch.setattr(losses, "CHUNK_COLUMNS", 4)
     found, largest = [], []
-    for whole in (losses.WHOLE, 0):
-        monkeypatch.setattr(losses, "WHOLE", whole)
+    for whole in (losses.MAX_DENSE_ELEMENTS, 0):
+        monkeypatch.setattr(losses, "MAX_DENSE_ELEMENTS", whole)
         loss = jax.value_and_grad(lambda a, b: CONTRASTIVE[name](a, b), (0, 1), has_aux=True)
         found.append(jax.jit(loss)(z, z + noise))
         shapes = re.findall(r"\w+\[([\d,]+)\]", str(jax.make_jaxpr(loss)(z, z)))
@@ -238,10 +238,10 @@ def test_sinkhorn_is_swavs_appendix(iterations, scale, shift):
 
 def test_push():
     rows = jnp.arange(20.0).reshape(10, 2)
-    queue = ops.push(rows[:6], rows[6:8])
+    queue = ops.enqueue(rows[:6], rows[6:8])
     np.testing.assert_array_equal(queue, rows[jnp.array([6, 7, 0, 1, 2, 3])])
-    np.testing.assert_array_equal(ops.push(queue, rows[8:]), rows[jnp.array([8, 9, 6, 7, 0, 1])])
-    np.testing.assert_array_equal(ops.push(rows[:4], rows[4:8]), rows[4:8])
+    np.testing.assert_array_equal(ops.enqueue(queue, rows[8:]), rows[jnp.array([8, 9, 6, 7, 0, 1])])
+    np.testing.assert_array_equal(ops.enqueue(rows[:4], rows[4:8]), rows[4:8])
 
 
 def kmeans(seed, x, weight, k, iterations, spherical):

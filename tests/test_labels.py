@@ -12,10 +12,10 @@ from jssl.data import labels
 from jssl.data.host_batches import read_all
 from jssl.data.sources import packed
 from jssl.data.text import text_source
-from jssl.data.text.tokenizer import Bytes
+from jssl.data.text.tokenizer import ByteTokenizer
 from jssl.evals import knn
 from jssl.evals.features import Features
-from jssl.evals.language import Some
+from jssl.evals.language import Subset
 from jssl.evals.online import evaluation_source
 
 
@@ -40,7 +40,7 @@ def sentences(tmp_path, split, classes):
     flat = np.tile(np.array([9, 2], np.uint16), len(label))
     offsets = np.arange(0, len(flat) + 1, 2)
     return text_source.Tokens(
-        split, flat, offsets, Bytes(), 4, False, labels=label, classes=list(classes)
+        split, flat, offsets, ByteTokenizer(), 4, False, labels=label, classes=list(classes)
     )
 
 
@@ -199,7 +199,7 @@ def test_every_kind_of_source_leaves_out_what_is_damaged(kind, tmp_path):
 
 
 def test_rows_of_text_stay_with_their_costs(tmp_path):
-    some = Some(WithDamage(sentences(tmp_path, "train", "abcd"), [2]), 4)
+    some = Subset(WithDamage(sentences(tmp_path, "train", "abcd"), [2]), 4)
     read = Features(embed, make_mesh(1), 3).whole(None, some)
     assert some.rows.tolist() == [0, 2, 4, 7]
     assert some.rows[read.rows].tolist() == [0, 4, 7] and some.describe(1).endswith("document 2")

@@ -7,13 +7,13 @@ import pytest
 from conftest import make_mesh
 
 from jssl.cli import override
-from jssl.commands.evaluate import evaluate, say
+from jssl.commands.evaluate import evaluate, log_progress
 from jssl.config import Config, UserError, load
 from jssl.evals import language
 from jssl.nn import encoder
 from jssl.nn.apply import apply
 from jssl.training.loop import train
-from jssl.training.setup import prepare
+from jssl.training.setup import setup_run
 from jssl.workdir import run_folder
 
 BERT, GPT = "configs/bert_small_books.py:tiny", "configs/gpt_small_books.py:tiny"
@@ -21,7 +21,7 @@ BERT, GPT = "configs/bert_small_books.py:tiny", "configs/gpt_small_books.py:tiny
 
 def opened(recipe, **changes):
     """(run, state, a batch of four rows) of a tiny recipe."""
-    run = prepare(Config(load(recipe, {k.replace("__", "."): v for k, v in changes.items()})),
+    run = setup_run(Config(load(recipe, {k.replace("__", "."): v for k, v in changes.items()})),
                   make_mesh(1))  # fmt: skip
     batch = run.data.source.read(np.array([0, 1, 2, len(run.data.source) - 1]))
     batch.pop("damaged")
@@ -86,12 +86,14 @@ def test_perplexity_of_a_model_that_knows_nothing(tmp_path):
     one is not predicted and does not count."""
     run, state, _ = opened(GPT, eval__rows="7")
     params = jax.tree.map(jnp.zeros_like, state.params)
-    found = language.evaluate(run, state.replace(params=params), run.data.source, "perplexity", say)
+    found = language.evaluate(
+        run, state.replace(params=params), run.data.source, "perplexity", log_progress
+    )
     size = run.config.vocab.size
     assert found["rows"] == 7 and found["tokens"] <= 7 * 31
     np.testing.assert_allclose(found["perplexity"], size, rtol=1e-4)
     ends = 0
-    for row in language.Some(run.data.source, 7).rows:
+    for row in language.Subset(run.data.source, 7).rows:
         batch = run.data.source.read(np.array([row]))
         tokens, segment = batch["tokens"][0], batch["segment"][0]
         same = (segment[1:] == segment[:-1]) & (segment[1:] > 0)
@@ -111,7 +113,7 @@ def test_generate_goes_on_from_the_prompt_by_its_own_likeliest_tokens():
         ids.append(int(logits[0, -1].argmax()))
     assert made[:, :10].tolist() == [ids, ids]
     assert (made[:, 10:] == run.config.vocab.pad).all()
-    found = language.evaluate(run, state, run.data.source, "generate", say)
+    found = language.evaluate(run, state, run.data.source, "generate", log_progress)
     assert all(words.startswith("self") for words in found["generated"])
 
 
@@ -119,7 +121,7 @@ def test_generate_keeps_all_of_a_prompt_and_says_what_does_not_fit(caplog):
     words = "zq zw ze zr zt zy zu zi zo zp"  # 29 of the 32 tokens of a row
     run, state, _ = opened(GPT, eval__prompt=words, eval__new_tokens="6")
     with caplog.at_level("WARNING", "jssl"):
-        found = language.evaluate(run, state, run.data.source, "generate", say)
+        found = language.evaluate(run, state, run.data.source, "generate", log_progress)
     assert all(words in made for made in found["generated"])
     assert "config.eval.new_tokens=6: 3 fit behind 29" in caplog.text
 
@@ -127,7 +129,7 @@ def test_generate_keeps_all_of_a_prompt_and_says_what_does_not_fit(caplog):
 def test_generate_goes_on_from_half_of_a_held_out_row():
     run, state, _ = opened(GPT, eval__samples="1", eval__new_tokens="4", eval__temperature="0")
     source = run.data.source
-    made = language.evaluate(run, state, source, "generate", say)["generated"][0]
+    made = language.evaluate(run, state, source, "generate", log_progress)["generated"][0]
     row = source.read(np.array([0]))["tokens"][0]
     assert made.startswith(source.tokenizer.decode(row[:16]))
     assert len(source.tokenizer.encode(made)) <= 20
@@ -165,7 +167,7 @@ def test_fill_mask_changes_masks_alone():
     some = language.prompt(run.data.source, "a<mask>c", 1)
     made = run.method.render(state, some, jax.random.key(0))
     assert made["masked"].tolist() == some["tokens"].tolist(), "given masks are the only ones"
-    found = language.evaluate(run, state, run.data.source, "fill-mask", say)
+    found = language.evaluate(run, state, run.data.source, "fill-mask", log_progress)
     assert len(found["masked"]) == 4 and "<mask>" in "".join(found["masked"])
 
 
@@ -185,7 +187,7 @@ def test_fill_mask_changes_masks_alone():
 def test_wrong_input_is_one_line(recipe, protocol, changes, said):
     with pytest.raises(UserError, match=said):
         run, state, _ = opened(recipe, **changes)
-        language.evaluate(run, state, run.data.source, protocol, say)
+        language.evaluate(run, state, run.data.source, protocol, log_progress)
 
 
 def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
@@ -204,12 +206,12 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
         evaluate(none, tmp_path, "perplexity")
     from jssl.data.text import tokenizer
 
-    class Other(tokenizer.Bytes):
+    class Other(tokenizer.ByteTokenizer):
         def __init__(self):
             super().__init__()
             self.fingerprint = "another"
 
-    monkeypatch.setattr(tokenizer, "Bytes", Other)
+    monkeypatch.setattr(tokenizer, "ByteTokenizer", Other)
     (tmp_path / "result.json").unlink()
     for again in (lambda: evaluate(stored, tmp_path, "perplexity"), lambda: train(tree, tmp_path)):
         with pytest.raises(UserError, match="config.data.tokenizer='bytes' is not the one"):
@@ -226,7 +228,10 @@ def test_a_mask_stands_for_a_word_with_its_space(tmp_path):
 
     corpus = open_corpus(source="pydoc", name="", path="", dir="", split="train")
     packing.train(corpus, 400, str(tmp_path / "bpe.json"))
-    for tokens, spaces in ((tokenizer.load(str(tmp_path / "bpe.json")), 1), (tokenizer.Bytes(), 2)):
+    for tokens, spaces in (
+        (tokenizer.load(str(tmp_path / "bpe.json")), 1),
+        (tokenizer.ByteTokenizer(), 2),
+    ):
         source = types.SimpleNamespace(vocab=tokens.vocab, length=64, tokenizer=tokens, pack=True)
         made = language.prompt(source, "is the <mask> of a <mask>", 1)
         ids = made["tokens"][0][made["segment"][0] > 0]

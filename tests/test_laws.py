@@ -16,7 +16,7 @@ from conftest import FAST, ROOT, make_mesh, recipes
 from jssl.config import Config, load
 from jssl.data.loader import Feed
 from jssl.parallel import mesh
-from jssl.training.setup import prepare, train_step
+from jssl.training.setup import setup_run, train_step
 from jssl.workdir.checkpoint import Checkpoints
 
 EASY = {  # an optimizer under which any objective should fall within a few steps
@@ -58,7 +58,7 @@ class Small:
 
     def __init__(self, recipe, overrides=None, devices=None, like=None):
         config = Config(load(recipe, overrides))
-        self.run = prepare(config, devices or make_mesh(1))
+        self.run = setup_run(config, devices or make_mesh(1))
         feed = Feed(self.run.data, config.seed, config.batch_size, self.run.mesh, 0)
         self.batches = [feed.batch(feed.held, feed.next()) for _ in range(3)]
         feed.close()
@@ -152,7 +152,7 @@ def test_4_other_meshes_equal_one(recipe, axes, small, monkeypatch):
 def equal_on(recipe, small, monkeypatch, axes):
     """What lies on the kink of a ReLU, or ties in a max, may round to either side and move a
     gradient by a per cent; then the next batch must agree."""
-    monkeypatch.setattr("jssl.parallel.mesh.SMALLEST", 1)
+    monkeypatch.setattr("jssl.parallel.mesh.MIN_SHARD_SIZE", 1)
     one = small(recipe)
     eight = Small(recipe, devices=make_mesh(*axes), like=one)
     try:

@@ -13,7 +13,7 @@ from jssl import config
 from jssl.data.loader import Feed
 from jssl.parallel import mesh
 from jssl.training import loggers, loop, progress, visualize
-from jssl.training.setup import compile_step, prepare
+from jssl.training.setup import compile_step, setup_run
 
 QUIET = {"eval.every": "0", "checkpoint.every": "0", "log.tensorboard": "false"}
 
@@ -63,7 +63,7 @@ def test_the_loop_does_not_wait_for_the_device_every_step(reads, tmp_path, monke
 
 def test_every_step_has_its_own_random_key():
     """The same state and batch at another step number give other views, and so another loss."""
-    run = prepare(config.Config(config.load("configs/simclr_digits.py:tiny")))
+    run = setup_run(config.Config(config.load("configs/simclr_digits.py:tiny")))
     feed = Feed(run.data, 0, run.config.batch_size, run.mesh, 0)
     step, fed, losses = compile_step(run, feed), feed.next(), []
     for number in (0, 0, 1):
@@ -138,7 +138,7 @@ def test_mesh_rules_split_large_parameters_only():
         },
         "buffers": {"encoder": jax.ShapeDtypeStruct((512, 1024), jnp.float32)},
     }
-    placed = mesh.shardings(shapes, mesh.make(data=2, fsdp=4, tensor=1))
+    placed = mesh.shardings(shapes, mesh.make_mesh(data=2, fsdp=4, tensor=1))
     assert placed["params"]["encoder"]["large"].spec == P(None, "fsdp")
     assert set(placed["params"]["encoder"]["odd"].spec) <= {None}
     assert placed["params"]["encoder"]["small"].spec == P()

@@ -92,7 +92,7 @@ def test_norm_pix_is_the_reference_codes():
 
 @pytest.mark.parametrize(("patches", "ratio"), [(196, 0.75), (64, 0.6), (16, 0.9)])
 def test_random_keep_has_exactly_the_ratio_and_restores_the_order(patches, ratio):
-    keep, mask, restore = masking.random_keep(jax.random.key(0), 50, patches, ratio)
+    keep, mask, restore = masking.random_masking(jax.random.key(0), 50, patches, ratio)
     kept = int(patches * (1 - ratio))
     assert keep.shape == (50, kept)
     np.testing.assert_array_equal(mask.sum(1), patches - kept)
@@ -107,7 +107,7 @@ def test_random_keep_has_exactly_the_ratio_and_restores_the_order(patches, ratio
 
 
 def test_random_keep_is_uniform():
-    mask = masking.random_keep(jax.random.key(1), 4000, 16, 0.75)[1]
+    mask = masking.random_masking(jax.random.key(1), 4000, 16, 0.75)[1]
     np.testing.assert_allclose(mask.mean(0), 0.75, atol=0.03)
 
 
@@ -122,8 +122,8 @@ def test_patchify_order_and_inverse():
 def test_unit():
     x = np.random.default_rng(0).normal(size=(4, 7))
     wanted = x / np.linalg.norm(x, axis=1, keepdims=True)
-    np.testing.assert_allclose(ops.unit(jnp.float32(x)), wanted, rtol=1e-6)
-    zero = jax.grad(lambda v: ops.unit(v).sum())(jnp.zeros(3))
+    np.testing.assert_allclose(ops.l2_normalize(jnp.float32(x)), wanted, rtol=1e-6)
+    zero = jax.grad(lambda v: ops.l2_normalize(v).sum())(jnp.zeros(3))
     assert np.isfinite(zero).all()
 
 
@@ -137,7 +137,7 @@ def test_regression_is_byols_equation_2_and_stops_the_targets_gradient():
     p, z, direction = rng.normal(size=(3, 5, 4))
     wanted = lambda p: np.mean([np.sum((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2)
                                 for a, b in zip(p, z, strict=True)])  # fmt: skip
-    value, grads = jax.value_and_grad(losses.regression, (0, 1))(jnp.float32(p), jnp.float32(z))
+    value, grads = jax.value_and_grad(losses.byol_loss, (0, 1))(jnp.float32(p), jnp.float32(z))
     np.testing.assert_allclose(value, wanted(p), rtol=1e-5)
     np.testing.assert_allclose((grads[0] * direction).sum(), slope(wanted, p, direction), rtol=1e-3)
     np.testing.assert_array_equal(grads[1], 0)
@@ -157,7 +157,7 @@ def reference_barlow(a, b, weight):
 def test_barlow_is_equations_1_and_2():
     rng = np.random.default_rng(0)
     a, b, direction = rng.normal(size=(3, 9, 4)) * 2 + 1
-    value, grad = jax.value_and_grad(losses.barlow)(jnp.float32(a), jnp.float32(b), 0.3)
+    value, grad = jax.value_and_grad(losses.barlow_twins)(jnp.float32(a), jnp.float32(b), 0.3)
     np.testing.assert_allclose(value, reference_barlow(a, b, 0.3), rtol=1e-5)
     along = slope(lambda a: reference_barlow(a, b, 0.3), a, direction)
     np.testing.assert_allclose((grad * direction).sum(), along, rtol=2e-3, atol=1e-4)
@@ -166,5 +166,5 @@ def test_barlow_is_equations_1_and_2():
 def test_ema_and_its_cosine():
     tree = ops.ema({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 6.0])}, 0.75)
     np.testing.assert_allclose(tree["w"], [1.5, 3.0])
-    ends = [ops.cosine(step, 100, 0.99, 1.0) for step in (0, 50, 100)]
+    ends = [ops.cosine_schedule(step, 100, 0.99, 1.0) for step in (0, 50, 100)]
     np.testing.assert_allclose(ends, [0.99, 0.995, 1.0], rtol=1e-6)

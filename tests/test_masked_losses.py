@@ -199,7 +199,7 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
 
     keep = lambda *a, **k: seen.setdefault("mask", draw_mask(*a, **k))
     views = {"global": jnp.zeros((rows, 32, 32, 3)), "local": jnp.zeros((rows, 16, 16, 3))}
-    monkeypatch.setattr(ibot.views, "crops", lambda config: lambda rng, batch: views)
+    monkeypatch.setattr(ibot.views, "multi_crop", lambda config: lambda rng, batch: views)
     made = objective_of(monkeypatch, ibot, dict(beit_mask=keep, apply=speak), tie_heads=tied)
     whose = lambda who, i: {"encoder": who} | {name: w[i] for name, w in heads.items()}
     stats = {"encoder": {}, "head": {}, "patch_head": {}}

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jssl.config import Config, UserError, load
-from jssl.nn.masked_image import Setup, share
-from jssl.training.setup import prepare
+from jssl.nn.masked_image import Setup, num_masked
+from jssl.training.setup import setup_run
 from jssl.transforms import masking
 
 
@@ -20,7 +20,7 @@ def test_blocks_cover_exactly_so_many(seed, count):
         jax.random.key(seed), 6, 8, count, area=(4.0, 16.0), aspect=(0.3, 1 / 0.3)
     )
     assert mask.shape == (6, 64) and (mask.sum(1) == count).all()
-    at = np.asarray(masking.places(mask, count))
+    at = np.asarray(masking.mask_to_indices(mask, count))
     for row in range(6):
         np.testing.assert_array_equal(at[row], np.flatnonzero(mask[row]))
 
@@ -36,7 +36,7 @@ def test_blocks_are_blocks():
     """Hidden patches of BEiT's masks lie together; uniformly drawn ones do not."""
     given = dict(area=(16.0, 75.0), aspect=(0.3, 1 / 0.3))
     blocks = masking.block_mask(jax.random.key(0), 200, 14, 75, **given)
-    alone = masking.first(jax.random.uniform(jax.random.key(1), (200, 196)), 75)
+    alone = masking.lowest_k(jax.random.uniform(jax.random.key(1), (200, 196)), 75)
     assert neighbours(blocks, 14) > 2.85 > 2 > neighbours(alone, 14)
     holes = [np.pad(m, 1, constant_values=True) for m in np.asarray(blocks).reshape(-1, 14, 14)]
     around = lambda m: m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
@@ -58,7 +58,7 @@ def test_every_image_has_its_own_number():
 )
 def test_simmims_squares(unit, ratio, hidden):
     """data_simmim.py:35 takes the ceiling."""
-    mask = np.asarray(masking.unit_mask(jax.random.key(0), 50, 14, unit, ratio))
+    mask = np.asarray(masking.grouped_mask(jax.random.key(0), 50, 14, unit, ratio))
     assert (mask.sum(1) == hidden * unit**2).all()
     squares = mask.reshape(50, 14 // unit, unit, 14 // unit, unit).mean((2, 4))
     assert set(np.unique(squares)) <= {0.0, 1.0}, "a square is hidden as a whole"
@@ -66,7 +66,9 @@ def test_simmims_squares(unit, ratio, hidden):
 
 
 def test_boxes_are_rectangles_of_the_stated_area_and_aspect():
-    found = masking.boxes(jax.random.key(0), (400,), 14, area=(29.4, 39.2), aspect=(0.75, 1.5))
+    found = masking.random_rectangles(
+        jax.random.key(0), (400,), 14, area=(29.4, 39.2), aspect=(0.75, 1.5)
+    )
     areas, ratios = [], []
     for box in np.asarray(found).reshape(-1, 14, 14):
         rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
@@ -80,11 +82,11 @@ def test_boxes_are_rectangles_of_the_stated_area_and_aspect():
 
 def test_places_pads_with_what_is_not_there():
     mask = jnp.array([[False, True, False, True], [False, False, False, True]])
-    np.testing.assert_array_equal(masking.places(mask, 2), [[1, 3], [3, 0]])
+    np.testing.assert_array_equal(masking.mask_to_indices(mask, 2), [[1, 3], [3, 0]])
 
 
 def test_share():
-    assert share(0.4, 196) == 78 and share(0.6, 16) == 10
+    assert num_masked(0.4, 196) == 78 and num_masked(0.6, 16) == 10
 
 
 def test_a_ratio_that_hides_nothing_is_refused():
@@ -92,14 +94,14 @@ def test_a_ratio_that_hides_nothing_is_refused():
     for name, ratio in wrong:
         config = Config(load(f"configs/{name}_imagenette.py:tiny", {"mask_ratio": str(ratio)}))
         with pytest.raises(UserError, match=f"mask_ratio={ratio}"):
-            prepare(config)
+            setup_run(config)
 
 
 @pytest.mark.parametrize("name", ["mae", "simmim", "beit", "data2vec", "ijepa", "ibot"])
 def test_pictures_of_every_masked_method(name):
     """original | masked | reconstruction: the original is the view of evaluation, what is seen is
     the same in all three, and what is not is gray in the middle and something else on the right."""
-    run = prepare(Config(load(f"configs/{name}_imagenette.py:tiny")))
+    run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")))
     batch = {key: value for key, value in run.example.items()}
     picture = run.method.render(run.init(), batch, jax.random.key(0))["masked"]
     one = Setup(run.config)
@@ -130,7 +132,7 @@ def test_lookup_finds_the_patch_of_the_nearest_feature():
 def test_tokens_and_heads_start_as_their_authors_do(name):
     """BEiT, data2vec: cut at .02; SimMIM's linear layer as PyTorch's, with its bias; iBOT's mask
     token at zero; I-JEPA's predictor and encoder from N(0, .02)."""
-    run = prepare(Config(load(f"configs/{name}_imagenette.py:tiny")))
+    run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")))
     params = jax.tree.map(np.asarray, run.init().params)
     if name == "ijepa":
         kernels = [

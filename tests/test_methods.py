@@ -13,7 +13,7 @@ from jssl import methods, metrics
 from jssl.config import Config, UserError, load
 from jssl.parallel import mesh
 from jssl.training import loop
-from jssl.training.setup import keys, prepare
+from jssl.training.setup import rng_keys, setup_run
 
 STILL = {  # views that are the image itself
     "augment.crop_scale": "(1.0, 1.0)",
@@ -28,7 +28,7 @@ STILL = {  # views that are the image itself
 @functools.cache
 def run_of(name, *changes):
     config = Config(load(f"configs/{name}.py:tiny", dict(changes)))
-    return prepare(config, make_mesh(1))
+    return setup_run(config, make_mesh(1))
 
 
 def batch_of(run, first=0, n=16):
@@ -39,7 +39,7 @@ def batch_of(run, first=0, n=16):
 
 def steps(run, batches):
     """[(state, metrics)] from the first state on; one key a step, as in the loop."""
-    rng, state, found = keys(run.config)[1], run.init(), []
+    rng, state, found = rng_keys(run.config)[1], run.init(), []
     step = jax.jit(run.method.train_step)
     for batch in batches:
         state, metrics = step(state, batch, jax.random.fold_in(rng, state.step))
@@ -226,7 +226,7 @@ def test_queues_and_banks_are_shared_out_over_all_devices():
         ("swav", "queue"),
         ("deepcluster", "bank"),
     ):
-        run = prepare(Config(load(f"configs/{name}_cifar10.py:tiny")), eight)
+        run = setup_run(Config(load(f"configs/{name}_cifar10.py:tiny")), eight)
         for leaf in jax.tree.leaves(run.shapes.buffers[key]):
             assert leaf.sharding.spec == P(mesh.AXES), (name, leaf)
     odd = mesh.shardings({"buffers": {"queue": jax.ShapeDtypeStruct((7, 2), jnp.float32)}}, eight)

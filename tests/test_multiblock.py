@@ -13,7 +13,7 @@ from jssl.config import Config, UserError, load
 from jssl.methods import ijepa
 from jssl.methods import load as load_method
 from jssl.transforms import multiblock
-from jssl.transforms.masking import places
+from jssl.transforms.masking import mask_to_indices
 
 TINY = "configs/ijepa_imagenette.py:tiny"
 
@@ -119,7 +119,7 @@ def test_what_fills_a_row_changes_nothing():
     head = ijepa.predictor(**config.predictor, grid=one.grid, like=one.encoder)
 
     def say(kept, asked):
-        where, at = places(context, kept), places(target, asked)
+        where, at = mask_to_indices(context, kept), mask_to_indices(target, asked)
         seen = jnp.take_along_axis(context, where, axis=1)
         valid = jnp.take_along_axis(target, at, axis=1)
         tokens, _ = ijepa.apply(one.encoder, f, {}, images, train=False, keep=where, seen=seen)

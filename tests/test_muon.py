@@ -10,11 +10,11 @@ from jssl import config, optim, recipes
 from jssl.config import UserError
 from jssl.optim import muon
 
-BASE = dict(recipes.RUN["optim"]) | dict(name="muon", lr=0.1, schedule="constant", b2=0.95)
+BASE = dict(recipes.DEFAULTS["optim"]) | dict(name="muon", lr=0.1, schedule="constant", b2=0.95)
 
 
 def build(**changes):
-    return config.bind(optim.build, BASE | changes, "optim", steps=10, batch_size=256)
+    return config.call_with_section(optim.build, BASE | changes, "optim", steps=10, batch_size=256)
 
 
 def by_hand(g):
@@ -94,7 +94,7 @@ def test_all_else_is_adamw():
     params = tree()
     grads = jax.tree.map(lambda x: x * 0.3 + 0.01, params)
     _, after = updates(params, grads, weight_decay=0.01)
-    adam = config.bind(
+    adam = config.call_with_section(
         optim.build,
         BASE | {"name": "adamw", "weight_decay": 0.01},
         "optim",

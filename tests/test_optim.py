@@ -9,14 +9,16 @@ import pytest
 from jssl import config, optim, recipes
 from jssl.config import UserError
 
-BASE = dict(recipes.RUN["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
+BASE = dict(recipes.DEFAULTS["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
 BASE["muon_params"] = ("kernel$",)
 PARAMS = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, 2.0])}}
 GRADS = {"layer": {"kernel": jnp.array([[0.1, 0.2], [-0.3, 0.4]]), "bias": jnp.array([0.5, -0.5])}}
 
 
 def build(steps=10, batch_size=256, **changes):
-    return config.bind(optim.build, BASE | changes, "optim", steps=steps, batch_size=batch_size)
+    return config.call_with_section(
+        optim.build, BASE | changes, "optim", steps=steps, batch_size=batch_size
+    )
 
 
 def run(tx, steps=2):
@@ -101,7 +103,7 @@ def test_mask_by_path():
 
 def test_the_log_knows_every_rate():
     view = config.Config(config.load("configs/simclr_digits.py"))
-    rates = optim.all_rates(view)
+    rates = optim.lr_per_step(view)
     assert rates.shape == (view.steps,) and rates[0] == 0
     np.testing.assert_allclose(rates[view.optim.warmup_steps], view.optim.lr, rtol=1e-6)
 

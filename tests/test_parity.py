@@ -170,7 +170,7 @@ def test_documents_in_one_row_are_as_if_alone(model, positions):
 def test_rotary_attention_sees_distances_only():
     x = np.random.default_rng(0).normal(size=(1, 6, 16)).astype(np.float32)
     attention = transformer.Attention(2, "auto", jax.nn.initializers.normal(1), jnp.float32)
-    turn, far = (text.angles(jnp.arange(6)[None] + start, 8) for start in (0, 50))
+    turn, far = (text.rotary_angles(jnp.arange(6)[None] + start, 8) for start in (0, 50))
     outputs = lambda x: [attention.init_with_output(KEY, x, angles=a)[0] for a in (turn, far, None)]
     near, moved, unturned = run(outputs, x)
     np.testing.assert_allclose(moved, near, rtol=1e-3, atol=1e-3)
@@ -178,7 +178,7 @@ def test_rotary_attention_sees_distances_only():
     q = x.reshape(1, 6, 2, 8)
     plane = q[0, 2, 1, 1] + 1j * q[0, 2, 1, 5]  # features i and i + dim / 2 as one number
     plane = plane * np.exp(2j * 10000 ** (-2 / 8))
-    got = transformer.rotate(q, turn)[0, 2, 1, jnp.array([1, 5])]
+    got = transformer.apply_rotary(q, turn)[0, 2, 1, jnp.array([1, 5])]
     np.testing.assert_allclose(got, [plane.real, plane.imag], rtol=1e-5)
 
 
@@ -220,7 +220,7 @@ def test_dropout_of_branches_is_independent(scan):
     how = dict(depth=2, dim=16, heads=2, mlp_ratio=4.0, drop_path=0.0, remat="full", scan=scan)
     how |= dict(attention="auto", initializer=jax.nn.initializers.zeros, dtype=jnp.float32)
     how["residual_dtype"] = jnp.float32
-    net = transformer.Blocks(**how, style=transformer.Style(dropout=0.5))
+    net = transformer.Blocks(**how, style=transformer.BlockConfig(dropout=0.5))
     x = np.zeros((40, 8, 16), np.float32)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
     one = lambda path: name(path).endswith(("proj/bias", "fc2/bias"))

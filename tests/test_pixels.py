@@ -20,7 +20,7 @@ from jssl.data import canvas, decode, depth, host_batches, limits
 from jssl.data.decode import Unreadable
 from jssl.data.sources import packed
 from jssl.data.sources.folder import open_folder
-from jssl.data.sources.tfds_source import Records
+from jssl.data.sources.tfds_source import TfdsImages
 
 
 def encode(image, format="PNG", **options):
@@ -100,7 +100,7 @@ def folder(root, files):
 )
 def test_a_canvas_keeps_the_shorter_side(shape, size):
     image = noise((*shape, 3), 256, np.uint8)
-    placed, valid = canvas.place(image, canvas.canvas_of(256))
+    placed, valid = canvas.pad_to_canvas(image, canvas.canvas_of(256))
     assert placed.shape == (256, 384, 3) and tuple(valid) == size
     turned = valid[0] > 256
     kept = placed.swapaxes(0, 1) if turned else placed
@@ -319,7 +319,9 @@ def test_a_record_that_cannot_be_read_now_is_not_damaged():
         def __getitem__(self, index):
             raise OSError(errno.EIO, "Input/output error")
 
-    source = Records("x", "data.name=x", Failing([0]), "image", decode.Pixels(8, (8, 12, 3)), None)
+    source = TfdsImages(
+        "x", "data.name=x", Failing([0]), "image", decode.Pixels(8, (8, 12, 3)), None
+    )
     with pytest.raises(UserError, match="cannot be read now"):
         source.read(np.arange(1))
 

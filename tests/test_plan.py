@@ -180,9 +180,9 @@ def test_roofline_by_hand():
 
 def test_what_is_gathered_from_all_grows_with_their_number():
     one = {"kind": "all-gather", "times": 1, "bytes": 80, "group": 8}
-    assert plan.wire(one, 16, 8) == 160 * 15 / 16
+    assert plan.bytes_sent(one, 16, 8) == 160 * 15 / 16
     inner = one | {"group": 4}  # of one axis of the mesh: stays as it is
-    assert plan.wire(inner, 16, 8) == 80 * 3 / 4
+    assert plan.bytes_sent(inner, 16, 8) == 80 * 3 / 4
 
 
 def test_the_step_of_eight_local_devices(capfd):
@@ -226,7 +226,7 @@ def test_placement_says_where_arrays_lie():
     [(0, 1000, "0"), (999, 1000, "999"), (12_345_678, 1000, "12.3 M"), (1536, 1024, "1.5 Ki")],
 )
 def test_numbers_for_people(number, base, wanted):
-    assert sharding_report.many(number, base) == wanted
+    assert sharding_report.format_si(number, base) == wanted
 
 
 def test_a_bank_of_examples_has_room_for_imagenet(capfd):
@@ -252,7 +252,7 @@ def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
 
     monkeypatch.setattr(topologies, "get_topology_desc", missing)
     with pytest.raises(UserError, match=r"pip install .*\[plan\]"):
-        plan.find("v5e:16x16", 1)
+        plan.devices_for("v5e:16x16", 1)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from jssl.config import Config, UserError, load
-from jssl.data.sampling import indices, lead
+from jssl.data.sampling import data_offset, indices
 from jssl.training import loop as training
 from jssl.training.loop import train
 from jssl.training.rollback import Diverged, NonFinite
-from jssl.training.setup import keys, prepare
+from jssl.training.setup import rng_keys, setup_run
 
 METHOD = '''
 """A linear autoencoder whose loss is not a number where an example of BAD is in the batch."""
@@ -56,7 +56,7 @@ def get_config(variant=""):
         alarm=dict(nonfinite=3, rollbacks=1),
     ))
 """
-EXAMPLES = len(prepare(Config(load("configs/simclr_digits.py"))).data.source)
+EXAMPLES = len(setup_run(Config(load("configs/simclr_digits.py"))).data.source)
 AT = lambda *steps: [int(indices(0, step, EXAMPLES, 16)[0]) for step in steps]
 
 
@@ -74,8 +74,8 @@ def recipe(folder, monkeypatch, bad, **changes):
 
 def test_a_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
     """Nothing but the step and the counters moves; the next good one moves on."""
-    run = prepare(Config(recipe(tmp_path, monkeypatch, AT(0))))
-    rng, step = keys(run.config)[1], jax.jit(run.method.train_step)
+    run = setup_run(Config(recipe(tmp_path, monkeypatch, AT(0))))
+    rng, step = rng_keys(run.config)[1], jax.jit(run.method.train_step)
     first = run.init()
     batches = [run.data.source.read(indices(0, i, EXAMPLES, 16)) for i in (0, 1)]
     state, metrics = step(first, batches[0], rng)
@@ -176,14 +176,21 @@ def test_the_sink_warns_and_raises(caplog):
 
 
 def test_lead():
-    assert [lead([[6, 3], [10, 7]], step) for step in (0, 5, 6, 9, 10, 99)] == [0, 0, 3, 3, 7, 7]
+    assert [data_offset([[6, 3], [10, 7]], step) for step in (0, 5, 6, 9, 10, 99)] == [
+        0,
+        0,
+        3,
+        3,
+        7,
+        7,
+    ]
 
 
 def test_finite_states_are_passed_through_bit_for_bit():
     from jssl.core import TrainState
-    from jssl.training.gradients import guard
+    from jssl.training.gradients import skip_nonfinite
 
     old = TrainState(jnp.int32(3), {"w": jnp.ones(2)}, {"m": jnp.ones(2)}, {})
     new = TrainState(jnp.int32(4), {"w": jnp.array([0.1, -0.0])}, {"m": jnp.zeros(2)}, {})
-    state, _ = guard(new, old, {"loss": jnp.float32(1), "grad_norm": jnp.float32(2)})
+    state, _ = skip_nonfinite(new, old, {"loss": jnp.float32(1), "grad_norm": jnp.float32(2)})
     assert state.params["w"].tobytes() == new.params["w"].tobytes()

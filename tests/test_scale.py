@@ -48,7 +48,7 @@ MAE = "configs/mae_imagenette.py:tiny"
     ],
 )
 def test_rules(path, shape, wanted):
-    assert mesh.spec_of(path, shape, make_mesh(2, 2, 2)) == wanted
+    assert mesh.partition_spec(path, shape, make_mesh(2, 2, 2)) == wanted
 
 
 def test_a_run_goes_on_with_fewer_devices_and_with_one(tmp_path):
@@ -247,7 +247,7 @@ def test_processes_on_cpus_take_no_programs_from_the_cache(monkeypatch):
     monkeypatch.setattr(connect.peers, "watch", lambda address: None)
     before = jax.config.jax_enable_compilation_cache
     try:
-        connect.connect()
+        connect.initialize_distributed()
         assert not jax.config.jax_enable_compilation_cache
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
@@ -257,8 +257,8 @@ def test_the_mesh_says_what_does_not_cover_the_devices():
     from jssl.config import UserError
 
     with pytest.raises(UserError, match="mesh.data=3 mesh.fsdp=1 mesh.tensor=1 do not cover 8"):
-        mesh.make(data=3, fsdp=1, tensor=1)
-    assert mesh.make(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
+        mesh.make_mesh(data=3, fsdp=1, tensor=1)
+    assert mesh.make_mesh(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
     assert mesh.batch_parts(make_mesh(2, 2, 2)) == 4
 
 
@@ -266,7 +266,7 @@ def test_an_axis_may_be_a_part_of_a_torus():
     pytest.importorskip("libtpu", reason="needs TPU topologies: pip install 'jssl[plan]'")
     from jssl.commands import plan
 
-    made = mesh.make(data=-1, fsdp=8, devices=plan.find("v6e:16x16", 0))
+    made = mesh.make_mesh(data=-1, fsdp=8, devices=plan.devices_for("v6e:16x16", 0))
     assert dict(made.shape) == {"data": 32, "fsdp": 8, "tensor": 1}
 
 
@@ -275,7 +275,7 @@ def test_a_split_queue_is_gathered_once_and_not_by_every_turn_of_the_search(monk
     here = make_mesh(8)
     queue = jax.ShapeDtypeStruct((64, 4), np.float32, sharding=NamedSharding(here, P(mesh.AXES)))
     rows = jax.ShapeDtypeStruct((16, 4), np.float32, sharding=mesh.batch_sharding(here))
-    search = mesh.inside(here, lambda x, queue: ops.nearest(x, queue, True))
+    search = mesh.with_mesh(here, lambda x, queue: ops.nearest_index(x, queue, True))
     program = hlo.Program(jax.jit(search).lower(rows, queue).compile().as_text())
     found = [(one.kind, one.times) for one in program.collectives(8)]
     assert found == [("all-gather", 1)] and 4 in program.times.values()

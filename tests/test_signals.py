@@ -17,7 +17,7 @@ from test_feed import BATCH, example_source
 from test_surviving import holder  # noqa: F401 - a fixture
 
 from jssl.config import UserError
-from jssl.data import Data, host_batches, loader
+from jssl.data import DataConfig, host_batches, loader
 from jssl.evals.features import Features
 from jssl.parallel import host, preemption
 from jssl.training import loop, pace
@@ -35,7 +35,7 @@ def eventually(truth):
 @pytest.mark.parametrize("kind", preemption.KINDS)
 def test_every_kind_of_signal_asks_for_a_stop(kind, capfd):
     before = signal.getsignal(kind)
-    with preemption.asked_to_stop() as stop:
+    with preemption.stop_on_signal() as stop:
         assert not stop(1) and not preemption.requested()
         os.kill(os.getpid(), kind)
         assert eventually(preemption.requested) == kind.name == stop(1)
@@ -48,7 +48,7 @@ def test_every_kind_of_signal_asks_for_a_stop(kind, capfd):
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
     try:
-        with preemption.asked_to_stop() as stop:
+        with preemption.stop_on_signal() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGUSR1)
             assert eventually(lambda: stop(1)) == "SIGUSR1"
@@ -60,7 +60,7 @@ def test_outside_the_main_thread_a_stop_can_be_asked_for():
     seen = []
 
     def run():
-        with preemption.asked_to_stop() as stop:
+        with preemption.stop_on_signal() as stop:
             seen.append(eventually(lambda: stop(1)))
 
     thread = threading.Thread(target=run)
@@ -139,8 +139,8 @@ def stop_when_entered(source):
 
 def test_a_feed_that_waits_for_data(hung):
     source, left = hung
-    with preemption.asked_to_stop():
-        made = loader.Feed(Data(source, False, 0, 1.0), 0, BATCH, make_mesh(1), 0)
+    with preemption.stop_on_signal():
+        made = loader.Feed(DataConfig(source, False, 0, 1.0), 0, BATCH, make_mesh(1), 0)
         stop_when_entered(source)
         with pytest.raises(preemption.Stopped, match="a test"):
             made.next()
@@ -150,22 +150,22 @@ def test_a_feed_that_waits_for_data(hung):
 
 def test_a_feed_that_reads_a_resident_set(hung):
     source, left = hung
-    with preemption.asked_to_stop():
+    with preemption.stop_on_signal():
         stop_when_entered(source)
         with pytest.raises(preemption.Stopped):
-            loader.Feed(Data(source, True, 0, 1.0), 0, BATCH, make_mesh(1), 0)
+            loader.Feed(DataConfig(source, True, 0, 1.0), 0, BATCH, make_mesh(1), 0)
     assert left
 
 
 def test_an_evaluation_that_waits_for_data_and_one_that_does_not(hung):
     source, left = hung
     embed = Features(lambda state, batch: jnp.zeros((len(batch["image"]), 2)), make_mesh(1), BATCH)
-    with preemption.asked_to_stop():
+    with preemption.stop_on_signal():
         stop_when_entered(source)
         with pytest.raises(preemption.Stopped):
             embed(None, source)
     assert left
-    with preemption.asked_to_stop():
+    with preemption.stop_on_signal():
         ask = lambda done, total: preemption.request("a test")  # after the first of several batches
         with pytest.raises(preemption.Stopped):
             embed(None, example_source(), ask)
@@ -173,13 +173,13 @@ def test_an_evaluation_that_waits_for_data_and_one_that_does_not(hung):
 
 def test_a_lock_that_another_run_holds(tmp_path, monkeypatch, holder):  # noqa: F811
     monkeypatch.setattr(time, "sleep", lambda seconds: preemption.request("a test"))
-    with preemption.asked_to_stop(), pytest.raises(preemption.Stopped, match="a test"):
-        with lock.alone(tmp_path / "a"):
+    with preemption.stop_on_signal(), pytest.raises(preemption.Stopped, match="a test"):
+        with lock.exclusive_lock(tmp_path / "a"):
             raise AssertionError("it is held")
 
 
 def test_a_result_that_is_late_and_one_that_failed():
-    with preemption.asked_to_stop():
+    with preemption.stop_on_signal():
         late = futures.Future()
         preemption.request("a test")
         with pytest.raises(preemption.Stopped):
@@ -302,7 +302,7 @@ def test_a_daemon_may_start_no_workers(monkeypatch):
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     host_batches.check_start(0)
     with pytest.raises(UserError, match="data.workers=2.*set data.workers=0"):
-        loader.Feed(Data(example_source(), False, 2, 1.0), 0, BATCH, make_mesh(1), 0)
+        loader.Feed(DataConfig(example_source(), False, 2, 1.0), 0, BATCH, make_mesh(1), 0)
 
 
 def test_a_process_whose_thread_hangs_ends_with_its_code():

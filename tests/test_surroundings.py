@@ -353,7 +353,7 @@ def test_processes_that_cannot_come_together(monkeypatch):
         monkeypatch.setenv("JAX_NUM_PROCESSES", count)
         monkeypatch.setenv("JAX_PROCESS_ID", index)
         with pytest.raises(UserError) as found:
-            connect.connect()
+            connect.initialize_distributed()
         return str(found.value)
 
     assert "needs whole numbers" in refused("127.0.0.1:4000", "2", "")

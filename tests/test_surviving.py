@@ -24,7 +24,7 @@ from test_feed import BATCH, assert_same, example_source
 
 from jssl.config import UserError, load
 from jssl.data import host_batches, loader, sampling
-from jssl.data.sources.folder import Folder, open_folder
+from jssl.data.sources.folder import ImageFolder, open_folder
 from jssl.training import observers
 from jssl.workdir import checksums, claim, lock
 
@@ -85,7 +85,7 @@ def test_files_removed_while_they_are_read_are_counted_and_named(photos):
 def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
     """On a clock that only reading moves: each of five batches takes ten seconds, and is read no
     earlier than it is asked for."""
-    read, clock, asked, calls = Folder.read, [0.0], threading.Event(), itertools.count()
+    read, clock, asked, calls = ImageFolder.read, [0.0], threading.Event(), itertools.count()
     reads = itertools.count()
 
     def slow(self, indices):
@@ -100,7 +100,7 @@ def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
             asked.set()
         return clock[0]
 
-    monkeypatch.setattr(Folder, "read", slow)
+    monkeypatch.setattr(ImageFolder, "read", slow)
     monkeypatch.setattr(loader, "time", types.SimpleNamespace(perf_counter=now))
     monkeypatch.setattr(
         observers,
@@ -172,7 +172,7 @@ def holder(tmp_path):
 
 
 def test_a_second_run_in_a_workdir_is_refused(capfd, tmp_path, monkeypatch, holder):
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT_S", 0.1)
     line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/a")
     assert f"--workdir={tmp_path}/a is in use by another run (process 7 on host3)" in line
     assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
@@ -184,7 +184,7 @@ def test_a_run_waits_for_one_that_ends(tmp_path, monkeypatch, holder, caplog):
         holder.wait()
 
     monkeypatch.setattr(time, "sleep", kill)
-    with caplog.at_level(logging.WARNING, "jssl"), lock.alone(tmp_path / "a"):
+    with caplog.at_level(logging.WARNING, "jssl"), lock.exclusive_lock(tmp_path / "a"):
         assert f"process {os.getpid()} on" in (tmp_path / "a" / ".lock").read_text()
     assert "is in use (process 7 on host3): waiting 120 s" in caplog.text
 
@@ -192,7 +192,7 @@ def test_a_run_waits_for_one_that_ends(tmp_path, monkeypatch, holder, caplog):
 def test_a_run_that_waited_for_another_config_is_refused(capfd, tmp_path, monkeypatch, holder):
     def end(seconds):  # the other run ends, and leaves its folder
         config = load(TINY.partition("=")[2])
-        claim.claim(tmp_path / "a", claim.content(tmp_path / "a", config, ""))
+        claim.write_config(tmp_path / "a", claim.content(tmp_path / "a", config, ""))
         (tmp_path / "a" / "checkpoints" / "2").mkdir(parents=True, exist_ok=True)
         holder.kill()
         holder.wait()

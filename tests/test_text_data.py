@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from jssl import cli, data
 from jssl.config import Config, UserError, load
-from jssl.data import Data, sampling
+from jssl.data import DataConfig, sampling
 from jssl.data.files import Damaged
 from jssl.data.loader import Feed
 from jssl.data.text import corpora, encoding, packing, text_files, text_source
 from jssl.data.text import tokenizer as tokenizer_module
-from jssl.data.text.tokenizer import Bytes, File, train
+from jssl.data.text.tokenizer import ByteTokenizer, HFTokenizer, train
 from jssl.training import setup
 
 WORDS = ["the quick brown fox jumps", "over the lazy dog.\n\nThe end", "hélas, 日本 the fox"] * 20
@@ -76,7 +76,7 @@ def bpe(tmp_path_factory):
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_bytes_are_bytes(given_text):
-    made = Bytes()
+    made = ByteTokenizer()
     ids = made.encode(given_text)
     assert ids == [4 + byte for byte in given_text.encode()]
     assert made.decode([made.vocab["start"], *ids, made.vocab["end"], 0]) == given_text
@@ -85,7 +85,7 @@ def test_bytes_are_bytes(given_text):
 
 
 def test_words_of_bytes():
-    made = Bytes()
+    made = ByteTokenizer()
     assert made.vocab == {"size": 260, "pad": 0, "start": 1, "end": 2, "mask": 3}
     ids = [1, *made.encode("ab c\nd"), 2, *made.encode("e")]
     assert made.word_starts(ids).tolist() == [*map(bool, [1, 1, 0, 0, 1, 0, 1, 1, 1])]
@@ -115,7 +115,7 @@ def test_bpe_is_the_same_in_every_process(tmp_path, bpe):
     turned = dict(reversed(json.loads(again.read_text()).items()))
     again.write_text(json.dumps(turned, indent=7))
     assert tokenizer_module.load(str(again)).fingerprint == made.fingerprint
-    assert train(WORDS, 299).fingerprint != made.fingerprint != Bytes().fingerprint
+    assert train(WORDS, 299).fingerprint != made.fingerprint != ByteTokenizer().fingerprint
     copy = pickle.loads(pickle.dumps(made))
     assert copy.fingerprint == made.fingerprint and copy.encode("the fox") == made.encode("the fox")
     with pytest.raises(UserError, match="--vocab=259"):
@@ -149,7 +149,7 @@ def wordpiece():
 
 
 def test_a_file_of_bert():
-    made = File(wordpiece().to_str())
+    made = HFTokenizer(wordpiece().to_str())
     assert made.vocab == {"size": 11, "pad": 7, "start": 3, "end": 5, "mask": 2}
     assert made.encode("the foxes the fox") == [6, 1, 4, 6, 1]  # neither cut, padded nor framed
     assert made.encode_batch(["foxes"])[0].tolist() == [1, 4]
@@ -163,7 +163,7 @@ def test_a_file_of_gpt2_lacks_specials(tmp_path, bpe):
     described["added_tokens"], old = [], described["model"]["vocab"]
     vocab = {name: i - 4 for name, i in old.items() if i > 3} | {"<|endoftext|>": 296}
     described["model"]["vocab"] = vocab
-    made = File(json.dumps(described))
+    made = HFTokenizer(json.dumps(described))
     assert made.vocab == {"size": 300, "pad": 297, "start": 298, "end": 296, "mask": 299}
     assert made.added == ["<pad>", "<start>", "<mask>"]
     shifted = [i - 4 for i in tokenizer_module.load(bpe).encode("the fox")]
@@ -173,7 +173,7 @@ def test_a_file_of_gpt2_lacks_specials(tmp_path, bpe):
     assert pickle.loads(pickle.dumps(made)).vocab == made.vocab
     described["model"]["vocab"] = {name: i + 1 for name, i in vocab.items()}  # a gap at 0
     with pytest.raises(Damaged, match="no room for <pad>, <start>, <mask>"):
-        File(json.dumps(described))
+        HFTokenizer(json.dumps(described))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_wrong_tokenizers(tmp_path, name, message):
 def in_memory(texts, length, pack, **more):
     parts = lambda tally: ((k, t, -1) for k, t in enumerate(texts))
     corpus = corpora.Corpus("mine", "x", parts, None, "")
-    return packing.hold(corpus, more.get("tokenizer", Bytes()), length, pack)
+    return packing.load_in_memory(corpus, more.get("tokenizer", ByteTokenizer()), length, pack)
 
 
 @settings(deadline=None, max_examples=200)
@@ -249,7 +249,7 @@ def test_shapes_types_and_what_a_source_has(tmp_path):
     write(tmp_path, {"a.jsonl": lines(["abc", "de", "f" * 20])})
     assert "word" not in data.open_source(**options(tmp_path)).read(np.array([0]))
     source = data.open_source(**options(tmp_path, words=True))
-    assert source.vocab == Bytes().vocab and source.classes is None
+    assert source.vocab == ByteTokenizer().vocab and source.classes is None
     assert np.prod(source.canvas) == 8 * 12 and source.describe(1).endswith("row 1")
     batch = pickle.loads(pickle.dumps(source)).read(np.array([3, 0]))
     assert batch.keys() == {"tokens", "segment", "word", "index", "damaged"}
@@ -266,7 +266,7 @@ def test_slices_are_of_documents(tmp_path_factory, texts, pack):
     texts = [f"{k}{t}" for k, t in enumerate(texts)]
     path = write(tmp_path_factory.mktemp("s"), {"a.jsonl": lines(texts)})
     wanted = options(path, length=5, pack=pack)
-    data_pack = packing.pack(corpus_of(**wanted), Bytes(), path / "packed")
+    data_pack = packing.pack(corpus_of(**wanted), ByteTokenizer(), path / "packed")
     assert data_pack["examples"] == len(texts)
     for split in ("train[:50%]", "train[50%:]"):
         rows = sampling.split_rows(split, len(texts))
@@ -426,7 +426,7 @@ def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
     with pytest.raises(UserError, match="data.split=test .*without splits"):
         data.open_source(**again | {"split": "test"})
     with pytest.raises(UserError, match="out=.*exists"):
-        packing.pack(corpus_of(**wanted), Bytes(), str(out))
+        packing.pack(corpus_of(**wanted), ByteTokenizer(), str(out))
     with pytest.raises(UserError, match="data.source='packed' .*text"):
         corpus_of(**again)
     from jssl.data.sources import packed as images
@@ -469,11 +469,11 @@ def test_damaged_packs(packed, harm):
 def test_a_failed_pack_leaves_nothing_and_a_long_one_needs_little_memory(tmp_path):
     write(tmp_path, {"in/a.jsonl": lines(["abc"]) + "x\nx\n", "big.txt": "word and word\n" * 2**20})
     with pytest.raises(UserError, match="line 2"):
-        packing.pack(corpus_of(**options(tmp_path / "in")), Bytes(), str(tmp_path / "out"))
+        packing.pack(corpus_of(**options(tmp_path / "in")), ByteTokenizer(), str(tmp_path / "out"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.txt", "in"]
     tracemalloc.start()
     report = packing.pack(
-        corpus_of(**options(tmp_path / "big.txt")), Bytes(), str(tmp_path / "out")
+        corpus_of(**options(tmp_path / "big.txt")), ByteTokenizer(), str(tmp_path / "out")
     )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -503,7 +503,7 @@ def test_labelled_sentences(real_data, tmp_path):
         assert ids[0] == 1 and ids[-1] == 2
         assert source.tokenizer.decode(ids) == raw[pick]["text"].decode()[:62]
         assert batch["label"][row] == raw[pick]["label"]
-    packing.pack(corpus_of(**wanted), Bytes(), str(tmp_path / "out"))
+    packing.pack(corpus_of(**wanted), ByteTokenizer(), str(tmp_path / "out"))
     again = wanted | {"source": "packed", "path": str(tmp_path / "out"), "split": "train"}
     mapped = data.open_source(**again)
     assert mapped.classes == source.classes
@@ -560,7 +560,7 @@ def test_every_way_gives_the_order_of_the_law(packed, resident, workers):
     held = data.open_source(**wanted)
     mapped = data.open_source(**wanted | {"source": "packed", "path": str(out)})
     for source in (held, mapped)[workers > 0 :]:
-        feed = Feed(Data(source, resident, workers, 0.0), 3, 16, make_mesh(8), 2)
+        feed = Feed(DataConfig(source, resident, workers, 0.0), 3, 16, make_mesh(8), 2)
         batch = jax.jit(feed.batch)(feed.held, feed.next())
         feed.close()
         want = source.read(sampling.indices(3, 2, len(source), 16))
@@ -625,7 +625,7 @@ def test_tokens_fit_their_type():
         vocab = ids | {f"x{k}": 2**16 - 4 + k for k in range(extra)}
         made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="w0"))
         made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-        found = File(made.to_str())
+        found = HFTokenizer(made.to_str())
         assert found.vocab["size"] == 2**16 + extra and found.dtype == dtype
         last = 2**16 - 5
         source = in_memory([f"w{last}"], 3, True, tokenizer=found)

@@ -15,7 +15,7 @@ from jssl import data
 from jssl.config import UserError
 from jssl.data.sources import packed
 from jssl.data.text import corpora, encoding, packing, text_files, text_source
-from jssl.data.text.tokenizer import Bytes
+from jssl.data.text.tokenizer import ByteTokenizer
 
 ENGLISH = "It was the best of times,\nit was the worst of times; na\u00efve caf\u00e9s.\n" * 9
 
@@ -176,12 +176,12 @@ def test_one_document_is_split_by_its_parts(tmp_path_factory, content, share):
     (folder / "a.txt").write_text(whole)
     halves = [read(folder, f"train[:{share}%]"), read(folder, f"train[{share}%:]")]
     assert "".join("".join(half) for half in halves).replace(" ", "") == whole.replace(" ", "")
-    packing.pack(corpus(folder), Bytes(), str(folder / "out"))
+    packing.pack(corpus(folder), ByteTokenizer(), str(folder / "out"))
     mapped = [text_source.open_tokens(str(folder / "out"), f"train[{part}]", "", 8, True)
               for part in (f":{share}%", f"{share}%:")]  # fmt: skip
     found = [batch["tokens"][batch["segment"] > 0] for batch in
              (one.read(np.arange(len(one))) for one in mapped)]  # fmt: skip
-    np.testing.assert_array_equal(np.concatenate(found), [*Bytes().encode(whole), 2])
+    np.testing.assert_array_equal(np.concatenate(found), [*ByteTokenizer().encode(whole), 2])
 
 
 def test_training_never_reads_another_split(tmp_path):
@@ -225,8 +225,8 @@ def test_every_cure_that_a_message_proposes_works(tmp_path):
     body = folder("body", a_jsonl=b'{"id": "1", "body": "some text"}\n' * 3)
     half = folder("half", a_jsonl=b'{"text": "some text"}\n' + b"x\n" * 2)
     western = folder("western", a_txt="\u00e9\u00e8\u00e0 ".encode("latin-1") * 99)
-    packing.pack(corpus(two), Bytes(), str(tmp_path / "words"))
-    packing.pack(corpus(one), Bytes(), str(tmp_path / "word"))
+    packing.pack(corpus(two), ByteTokenizer(), str(tmp_path / "words"))
+    packing.pack(corpus(one), ByteTokenizer(), str(tmp_path / "word"))
     made = packed.arrays(np.zeros((1, 8, 8, 3), np.uint8), None, "mine")
     packed.pack(made, str(tmp_path / "images"), lambda *_: None)
     images = {"source": "packed", "length": 0, "tokenizer": "", "canvas": 8}

@@ -17,7 +17,7 @@ from jssl.data.files import Damaged
 from jssl.data.sources import packed, tfds_source
 from jssl.data.sources.tfds_trust import classes
 from jssl.data.text import corpora, limits, packing, text_source
-from jssl.data.text.tokenizer import Bytes, File, load
+from jssl.data.text.tokenizer import ByteTokenizer, HFTokenizer, load
 
 BPE = {
     "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
@@ -51,10 +51,10 @@ NINE = [replace({"String": "a"}, "a" * 9)]
 
 
 def test_ids_are_a_function_of_the_text():
-    made = File(file(model__dropout=0.5))
+    made = HFTokenizer(file(model__dropout=0.5))
     assert made.dropout == 0.5
     assert {tuple(made.encode("abababab")) for _ in range(40)} == {(6, 6, 6, 6)}
-    assert made.fingerprint == File(file()).fingerprint
+    assert made.fingerprint == HFTokenizer(file()).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_ids_are_a_function_of_the_text():
 )  # fmt: skip
 def test_files_that_could_exhaust_the_memory(changes, said):
     with pytest.raises(Damaged, match=said):
-        File(file(**changes))
+        HFTokenizer(file(**changes))
 
 
 def test_usual_replacements_are_fine():
     usual = [replace({"Regex": r"\s+"}, " "), replace({"String": "``"}, '"'), {"type": "NFKD"}]
     assert limits.refuse(json.loads(file(normalizer={"type": "Sequence", "normalizers": usual})))
-    assert File(file(normalizer=replace({"String": " "}, "▁"))).growth == 1
+    assert HFTokenizer(file(normalizer=replace({"String": " "}, "▁"))).growth == 1
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def images(tmp_path):
 def words(tmp_path):
     parts = lambda tally: ((k, f"document {k}", k % 2) for k in range(5))
     corpus = corpora.Corpus("mine", "x", parts, ["even", "odd"], "")
-    packing.pack(corpus, Bytes(), str(tmp_path / "words"))
+    packing.pack(corpus, ByteTokenizer(), str(tmp_path / "words"))
     return tmp_path / "words"
 
 

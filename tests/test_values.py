@@ -12,7 +12,7 @@ from conftest import make_mesh, recipes
 from jssl import methods
 from jssl import recipes as made
 from jssl.commands.bench import made_up
-from jssl.config import Config, UserError, bind, flatten, load, schema, values
+from jssl.config import Config, UserError, call_with_section, flatten, load, schema, values
 from jssl.config.values import (
     INT,
     Count,
@@ -25,7 +25,7 @@ from jssl.config.values import (
     Share,
     Span,
 )
-from jssl.training.setup import check_batch, prepare
+from jssl.training.setup import check_batch, setup_run
 
 # One recipe of each family: contrastive, a predicted average, prototypes, pixels, text.
 FAMILIES = (
@@ -100,8 +100,8 @@ def test_bind_takes_kinds_from_any_signature():
         def __init__(self, given, *, width: Count):
             self.width = width
 
-    assert bind(one, {"width": 3, "ratio": 1, "other": ()}, "head") == 3
-    assert bind(Other, {"width": 3}, "head", given=0).width == 3
+    assert call_with_section(one, {"width": 3, "ratio": 1, "other": ()}, "head") == 3
+    assert call_with_section(Other, {"width": 3}, "head", given=0).width == 3
     for section, words in (
         ({"width": 0, "ratio": 1, "other": 0}, "config.head.width=0 must be at least 1; try 1"),
         ({"width": 1, "ratio": 2, "other": 0}, "config.head.ratio=2 must be 0 to 1; try 1"),
@@ -110,11 +110,11 @@ def test_bind_takes_kinds_from_any_signature():
         (None, "config.head=None must be a section"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
-            bind(one, section, "head")
+            call_with_section(one, section, "head")
 
 
 def test_every_key_that_all_recipes_have_has_a_kind():
-    for key, value in made.RUN.items():
+    for key, value in made.DEFAULTS.items():
         if isinstance(value, dict):
             assert set(value) <= set(schema.SECTIONS[key]), key
         else:
@@ -147,7 +147,7 @@ def built(tree, source, mesh, step: bool):
     """Builds of a config all but the compiled step: the optimizer, the networks and the shapes of
     the state are traced, and the step if asked for. Raises what training would raise by then."""
     config = Config(tree)
-    run = prepare(config, mesh, source)
+    run = setup_run(config, mesh, source)
     check_batch(run)
     if step:
         rows = lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)

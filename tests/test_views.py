@@ -33,7 +33,7 @@ def pixels(config, x):
 
 def test_the_views_of_an_image_are_neighbours():
     config = config_of("simclr")
-    x = jax.jit(views.pair(config))(jax.random.key(0), batch())
+    x = jax.jit(views.two_views(config))(jax.random.key(0), batch())
     assert x.shape == (6, 32, 32, 3)
     image = batch()["image"].astype(np.float32)
     np.testing.assert_allclose(pixels(config, x), np.repeat(image, 2, axis=0), atol=0.05)
@@ -41,7 +41,7 @@ def test_the_views_of_an_image_are_neighbours():
 
 def test_what_the_second_section_changes_is_in_the_second_view():
     config = config_of("byol", augment_b={"solarize": 1.0})
-    x = pixels(config, jax.jit(views.pair(config))(jax.random.key(0), batch()))
+    x = pixels(config, jax.jit(views.two_views(config))(jax.random.key(0), batch()))
     image = batch()["image"].astype(np.float32)
     np.testing.assert_allclose(x[0::2], image, atol=0.05)
     np.testing.assert_allclose(x[1::2], np.where(image >= 128, 255 - image, image), atol=0.05)
@@ -49,16 +49,16 @@ def test_what_the_second_section_changes_is_in_the_second_view():
 
 def test_local_crops_are_smaller_and_their_own():
     config = config_of("swav", local={"count": 3, "size": 16, "crop_scale": (0.1, 0.3)})
-    found = jax.jit(views.crops(config))(jax.random.key(0), batch())
+    found = jax.jit(views.multi_crop(config))(jax.random.key(0), batch())
     assert found["global"].shape == (6, 32, 32, 3) and found["local"].shape == (9, 16, 16, 3)
     means = np.asarray(found["local"]).mean((1, 2, 3))
     assert len(np.unique(means)) == 9, "each crop is drawn by itself"
-    assert set(views.crops(config_of("swav"))(jax.random.key(0), batch())) == {"global"}
+    assert set(views.multi_crop(config_of("swav"))(jax.random.key(0), batch())) == {"global"}
     with pytest.raises(UserError, match="config.local.count=-1"):
-        views.crops(config_of("swav", local={"count": -1}))
+        views.multi_crop(config_of("swav", local={"count": -1}))
 
 
 def test_the_centred_view():
     config = config_of("simclr")
-    x = views.centre(config)(batch())
+    x = views.eval_view(config)(batch())
     np.testing.assert_allclose(pixels(config, x), batch()["image"], atol=0.05)

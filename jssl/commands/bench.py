@@ -15,7 +15,7 @@ from jssl.data.sources import packed
 from jssl.data.text import tokenizer
 from jssl.data.text.text_source import Tokens
 from jssl.perf import flops, memory
-from jssl.training.setup import check_batch, compile_step, model_flops, prepare
+from jssl.training.setup import check_batch, compile_step, model_flops, setup_run
 
 
 def bench(tree, steps: int, warmup: int = 3) -> dict:
@@ -26,7 +26,7 @@ def bench(tree, steps: int, warmup: int = 3) -> dict:
     peak rate is unknown, peak_bytes where the device does not count its memory.
     """
     config = Config(tree)
-    run = prepare(config, source=made_up(config))
+    run = setup_run(config, source=made_up(config))
     check_batch(run)
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, 0)
     fed, began = feed.next(), time.perf_counter()
@@ -72,24 +72,24 @@ def timed(step, state, feed, steps: int):
     return state, time.perf_counter() - began
 
 
-def made_up(config) -> data.Data:
+def made_up(config) -> data.DataConfig:
     """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device; for
     text as many rows of random tokens, of ``config.vocab.size`` ids (0: as of bytes)."""
     schema.check(config._tree)
     if config.data.length:
-        return data.Data(made_up_text(config), True, 0, 1.0)
+        return data.DataConfig(made_up_text(config), True, 0, 1.0)
     values.check("config.data.canvas", config.data.canvas, values.Pixels)
     shape = (*canvas_of(config.data.canvas, config.data.aspect), config.data.channels)
     count = max(2, min(config.batch_size, 2**26 // math.prod(shape)))
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
-    return data.Data(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)
+    return data.DataConfig(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)
 
 
 def made_up_text(config) -> Tokens:
-    size = config.vocab.size or tokenizer.Bytes().vocab["size"]
+    size = config.vocab.size or tokenizer.ByteTokenizer().vocab["size"]
     none = np.zeros(size, bool)
     fake = SimpleNamespace(
-        vocab=tokenizer.Bytes().vocab | {"size": size}, begins=none, follows=none
+        vocab=tokenizer.ByteTokenizer().vocab | {"size": size}, begins=none, follows=none
     )
     length = config.data.length
     flat = np.random.default_rng(0).integers(4, size, config.batch_size * length, np.int32)

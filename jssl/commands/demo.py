@@ -23,7 +23,7 @@ from jssl.commands import evaluate
 from jssl.evals.features import Features
 from jssl.evals.online import evaluation_source
 from jssl.training import loop
-from jssl.training.setup import prepare
+from jssl.training.setup import setup_run
 from jssl.workdir import run_folder as workdirs
 from jssl.workdir.checkpoint import Checkpoints
 
@@ -51,10 +51,12 @@ def demo(workdir: str, spec: str, seed: int = 0) -> dict:
     seconds = time.perf_counter() - began
     log.info("training done in %.0f s; measuring three sets of features", seconds)
     view = config.Config(tree)
-    run = prepare(view)
+    run = setup_run(view)
     bank = run.data.source
     sources = bank, evaluation_source(view, bank.classes)
-    saves = config.bind(Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True)
+    saves = config.call_with_section(
+        Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True
+    )
     features = Features(run.method.embed, run.mesh, view.eval.batch_size)
     untrained, trained = run.init(), saves.restore(run.shapes)
     rows = {

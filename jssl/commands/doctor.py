@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl.config import Config, UserError, bind, durations
+from jssl.config import Config, UserError, call_with_section, durations
 from jssl.data import host_batches
 from jssl.data.files import Damaged
 from jssl.parallel import mesh
@@ -84,7 +84,9 @@ def devices() -> dict:
 def collectives(size: int = 2**22, times: int = 5) -> dict:
     """An all-reduce of float32 [size] over all devices: right, and how fast, in bytes/s of a device
     by the ring's 2 (n - 1) / n."""
-    there = bind(mesh.make, {"data": -1, "fsdp": 1, "tensor": 1}, "mesh", devices=None)
+    there = call_with_section(
+        mesh.make_mesh, {"data": -1, "fsdp": 1, "tensor": 1}, "mesh", devices=None
+    )
     n, split = there.size, NamedSharding(there, P(mesh.AXES))
     rows = jax.make_array_from_callback(
         (n, size), split, lambda at: np.full((1, size), at[0].start or 0, np.float32)
@@ -114,7 +116,7 @@ def clocks() -> dict:
 
 def writable(folder: str) -> dict:
     """Every process writes into the workdir, and every other one sees it there."""
-    path = run_folder.place(folder)
+    path = run_folder.resolve(folder)
     name = everywhere(uuid.uuid4().int % 2**31)[0]
     mine = path / f".doctor-{name}-{jax.process_index()}"
 
@@ -137,7 +139,7 @@ def writable(folder: str) -> dict:
 
 
 def disk(folder: str) -> dict:
-    free = shutil.disk_usage(run_folder.place(folder)).free
+    free = shutil.disk_usage(run_folder.resolve(folder)).free
     if free < ROOM:
         raise RuntimeError(f"--workdir={folder} has {free / 1e9:.1f} GB free; free some space")
     return {"free_bytes": free}
@@ -148,7 +150,7 @@ def held(folder: str, tree) -> dict:
     written, and the config of that run is `tree`, if one is given."""
 
     def look():
-        path = run_folder.place(folder)
+        path = run_folder.resolve(folder)
         run_folder.check_parts(path)
         if not run_folder.claimed(path):
             return None, []
@@ -190,7 +192,7 @@ def data(config) -> dict:
     from jssl import data as sources
 
     def look():
-        source = bind(sources.load, config.data, "data").source
+        source = call_with_section(sources.load, config.data, "data").source
         rows = source.read(np.array([0, len(source) - 1]))
         rows.pop("damaged")
         parts = [np.ascontiguousarray(rows[key]).view(np.uint8).ravel() for key in sorted(rows)]

@@ -3,14 +3,14 @@
 import logging
 import time
 
-from jssl.config import Config, UserError, bind, near
-from jssl.data import Data
+from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.data import DataConfig
 from jssl.data.sources.absent import need
 from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
-from jssl.training.setup import prepare
+from jssl.training.setup import setup_run
 from jssl.workdir.checkpoint import Checkpoints
 from jssl.workdir.run_folder import mark
 
@@ -25,13 +25,13 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
     checkpoint.
     """
     if protocol not in KNOWN:
-        raise UserError(f"--protocol={protocol} is unknown; {near(protocol, KNOWN)}")
+        raise UserError(f"--protocol={protocol} is unknown; {suggest(protocol, KNOWN)}")
     config = Config(tree)
     speaks = protocol in language.PROTOCOLS
     held_text = None
     if speaks and (protocol == "perplexity" or not config.eval.prompt):
-        held_text = Data(held_out(config), False, 0, 0.0)  # all that is needed of the data
-    run = prepare(config, source=held_text, training=False)
+        held_text = DataConfig(held_out(config), False, 0, 0.0)  # all that is needed of the data
+    run = setup_run(config, source=held_text, training=False)
     bank = run.data.source
     if not speaks:
         need(bank, protocol, config)
@@ -42,18 +42,20 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
         )
     queries = bank if speaks else evaluation_source(config, bank.classes)
     given = {"workdir": workdir, "read_only": True, "mark": mark(workdir)}
-    saves = bind(Checkpoints, config.checkpoint, "checkpoint", **given)
+    saves = call_with_section(Checkpoints, config.checkpoint, "checkpoint", **given)
     state = run.init() if untrained else saves.restore(run.shapes)
     if state is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")
     state = state.replace(opt_state=None)  # its memory is free for what follows
     if speaks:
-        found = language.evaluate(run, state, queries, protocol, say)
+        found = language.evaluate(run, state, queries, protocol, log_progress)
     elif protocol == "finetune":
-        found = finetune(run, state, queries, say)
+        found = finetune(run, state, queries, log_progress)
     else:
         features = Features(run.method.embed, run.mesh, config.eval.batch_size)
-        both = [features.whole(state, source, say(source.name)) for source in (bank, queries)]
+        both = [
+            features.whole(state, source, log_progress(source.name)) for source in (bank, queries)
+        ]
         pairs = [(read.features, read.labels) for read in both]
         found = FROZEN[protocol](config, run.mesh, len(bank.classes), *pairs)
         found["unreadable_examples"] = sum(read.unreadable for read in both)
@@ -76,7 +78,7 @@ def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
         weight_decays=section.linear_weight_decays, epochs=section.linear_epochs,
         batch_size=section.linear_batch_size, held_out=section.linear_held_out,
         standardize=section.linear_standardize, seed=config.seed, mesh=mesh,
-        progress=say("linear probe, epochs"),
+        progress=log_progress("linear probe, epochs"),
     )  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
     return lowshot.probe(
         *train_pair, *test_pair, classes=classes, per_class=section.lowshot_per_class,
         share=section.lowshot_share, seeds=section.lowshot_seeds, mesh=mesh,
-        progress=say("low-shot probe, draws"), lrs=section.linear_lrs,
+        progress=log_progress("low-shot probe, draws"), lrs=section.linear_lrs,
         weight_decays=section.linear_weight_decays, epochs=section.lowshot_epochs,
         batch_size=section.linear_batch_size, held_out=section.linear_held_out,
         standardize=section.linear_standardize,
@@ -97,7 +99,7 @@ FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # of features; the others need th
 KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
 
 
-def say(what: str, every: float = 5.0):
+def log_progress(what: str, every: float = 5.0):
     """progress(done, total, note="") -> a line in the log every few seconds, none for what is
     quick."""
     last = time.monotonic()

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 
 ACTIONS = ("pack", "tokenizer", "prepare")  # of jssl data
 FLAGS = {  # default, help
@@ -83,7 +83,7 @@ def arguments(
     command, action = check_words(words)
     for flag in unknown:
         name = flag.lstrip("-").partition("=")[0]
-        raise UserError(f"{flag} is no flag of jssl {command}; {near(name, TAKES[command])}")
+        raise UserError(f"{flag} is no flag of jssl {command}; {suggest(name, TAKES[command])}")
     for name in found:
         if name not in TAKES[command]:
             others = [f"jssl {other}" for other, takes in TAKES.items() if name in takes]
@@ -101,12 +101,12 @@ def check_words(words: list[str]) -> tuple[str, str]:
         raise UserError(f"a command is missing; use jssl {', jssl '.join(TAKES)}")
     command, *rest = words
     if command not in TAKES:
-        raise UserError(f"jssl {command} is unknown; {near(command, TAKES)}")
+        raise UserError(f"jssl {command} is unknown; {suggest(command, TAKES)}")
     action = ""
     if command == "data":
         action, *rest = rest or [""]
         if action not in ACTIONS:
-            raise UserError(f"jssl data {action!r} is unknown; {near(action, ACTIONS)}")
+            raise UserError(f"jssl data {action!r} is unknown; {suggest(action, ACTIONS)}")
     if rest:
         key, assigned, _ = rest[0].partition("=")
         cure = f"did you mean --config.{rest[0]}?" if assigned else "leave it out"

@@ -18,10 +18,10 @@ import numpy as np
 
 from jssl import errors
 from jssl.commands.bench import made_up
-from jssl.config import Config, UserError, bind, near
+from jssl.config import Config, UserError, call_with_section, suggest
 from jssl.parallel import mesh
 from jssl.perf import accelerators, hlo, sharding_report
-from jssl.training.setup import check_batch, compile_step, model_flops, prepare
+from jssl.training.setup import check_batch, compile_step, model_flops, setup_run
 
 log = logging.getLogger("jssl")
 SCALES = (8, 32, 128, 256)
@@ -39,7 +39,9 @@ NOWHERE = {
 def plan(tree, topology: str, devices: int) -> dict:
     """The JSON result for a config on `topology` ("v5e:16x16"), or on so many local devices."""
     config = Config(tree)
-    there = bind(mesh.make, config.mesh, "mesh", devices=find(topology, devices))
+    there = call_with_section(
+        mesh.make_mesh, config.mesh, "mesh", devices=devices_for(topology, devices)
+    )
     chip = accelerators.CHIPS.get(there.devices.flat[0].device_kind)
     run = planned(config, there)
     found = compiled_for(run)
@@ -65,7 +67,7 @@ def plan(tree, topology: str, devices: int) -> dict:
     return result | {"placement": places}
 
 
-def find(topology: str, devices: int) -> list:
+def devices_for(topology: str, devices: int) -> list:
     """The devices, abstract ones for a topology."""
     if not topology:
         if not 0 < devices <= jax.device_count():
@@ -88,13 +90,13 @@ def find(topology: str, devices: int) -> list:
             ) from None
         kinds = ("v5e:16x16", "v5p:4x4x8", "v6e:16x16", "v4:4x4x4", "v5e:2x4")
         reason = str(error).splitlines()[0][:100]
-        raise UserError(f"--topology={topology}: {reason}; {near(topology, kinds)}") from None
+        raise UserError(f"--topology={topology}: {reason}; {suggest(topology, kinds)}") from None
 
 
 def planned(config, there):
     """The run, on made-up data: of as many examples as ImageNet has, unless the config says."""
     config = config.changed({"examples": config.examples or EXAMPLES})
-    run = prepare(config, devices=there, source=made_up(config), training=False)
+    run = setup_run(config, devices=there, source=made_up(config), training=False)
     check_batch(run)
     return run
 
@@ -168,7 +170,7 @@ def roofline(found: dict, chip, devices: int) -> dict:
     compute = found["flops_per_device"] / chip.flops
     traffic = (found["traffic"] or 0.0) / chip.bandwidth
     work = max(compute, traffic)
-    link = lambda n: sum(wire(one, n, devices) for one in found["collectives"]) / chip.link
+    link = lambda n: sum(bytes_sent(one, n, devices) for one in found["collectives"]) / chip.link
     return {
         "seconds": {"compute": compute, "memory": traffic, "interconnect": link(devices)},
         "step_seconds": work + link(devices),
@@ -176,7 +178,7 @@ def roofline(found: dict, chip, devices: int) -> dict:
     }
 
 
-def wire(one: dict, n: int, devices: int) -> float:
+def bytes_sent(one: dict, n: int, devices: int) -> float:
     """Bytes that a device sends on rings of n chips, with the batch of a chip as it is: a group of
     all devices becomes one of n, and what is gathered from all grows with n."""
     kind, size, whole = one["kind"], one["bytes"], one["group"] == devices

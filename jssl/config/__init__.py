@@ -2,10 +2,9 @@
 
 A recipe is a Python file with ``get_config(variant="")`` that returns a `ConfigDict` of literals,
 usually made by `jssl.recipes.recipe`. A section of it is the keyword arguments of one function, so
-that the function's signature *is* the schema: `bind` checks names and types against it and calls
-it.
-`Config` is the read-only view that methods get; it remembers what was read, so that a key that
-nothing reads (a typo in a fork) is an error and not a silent default.
+that the function's signature *is* the schema: `call_with_section` checks names and types against it
+and calls it. `Config` is the read-only view that methods get; it remembers what was read, so that a
+key that nothing reads (a typo in a fork) is an error and not a silent default.
 """
 
 import ast
@@ -19,14 +18,14 @@ from typing import Any
 import ml_collections
 
 from jssl.config import trust, values
-from jssl.errors import UserError, near
+from jssl.errors import UserError, suggest
 
 
 def load(spec: str, overrides: dict[str, str] | None = None) -> ml_collections.ConfigDict:
     """The config of ``path/to/recipe.py[:variant]`` with ``{"optim.lr": "0.3"}`` laid over it."""
     config = read(spec)
     for key, text in (overrides or {}).items():
-        section, name = locate(config, key)
+        section, name = resolve_key(config, key)
         with config.ignore_type():  # a duration is a number or a text
             section[name] = parse(f"config.{key}", text, section[name])
     trust.name_method(config.get("method"))
@@ -42,7 +41,7 @@ def read(spec: str) -> ml_collections.ConfigDict:
     file = expanded(path)
     if not file.is_file():
         others = [str(p) for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
-        raise UserError(f"--config={path} is not a file; {near(path, others)}")
+        raise UserError(f"--config={path} is not a file; {suggest(path, others)}")
     found = importlib.util.spec_from_file_location("jssl_recipe", file)
     if found is None:
         raise UserError(f"--config={path} is not a Python file (.py); see configs/ for examples")
@@ -100,17 +99,17 @@ def said_by(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def locate(config, dotted: str):
+def resolve_key(config, dotted: str):
     """(section, last name) of ``a.b.c``; `UserError` naming the nearest known key if it is not."""
     section, path = config, "config"
     *parents, name = dotted.split(".")
     for part in parents:
         if part not in section or not isinstance(section[part], ml_collections.ConfigDict):
-            cure = near(part, section.keys())
+            cure = suggest(part, section.keys())
             raise UserError(f"{path}.{part} is not a section; {elsewhere(config, dotted) or cure}")
         section, path = section[part], f"{path}.{part}"
     if name not in section:
-        cure = elsewhere(config, dotted) or near(name, section.keys())
+        cure = elsewhere(config, dotted) or suggest(name, section.keys())
         raise UserError(f"{path}.{name} is not a key; {cure}")
     return section, name
 
@@ -128,7 +127,7 @@ def parse(key: str, text: str, old):
     wrong = UserError(f"{key}={given} must be of type {kind}, as in {key}={old!r}")
     if isinstance(old, ml_collections.ConfigDict):
         raise UserError(f"{key} is a section; set one of its keys: {', '.join(sorted(old))}")
-    if values.is_duration(text) and number(old) and isinstance(old, int):
+    if values.is_duration(text) and is_number(old) and isinstance(old, int):
         return text
     if isinstance(old, str) and not (values.is_duration(old) and text.strip().isdigit()):
         return text
@@ -142,14 +141,14 @@ def parse(key: str, text: str, old):
         raise wrong from None
     if isinstance(old, tuple | list):
         value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-        if old and not all(number(one) == number(old[0]) for one in value):
+        if old and not all(is_number(one) == is_number(old[0]) for one in value):
             raise wrong
         return value
     if isinstance(old, str):
         return int(text)
-    if not number(old):
+    if not is_number(old):
         raise UserError(f"{key}={old!r} of the recipe is no literal that can be changed here")
-    if not number(value) or (isinstance(old, int) and value != value // 1):
+    if not is_number(value) or (isinstance(old, int) and value != value // 1):
         raise wrong
     try:
         return type(old)(value)
@@ -157,7 +156,7 @@ def parse(key: str, text: str, old):
         raise wrong from None
 
 
-def number(value) -> bool:
+def is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -169,7 +168,7 @@ class Config:
 
     def __getitem__(self, key):
         if key not in self._tree:
-            raise UserError(f"{self._path}.{key} is missing; {near(key, self._tree.keys())}")
+            raise UserError(f"{self._path}.{key} is missing; {suggest(key, self._tree.keys())}")
         path, value = f"{self._path}.{key}", self._tree[key]
         if isinstance(value, ml_collections.ConfigDict):
             return Config(value, path, self._seen)
@@ -198,7 +197,7 @@ class Config:
         return [key for key in flat if key not in self._seen]
 
 
-def local(key: str, folder: str) -> str:
+def require_local_path(key: str, folder: str) -> str:
     """`folder`; `UserError` if it is an address and no path."""
     if "://" in folder:
         raise UserError(
@@ -216,7 +215,7 @@ def flatten(tree, path: str = "config") -> dict:
     return flat
 
 
-def bind(function: Callable, section, prefix: str, /, **given) -> Any:
+def call_with_section(function: Callable, section, prefix: str, /, **given) -> Any:
     """``function(**section, **given)`` after checking `section` against the signature.
 
     An unknown key, a missing key or a value that is not of the kind that the signature says

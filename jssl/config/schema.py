@@ -109,7 +109,7 @@ SECTIONS = {
         "fingerprint": str,
     },
 }
-for section, function in (("mesh", mesh.make), ("data", data.load), ("optim", optim.build)):
+for section, function in (("mesh", mesh.make_mesh), ("data", data.load), ("optim", optim.build)):
     SECTIONS[section] = values.kinds_of(function)
 # Sections that a method binds to a function of its choice.
 BOUND = ("model", "augment", "augment_b", "local", "head", "predictor", "decoder", "patch_head")

@@ -11,7 +11,9 @@ import sys
 
 from jssl.errors import UserError
 
-HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # where jssl was found
+HERE = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # where jssl was found
 _named: set[str] = set()  # methods of recipes that this process has executed
 _folders: list[str] = []  # of those recipes
 

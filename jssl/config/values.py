@@ -5,10 +5,10 @@ kinds, or one of these with a rule, `Range` for numbers and `Length` for tuples:
 
     def probe(*, lrs: Annotated[tuple[Positive, ...], Length(1)], epochs: Count): ...
 
-So the signature of a function is the schema of its section (`jssl.config.bind`). Everywhere a
-number is finite, a float fits float32, an int fits int32 unless its range says otherwise, and a
-truth value is no number. Other hints (``object``, classes) accept all but numbers that are not
-finite.
+So the signature of a function is the schema of its section (`jssl.config.call_with_section`).
+Everywhere a number is finite, a float fits float32, an int fits int32 unless its range says
+otherwise, and a truth value is no number. Other hints (``object``, classes) accept all but numbers
+that are not finite.
 """
 
 import inspect
@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from jssl.errors import UserError, near
+from jssl.errors import UserError, suggest
 
 INT = 2**31 - 1  # JAX computes steps, sizes and counts in int32
 SMALLEST, LARGEST = 1.2e-38, 3.4e38  # of float32; what is nearer to 0 becomes 0
@@ -101,7 +101,7 @@ def check_all(prefix: str, values: Mapping, kinds: Mapping) -> None:
         raise UserError(f"{prefix}={short(values)} must be a section; {', '.join(kinds)}")
     for key, value in values.items():
         if key not in kinds:
-            raise UserError(f"{prefix}.{key} is not a key; {near(key, kinds)}")
+            raise UserError(f"{prefix}.{key} is not a key; {suggest(key, kinds)}")
         check(f"{prefix}.{key}", value, kinds[key])
 
 
@@ -122,7 +122,7 @@ def wrong(value: Any, kind: Any) -> str:
     rules = [rule for rule in rules if not isinstance(rule, Duration)]
     if get_origin(base) is Literal:
         known = get_args(base)
-        said = "" if value in known else f"is not known; {near(value, known)}"
+        said = "" if value in known else f"is not known; {suggest(value, known)}"
     elif base in (int, float):
         said = wrong_number(value, base, rules)
     elif base is tuple or get_origin(base) is tuple:

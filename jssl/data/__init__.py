@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from jssl.config import UserError, local, near
+from jssl.config import UserError, require_local_path, suggest
 from jssl.config.values import Count, NonNegative, Range, Share, Whole
 from jssl.data import canvas as canvases
 from jssl.data.sampling import split_name
@@ -39,7 +39,7 @@ DARK = 0.02  # share of the range; images whose mean is below it, or so near to 
 AtLeastOne = Annotated[float, Range(1, 16)]
 
 
-class Data(NamedTuple):
+class DataConfig(NamedTuple):
     """A source and how to carry it to the device."""
 
     source: Any
@@ -69,7 +69,7 @@ def load(
     aspect: AtLeastOne = canvases.ASPECT,
     exif: Literal["auto", "on", "off"] = "auto",
     max_value: NonNegative = 0.0,
-) -> Data:
+) -> DataConfig:
     """Opens what the config's section `data` names. Raises UserError for any wrong key.
 
     source       digits | tfds | folder | packed | text | pydoc (Python's own help)
@@ -122,7 +122,7 @@ def load(
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
         log.info("data.workers=%d: only %d are started, one a core", workers, cores)
-    return Data(opened, resident, min(workers, cores), max_damaged)
+    return DataConfig(opened, resident, min(workers, cores), max_damaged)
 
 
 def open_source(
@@ -135,9 +135,9 @@ def open_source(
     from jssl.data.text import corpora
 
     known = (*_OPEN, "text", "pydoc")
-    dir, path = local("data.dir", dir), local("data.path", path)
+    dir, path = require_local_path("data.dir", dir), require_local_path("data.path", path)
     if source not in known:
-        raise UserError(f"data.source={source!r} is unknown; {near(source, known)}")
+        raise UserError(f"data.source={source!r} is unknown; {suggest(source, known)}")
     corpora.refuse(source, encoding, text_key)
     if source in ("text", "pydoc") or length:
         reading = {"encoding": encoding, "text_key": text_key, "max_damaged": max_damaged}
@@ -201,7 +201,7 @@ def _text(source, name, path, dir, split, tokenizer, length, pack, words, readin
     corpus = corpora.open_corpus(
         source=source, name=name, path=path, dir=dir, split=split, **reading
     )
-    return packing.hold(corpus, tokenizers.load(tokenizer), length, pack, words)
+    return packing.load_in_memory(corpus, tokenizers.load(tokenizer), length, pack, words)
 
 
 def _digits(name, path, dir, split, canvas, channels):

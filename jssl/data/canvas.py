@@ -34,7 +34,7 @@ def fitted(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
     return (short, long) if height <= width else (long, short)
 
 
-def place(image: np.ndarray, canvas: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def pad_to_canvas(image: np.ndarray, canvas: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Puts an image at the top left of a canvas.
 
     An image whose shorter side exceeds the canvas is shrunk, with Pillow's antialiased bilinear

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, features
 
 from jssl.config import UserError
 from jssl.data import depth, files
-from jssl.data.canvas import place
+from jssl.data.canvas import pad_to_canvas
 from jssl.data.limits import (
     DECODING,
     Unreadable,
@@ -72,7 +72,7 @@ class Pixels(NamedTuple):
 
     def __call__(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         image = decode(data, self.canvas[2], self.short, exif=self.exif, white=self.white)
-        return place(image, self.canvas[:2])
+        return pad_to_canvas(image, self.canvas[:2])
 
 
 def decode(

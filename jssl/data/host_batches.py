@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from jssl.config import UserError
-from jssl.data.sampling import indices, lead
+from jssl.data.sampling import data_offset, indices
 from jssl.parallel import host, preemption
 
 _log = logging.getLogger("jssl")
@@ -45,7 +45,7 @@ class Steps:
 
     def __getitem__(self, element: int) -> dict[str, np.ndarray]:
         step, part = divmod(int(element), self.parts)
-        step += lead(self.passed, step)
+        step += data_offset(self.passed, step)
         wanted = indices(self.seed, step, len(self.source), self.batch_size)[self.rows]
         return self.source.read(np.array_split(wanted, self.parts)[part])
 

@@ -15,9 +15,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jssl.config import UserError
-from jssl.data import Data
+from jssl.data import DataConfig
 from jssl.data.host_batches import check_start, example_bytes, kill_workers, read_all, stream
-from jssl.data.sampling import indices, lead
+from jssl.data.sampling import data_offset, indices
 from jssl.parallel import host, preemption
 from jssl.parallel.mesh import batch_parts, batch_sharding, check_batch
 
@@ -50,7 +50,7 @@ class Feed:
 
     def __init__(
         self,
-        data: Data,
+        data: DataConfig,
         seed: int,
         batch_size: int,
         mesh: Mesh,
@@ -165,7 +165,7 @@ class Feed:
 
     def _places(self, seed, start, passed):
         for step in itertools.count(start):
-            step += lead(passed, step)
+            step += data_offset(passed, step)
             rows = indices(seed, step, len(self._source), self._batch_size)[self._rows]
             yield {"row": rows.astype(np.int32), "damaged": np.empty(0, np.int32)}
 

@@ -43,7 +43,7 @@ def indices(seed: int, step: int, n: int, batch_size: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.int64)
 
 
-def lead(passed, step: int) -> int:
+def data_offset(passed, step: int) -> int:
     """By how many steps the data leads a run at `step`: of `passed`, [[step, shift], ...] (see
     `jssl.training.rollback`), the largest shift that begins at it or before."""
     return max((shift for at, shift in passed if at <= step), default=0)

@@ -50,7 +50,7 @@ class Features:
         self.batch_size = -(-batch_size // self.devices) * self.devices  # rounded up
         self.split = meshes.batch_sharding(mesh)
         self._named: set[str] = set()
-        embed = meshes.inside(mesh, embed)
+        embed = meshes.with_mesh(mesh, embed)
         self.embed = jax.jit(embed, out_shardings=NamedSharding(mesh, P()))
 
     def __call__(

@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 from jssl import nn, optim
-from jssl.config import Config, UserError, bind
-from jssl.core import Method, TrainState, descend
+from jssl.config import Config, UserError, call_with_section
+from jssl.core import Method, TrainState, gradient_step
 from jssl.data.loader import Feed
 from jssl.evals import knn
 from jssl.evals.features import Features
@@ -41,8 +41,8 @@ def check(config) -> None:
     """
     config = Config(config._tree)  # what is read here is not yet read by the method
     if not owned(lambda: nn.encoder(config.model, config.vocab.size, packed=config.data.pack)):
-        adapted(config)
-    if not owned(lambda: views.pair(config)):
+        finetune_encoder(config)
+    if not owned(lambda: views.two_views(config)):
         view(config)
 
 
@@ -57,7 +57,8 @@ def owned(build) -> bool:
 
 def finetune(run, state, test, say) -> dict:
     """Top-1 on the source `test` after fine-tuning the encoder of `state` on the run's own data, as
-    ``config.finetune`` says (`jssl.recipes.RUN`). `say(what)` makes a progress(done, total, note).
+    ``config.finetune`` says (`jssl.recipes.DEFAULTS`). `say(what)` makes a progress(done, total,
+    note).
 
     Returns top1, n_train and n_test (labelled), epochs, seconds (all of it, compiling too)."""
     began, section, source = time.perf_counter(), run.config.finetune, run.data.source
@@ -70,7 +71,7 @@ def finetune(run, state, test, say) -> dict:
     places = mesh.shardings(jax.eval_shape(start, state), run.mesh)
     tuned = jax.jit(start, out_shardings=places)(state)
     feed = Feed(run.data, section.seed, size, run.mesh, 0, say(f"reading {source.name}"))
-    update = mesh.inside(run.mesh, method.train_step)
+    update = mesh.with_mesh(run.mesh, method.train_step)
     step = lambda now, held, fed: update(now, feed.batch(held, fed), keys()[1])
     step = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     with contextlib.closing(feed):
@@ -106,7 +107,7 @@ def build(run, tx) -> Method:
     """Fine-tuning as a method whose `init` takes the pretrained state in the place of a batch, and
     whose `embed` gives the predicted class, float32 [B, 1]."""
     section, source = run.config.finetune, run.data.source
-    read, encoder, classes = reader(run), adapted(run.config), len(source.classes)
+    read, encoder, classes = reader(run), finetune_encoder(run.config), len(source.classes)
 
     def encode(f, stats, x, extra, rng=None):
         rngs = None if rng is None else {"drop_path": rng, "dropout": rng}
@@ -129,10 +130,10 @@ def build(run, tx) -> Method:
     def loss(params, state, batch, rng):
         rng_view, rng_mix, rng_net = jax.random.split(jax.random.fold_in(rng, state.step), 3)
         x, extra = read(batch, rng_view)
-        target = targets(batch["label"], classes, section.smoothing)
+        target = smoothed_one_hot(batch["label"], classes, section.smoothing)
         if section.mixup and "image" in batch:
             share = jax.random.beta(rng_mix, section.mixup, section.mixup)
-            x, target = blend(x, share), blend(target, share)
+            x, target = mixup(x, share), mixup(target, share)
         logits, stats = forward(params, state.buffers["stats"], x, extra, rng_net)
         place = jnp.minimum(state.step, 1 + len(source) // len(x)) * len(x) + jnp.arange(len(x))
         known = jnp.sum((batch["label"] >= 0) & (place < len(source)))  # the first are an epoch
@@ -141,7 +142,7 @@ def build(run, tx) -> Method:
 
     def train_step(state, batch, rng):
         now = lambda params: loss(params, state, batch, rng)
-        params, opt_state, buffers, metrics = descend(now, state.params, state.opt_state, tx)
+        params, opt_state, buffers, metrics = gradient_step(now, state.params, state.opt_state, tx)
         return TrainState(state.step + 1, params, opt_state, buffers), metrics
 
     def predict(state, batch):
@@ -151,7 +152,7 @@ def build(run, tx) -> Method:
     return Method(init, train_step, predict)
 
 
-def adapted(config):
+def finetune_encoder(config):
     """The encoder of pretraining, with fine-tuning's drop path, dropout and pooling, where it has
     them."""
     section, model = config.finetune, dict(config.model)
@@ -170,7 +171,7 @@ def reader(run):
     "crop" is a crop of `crop_scale` and a flip, "augment" and "augment_b" those of pretraining."""
     if "image" not in run.example:
         return lambda batch, rng=None: (batch["tokens"], {"segment": batch["segment"]})
-    some, centre = view(run.config), views.centre(run.config)
+    some, centre = view(run.config), views.eval_view(run.config)
     look = lambda batch, rng: some(rng, batch["image"], batch["size"])
     return lambda batch, rng=None: (centre(batch) if rng is None else look(batch, rng), {})
 
@@ -181,16 +182,18 @@ def view(config):
     plain = dict.fromkeys(("jitter", "gray", "blur", "solarize"), 0.0)
     plain |= {"crop_scale": section.crop_scale, "flip": section.flip}
     known = {"crop": first | plain, "augment": first, "augment_b": second or first}
-    return bind(augment.view, known[section.view], "finetune", dtype=config.model.dtype)
+    return call_with_section(
+        augment.view, known[section.view], "finetune", dtype=config.model.dtype
+    )
 
 
-def targets(labels, classes: int, smoothing: float):
+def smoothed_one_hot(labels, classes: int, smoothing: float):
     """Smoothed one-hot rows [B, classes], sum 1; of an unlabelled row (-1) 0: it has no loss."""
     even = smoothing / classes * (labels >= 0)[:, None]
     return (1 - smoothing) * jax.nn.one_hot(labels, classes) + even
 
 
-def blend(x, share):
+def mixup(x, share):
     """mixup (arXiv 1710.09412): rows i and -1 - i, one share for all, as timm's mode "batch"."""
     return (share * x.astype(jnp.float32) + (1 - share) * x[::-1]).astype(x.dtype)
 

@@ -12,7 +12,7 @@ import logging
 import jax
 import numpy as np
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 from jssl.evals.features import Features
 
 log = logging.getLogger("jssl")
@@ -20,7 +20,7 @@ SHOWN = {"generate": ("generated",), "fill-mask": ("masked", "filled")}  # keys 
 PROTOCOLS = ("perplexity", *SHOWN)
 
 
-class Some:
+class Subset:
     """`count` rows of a source of text, evenly over it; 0: all."""
 
     def __init__(self, source, count: int):
@@ -45,11 +45,11 @@ def evaluate(run, state, source, protocol: str, say) -> dict:
     if not hasattr(source, "tokenizer"):
         raise UserError(f"--protocol={protocol} is for text, and {source.name} holds images; knn")
     if protocol == "perplexity":
-        return perplexity(run, state, Some(source, run.config.eval.rows), say)
-    return show(run, state, source, protocol)
+        return perplexity(run, state, Subset(source, run.config.eval.rows), say)
+    return sample_text(run, state, source, protocol)
 
 
-def perplexity(run, state, some: Some, say) -> dict:
+def perplexity(run, state, some: Subset, say) -> dict:
     """perplexity, nats_per_token, bits_per_byte, tokens (that are counted), their bytes, rows."""
     if run.method.score is None:
         raise UserError(f"--protocol=perplexity: config.method={run.config.method!r} has no score")
@@ -71,7 +71,7 @@ def perplexity(run, state, some: Some, say) -> dict:
     }
 
 
-def utf8(some: Some, counted) -> int:
+def utf8(some: Subset, counted) -> int:
     """Bytes of the rows' text in UTF-8, of the tokens that are `counted` [N, L]; the end of a
     document is a token without bytes."""
     size = 0
@@ -82,13 +82,13 @@ def utf8(some: Some, counted) -> int:
     return size
 
 
-def show(run, state, source, protocol: str) -> dict:
+def sample_text(run, state, source, protocol: str) -> dict:
     """{key: [texts]} of the method's `render`, for `eval.prompt` or some held-out rows."""
     config, keys, count = run.config.eval, SHOWN[protocol], run.config.eval.samples
     if config.prompt:  # its masks are filled in one way only
         batch = prompt(source, config.prompt, count if protocol == "generate" else 1)
     else:
-        some = Some(source, count)
+        some = Subset(source, count)
         batch = some.read(np.arange(len(some)))
         if protocol == "generate":  # the first half of a row is given
             batch["segment"][:, source.length // 2 :] = 0
@@ -105,7 +105,7 @@ def show(run, state, source, protocol: str) -> dict:
         other = [name for name, (key, *_) in SHOWN.items() if key in made]
         raise UserError(
             f"--protocol={protocol}: config.method={run.config.method!r} cannot; "
-            f"{near(protocol, other or ['perplexity'])}"
+            f"{suggest(protocol, other or ['perplexity'])}"
         )
     texts = {key: [text(source.tokenizer, row) for row in made[key]] for key in keys}
     for i, row in enumerate(zip(*texts.values(), strict=True)):

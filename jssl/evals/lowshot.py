@@ -29,7 +29,7 @@ def probe(
     x, y = labelled(train, train_labels, classes=classes, name="train")
     tops = []
     for seed in range(seeds):
-        rows = draw(y, per_class, share, seed)
+        rows = sample_labels(y, per_class, share, seed)
         found = linear.probe(
             x[rows], y[rows], test, test_labels, classes=classes, seed=seed, mesh=mesh, **options
         )
@@ -46,7 +46,7 @@ def probe(
     }
 
 
-def draw(labels: np.ndarray, per_class: int, share: float, seed: int) -> np.ndarray:
+def sample_labels(labels: np.ndarray, per_class: int, share: float, seed: int) -> np.ndarray:
     """Rows of labels int [N] (all known), ascending: of each class that is there `per_class`, or
     its `share`, rounded, but at least 1. A smaller draw of a seed is a part of a larger one."""
     rows = []

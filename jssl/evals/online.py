@@ -14,7 +14,7 @@ import time
 import jax
 
 from jssl import data
-from jssl.config import UserError, bind
+from jssl.config import UserError, call_with_section
 from jssl.data import files
 from jssl.data.labels import relabel
 from jssl.evals import knn, linear
@@ -114,7 +114,7 @@ def held_out(config):
     """The split ``eval.split`` of the training source."""
     section = dict(config.data) | {"split": config.eval.split}
     try:
-        return bind(data.load, section, "data").source
+        return call_with_section(data.load, section, "data").source
     except UserError as error:
         raise UserError(str(error).replace("data.split=", "config.eval.split=")) from None
 

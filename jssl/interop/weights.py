@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 
 
 class Layout(NamedTuple):
@@ -120,7 +120,7 @@ def rules(table: str, depth: int):
 
 def layout(name: str) -> Layout:
     if name not in LAYOUTS:
-        raise UserError(f"weights of {name!r} are not known; {near(name, LAYOUTS)}")
+        raise UserError(f"weights of {name!r} are not known; {suggest(name, LAYOUTS)}")
     return LAYOUTS[name]
 
 

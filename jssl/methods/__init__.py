@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from jssl.config import UserError, near, values
+from jssl.config import UserError, suggest, values
 from jssl.core import Method
 
 
@@ -26,7 +26,7 @@ def module(name: str) -> ModuleType:
     values.check("config.method", name, str)
     known = [m.name for m in pkgutil.iter_modules(__path__)]
     if "." not in name and name not in known:
-        raise UserError(f"config.method={name!r} is unknown; {near(name, known)}")
+        raise UserError(f"config.method={name!r} is unknown; {suggest(name, known)}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"config.method={name!r} is no name of a module, as in my_fork.mine")
     full = name if "." in name else f"{__name__}.{name}"

@@ -12,8 +12,8 @@ import jax
 
 from jssl import metrics, optim
 from jssl.config.values import NonNegative, Positive
-from jssl.core import Method, coupled, minimize
-from jssl.losses import barlow
+from jssl.core import Method, minimize, split_objective
+from jssl.losses import barlow_twins
 from jssl.nn import heads
 from jssl.transforms import views
 
@@ -24,7 +24,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net = heads.chain(config, "head")
 
     def init(rng, batch):
@@ -38,11 +38,11 @@ def build(config) -> Method:
         return out["head"], {"stats": stats}
 
     def compare(params, z, state, batch, rng):
-        value = config.scale * barlow(z[0::2], z[1::2], config.off_diagonal)
+        value = config.scale * barlow_twins(z[0::2], z[1::2], config.off_diagonal)
         return value, (state.buffers, watch(state.step, z[0::2], z[1::2]))
 
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed)
+    objective = split_objective(init, encode, compare, embed)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -26,8 +26,8 @@ from jssl.methods.mae import normalise
 from jssl.metrics import entropy, watcher
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
-from jssl.ops import nearest, patchify
-from jssl.transforms.masking import beit_mask, places
+from jssl.ops import nearest_index, patchify
+from jssl.transforms.masking import beit_mask, mask_to_indices
 
 KEYS = {
     "codes": Width,
@@ -41,7 +41,7 @@ KEYS = {
 def build(config) -> Method:
     one, watch = masked_image.Setup(config), watcher(config)
     encoder, codes, waits = one.encoder, config.codes, config.tokenizer_steps
-    count = masked_image.share(config.mask_ratio, one.grid**2)
+    count = masked_image.num_masked(config.mask_ratio, one.grid**2)
 
     def start(rng, batch):
         rng_f, rng_token, rng_head, rng_codes = jax.random.split(rng, 4)
@@ -54,7 +54,7 @@ def build(config) -> Method:
     def learn(buffers, patches, rng):
         """One step of k-means on a stream; a code that is hardly used restarts at some patch."""
         x = patches.reshape(-1, one.pixels)
-        found = nearest(x, buffers["codebook"], spherical=False)
+        found = nearest_index(x, buffers["codebook"], spherical=False)
         total, seen = (jax.ops.segment_sum(y, found, codes) for y in (x, jnp.ones(len(x))))
         decay = config.tokenizer_decay
         use = decay * buffers["use"] + (1 - decay) * seen
@@ -75,9 +75,9 @@ def build(config) -> Method:
         images = one.view(rng_view, batch["image"], batch["size"])
         patches, buffers = normalise(patchify(images, encoder.patch))[0], state.buffers
         mask = hidden_from(rng_mask, images)
-        at = places(mask, count)[..., None]
+        at = mask_to_indices(mask, count)[..., None]
         wanted = jnp.take_along_axis(patches, at, axis=1).reshape(-1, one.pixels)
-        answer = nearest(wanted, buffers["codebook"], spherical=False)
+        answer = nearest_index(wanted, buffers["codebook"], spherical=False)
         hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)
         hidden = jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1)

@@ -22,7 +22,7 @@ from jssl.config.values import Part
 from jssl.core import Method, Objective, minimize
 from jssl.losses import cross_entropy
 from jssl.nn.apply import apply, init
-from jssl.transforms.masking import first, places
+from jssl.transforms.masking import lowest_k, mask_to_indices
 
 EPS = 1e-12
 
@@ -43,8 +43,8 @@ def choose(rng, special, word, rate: float, most: int):
     if word is not None:
         order = jnp.take_along_axis(order, word, axis=1)
     count = jnp.round(rate * (~special).sum(1)).astype(jnp.int32).clip(1, most)
-    chosen = first(jnp.where(special, 2.0, order), count)
-    return places(chosen, most), (jnp.arange(most) < count[:, None]).astype(jnp.float32)
+    chosen = lowest_k(jnp.where(special, 2.0, order), count)
+    return mask_to_indices(chosen, most), (jnp.arange(most) < count[:, None]).astype(jnp.float32)
 
 
 def corrupt(rng, tokens, at, weight, mask: int, size: int):

@@ -11,8 +11,8 @@ Reference code: google-deepmind/deepmind-research/byol. When the average is take
 import jax
 
 from jssl import metrics, optim
-from jssl.core import Method, coupled, minimize
-from jssl.losses import regression
+from jssl.core import Method, minimize, split_objective
+from jssl.losses import byol_loss
 from jssl.nn import ema, heads
 from jssl.transforms import views
 
@@ -20,9 +20,9 @@ KEYS = ema.KEYS
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     online = heads.chain(config, "head", "predictor")
-    slow = ema.of(config, online, "encoder", "head")
+    slow = ema.teacher_from_config(config, online, "encoder", "head")
 
     def init(rng, batch):
         params, stats = online.init(rng, centre(batch))
@@ -37,12 +37,12 @@ def build(config) -> Method:
 
     def compare(params, out, state, batch, rng):
         p, z = out["p"], out["z"]
-        value = regression(p[0::2], z[1::2]) + regression(p[1::2], z[0::2])
+        value = byol_loss(p[0::2], z[1::2]) + byol_loss(p[1::2], z[0::2])
         metrics = watch(state.step, z[0::2], z[1::2])
         return value, (state.buffers, metrics | {"ema": slow.now(state)})
 
     def embed(params, buffers, batch):
         return online.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed, prepare=slow.follow)
+    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -20,10 +20,10 @@ from jssl.config.values import Count, Part, Positive
 from jssl.core import Method, Objective, minimize
 from jssl.losses import smooth_l1
 from jssl.nn import ema, masked_image
-from jssl.nn.apply import Chain, apply, init
+from jssl.nn.apply import EncoderWithHeads, apply, init
 from jssl.nn.transformer import Block
-from jssl.ops import normal_rows, patchify
-from jssl.transforms.masking import beit_mask, places
+from jssl.ops import layer_norm_rows, patchify
+from jssl.transforms.masking import beit_mask, mask_to_indices
 
 KEYS = ema.KEYS | {
     "beta": Positive,
@@ -36,8 +36,8 @@ KEYS = ema.KEYS | {
 def build(config) -> Method:
     one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, layers, beta = one.encoder, config.target_layers, config.beta
-    count = masked_image.share(config.mask_ratio, one.grid**2)
-    slow = ema.of(config, Chain({"encoder": encoder}), "encoder")
+    count = masked_image.num_masked(config.mask_ratio, one.grid**2)
+    slow = ema.teacher_from_config(config, EncoderWithHeads({"encoder": encoder}), "encoder")
     if encoder.scan or not 0 < layers <= encoder.depth:
         raise UserError(
             f"config.target_layers={layers} must be 1 to {encoder.depth}, the model's blocks, and "
@@ -61,8 +61,8 @@ def build(config) -> Method:
             mutable=["intermediates"],
         )  # fmt: skip
         blocks, last = seen["intermediates"]["blocks"], range(encoder.depth)[-layers:]
-        outputs = [normal_rows(blocks[str(i)]["__call__"][0]) for i in last]
-        return normal_rows(sum(outputs)[:, encoder.class_token :] / layers)
+        outputs = [layer_norm_rows(blocks[str(i)]["__call__"][0]) for i in last]
+        return layer_norm_rows(sum(outputs)[:, encoder.class_token :] / layers)
 
     def hidden_from(rng, images):
         return beit_mask(rng, len(images), one.grid, count, config.block_min, count)
@@ -74,7 +74,7 @@ def build(config) -> Method:
         rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
         images = one.view(rng_view, batch["image"], batch["size"])
         mask = hidden_from(rng_mask, images)
-        at = places(mask, count)[..., None]
+        at = mask_to_indices(mask, count)[..., None]
         wanted = told(state.buffers["target"]["encoder"], images)
         hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)

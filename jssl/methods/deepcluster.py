@@ -31,11 +31,11 @@ from jax import lax
 from jssl import optim
 from jssl.config import UserError
 from jssl.config.values import Count, Length, Positive, Range, Steps, Width
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.metrics import entropy, watcher
 from jssl.nn import heads
-from jssl.nn.apply import Chain
-from jssl.ops import kmeans, unit, whiten
+from jssl.nn.apply import EncoderWithHeads
+from jssl.ops import kmeans, l2_normalize, whiten
 from jssl.transforms import views
 
 PAD = 1024  # a bank's rows are a multiple, so that any usual number of devices shares it out
@@ -52,11 +52,11 @@ KEYS = {
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), watcher(config)
+    crops, centre, watch = views.multi_crop(config), views.eval_view(config), watcher(config)
     first, clusters, pca = config.version == 1, config.clusters, config.pca
     net, temperature = heads.chain(config, "head"), config.temperature
     if first:
-        net = Chain({"encoder": net.modules["encoder"]})
+        net = EncoderWithHeads({"encoder": net.modules["encoder"]})
     rows = -(-config.examples // PAD) * PAD
     check(config, clusters)
 
@@ -80,7 +80,7 @@ def build(config) -> Method:
         bank, labels, centroids, params = state.buffers["bank"], [], {}, state.params
         for i, k in enumerate(clusters):
             x, key = bank["ab"[i % 2]], jax.random.fold_in(rng, i)
-            x = unit(whiten(x, bank["seen"], pca)) if first else x
+            x = l2_normalize(whiten(x, bank["seen"], pca)) if first else x
             found, label = kmeans(key, x, bank["seen"], k, config.iterations, spherical=not first)
             labels.append(jnp.where(bank["seen"] > 0, label, -1))
             centroids[str(i)] = found
@@ -94,7 +94,7 @@ def build(config) -> Method:
     def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         said, stats = net.multi(params, state.buffers["stats"], crops(rng_view, batch), rng_net)
-        get = lambda out: out["encoder"] if first else unit(out["head"])
+        get = lambda out: out["encoder"] if first else l2_normalize(out["head"])
         return {name: get(out) for name, out in said.items()}, state.buffers | {"stats": stats}
 
     def logits(params, centroids, i, z):
@@ -126,7 +126,7 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed, prepare)
+    objective = split_objective(init, encode, compare, embed, prepare)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
 
 

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import optim
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 from jssl.config.values import Every, Positive, Rate, Width
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import soft_cross_entropy
 from jssl.metrics import entropy, watcher
 from jssl.nn import ema, heads
-from jssl.ops import ramp, sinkhorn, unit
+from jssl.ops import l2_normalize, linear_schedule, sinkhorn
 from jssl.transforms import views
 
 CENTRING = ("centre", "sinkhorn")
@@ -43,14 +43,14 @@ KEYS = ema.KEYS | TEACHER | {"norm_last_layer": bool, "evaluate": str}
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), watcher(config)
+    crops, centre, watch = views.multi_crop(config), views.eval_view(config), watcher(config)
     net, outputs = heads.chain(config, "head"), config.prototypes
-    slow = ema.of(config, net, "encoder", "head", extra=("prototypes",))
+    slow = ema.teacher_from_config(config, net, "encoder", "head", extra=("prototypes",))
     teacher = config.evaluate == "teacher"
     for key, known in (("centring", CENTRING), ("evaluate", EVALUATE)):
         if config[key] not in known:
             raise UserError(
-                f"config.{key}={config[key]!r} is not known; {near(config[key], known)}"
+                f"config.{key}={config[key]!r} is not known; {suggest(config[key], known)}"
             )
 
     def init(rng, batch):
@@ -68,14 +68,16 @@ def build(config) -> Method:
         rng_view, rng_net = jax.random.split(rng)
         x = crops(rng_view, batch)
         said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
-        found = {name: unit(out["head"]) for name, out in said.items()}
+        found = {name: l2_normalize(out["head"]) for name, out in said.items()}
         told, buffers = slow(state.buffers, x["global"])
-        return found | {"teacher": unit(told["head"])}, buffers | {"stats": stats}
+        return found | {"teacher": l2_normalize(told["head"])}, buffers | {"stats": stats}
 
     def compare(params, found, state, batch, rng):
         buffers, centre = state.buffers, state.buffers["centre"]
         told = last_layer(buffers["target"]["prototypes"], found["teacher"])
-        heat = ramp(state.step, config.teacher_warmup, config.teacher_first, config.teacher_last)
+        heat = linear_schedule(
+            state.step, config.teacher_warmup, config.teacher_first, config.teacher_last
+        )
         if config.centring == "centre":
             p = lax.stop_gradient(jax.nn.softmax((told - centre) / heat))
         else:
@@ -94,7 +96,7 @@ def build(config) -> Method:
             return net.embed(buffers["target"], buffers["target_stats"], centre(batch))
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed, prepare=slow.follow)
+    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
 
 
@@ -106,7 +108,7 @@ def follow(center: jax.Array, mean: jax.Array, momentum: float) -> jax.Array:
 
 def last_layer(layer, z):
     """Logits [N, K] of unit rows z [N, D]: a Dense layer without bias, under weight norm."""
-    return z @ unit(layer["direction"]).T * layer.get("scale", 1.0)
+    return z @ l2_normalize(layer["direction"]).T * layer.get("scale", 1.0)
 
 
 def across_views(said, small, p):

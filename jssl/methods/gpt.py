@@ -17,7 +17,7 @@ from jssl import metrics, nn, optim
 from jssl.config import UserError
 from jssl.config.values import Count
 from jssl.core import Method, Objective, minimize
-from jssl.losses import each_next_token, next_token
+from jssl.losses import next_token, next_token_nll
 from jssl.nn.apply import apply, init
 
 KEYS = {
@@ -62,7 +62,7 @@ def build(config) -> Method:
     def score(params, buffers, batch):
         tokens, segment = batch["tokens"], batch["segment"]
         seen = see(params, tokens, segment)
-        cost, _, follows = each_next_token(*seen, tokens, segment, chunk)
+        cost, _, follows = next_token_nll(*seen, tokens, segment, chunk)
         return jnp.roll(jnp.where(follows > 0, cost, -1.0), 1, axis=1)  # at the token it is of
 
     def render(params, buffers, batch, rng):

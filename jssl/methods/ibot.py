@@ -16,33 +16,35 @@ import jax
 import jax.numpy as jnp
 
 from jssl import optim
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 from jssl.config.values import NonNegative, Positive, Share, ShareSpan
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import koleo
 from jssl.methods.dino import CENTRING, TEACHER, across_views, follow, last_layer
 from jssl.metrics import entropy, watcher
 from jssl.nn import ema, heads, masked_image
 from jssl.nn.apply import apply, init
-from jssl.ops import patchify, ramp, sinkhorn, unit
+from jssl.ops import l2_normalize, linear_schedule, patchify, sinkhorn
 from jssl.transforms import views
-from jssl.transforms.masking import beit_mask, places
+from jssl.transforms.masking import beit_mask, mask_to_indices
 
 MASKS = {"block_min": Positive, "mask_range": ShareSpan, "mask_share": Share}
 KEYS = ema.KEYS | TEACHER | MASKS | {"tie_heads": bool, "koleo": NonNegative}
 
 
 def build(config) -> Method:
-    crops, watch, one = views.crops(config), watcher(config), masked_image.Setup(config)
+    crops, watch, one = views.multi_crop(config), watcher(config), masked_image.Setup(config)
     encoder, n, (least, most) = one.encoder, one.grid**2, config.mask_range
     chain = heads.chain(config, "head", "patch_head")
     names = ["head"] if config.tie_heads else ["head", "patch_head"]
-    hidden, last = masked_image.share(most, n), names[-1]
-    slow = ema.of(config, chain, "encoder", *names, extra=("prototypes",))
+    hidden, last = masked_image.num_masked(most, n), names[-1]
+    slow = ema.teacher_from_config(config, chain, "encoder", *names, extra=("prototypes",))
     steady = slow.net.modules["encoder"]
     if config.centring not in CENTRING or not encoder.class_token:
-        raise UserError(f"config.centring={config.centring!r}: {near(config.centring, CENTRING)}; "
-                        "and config.model.class_token must be True")  # fmt: skip
+        raise UserError(
+            f"config.centring={config.centring!r}: {suggest(config.centring, CENTRING)}; "
+            "and config.model.class_token must be True"
+        )
 
     def start(rng, batch):
         rngs = jax.random.split(rng, 5)
@@ -65,13 +67,17 @@ def build(config) -> Method:
         chosen = jax.random.uniform(rng_share, (rows,)) < config.mask_share
         count = jnp.where(chosen, jnp.round(ratio * n), 0).astype(jnp.int32)
         mask = beit_mask(rng_mask, rows, one.grid, count, config.block_min, hidden)
-        return mask, places(mask, hidden), (jnp.arange(hidden) < count[:, None]).astype(jnp.float32)
+        return (
+            mask,
+            mask_to_indices(mask, hidden),
+            (jnp.arange(hidden) < count[:, None]).astype(jnp.float32),
+        )
 
     def head(name, params, stats, x):
         """Unit rows [rows, ..., d] of a head for tokens [rows, ..., D]."""
         rows = x.reshape(-1, x.shape[-1])
         flat, stats = apply(chain.modules[name], params, stats, rows, train=True)
-        return unit(flat).reshape(*x.shape[:-1], -1), stats
+        return l2_normalize(flat).reshape(*x.shape[:-1], -1), stats
 
     def both(params, stats, tokens, at):
         """({"cls", "patch"} through their heads, stats) of tokens [rows, 1 + N, D]."""
@@ -103,7 +109,9 @@ def build(config) -> Method:
     def aim(z, weight, prototypes, centre, step):
         """The teacher's distributions [rows, K] of z [rows, d], and their new centre; rows of
         weight 0 do not count (DINOv2's; iBOT's centre is of all patches, hidden or not)."""
-        heat = ramp(step, config.teacher_warmup, config.teacher_first, config.teacher_last)
+        heat = linear_schedule(
+            step, config.teacher_warmup, config.teacher_first, config.teacher_last
+        )
         told = jax.lax.stop_gradient(last_layer(prototypes, z))
         p = sinkhorn(told, heat, 3, weight)
         if config.centring == "centre":
@@ -148,5 +156,7 @@ def build(config) -> Method:
         found = one.lookup(said["patch"], told["patch"], patchify(images, encoder.patch))
         return {"masked": one.picture(patchify(images, encoder.patch), mask, found)}
 
-    objective = coupled(start, encode, compare, embed, prepare=slow.follow)._replace(render=render)
+    objective = split_objective(start, encode, compare, embed, prepare=slow.follow)._replace(
+        render=render
+    )
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

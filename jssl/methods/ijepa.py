@@ -25,15 +25,15 @@ import jax
 import jax.numpy as jnp
 
 from jssl import metrics, optim
-from jssl.config import bind
+from jssl.config import call_with_section
 from jssl.config.values import Count, Part, PartSpan, Span, Whole, Width
 from jssl.core import Method, Objective, minimize
 from jssl.losses import smooth_l1
 from jssl.nn import ema, masked_image
-from jssl.nn.apply import Chain, apply, init
+from jssl.nn.apply import EncoderWithHeads, apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
-from jssl.ops import normal_rows, patchify
+from jssl.ops import layer_norm_rows, patchify
 from jssl.transforms.multiblock import Asked, check, draws
 
 KEYS = ema.KEYS | {
@@ -87,11 +87,14 @@ def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, like) -> Pre
 def build(config) -> Method:
     one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, blocks = one.encoder, config.targets
-    kept = masked_image.share(config.context, one.grid**2)
+    kept = masked_image.num_masked(config.context, one.grid**2)
     check(config, kept)
     draw = draws(config, one.grid, kept)
-    head = bind(predictor, config.predictor, "predictor", grid=one.grid, like=encoder)
-    slow, skip = ema.of(config, Chain({"encoder": encoder}), "encoder"), encoder.class_token
+    head = call_with_section(predictor, config.predictor, "predictor", grid=one.grid, like=encoder)
+    slow, skip = (
+        ema.teacher_from_config(config, EncoderWithHeads({"encoder": encoder}), "encoder"),
+        encoder.class_token,
+    )
 
     def encode(f, images, ask: Asked, train: bool, rngs=None):
         tokens, _ = apply(
@@ -114,7 +117,7 @@ def build(config) -> Method:
         images = one.view(rng_view, batch["image"], batch["size"])
         ask = draw(rng_mask, len(images))
         whole, _ = apply(encoder, state.buffers["target"]["encoder"], {}, images, train=False)
-        wanted = jax.lax.stop_gradient(normal_rows(whole[:, skip:]))
+        wanted = jax.lax.stop_gradient(layer_norm_rows(whole[:, skip:]))
         tokens = encode(params["encoder"], images, ask, True, {"drop_path": rng_net})
         tokens, wanted = (jnp.repeat(x, blocks, axis=0) for x in (tokens, wanted))
         where, at, seen = ask.rows()
@@ -142,7 +145,7 @@ def build(config) -> Method:
         count = one_hot.sum((1, 2))[..., None]
         guess = jnp.einsum("bktn,bktd->bnd", one_hot, said) / jnp.maximum(count, 1)
         hidden = 1 - jax.nn.one_hot(ask.where, patches.shape[1]) * ask.seen[..., None]
-        found = one.lookup(guess, normal_rows(whole[:, skip:]), patches)
+        found = one.lookup(guess, layer_norm_rows(whole[:, skip:]), patches)
         return {"masked": one.picture(patches, hidden.min(1), found * (count > 0))}
 
     objective = Objective(start, loss, embed, render, prepare=slow.follow)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jssl import metrics, optim
 from jssl.config import UserError
 from jssl.config.values import Share, Width
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import sigreg
 from jssl.nn import heads
 from jssl.transforms import views
@@ -28,7 +28,11 @@ KEYS = {
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), metrics.watcher(config)
+    crops, centre, watch = (
+        views.multi_crop(config),
+        views.eval_view(config),
+        metrics.watcher(config),
+    )
     net, weight = heads.chain(config, "head"), config.sigreg
     if config.anchor not in ("global", "all"):
         raise UserError(f"config.anchor={config.anchor!r} must be 'global' or 'all'")
@@ -58,5 +62,5 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed)
+    objective = split_objective(init, encode, compare, embed)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jssl import metrics, optim
-from jssl.config import UserError, bind
+from jssl.config import UserError, call_with_section
 from jssl.config.values import Count, Part, Width
 from jssl.core import Method, Objective, minimize
 from jssl.losses import masked_mse
@@ -27,7 +27,7 @@ from jssl.nn.apply import apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
 from jssl.nn.vit import sincos
 from jssl.ops import patchify
-from jssl.transforms.masking import random_keep
+from jssl.transforms.masking import random_masking
 
 KEYS = {
     "mask_ratio": Part,
@@ -89,14 +89,14 @@ def normalise(patches):
 def build(config) -> Method:
     one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, patch, ratio = one.encoder, one.encoder.patch, config.mask_ratio
-    head = bind(decoder, config.decoder, "decoder", pixels=one.pixels, like=encoder)
+    head = call_with_section(decoder, config.decoder, "decoder", pixels=one.pixels, like=encoder)
     if not (0 < ratio < 1 and encoder.class_token):
         raise UserError(f"mask_ratio={ratio} must be in (0, 1), and model.class_token true")
 
     def start(rng, batch):
         rng_f, rng_g, rng_mask = jax.random.split(rng, 3)
         images = one.centre(batch)
-        keep, _, restore = random_keep(rng_mask, len(images), one.grid**2, ratio)
+        keep, _, restore = random_masking(rng_mask, len(images), one.grid**2, ratio)
         f, _ = init(encoder, rng_f, images, keep=keep)
         tokens, _ = apply(encoder, f, {}, images, train=False, keep=keep)
         g, _ = init(head, rng_g, tokens, restore)
@@ -104,7 +104,7 @@ def build(config) -> Method:
 
     def predict(params, images, rng, train):
         rng_mask, rng_net = jax.random.split(rng)
-        keep, mask, restore = random_keep(rng_mask, len(images), one.grid**2, ratio)
+        keep, mask, restore = random_masking(rng_mask, len(images), one.grid**2, ratio)
         rngs = {"drop_path": rng_net} if train else None
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, keep=keep, rngs=rngs)
         prediction, _ = apply(head, params["decoder"], {}, tokens, restore, train=train)

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jssl import metrics, optim
 from jssl.config import UserError
 from jssl.config.values import Count, Positive
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import info_nce
 from jssl.nn import ema, heads
-from jssl.ops import push, unit
+from jssl.ops import enqueue, l2_normalize
 from jssl.transforms import views
 
 KEYS = ema.KEYS | {
@@ -34,15 +34,15 @@ KEYS = ema.KEYS | {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net, both = split_norm(heads.chain(config, "head"), config), config.symmetric
-    slow = ema.of(config, net, "encoder", "head")
+    slow = ema.teacher_from_config(config, net, "encoder", "head")
     width = config.head.features[-1]
 
     def init(rng, batch):
         rng_net, rng_queue = jax.random.split(rng)
         params, stats = net.init(rng_net, centre(batch))
-        queue = unit(jax.random.normal(rng_queue, (config.queue, width)))
+        queue = l2_normalize(jax.random.normal(rng_queue, (config.queue, width)))
         return params, {"stats": stats, "queue": queue} | slow.start(params, stats)
 
     def encode(params, state, batch, rng):
@@ -53,10 +53,10 @@ def build(config) -> Method:
         if config.bn_splits > 1:  # images cross devices for it
             order = jax.random.permutation(rng_shuffle, len(keys))
             told, buffers = slow(state.buffers, keys[order])
-            k = unit(told["head"])[jnp.argsort(order)]
+            k = l2_normalize(told["head"])[jnp.argsort(order)]
         else:
             told, buffers = slow(state.buffers, keys)
-            k = unit(told["head"])
+            k = l2_normalize(told["head"])
         return {"q": out["head"], "k": k}, buffers | {"stats": stats}
 
     def compare(params, out, state, batch, rng):
@@ -64,12 +64,12 @@ def build(config) -> Method:
         partner = jnp.arange(len(k)) ^ 1 if both else slice(None)  # the other view of the image
         value, top1 = info_nce(q, k[partner], config.temperature, queue)
         metrics = watch(state.step, q, k[partner]) | {"contrast_top1": top1, "ema": slow.now(state)}
-        return value, (state.buffers | {"queue": push(queue, k)}, metrics)
+        return value, (state.buffers | {"queue": enqueue(queue, k)}, metrics)
 
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed, prepare=slow.follow)
+    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
 
 

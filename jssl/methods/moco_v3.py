@@ -13,7 +13,7 @@ import jax
 
 from jssl import metrics, optim
 from jssl.config.values import Positive
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import info_nce
 from jssl.nn import ema, heads
 from jssl.transforms import views
@@ -24,9 +24,9 @@ KEYS = ema.KEYS | {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     online, tau = heads.chain(config, "head", "predictor"), config.temperature
-    slow = ema.of(config, online, "encoder", "head")
+    slow = ema.teacher_from_config(config, online, "encoder", "head")
 
     def init(rng, batch):
         params, stats = online.init(rng, centre(batch))
@@ -50,5 +50,5 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return online.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed, prepare=slow.follow)
+    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -16,10 +16,10 @@ from jax import lax
 from jssl import metrics, optim
 from jssl.config import UserError
 from jssl.config.values import Count, Positive
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import info_nce
 from jssl.nn import heads
-from jssl.ops import nearest, push, unit
+from jssl.ops import enqueue, l2_normalize, nearest_index
 from jssl.transforms import views
 
 KEYS = {
@@ -29,7 +29,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net, width = heads.chain(config, "head", "predictor"), config.head.features[-1]
     if config.queue < config.batch_size:
         raise UserError(f"config.queue={config.queue} must hold a batch; try {config.batch_size}")
@@ -37,30 +37,30 @@ def build(config) -> Method:
     def init(rng, batch):
         rng_net, rng_queue = jax.random.split(rng)
         params, stats = net.init(rng_net, centre(batch))
-        queue = unit(jax.random.normal(rng_queue, (config.queue, width)))
+        queue = l2_normalize(jax.random.normal(rng_queue, (config.queue, width)))
         return params, {"stats": stats, "queue": queue}
 
     def encode(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = pair(rng_view, batch)
         out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
-        z, p = unit(out["head"]), out["predictor"]
+        z, p = l2_normalize(out["head"]), out["predictor"]
         return {"z": z, "p": p}, state.buffers | {"stats": stats}
 
     def compare(params, out, state, batch, rng):
         z, p, queue = lax.stop_gradient(out["z"]), out["p"], state.buffers["queue"]
-        friend = nearest(z, queue, spherical=True)
+        friend = nearest_index(z, queue, spherical=True)
         neighbour = queue[friend]
         one, top1 = info_nce(neighbour[0::2], p[1::2], config.temperature)
         other, top1_other = info_nce(neighbour[1::2], p[0::2], config.temperature)
         metrics = watch(state.step, z[0::2], z[1::2])
         metrics["contrast_top1"] = (top1 + top1_other) / 2
         metrics["friends_agree"] = (friend[0::2] == friend[1::2]).mean(dtype=jnp.float32)
-        buffers = state.buffers | {"queue": push(queue, z[0::2])}
+        buffers = state.buffers | {"queue": enqueue(queue, z[0::2])}
         return (one + other) / 2, (buffers, metrics)
 
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed)
+    objective = split_objective(init, encode, compare, embed)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

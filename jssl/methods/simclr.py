@@ -18,9 +18,9 @@ from functools import partial
 import jax
 
 from jssl import metrics, optim
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 from jssl.config.values import Positive
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import dcl, nt_xent
 from jssl.nn import heads
 from jssl.transforms import views
@@ -34,10 +34,10 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net = heads.chain(config, "head")
     if config.loss not in LOSSES:
-        raise UserError(f"config.loss={config.loss!r} is not known; {near(config.loss, LOSSES)}")
+        raise UserError(f"config.loss={config.loss!r} is not known; {suggest(config.loss, LOSSES)}")
     contrast = partial(LOSSES[config.loss], temperature=config.temperature)
 
     def init(rng, batch):
@@ -58,5 +58,5 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed)
+    objective = split_objective(init, encode, compare, embed)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -21,7 +21,7 @@ from jssl.losses import masked_l1
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
 from jssl.ops import patchify
-from jssl.transforms.masking import unit_count, unit_mask
+from jssl.transforms.masking import grouped_mask, unit_count
 
 KEYS = {
     "mask_ratio": Part,
@@ -33,7 +33,7 @@ def build(config) -> Method:
     one = masked_image.Setup(config)
     encoder, watch, grid = one.encoder, metrics.watcher(config), one.grid
     unit, ratio = one.unit(config.mask_unit), config.mask_ratio
-    masked_image.share(ratio, (grid // unit) ** 2, unit_count)  # some squares, not all
+    masked_image.num_masked(ratio, (grid // unit) ** 2, unit_count)  # some squares, not all
 
     def start(rng, batch):
         rng_f, rng_token, rng_head = jax.random.split(rng, 3)
@@ -44,7 +44,7 @@ def build(config) -> Method:
 
     def predict(params, images, rng, train):
         rng_mask, rng_net = jax.random.split(rng)
-        mask = unit_mask(rng_mask, len(images), grid, unit, ratio)
+        mask = grouped_mask(rng_mask, len(images), grid, unit, ratio)
         hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net} if train else None
         tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, hide=hide, rngs=rngs)
         patches = tokens[:, encoder.class_token :].astype(jnp.float32)

@@ -12,14 +12,14 @@ Reference code: facebookresearch/simsiam. There the predictor's learning rate do
 import jax
 
 from jssl import metrics, optim
-from jssl.core import Method, coupled, minimize
-from jssl.losses import regression
+from jssl.core import Method, minimize, split_objective
+from jssl.losses import byol_loss
 from jssl.nn import heads
 from jssl.transforms import views
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net = heads.chain(config, "head", "predictor")
 
     def init(rng, batch):
@@ -34,12 +34,12 @@ def build(config) -> Method:
 
     def compare(params, out, state, batch, rng):
         p, z = out["p"], out["z"]
-        both = regression(p[0::2], z[1::2]) + regression(p[1::2], z[0::2])
+        both = byol_loss(p[0::2], z[1::2]) + byol_loss(p[1::2], z[0::2])
         metrics = watch(state.step, z[0::2], z[1::2])
         return both / 4 - 1, (state.buffers, metrics)  # equation 2: half the negative cosines
 
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed)
+    objective = split_objective(init, encode, compare, embed)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

@@ -17,11 +17,11 @@ from jax import lax
 from jssl import optim
 from jssl.config import UserError
 from jssl.config.values import Count, Every, Positive, Whole, Width
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import soft_cross_entropy
 from jssl.metrics import entropy, watcher
 from jssl.nn import heads
-from jssl.ops import push, sinkhorn, unit
+from jssl.ops import enqueue, l2_normalize, sinkhorn
 from jssl.transforms import views
 
 KEYS = {
@@ -35,7 +35,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    crops, centre, watch = views.crops(config), views.centre(config), watcher(config)
+    crops, centre, watch = views.multi_crop(config), views.eval_view(config), watcher(config)
     if config.queue < 0:
         raise UserError(f"config.queue={config.queue} must be at least 0; 0 is no queue")
     net, width, begins = heads.chain(config, "head"), config.head.features[-1], config.queue_start
@@ -55,7 +55,7 @@ def build(config) -> Method:
         rng_view, rng_net = jax.random.split(rng)
         x = crops(rng_view, batch)
         said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
-        return {name: unit(out["head"]) for name, out in said.items()}, state.buffers | {
+        return {name: l2_normalize(out["head"]) for name, out in said.items()}, state.buffers | {
             "stats": stats
         }
 
@@ -81,16 +81,16 @@ def build(config) -> Method:
             both = jnp.repeat(codes["a"] + codes["b"], count, axis=0)
             value, terms = value + count * predict(found["local"], both), 2 + 2 * count
         metrics = watch(state.step, z["a"], z["b"]) | entropy(codes["a"])
-        queue = {name: push(queue[name], z[name]) for name in queue}
+        queue = {name: enqueue(queue[name], z[name]) for name in queue}
         return value / terms, (state.buffers | {"queue": queue}, metrics)
 
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed, prepare)
+    objective = split_objective(init, encode, compare, embed, prepare)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
 
 
 def on_sphere(w):
     """Columns of w [D, K] as unit vectors."""
-    return unit(w.T).T
+    return l2_normalize(w.T).T

@@ -11,7 +11,7 @@ import jax
 
 from jssl import metrics, optim
 from jssl.config.values import NonNegative
-from jssl.core import Method, coupled, minimize
+from jssl.core import Method, minimize, split_objective
 from jssl.losses import vicreg
 from jssl.nn import heads
 from jssl.transforms import views
@@ -24,7 +24,7 @@ KEYS = {
 
 
 def build(config) -> Method:
-    pair, centre, watch = views.pair(config), views.centre(config), metrics.watcher(config)
+    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net = heads.chain(config, "head")
     weights = (config.invariance, config.variance, config.covariance)
 
@@ -45,5 +45,5 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = coupled(init, encode, compare, embed)
+    objective = split_objective(init, encode, compare, embed)
     return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)

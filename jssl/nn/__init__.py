@@ -3,7 +3,7 @@
 import importlib
 import inspect
 
-from jssl.config import UserError, bind, near
+from jssl.config import UserError, call_with_section, suggest
 
 # Each has SIZES {name: ...} and build(*, name, ...).
 FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit", "jssl.nn.text")
@@ -26,14 +26,14 @@ def encoder(section, vocab: int = 0, packed: bool = True):
     builders = {name: module.build for module in modules for name in module.SIZES}
     name = section["name"]
     kin = [known for known in builders if known[:3] == str(name)[:3]]  # all resnets, all vits ...
-    build = builders[choose("name", name, kin or builders)]
+    build = builders[check_choice("name", name, kin or builders)]
     text = "vocab" in inspect.signature(build).parameters
     given = {"vocab": vocab, "packed": packed} if text else {}
-    return bind(build, section, "model", **given)
+    return call_with_section(build, section, "model", **given)
 
 
-def choose(key: str, value, choices):
+def check_choice(key: str, value, choices):
     """`value`, if it is one of `choices`; else a `UserError` that names the nearest one."""
     if value not in choices:
-        raise UserError(f"model.{key}={value!r} is not known; {near(value, choices)}")
+        raise UserError(f"model.{key}={value!r} is not known; {suggest(value, choices)}")
     return value

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jssl.parallel.mesh import spread
+from jssl.parallel.mesh import shard_batch
 
 Tree = dict
 
@@ -46,7 +46,7 @@ def apply(module: nn.Module, params: Tree, stats: Tree, *args, train: bool, rngs
     return out, updated["batch_stats"]
 
 
-class Chain(NamedTuple):
+class EncoderWithHeads(NamedTuple):
     """Modules that follow one another: {"encoder": ..., "head": ..., "predictor": ...}.
 
     Parameters and statistics are dicts with the same names. What follows an encoder gets its
@@ -93,10 +93,10 @@ class Chain(NamedTuple):
 
     def embed(self, params: Tree, stats: Tree, x: Array) -> Array:
         """The encoder's features of x in evaluation mode, float32 [B, D]."""
-        only = Chain({"encoder": self.modules["encoder"]})
+        only = EncoderWithHeads({"encoder": self.modules["encoder"]})
         return only(params, stats, x, train=False)[0]["encoder"]
 
     def _one(self, name, params, stats, x, train, rng):
         module, rngs = self.modules[name], None if rng is None else {"drop_path": rng}
-        x, stats = apply(module, params, stats, spread(x), train=train, rngs=rngs)
+        x, stats = apply(module, params, stats, shard_batch(x), train=train, rngs=rngs)
         return (module.features(x) if name == "encoder" else x), stats

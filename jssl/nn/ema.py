@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 
 from jssl.config.values import Share
-from jssl.nn.apply import Chain
-from jssl.ops import cosine, ema
+from jssl.nn.apply import EncoderWithHeads
+from jssl.ops import cosine_schedule, ema
 
 KEYS = {"ema": Share, "ema_final": Share}  # of a method that has a target
 
 
-class Target(NamedTuple):
+class Teacher(NamedTuple):
     """Buffers "target" (parameters) and "target_stats" (BatchNorm) of the modules of `net`.
 
     `extra` names parameters beside the modules' that are averaged too (DINO's prototypes).
     """
 
-    net: Chain
+    net: EncoderWithHeads
     decay: tuple[float, float]
     steps: int
     extra: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
     def now(self, state):
         """The decay of this step, float32 []."""
-        return cosine(state.step, self.steps, *self.decay).astype(jnp.float32)
+        return cosine_schedule(state.step, self.steps, *self.decay).astype(jnp.float32)
 
     def __call__(self, buffers, x):
         """({name: output}, buffers) of x in training mode: BatchNorm uses the batch's statistics,
@@ -54,8 +54,10 @@ class Target(NamedTuple):
         return out, buffers | {"target_stats": stats}
 
 
-def of(config, net: Chain, *names: str, extra: tuple[str, ...] = ()) -> Target:
+def teacher_from_config(
+    config, net: EncoderWithHeads, *names: str, extra: tuple[str, ...] = ()
+) -> Teacher:
     """The target for modules `names` of `net`; ``config.ema`` to ``config.ema_final``."""
     still = lambda m: m.clone(drop_path=0.0) if getattr(m, "drop_path", 0) else m
-    some = Chain({name: still(net.modules[name]) for name in names})
-    return Target(some, (config.ema, config.ema_final), config.steps, extra)
+    some = EncoderWithHeads({name: still(net.modules[name]) for name in names})
+    return Teacher(some, (config.ema, config.ema_final), config.steps, extra)

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError, bind, near
+from jssl.config import UserError, call_with_section, suggest
 from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
-from jssl.nn.apply import Chain
+from jssl.nn.apply import EncoderWithHeads
 from jssl.nn.norm import batch_norm
 
 KERNELS = {
@@ -106,13 +106,13 @@ def build(
         raise UserError(f"{section}.features={features} must be widths above 0; try (512, 128)")
     for key, value, known in (("init", init, KERNELS), ("activation", activation, ACTIVATIONS)):
         if value not in known:
-            raise UserError(f"{section}.{key}={value!r} is not known; {near(value, known)}")
+            raise UserError(f"{section}.{key}={value!r} is not known; {suggest(value, known)}")
     return MLP(
         tuple(features), norm, last_norm, last_scale, last_bias, activation, init, jnp.dtype(dtype)
     )
 
 
-def chain(config, *names: str) -> Chain:
+def chain(config, *names: str) -> EncoderWithHeads:
     """The encoder of ``config.model`` and the heads that follow it, each an MLP of the section of
     its name: ``chain(config, "head", "predictor")``.
 
@@ -120,7 +120,9 @@ def chain(config, *names: str) -> Chain:
     """
     modules = {"encoder": nn_encoder(config.model)}
     for name in names:
-        modules[name] = bind(build, config[name], name, dtype=config.model.dtype, section=name)
+        modules[name] = call_with_section(
+            build, config[name], name, dtype=config.model.dtype, section=name
+        )
     if "predictor" in modules:
         ours, wanted = modules["predictor"].features[-1], modules["head"].features[-1]
         if ours != wanted:
@@ -128,4 +130,4 @@ def chain(config, *names: str) -> Chain:
                 f"config.predictor.features ends in {ours} and config.head.features in {wanted}, "
                 f"but one predicts the other; end both in {wanted}"
             )
-    return Chain(modules)
+    return EncoderWithHeads(modules)

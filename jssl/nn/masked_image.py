@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jssl import nn
-from jssl.config import UserError, bind
+from jssl.config import UserError, call_with_section
 from jssl.nn.apply import apply
 from jssl.nn.transformer import INITIALIZERS
 from jssl.nn.vit import ViT, draw_token
-from jssl.ops import nearest, unpatchify
+from jssl.ops import nearest_index, unpatchify
 from jssl.transforms import augment
 
 
@@ -29,7 +29,7 @@ class Setup:
             raise UserError(
                 f"config.model.name={config.model.name!r} must be a ViT for {config.method}"
             )
-        self.view = bind(augment.view, config.augment, "augment", dtype="float32")
+        self.view = call_with_section(augment.view, config.augment, "augment", dtype="float32")
         size, self.channels = config.augment.size, config.data.channels
         self.grid, rest = divmod(size, self.encoder.patch)
         if rest:
@@ -78,7 +78,7 @@ class Setup:
         """A picture of predicted features: in the place of each, [B, N, D], the patch, of all in
         the batch [B, N, pixels], whose own feature `told` [B, N, D] is nearest to it."""
         flat = lambda x: x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        return flat(patches)[nearest(flat(said), flat(told), False)].reshape(patches.shape)
+        return flat(patches)[nearest_index(flat(said), flat(told), False)].reshape(patches.shape)
 
     def picture(self, patches, mask, prediction):
         """original | masked | reconstruction of [B, N, pixels], mask [B, N]; [B, H, 3 W, C]."""
@@ -94,7 +94,9 @@ def nearest_count(ratio: float, patches: int) -> int:
     return math.floor(ratio * patches + 0.5)
 
 
-def share(ratio: float, patches: int, count: Callable[[float, int], int] = nearest_count) -> int:
+def num_masked(
+    ratio: float, patches: int, count: Callable[[float, int], int] = nearest_count
+) -> int:
     """How many of the patches a ratio hides, by `count`: at least one hidden, and one seen.
 
     Raises `UserError` where it is none or all.

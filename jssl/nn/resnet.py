@@ -19,10 +19,10 @@ from jax import Array
 
 from jssl.config import UserError
 from jssl.config.values import Width
-from jssl.nn import choose
+from jssl.nn import check_choice
 from jssl.nn.norm import batch_norm
 from jssl.nn.pool import max_pool
-from jssl.parallel.mesh import spread
+from jssl.parallel.mesh import shard_batch
 
 INITIALIZERS = {
     # He normal over fan_out: torchvision's models/resnet.py.
@@ -133,7 +133,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"layer{stage + 1}_{i}"
                 features = self.width * 2**stage
-                x = spread(self.block(features, stride, conv, norm, last_scale, name=name)(x))
+                x = shard_batch(self.block(features, stride, conv, norm, last_scale, name=name)(x))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
     def features(self, output: Array) -> Array:
@@ -154,15 +154,15 @@ def build(*, name: str, stem: str, width: Width, zero_init: bool, init: str, dty
     dtype: "float32" or "bfloat16", of activations; parameters are float32.
     Raises `UserError` for any other choice.
     """
-    block, depths = SIZES[choose("name", name, SIZES)]
+    block, depths = SIZES[check_choice("name", name, SIZES)]
     if width < 1:
         raise UserError(f"model.width={width} must be at least 1; 64 is as published")
     return ResNet(
         block=block,
         depths=depths,
-        stem=choose("stem", stem, STEMS),
+        stem=check_choice("stem", stem, STEMS),
         width=width,
         zero_init=zero_init,
-        initializer=INITIALIZERS[choose("init", init, INITIALIZERS)],
-        dtype=jnp.dtype(choose("dtype", dtype, ("float32", "bfloat16"))),
+        initializer=INITIALIZERS[check_choice("init", init, INITIALIZERS)],
+        dtype=jnp.dtype(check_choice("dtype", dtype, ("float32", "bfloat16"))),
     )

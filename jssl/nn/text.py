@@ -22,9 +22,9 @@ from jax import Array
 
 from jssl.config import UserError
 from jssl.config.values import Count, Rate
-from jssl.nn import choose
+from jssl.nn import check_choice
 from jssl.nn.attention import ATTENTION
-from jssl.nn.transformer import REMAT, Blocks, Style, residual
+from jssl.nn.transformer import REMAT, BlockConfig, Blocks, residual
 
 SIZES = {  # style, dim, depth, heads
     "bert_test": ("bert", 32, 2, 2),
@@ -39,8 +39,8 @@ SIZES = {  # style, dim, depth, heads
     "gpt2": ("gpt", 768, 12, 12),  # table 2 (its "117M" are 124M)
 }
 STYLES = {
-    "bert": Style(post_norm=True, eps=1e-12),
-    "gpt": Style(tanh_gelu=True, eps=1e-5, causal=True),
+    "bert": BlockConfig(post_norm=True, eps=1e-12),
+    "gpt": BlockConfig(tanh_gelu=True, eps=1e-5, causal=True),
 }
 INITIALIZERS = {
     "bert": nn.initializers.truncated_normal(0.02),  # cut, and not scaled to have .02 again
@@ -48,7 +48,7 @@ INITIALIZERS = {
 }
 
 
-class Text(nn.Module):
+class TextEncoder(nn.Module):
     """``net(tokens int32 [B, L], train, segment=None) -> hidden [B, L, D]``, normalized.
 
     `segment` int32 [B, L] is 0 where there is padding, else the number of the document: a token
@@ -63,7 +63,7 @@ class Text(nn.Module):
     dim: int
     depth: int
     heads: int
-    style: Style
+    style: BlockConfig
     positions: str
     pool: str
     remat: str
@@ -88,7 +88,7 @@ class Text(nn.Module):
         dropout = nn.Dropout(self.style.dropout, deterministic=not train)
         norm = nn.LayerNorm(epsilon=self.style.eps, dtype=self.dtype, name="norm")
         x = dropout(norm(x) if self.style.post_norm else x.astype(self.residual_dtype))
-        turn = angles(place, self.dim // self.heads) if self.positions == "rotary" else None
+        turn = rotary_angles(place, self.dim // self.heads) if self.positions == "rotary" else None
         x = Blocks(
             depth=self.depth,
             dim=self.dim,
@@ -146,7 +146,7 @@ def places(segment: Array) -> Array:
     return index - jax.lax.cummax(starts, axis=1)
 
 
-def angles(place: Array, dim: int) -> Array:
+def rotary_angles(place: Array, dim: int) -> Array:
     """float32 [..., L, dim / 2]: place times 10000^(-2i / dim), of rotary positions in heads of
     `dim` (Su et al., 2021, RoFormer, arXiv:2104.09864, equation 15)."""
     return place[..., None] * 10000.0 ** (-jnp.arange(0, dim, 2) / dim)
@@ -167,7 +167,7 @@ def build(
     residual_dtype: str,
     vocab: int,
     packed: bool = True,
-) -> Text:
+) -> TextEncoder:
     """A text encoder from a config's `model` section and the size of the vocabulary.
 
     name: bert_tiny, bert_mini, bert_small, bert_base, bert_large; gpt_micro, gpt_small, gpt2.
@@ -180,7 +180,7 @@ def build(
     packed: rows hold several documents; else one each.
     Raises `UserError` for any other choice, and where there is no vocabulary.
     """
-    kind, dim, depth, heads = SIZES[choose("name", name, SIZES)]
+    kind, dim, depth, heads = SIZES[check_choice("name", name, SIZES)]
     if vocab < 1:
         raise UserError(
             f"model.name={name!r} reads text, but config.vocab.size={vocab}; use a text source"
@@ -189,21 +189,21 @@ def build(
         raise UserError(f"model.dropout={dropout} must be at least 0 and below 1; try 0.1")
     pools = ("mean", "last") if kind == "gpt" else ("first", "mean", "last")
     last = {"bert": None, "gpt": nn.initializers.normal(0.02 * (2 * depth) ** -0.5)}
-    last = last[choose("init", init, INITIALIZERS)]
-    return Text(
+    last = last[check_choice("init", init, INITIALIZERS)]
+    return TextEncoder(
         vocab=vocab,
         length=length,
         dim=dim,
         depth=depth,
         heads=heads,
         style=STYLES[kind]._replace(dropout=dropout, last_init=last),
-        positions=choose("positions", positions, ("learned", "rotary")),
-        pool=choose("pool", pool, pools),
-        remat=choose("remat", remat, REMAT),
+        positions=check_choice("positions", positions, ("learned", "rotary")),
+        pool=check_choice("pool", pool, pools),
+        remat=check_choice("remat", remat, REMAT),
         scan=scan,
-        attention=choose("attention", attention, ATTENTION),
+        attention=check_choice("attention", attention, ATTENTION),
         init_name=init,
-        dtype=jnp.dtype(choose("dtype", dtype, ("float32", "bfloat16"))),
+        dtype=jnp.dtype(check_choice("dtype", dtype, ("float32", "bfloat16"))),
         residual_dtype=residual(residual_dtype, dtype),
         packed=packed,
     )

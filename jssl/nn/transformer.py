@@ -1,4 +1,4 @@
-"""The transformer blocks of every family: ViT encoders, MAE decoders, and text by `Style`.
+"""The transformer blocks of every family: ViT encoders, MAE decoders, and text by `BlockConfig`.
 
 Dosovitskiy et al., 2021 (arXiv:2010.11929, equations 1 to 4), as timm's vision_transformer.py
 `Block` has it: pre-norm, biases everywhere, one Dense for q, k and v. Parameter names map to
@@ -18,7 +18,7 @@ from jax import Array
 
 from jssl.config import UserError
 from jssl.nn.attention import attend
-from jssl.parallel.mesh import spread
+from jssl.parallel.mesh import shard_batch
 
 INITIALIZERS = {
     # Over the joint [D, 3D] shape of qkv: facebookresearch/mae models_mae.py, _init_weights.
@@ -58,7 +58,7 @@ def check_width(section: str, dim: int, depth: int, heads: int) -> None:
         raise UserError(f"config.{section}.heads={heads} must divide config.{section}.dim={dim}")
 
 
-class Style(NamedTuple):
+class BlockConfig(NamedTuple):
     """In what the families differ; the defaults are ViT's."""
 
     post_norm: bool = False  # norm(x + branch(x)), not x + branch(norm(x))
@@ -72,15 +72,15 @@ class Style(NamedTuple):
 class Attention(nn.Module):
     """Multi-head self-attention, [B, T, D] -> [B, T, D] (arXiv:2010.11929, equations 5 to 8).
 
-    mask, lengths: see `attend`.
-    angles: float32 [B or 1, T, D / heads / 2], by which queries and keys are rotated (`rotate`).
+    mask, lengths: see `attend`. angles: float32 [B or 1, T, D / heads / 2], by which queries and
+    keys are rotated (`apply_rotary`).
     """
 
     heads: int
     attention: str
     initializer: Callable
     dtype: jnp.dtype
-    style: Style = Style()
+    style: BlockConfig = BlockConfig()
 
     @nn.compact
     def __call__(
@@ -97,8 +97,8 @@ class Attention(nn.Module):
         k = qkv[:, :, 1]
         v = qkv[:, :, 2]
         if angles is not None:
-            q = rotate(q, angles)
-            k = rotate(k, angles)
+            q = apply_rotary(q, angles)
+            k = apply_rotary(k, angles)
         causal = self.style.causal
         y = attend(q, k, v, causal=causal, mask=mask, lengths=lengths, choice=self.attention)
         last = self.style.last_init or self.initializer
@@ -111,7 +111,7 @@ class FeedForward(nn.Module):
     hidden: int
     initializer: Callable
     dtype: jnp.dtype
-    style: Style = Style()
+    style: BlockConfig = BlockConfig()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -135,7 +135,7 @@ class Block(nn.Module):
     attention: str
     initializer: Callable
     dtype: jnp.dtype
-    style: Style = Style()
+    style: BlockConfig = BlockConfig()
 
     @nn.compact
     def __call__(
@@ -153,7 +153,7 @@ class Block(nn.Module):
             y = y if scale is None else y * scale[:, i, None, None].astype(y.dtype)
             x = x + y.astype(x.dtype)
             x = norm(x) if style.post_norm else x
-        return spread(x)
+        return shard_batch(x)
 
 
 class Blocks(nn.Module):
@@ -180,7 +180,7 @@ class Blocks(nn.Module):
     initializer: Callable
     dtype: jnp.dtype
     residual_dtype: jnp.dtype
-    style: Style = Style()
+    style: BlockConfig = BlockConfig()
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask=None, lengths=None, angles=None) -> Array:
@@ -220,7 +220,7 @@ def branch_scales(rng: Array, batch: int, depth: int, rate: float) -> Array:
     return jnp.moveaxis(kept / (1 - rates), -1, 0)
 
 
-def rotate(x: Array, angles: Array) -> Array:
+def apply_rotary(x: Array, angles: Array) -> Array:
     """Rotary positions: x [B, T, heads, dim], each plane (i, i + dim / 2) turned by its angle.
 
     The paper's planes are (2i, 2i + 1): the same up to the order of a head's features. Halves are

@@ -16,7 +16,7 @@ from jax import Array
 
 from jssl.config import UserError
 from jssl.config.values import Pixels, Rate
-from jssl.nn import choose
+from jssl.nn import check_choice
 from jssl.nn.attention import ATTENTION
 from jssl.nn.transformer import INITIALIZERS, REMAT, Blocks, layer_norm, residual
 from jssl.ops import patchify
@@ -250,8 +250,8 @@ def build(
     Raises `UserError` for any other choice, for a patch that does not divide the image size, and
     for a class token that is pooled but not there.
     """
-    dim, depth, heads = SIZES[choose("name", name, SIZES)]
-    check(patch, image_size, class_token, choose("pool", pool, ("cls", "mean")), drop_path)
+    dim, depth, heads = SIZES[check_choice("name", name, SIZES)]
+    check(patch, image_size, class_token, check_choice("pool", pool, ("cls", "mean")), drop_path)
     return ViT(
         dim=dim,
         depth=depth,
@@ -260,13 +260,13 @@ def build(
         image_size=image_size,
         class_token=class_token,
         pool=pool,
-        positions=choose("positions", positions, ("sincos", "learned")),
+        positions=check_choice("positions", positions, ("sincos", "learned")),
         drop_path=drop_path,
-        remat=choose("remat", remat, REMAT),
+        remat=check_choice("remat", remat, REMAT),
         scan=scan,
-        attention=choose("attention", attention, ATTENTION),
-        init_name=choose("init", init, INITIALIZERS),
-        dtype=jnp.dtype(choose("dtype", dtype, ("float32", "bfloat16"))),
+        attention=check_choice("attention", attention, ATTENTION),
+        init_name=check_choice("init", init, INITIALIZERS),
+        dtype=jnp.dtype(check_choice("dtype", dtype, ("float32", "bfloat16"))),
         residual_dtype=residual(residual_dtype, dtype),
     )
 

@@ -16,14 +16,14 @@ import numpy as np
 import optax
 
 from jssl import ops
-from jssl.config import UserError, bind, near
+from jssl.config import UserError, call_with_section, suggest
 from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
 from jssl.optim.muon import matched, muon
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
 PER_TENSOR = ("lars", "larc", "lamb")  # what they do depends on where a tensor ends
-DEFAULT_EXCLUDE = ("bias$", "scale$")
+NO_DECAY = ("bias$", "scale$")
 Patterns = tuple[str, ...]  # regular expressions over parameter paths
 Factors = tuple[tuple[str, NonNegative], ...]  # pairs of a pattern and a number
 Decay = Annotated[float, Range(0, also=(-1,))]
@@ -44,7 +44,7 @@ def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
     2017) or ``lr * sqrt(B)`` ("sqrt"; SimCLR appendix B.1, 0.075 * sqrt(B))."""
     rules = {"none": 1.0, "linear": batch_size / 256, "sqrt": batch_size**0.5}
     if lr_scaling not in rules:
-        raise UserError(f"optim.lr_scaling={lr_scaling!r} is unknown; {near(lr_scaling, rules)}")
+        raise UserError(f"optim.lr_scaling={lr_scaling!r} is unknown; {suggest(lr_scaling, rules)}")
     return lr * rules[lr_scaling]
 
 
@@ -53,7 +53,7 @@ def learning_rate(*, lr, lr_final, lr_scaling, warmup_steps, schedule, steps, ba
     as `lr` does, or constant."""
     peak, last = (peak_lr(rate, lr_scaling, batch_size) for rate in (lr, lr_final))
     if schedule not in SCHEDULES:
-        raise UserError(f"optim.schedule={schedule!r} is unknown; {near(schedule, SCHEDULES)}")
+        raise UserError(f"optim.schedule={schedule!r} is unknown; {suggest(schedule, SCHEDULES)}")
     if not 0 <= warmup_steps < max(steps, 1):
         raise UserError(f"optim.warmup_steps={warmup_steps} must be below steps={steps}; lower it")
     first = 0.0 if warmup_steps else peak
@@ -62,7 +62,7 @@ def learning_rate(*, lr, lr_final, lr_scaling, warmup_steps, schedule, steps, ba
     return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps, last)
 
 
-def all_rates(config) -> np.ndarray:
+def lr_per_step(config) -> np.ndarray:
     """The learning rate of every step of a config, float32 [steps], for the log: asking a schedule
     during training would queue work on the device and wait for it."""
     keys = ("lr", "lr_final", "lr_scaling", "warmup_steps", "schedule")
@@ -101,7 +101,7 @@ def larc(rate, weight_decay, keep, trust, clip, momentum, nesterov) -> optax.Gra
     )
 
 
-def held(
+def freeze_params(
     rule: Callable[[int], optax.GradientTransformation], patterns: tuple[str, ...], until: int
 ) -> optax.GradientTransformation:
     """An optimizer under which parameters stay exactly as they are for the first `until` updates,
@@ -161,7 +161,7 @@ def ahead(schedule: Callable | float, steps: int) -> Callable | float:
     return lambda count: schedule(count + steps)
 
 
-def adjusted(tx, rate, peak, factors, constant) -> optax.GradientTransformation:
+def scale_updates(tx, rate, peak, factors, constant) -> optax.GradientTransformation:
     """`tx`, but the update of a parameter whose path matches a pattern of `factors` (pairs of
     pattern and number) is so many times larger, and the rate of one that matches a pattern of
     `constant` stays `peak` (exact where an update is proportional to the rate of its step)."""
@@ -185,13 +185,13 @@ def adjusted(tx, rate, peak, factors, constant) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def clip_each(limit: float) -> optax.GradientTransformation:
+def clip_per_tensor(limit: float) -> optax.GradientTransformation:
     """Every tensor's gradient to a norm of at most `limit` (DINO, utils.py clip_gradients)."""
     clip = lambda g: g * jnp.minimum(1, limit / (jnp.linalg.norm(g.ravel()) + 1e-6))
     return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
 
 
-def checked(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
+def validate_patterns(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
     """`tx`, but a pattern that is no regular expression or matches no parameter is a `UserError`,
     and so are scanned layers, which are one tensor, under what treats each tensor by itself."""
     for key, found in patterns.items():
@@ -208,7 +208,7 @@ def checked(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
             for pattern in found:
                 if not any(re.search(pattern, name) for name in names):
                     raise UserError(
-                        f"optim.{key}={pattern!r} matches no parameter; {near(pattern, names)}"
+                        f"optim.{key}={pattern!r} matches no parameter; {suggest(pattern, names)}"
                     )
         if per_tensor and any("/layers/" in name for name in names):
             raise UserError(
@@ -237,10 +237,10 @@ def build(
     AdamW (see `jssl.optim.muon`).
     weight_decay_final: the decay goes there in half a cosine (DINO); -1: it is constant.
     clip: bounds the global gradient norm; 0: off. clip_tensor: that of each parameter. lr_factors,
-    lr_constant: see `adjusted`. freeze, freeze_steps: see `held`; 0: off.
+    lr_constant: see `scale_updates`. freeze, freeze_steps: see `freeze_params`; 0: off.
     """
     if name not in NAMES:
-        raise UserError(f"optim.name={name!r} is unknown; {near(name, NAMES)}")
+        raise UserError(f"optim.name={name!r} is unknown; {suggest(name, NAMES)}")
     rate = learning_rate(
         lr=lr, lr_final=lr_final, lr_scaling=lr_scaling, warmup_steps=warmup_steps,
         schedule=schedule, steps=steps, batch_size=batch_size,
@@ -249,7 +249,7 @@ def build(
     if weight_decay_final >= 0:
         if name in ("larc", "muon"):
             raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
-        decay = lambda step: ops.cosine(step, steps, weight_decay, weight_decay_final)
+        decay = lambda step: ops.cosine_schedule(step, steps, weight_decay, weight_decay_final)
 
     def rule(shift: int) -> optax.GradientTransformation:
         """The optimizer without clipping, its schedules `shift` steps ahead."""
@@ -273,7 +273,9 @@ def build(
                 hidden=muon_params,
             )  # fmt: skip
         if lr_factors or lr_constant:
-            tx = adjusted(tx, now, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant)
+            tx = scale_updates(
+                tx, now, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant
+            )
         return tx
 
     if any(not isinstance(one, tuple) or len(one) != 2 for one in lr_factors):
@@ -281,13 +283,13 @@ def build(
     if (nesterov and name == "muon") or (trust_clip and name == "lars"):
         wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
         raise UserError(f"optim.{wrong}=True means nothing to {name}; set it to False")
-    tx = held(rule, freeze, freeze_steps) if freeze_steps else rule(0)
+    tx = freeze_params(rule, freeze, freeze_steps) if freeze_steps else rule(0)
     tx = matched(tx, muon_params) if name == "muon" else tx
-    tx = optax.chain(clip_each(clip_tensor), tx) if clip_tensor else tx
+    tx = optax.chain(clip_per_tensor(clip_tensor), tx) if clip_tensor else tx
     tx = optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
     tx = optax.chain(dropped(freeze), tx) if freeze_steps < 0 else tx
-    return checked(tx, name if name in PER_TENSOR else clip_tensor and "clip_tensor", {
-        "exclude": [p for p in exclude if p not in DEFAULT_EXCLUDE],
+    return validate_patterns(tx, name if name in PER_TENSOR else clip_tensor and "clip_tensor", {
+        "exclude": [p for p in exclude if p not in NO_DECAY],
         "freeze": freeze if freeze_steps else (),
         "lr_factors": [pattern for pattern, _ in lr_factors],
         "lr_constant": lr_constant,
@@ -296,4 +298,6 @@ def build(
 
 def from_config(config) -> optax.GradientTransformation:
     """The optimizer of a whole config: its section, its steps and its batch size."""
-    return bind(build, config.optim, "optim", steps=config.steps, batch_size=config.batch_size)
+    return call_with_section(
+        build, config.optim, "optim", steps=config.steps, batch_size=config.batch_size
+    )

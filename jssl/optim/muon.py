@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -146,7 +146,7 @@ def matched(
         if not any(is_hidden(path, leaf, hidden) for path, leaf in flat):
             names = [_name(path) for path, leaf in flat if leaf.ndim >= 2]
             raise UserError(
-                f"optim.muon_params={hidden} matches no kernel; {near(hidden[:1], names)}"
+                f"optim.muon_params={hidden} matches no kernel; {suggest(hidden[:1], names)}"
             )
         return tx.init(params)
 

@@ -36,11 +36,11 @@ def first(local: Callable[[], Any]) -> Any:
     """The JSON value that `local()` has on the first process, on all; it fails on all of them if it
     does there. For what is read from a shared folder: file servers may show it to one process
     earlier than to another."""
-    value = together(lambda: local() if jax.process_index() == 0 else None)
+    value = run_on_all_processes(lambda: local() if jax.process_index() == 0 else None)
     return everywhere(value)[0]
 
 
-def together(local: Callable[[], T]) -> T:
+def run_on_all_processes(local: Callable[[], T]) -> T:
     """`local()` on every process. It fails on all of them where it does on one, so that none waits
     for another in what follows.
 

@@ -13,7 +13,7 @@ WAIT = 300  # seconds in which all processes have to come
 KEYS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def connect() -> None:
+def initialize_distributed() -> None:
     """Joins the other processes of a run.
 
     They are those that JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID

@@ -18,23 +18,22 @@ from jax.sharding import PartitionSpec as P
 
 from jssl.config import UserError
 from jssl.config.values import INT, Range
-from jssl.parallel.agreement import together as together  # said with `any_process`
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that examples are split over
 Axis = Annotated[int, Range(1, INT, also=(-1,))]
-SMALLEST = 2**16  # elements; below this a gather costs more than the memory that it saves
+MIN_SHARD_SIZE = 2**16  # elements; below this a gather costs more than the memory that it saves
 
 
 def replicated(shape, mesh) -> P:
     return P()
 
 
-def split(shape, mesh, wide: int | None = None) -> P:
+def shard_largest_dim(shape, mesh, wide: int | None = None) -> P:
     """`tensor` on the dimension `wide` (from the end, -1 is the last), `fsdp` on the largest other
     one; each only where it divides. Small arrays stay whole."""
     spec = [None] * len(shape)
-    if np.prod(shape) < SMALLEST:
+    if np.prod(shape) < MIN_SHARD_SIZE:
         return P()
     n = mesh.shape["tensor"]
     if wide is not None and -wide <= len(shape) and n > 1 and shape[wide] % n == 0:
@@ -46,7 +45,7 @@ def split(shape, mesh, wide: int | None = None) -> P:
     return P(*spec) if any(spec) else P()
 
 
-def rows(shape, mesh) -> P:
+def shard_rows(shape, mesh) -> P:
     """Split the rows over all devices, if they divide them: queues, banks."""
     return P(AXES) if shape and shape[0] % mesh.size == 0 and mesh.size > 1 else P()
 
@@ -56,16 +55,19 @@ def rows(shape, mesh) -> P:
 # pair by its outputs, the second by its inputs, so that one sum over `tensor` ends each branch.
 WEIGHTS = r"^(params|opt_state|buffers/target)/"
 RULES = (
-    (WEIGHTS + r".*\b(qkv|fc1)/kernel$", partial(split, wide=-1)),
-    (WEIGHTS + r".*\b(proj|fc2)/kernel$", partial(split, wide=-2)),
-    (WEIGHTS + r".*\b(tokens/embedding|direction)$", partial(split, wide=-2)),  # ids, prototypes
-    (WEIGHTS, split),
-    (r"^buffers/(queue|bank)\b", rows),
+    (WEIGHTS + r".*\b(qkv|fc1)/kernel$", partial(shard_largest_dim, wide=-1)),
+    (WEIGHTS + r".*\b(proj|fc2)/kernel$", partial(shard_largest_dim, wide=-2)),
+    (
+        WEIGHTS + r".*\b(tokens/embedding|direction)$",
+        partial(shard_largest_dim, wide=-2),
+    ),  # ids, prototypes
+    (WEIGHTS, shard_largest_dim),
+    (r"^buffers/(queue|bank)\b", shard_rows),
     (r"", replicated),
 )
 
 
-def make(*, data: Axis, fsdp: Axis, tensor: Axis = 1, devices: list | None = None) -> Mesh:
+def make_mesh(*, data: Axis, fsdp: Axis, tensor: Axis = 1, devices: list | None = None) -> Mesh:
     """The mesh of all devices (or of `devices`). -1 on one axis: all that are left."""
     devices = jax.devices() if devices is None else devices
     count, sizes = len(devices), {"data": data, "fsdp": fsdp, "tensor": tensor}
@@ -85,7 +87,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH))
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, P())
 
@@ -95,8 +97,8 @@ def batch_parts(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
-def inside(mesh: Mesh, function):
-    """`function`, traced where `spread` knows the mesh."""
+def with_mesh(mesh: Mesh, function):
+    """`function`, traced where `shard_batch` knows the mesh."""
 
     @wraps(function)
     def traced(*given):
@@ -106,7 +108,7 @@ def inside(mesh: Mesh, function):
     return traced
 
 
-def spread(x):
+def shard_batch(x):
     """x with its leading axis over the devices, as the batch has it; as it is on no mesh.
 
     XLA infers where activations lie. With split parameters, or rows taken by traced indices, it
@@ -118,13 +120,13 @@ def spread(x):
     return jax.lax.with_sharding_constraint(x, P(BATCH))
 
 
-def whole(x):
+def replicate(x):
     """x whole on every device: what a loop takes rows of is gathered once, and not each time."""
     on_mesh = not jax.sharding.get_abstract_mesh().empty
     return jax.lax.with_sharding_constraint(x, P()) if on_mesh else x
 
 
-def spec_of(path: str, shape, mesh: Mesh) -> P:
+def partition_spec(path: str, shape, mesh: Mesh) -> P:
     """Where the array of this path and shape lies, by `RULES`."""
     return next(rule for pattern, rule in RULES if re.search(pattern, path))(shape, mesh)
 
@@ -134,7 +136,7 @@ def shardings(shapes, mesh: Mesh):
 
     def place(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, spec_of(name, leaf.shape, mesh))
+        return NamedSharding(mesh, partition_spec(name, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(place, shapes)
 
@@ -147,7 +149,7 @@ def check_batch(key: str, batch_size: int, parts: int, what: str) -> None:
         raise UserError(f"{key}={batch_size} must be a multiple of {parts} {what}; try {tries}")
 
 
-def any_process(here: bool) -> bool:
+def any_across_processes(here: bool) -> bool:
     """Whether `here` is true on any process; all of them wait for each other."""
     if jax.process_count() == 1:
         return here

@@ -24,7 +24,7 @@ from typing import Any
 from jssl.parallel import host
 
 PREEMPTED = 75  # exit code: saved, start me again
-TOGETHER = 1.0  # seconds in which two signals are one
+DEBOUNCE_S = 1.0  # seconds in which two signals are one
 AGREEMENT = 4.0  # seconds that a wait gives several processes to reach the step they agree on
 POLL = 0.2  # seconds between two looks, in every wait
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
@@ -113,7 +113,7 @@ def pool(threads: int) -> Iterator[futures.ThreadPoolExecutor]:
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[int], str]]:
+def stop_on_signal() -> Iterator[Callable[[int], str]]:
     """Yields stop(step) -> the reason to stop after this step, or "".
 
     A second signal ends the process at once, unless it comes with the first (a terminal and a
@@ -210,7 +210,7 @@ class _Listener:
 
     def _hear(self, number: int) -> None:
         now = time.perf_counter()
-        if self.first and now - self.first > TOGETHER:
+        if self.first and now - self.first > DEBOUNCE_S:
             _c_handler(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif not self.first:

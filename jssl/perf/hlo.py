@@ -123,16 +123,16 @@ class Program:
         if op.kind in FREE or op.kind.endswith("-done"):
             return 0
         if op.kind == "copy-start":
-            return held(op.made)
+            return bytes_held(op.made)
         if op.kind in PARTS:
-            return 2 * held(op.made)
+            return 2 * bytes_held(op.made)
         if op.kind == "dynamic-update-slice":
-            return 2 * held(given[1].made)
+            return 2 * bytes_held(given[1].made)
         if op.kind != "fusion":
-            return held(op.made) + sum(held(one.made) for one in given)
+            return bytes_held(op.made) + sum(bytes_held(one.made) for one in given)
         inner = self.bodies[CALLED.search(op.rest)[1]]
-        read = sum(min(held(one.made), self._read(i, inner)) for i, one in enumerate(given))
-        return read + min(held(op.made), self._written(root(inner), inner))
+        read = sum(min(bytes_held(one.made), self._read(i, inner)) for i, one in enumerate(given))
+        return read + min(bytes_held(op.made), self._written(root(inner), inner))
 
     def _read(self, place: int, body: dict) -> int:
         """Bytes that a fusion reads of its parameter of that place."""
@@ -142,7 +142,7 @@ class Program:
 
     def _used(self, name: str, body: dict) -> int:
         """Bytes that the operations of a fusion take of what has that name there."""
-        whole, total = held(body[name].made, everywhere=True), 0
+        whole, total = bytes_held(body[name].made, everywhere=True), 0
         for op in body.values():
             if name not in op.operands:
                 continue
@@ -152,7 +152,7 @@ class Program:
             elif op.kind == "fusion":
                 total += self._read(place, self.bodies[CALLED.search(op.rest)[1]])
             elif op.kind in PARTS and place == 0:
-                total += held(op.made, everywhere=True)
+                total += bytes_held(op.made, everywhere=True)
             elif not (op.kind == "dynamic-update-slice" and place == 0):
                 return whole
         return min(whole, total)
@@ -165,7 +165,7 @@ class Program:
         if op.kind in ("bitcast", "tuple"):
             return sum(self._written(body[name], body) for name in op.operands)
         made = body[op.operands[1]].made if op.kind == "dynamic-update-slice" else op.made
-        return held(made, everywhere=True)
+        return bytes_held(made, everywhere=True)
 
 
 def root(body: dict) -> Op:
@@ -175,7 +175,7 @@ def root(body: dict) -> Op:
 def exchanged(kind: str, start: bool, made: str, members: int) -> int:
     """Bytes of all arrays of a collective whose result has the type `made`: XLA joins many small
     ones into one with a tuple. Where it is asynchronous, most results repeat the operands."""
-    total = held(made, everywhere=True)
+    total = bytes_held(made, everywhere=True)
     if kind == "collective-permute" and start:
         return total // 2
     if kind == "reduce-scatter" and not start:
@@ -185,7 +185,7 @@ def exchanged(kind: str, start: bool, made: str, members: int) -> int:
     return total
 
 
-def held(made: str, everywhere: bool = False) -> int:
+def bytes_held(made: str, everywhere: bool = False) -> int:
     """Bytes of all arrays of the type `made`, without those in a memory space of their own."""
     found = ARRAY.findall(made)
     return sum(size(kind, dims) for kind, dims, lay in found if everywhere or "S(" not in lay)

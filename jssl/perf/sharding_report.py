@@ -27,7 +27,7 @@ def rows(shapes) -> list[dict]:
         {
             "arrays": name, "count": len(leaves), "dtype": dtype, "placed": where,
             "largest": list(max((leaf.shape for leaf in leaves), key=math.prod)),
-            "bytes_per_device": sum(map(held, leaves)),
+            "bytes_per_device": sum(map(bytes_per_device, leaves)),
         }
         for (name, dtype, where), leaves in groups.items()
     ]  # fmt: skip
@@ -39,7 +39,7 @@ def placed(spec) -> str:
     return ", ".join(axes) if any(spec) else "whole everywhere"
 
 
-def held(leaf) -> int:
+def bytes_per_device(leaf) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
@@ -54,7 +54,7 @@ def show(result: dict, places: list[dict]) -> None:
         size = " x ".join(map(str, row["largest"])) or "scalar"
         table.add_row(
             row["arrays"], str(row["count"]), size, row["dtype"], row["placed"],
-            many(row["bytes_per_device"], 1024) + "B",
+            format_si(row["bytes_per_device"], 1024) + "B",
         )  # fmt: skip
     console.print(table)
     for name, text in lines(result):
@@ -67,18 +67,18 @@ def lines(found: dict):
     yield "batch", f"{found['batch_size']:,}: {found['batch_size'] / found['devices']:g} a device"
     data = f"{found['examples']:,} examples (config.examples)"
     yield "data", data + f", {found['vocab']:,} ids (config.vocab)" * bool(found["vocab"])
-    yield "parameters", many(found["parameters"])
-    step, each = (many(found[f"flops_per_{what}"]) for what in ("step", "device"))
+    yield "parameters", format_si(found["parameters"])
+    step, each = (format_si(found[f"flops_per_{what}"]) for what in ("step", "device"))
     yield "FLOPs", f"{step} a step, {each} a device"
-    fits, each = found.get("fits"), many(found["bytes_per_device"], 1024) + "B a device"
+    fits, each = found.get("fits"), format_si(found["bytes_per_device"], 1024) + "B a device"
     if fits is not None:
         word = "fits" if fits else "does not fit"
-        each += f" of {many(found['memory'], 1024)}B: {word}"
+        each += f" of {format_si(found['memory'], 1024)}B: {word}"
     if found["largest_batch"]:
         each += f"; the largest batch that does: about {found['largest_batch']:,}"
     yield "memory", each
     for one in found["collectives"]:
-        size = f"{one['times']} of them move {many(one['bytes'], 1024)}B among {one['group']}"
+        size = f"{one['times']} of them move {format_si(one['bytes'], 1024)}B among {one['group']}"
         yield one["kind"], size
     if "seconds" in found:
         parts = ", ".join(f"{part} {1e3 * s:.3g}" for part, s in found["seconds"].items())
@@ -87,7 +87,7 @@ def lines(found: dict):
         yield "efficiency", ", ".join(shares)
 
 
-def many(number: float, base: int = 1000) -> str:
+def format_si(number: float, base: int = 1000) -> str:
     """12345678 as "12.3 M", with Ki, Mi, ... for `base` 1024."""
     units = ("", "K", "M", "G", "T", "P", "E")
     power = min(int(math.log(number, base)), len(units) - 1) if number >= 1 else 0

@@ -8,7 +8,7 @@ import logging
 import math
 import statistics
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 from jssl.config.values import Count, NonNegative
 
 log = logging.getLogger("jssl")
@@ -35,7 +35,7 @@ class CollapseAlarm:
         start: int,
     ):
         if collapse not in CHOICES:
-            raise UserError(f"alarm.collapse={collapse!r} is unknown; {near(collapse, CHOICES)}")
+            raise UserError(f"alarm.collapse={collapse!r} is unknown; {suggest(collapse, CHOICES)}")
         if patience < 1:
             raise UserError(f"alarm.patience={patience} must be at least 1")
         self.stops, self.on = collapse == "stop", collapse != "off"

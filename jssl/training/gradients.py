@@ -11,7 +11,7 @@ import optax
 from jssl.config import UserError
 
 
-def update(value, grads, params, opt_state, tx):
+def apply_gradients(value, grads, params, opt_state, tx):
     """Applies gradients -> (params, opt_state, metrics)."""
     updates, opt_state = tx.update(grads, opt_state, params)
     metrics = {
@@ -22,11 +22,11 @@ def update(value, grads, params, opt_state, tx):
     return optax.apply_updates(params, updates), opt_state, metrics
 
 
-def none_skipped():
+def zero_counters():
     return jnp.zeros(2, jnp.int32)
 
 
-def guard(new, old, metrics, ok=None):
+def skip_nonfinite(new, old, metrics, ok=None):
     """(state, metrics): `new`, or, where the update is not finite, `old` at the next step.
 
     `ok` bool []: whether the update is finite; None: whether loss and gradient are. `skipped` of
@@ -59,7 +59,7 @@ def stays_finite(new, old):
     return jnp.all(jnp.stack([jnp.asarray(x) for x in jax.tree.leaves(jax.tree.map(one, *trees))]))
 
 
-def choose(objective, n: int, grad_cache: bool):
+def gradient_fn(objective, n: int, grad_cache: bool):
     """(state, batch, rng) -> ((loss, (buffers, metrics)), gradient), in n micro-batches."""
     if n < 1:
         raise UserError(f"config.accumulate={n} must be at least 1")
@@ -67,12 +67,12 @@ def choose(objective, n: int, grad_cache: bool):
         raise UserError("config.grad_cache=True needs config.accumulate above 1; try 4")
     if grad_cache and not objective.parts:
         raise UserError("config.grad_cache=True, but the method's loss is not made of two parts "
-                        "(jssl.core.coupled); set it to False")  # fmt: skip
+                        "(jssl.core.split_objective); set it to False")  # fmt: skip
     if n == 1:
         return lambda state, batch, rng: jax.value_and_grad(objective.loss, has_aux=True)(
             state.params, state, batch, rng
         )
-    return partial(cached_gradient if grad_cache else mean_gradient, objective, n=n)
+    return partial(grad_cache_gradient if grad_cache else mean_gradient, objective, n=n)
 
 
 def mean_gradient(objective, state, batch, rng, *, n: int):
@@ -86,13 +86,13 @@ def mean_gradient(objective, state, batch, rng, *, n: int):
         return (buffers, jax.tree.map(jnp.add, total, grads)), (value, metrics)
 
     carry = (state.buffers, jax.tree.map(jnp.zeros_like, state.params))
-    parts = (deal(batch, n), jax.random.split(rng, n))
+    parts = (split_microbatches(batch, n), jax.random.split(rng, n))
     (buffers, total), (values, metrics) = jax.lax.scan(micro, carry, parts)
     mean = jax.tree.map(lambda m: m.mean(0), metrics)
     return (values.mean(), (buffers, mean)), jax.tree.map(lambda g: g / n, total)
 
 
-def cached_gradient(objective, state, batch, rng, *, n: int):
+def grad_cache_gradient(objective, state, batch, rng, *, n: int):
     """As `mean_gradient`, but the loss compares all examples of the batch: GradCache
     (Gao et al. 2021, arXiv 2101.06983, section 3.3).
 
@@ -108,7 +108,7 @@ def cached_gradient(objective, state, batch, rng, *, n: int):
     if normalizes(state.buffers):
         warn_of_norm(rows, rows * n)
     rng_encode, rng_compare = jax.random.split(rng)
-    parts = (deal(batch, n), jax.random.split(rng_encode, n))
+    parts = (split_microbatches(batch, n), jax.random.split(rng_encode, n))
 
     def forward(buffers, part):
         out, buffers = encode(state.params, state.replace(buffers=buffers), *part)
@@ -118,7 +118,7 @@ def cached_gradient(objective, state, batch, rng, *, n: int):
     coupled = jax.value_and_grad(compare, (0, 1), has_aux=True)
     now = state.replace(buffers=buffers)
     found, (direct, cotangent) = coupled(
-        state.params, gather(outputs, rows), now, batch, rng_compare
+        state.params, merge_microbatches(outputs, rows), now, batch, rng_compare
     )
 
     def backward(carry, part):
@@ -130,7 +130,9 @@ def cached_gradient(objective, state, batch, rng, *, n: int):
         return (buffers, jax.tree.map(jnp.add, total, grads)), None
 
     carry = (state.buffers, direct)
-    cotangents = jax.tree.map(lambda x: deal(x.reshape(rows * n, -1, *x.shape[1:]), n), cotangent)
+    cotangents = jax.tree.map(
+        lambda x: split_microbatches(x.reshape(rows * n, -1, *x.shape[1:]), n), cotangent
+    )
     cotangents = jax.tree.map(lambda c, o: c.reshape(o.shape), cotangents, outputs)
     return found, jax.lax.scan(backward, carry, (parts, cotangents))[0][1]
 
@@ -151,14 +153,14 @@ def warn_of_norm(rows: int, batch: int) -> None:
     )  # fmt: skip
 
 
-def deal(batch, n: int):
+def split_microbatches(batch, n: int):
     """[B, ...] -> [n, B/n, ...] like cards, so that each device keeps rows of every micro-batch."""
     return jax.tree.map(lambda x: x.reshape(len(x) // n, n, *x.shape[1:]).swapaxes(0, 1), batch)
 
 
-def gather(outputs, rows: int):
-    """The inverse of `deal` for outputs [n, rows * v, ...], v in a row of each example: [B v, ...]
-    in the order of the batch."""
+def merge_microbatches(outputs, rows: int):
+    """The inverse of `split_microbatches` for outputs [n, rows * v, ...], v in a row of each
+    example: [B v, ...] in the order of the batch."""
 
     def one(x):
         n = len(x)

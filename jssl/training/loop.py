@@ -11,18 +11,25 @@ import jax
 import numpy as np
 
 from jssl import optim
-from jssl.commands.evaluate import say
-from jssl.config import Config, UserError, bind, paths
+from jssl.commands.evaluate import log_progress
+from jssl.config import Config, UserError, call_with_section, paths
 from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
 from jssl.parallel import agreement, host
-from jssl.parallel.preemption import PREEMPTED, Stopped, asked_to_stop
+from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import flops, memory
 from jssl.training import loggers, observers, rollback, summary, visualize
 from jssl.training.alarms import CollapseAlarm, SpikeAlarm
 from jssl.training.outbox import Outbox, Soft
 from jssl.training.pace import Pace
-from jssl.training.setup import Run, check_batch, check_read, compile_step, model_flops, prepare
+from jssl.training.setup import (
+    Run,
+    check_batch,
+    check_unused_keys,
+    compile_step,
+    model_flops,
+    setup_run,
+)
 from jssl.workdir import claim, identity, lock, run_folder
 from jssl.workdir.checkpoint import Checkpoints
 
@@ -42,18 +49,26 @@ def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False
     tree = paths.absolute(tree)
     flags = {"--extend": extend, "--changed-data": changed_data}
     agreement.check(lambda: claim.common(tree, **flags))
-    folder, tree = agreement.together(partial(run_folder.open_for, folder, tree, extend))
+    folder, tree = agreement.run_on_all_processes(
+        partial(run_folder.open_run_folder, folder, tree, extend)
+    )
     if done := finished(folder, tree):
         return done
     try:
-        with asked_to_stop() as stop, lock.alone(folder), contextlib.ExitStack() as open_things:
+        with (
+            stop_on_signal() as stop,
+            lock.exclusive_lock(folder),
+            contextlib.ExitStack() as open_things,
+        ):
             claim.check_shared(folder)
             # Again: this run may have waited for another one.
-            _, tree = agreement.together(partial(run_folder.open_for, folder, tree, extend))
+            _, tree = agreement.run_on_all_processes(
+                partial(run_folder.open_run_folder, folder, tree, extend)
+            )
             if done := finished(folder, tree):
                 return done
-            tree = agreement.together(lambda: run_folder.remembered(folder, tree))
-            run = prepare(Config(tree))
+            tree = agreement.run_on_all_processes(lambda: run_folder.remembered(folder, tree))
+            run = setup_run(Config(tree))
             check_batch(run)
             stored = claim.content(
                 folder,
@@ -64,7 +79,7 @@ def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False
             )
             with memory.explained(run):
                 values = _train(run, stored, folder, open_things.callback, stop)
-            return run_folder.finish(folder, values, identity.mark_of(stored))
+            return run_folder.write_result(folder, values, identity.mark_of(stored))
     except Stopped as why:  # outside the loop: no step was done since the last checkpoint
         log.warning("%s: stopped outside the steps; start again to go on", why)
         sys.exit(PREEMPTED)
@@ -83,28 +98,28 @@ def _train(run: Run, stored, folder, at_exit, stop) -> dict:
     folder is claimed by `stored` once all of it is open."""
     config = run.config
     given = {"workdir": folder, "read_only": False, "mark": identity.mark_of(stored)}
-    saves = bind(Checkpoints, config.checkpoint, "checkpoint", **given)
+    saves = call_with_section(Checkpoints, config.checkpoint, "checkpoint", **given)
     saves.check_space(run.shapes)
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state
-    start, reading = int(state.step), say(f"reading {run.data.source.name}")
+    start, reading = int(state.step), log_progress(f"reading {run.data.source.name}")
     feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
     claim.clear(folder, stored)
-    passed = rollback.passed(folder, config.steps)
+    passed = rollback.skipped_ranges(folder, config.steps)
     saves.passed = rollback.check_passed(folder, passed, saves.restored, start)
     feeds = [feed(start, reading, passed)]
     at_exit(lambda: [feed.close() for feed in feeds])
     recorder = make_recorder(run, feeds, folder, start, saves)
     at_exit(recorder.close)
     probes = OnlineProbes(run, recorder, saves.score)
-    check_read(config)
-    claim.claim(folder, stored)
+    check_unused_keys(config)
+    claim.write_config(folder, stored)
     # Saved first: nothing that an evaluation does can lose the step.
     watchers = [
         recorder,
         saver(saves, recorder, config.steps),
         probes,
-        *extras(run, recorder, folder),
+        *optional_observers(run, recorder, folder),
     ]
     tell(summary.beginning(run, start, folder))
     probes.resume(start, state)
@@ -117,7 +132,7 @@ def _train(run: Run, stored, folder, at_exit, stop) -> dict:
             )
         except rollback.Diverged as found:
             feeds[-1].close()
-            state, passed = rollback.back(
+            state, passed = rollback.roll_back(
                 folder, config, saves, run.shapes, found, count, config.alarm.rollbacks
             )
             feeds.append(feed(int(state.step), reading, passed))
@@ -216,7 +231,7 @@ def make_alarms(config, folder, start, saves):
     section = dict(config.alarm)
     section.pop("rollbacks")
     alarms = [rollback.NonFinite(section.pop("nonfinite")), SpikeAlarm(spike=section.pop("spike"))]
-    alarms.append(bind(
+    alarms.append(call_with_section(
         CollapseAlarm, section, "alarm", workdir=folder, checkpoints=saves.steps, start=start
     ))  # fmt: skip
     return lambda step, values: [alarm(step, values) for alarm in alarms]
@@ -237,7 +252,7 @@ def make_recorder(run: Run, feeds, folder, start, saves):
     return observers.Recorder(
         start=start, steps=config.steps, every=config.log.every,
         examples=config.batch_size, flops=model_flops(run), waited=lambda: feeds[-1].waited,
-        peak=peak and peak * run.mesh.devices.size, rates=optim.all_rates(config),
+        peak=peak and peak * run.mesh.devices.size, rates=optim.lr_per_step(config),
         newest=loggers.newest(folder, start),
         alarm=make_alarms(config, folder, start, saves),
         sinks=opened,
@@ -255,7 +270,7 @@ def saver(saves, recorder, steps):
     return observe
 
 
-def extras(run: Run, recorder, folder):
+def optional_observers(run: Run, recorder, folder):
     """The observers that a config asks for: pictures, a profile. None of them can end the run."""
     made, log_to = [], run.config.log
     if run.method.render and log_to.render_every:

@@ -14,7 +14,7 @@ import pathlib
 import jax
 
 from jssl.config import UserError
-from jssl.data.sampling import indices, lead
+from jssl.data.sampling import data_offset, indices
 from jssl.parallel import agreement
 from jssl.workdir import run_folder
 
@@ -46,9 +46,9 @@ class NonFinite:
             raise Diverged(step, int(values["skipped_row"]))
 
 
-def passed(folder: pathlib.Path, steps: int = LONGEST) -> list[list[int]]:
+def skipped_ranges(folder: pathlib.Path, steps: int = LONGEST) -> list[list[int]]:
     """[[step, examples of how many steps are passed over from there on], ...], in order, of a run
-    of so many `steps`. `UserError` if the file is not what `back` writes."""
+    of so many `steps`. `UserError` if the file is not what `roll_back` writes."""
     return agreement.first(lambda: _passed(folder / "passed.json", steps))
 
 
@@ -76,14 +76,16 @@ def check_passed(folder: pathlib.Path, known: list, note: dict, step: int) -> li
     return known
 
 
-def back(folder, config, saves, shapes, found: Diverged, examples: int, limit: int):
-    """(the state to go on with, what `passed` now is). `UserError` after `limit` rollbacks, and
-    where no checkpoint from before is left."""
-    known, first, main = passed(folder), found.step - found.row, jax.process_index() == 0
+def roll_back(folder, config, saves, shapes, found: Diverged, examples: int, limit: int):
+    """(the state to go on with, what `skipped_ranges` now is). `UserError` after `limit` rollbacks,
+    and where no checkpoint from before is left."""
+    known, first, main = skipped_ranges(folder), found.step - found.row, jax.process_index() == 0
     size = config.batch_size
     steps = [step for step in saves.steps() if step <= first]
     if len(known) >= limit or not steps:
-        of = lambda step: indices(config.seed, step + lead(known, step), examples, size).tolist()
+        of = lambda step: indices(
+            config.seed, step + data_offset(known, step), examples, size
+        ).tolist()
         bad = {str(step): of(step) for step in range(first, found.step)}
         if main:
             run_folder.write(folder / "nonfinite.json", bad)
@@ -94,8 +96,10 @@ def back(folder, config, saves, shapes, found: Diverged, examples: int, limit: i
         )
     state = saves.restore(shapes, upto=first)
     step = int(state.step)
-    shift = lead(known, found.step) + found.step - step
+    shift = data_offset(known, found.step) + found.step - step
     saves.passed = known = [*known, [step, shift]]
-    agreement.together(lambda: run_folder.write(folder / "passed.json", known) if main else None)
+    agreement.run_on_all_processes(
+        lambda: run_folder.write(folder / "passed.json", known) if main else None
+    )
     log.warning("%s: back to step %d, past the examples of %d steps", found, step, shift)
     return state, known

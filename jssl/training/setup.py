@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from jssl import data, methods
-from jssl.config import Config, UserError, bind, durations, near, schema
-from jssl.core import Method, guarded
+from jssl.config import Config, UserError, call_with_section, durations, schema, suggest
+from jssl.core import Method, skip_nonfinite_updates
 from jssl.data.sources.absent import open_or_absent
 from jssl.evals import finetune
 from jssl.parallel import agreement, mesh
@@ -38,33 +38,37 @@ class Run(NamedTuple):
             return start()
 
     def _init(self):
-        return self.method.init(keys(self.config)[0], self.example)
+        return self.method.init(rng_keys(self.config)[0], self.example)
 
 
-def keys(config):
+def rng_keys(config):
     """(for init, for the steps): two independent keys of ``config.seed``."""
     return jax.random.split(jax.random.key(config.seed))
 
 
-def prepare(config: Config, devices=None, source=None, training: bool = True) -> Run:
+def setup_run(config: Config, devices=None, source=None, training: bool = True) -> Run:
     """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
-    `source` (a `data.Data`) may be given instead. Not `training`: the state has the sizes that it
-    was trained with, whatever data is looked at now; without a `source` the run's own data may be
-    gone (`data.absent`)."""
-    agreement.together(lambda: schema.check(config._tree))
+    `source` (a `data.DataConfig`) may be given instead. Not `training`: the state has the sizes
+    that it was trained with, whatever data is looked at now; without a `source` the run's own data
+    may be gone (`data.absent`)."""
+    agreement.run_on_all_processes(lambda: schema.check(config._tree))
     agreement.check(lambda: claim.common(config._tree))
-    devices = devices or bind(mesh.make, config.mesh, "mesh", devices=None)
+    devices = devices or call_with_section(mesh.make_mesh, config.mesh, "mesh", devices=None)
     if source is None:
-        load = lambda: bind(data.load, config.data, "data")
-        source = agreement.together(load if training else lambda: open_or_absent(config))
+        load = lambda: call_with_section(data.load, config.data, "data")
+        source = agreement.run_on_all_processes(
+            load if training else lambda: open_or_absent(config)
+        )
     agreement.check(lambda: found_in(source.source), "give all processes the same data set")
     config = sized(config, source.source, training)
-    method = agreement.together(lambda: guarded(methods.load(config), config.method))
+    method = agreement.run_on_all_processes(
+        lambda: skip_nonfinite_updates(methods.load(config), config.method)
+    )
     method = once(method)
     if training:
         check_honored(config, method)
         finetune.check(config)
-    example = agreement.together(lambda: first_two(source.source))
+    example = agreement.run_on_all_processes(lambda: first_two(source.source))
     run = Run(config, devices, method, source, example, None)
     shapes = jax.eval_shape(run._init)
     places = mesh.shardings(shapes, devices)
@@ -163,24 +167,26 @@ def check_batch(run: Run) -> None:
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 
-ELSEWHERE = ("eval", "finetune", "log", "checkpoint", "alarm", "vocab")
-ELSEWHERE = tuple(f"config.{key}." for key in ELSEWHERE)
+KEYS_READ_OUTSIDE = ("eval", "finetune", "log", "checkpoint", "alarm", "vocab")
+KEYS_READ_OUTSIDE = tuple(f"config.{key}." for key in KEYS_READ_OUTSIDE)
 
 
-def check_read(config) -> None:
+def check_unused_keys(config) -> None:
     """Every key of a recipe is read by something; a typo is an error, not a silent default."""
     for key in config.unread():
         section, _, name = key.rpartition(".")
-        if key.startswith(ELSEWHERE) or (key == "config.grad_cache" and not config.grad_cache):
+        if key.startswith(KEYS_READ_OUTSIDE) or (
+            key == "config.grad_cache" and not config.grad_cache
+        ):
             continue
         known = [k.rpartition(".")[2] for k in config._seen if k.rpartition(".")[0] == section]
-        raise UserError(f"{key} is read by nothing in {config.method!r}; {near(name, known)}")
+        raise UserError(f"{key} is read by nothing in {config.method!r}; {suggest(name, known)}")
 
 
 def train_step(run: Run, state, batch):
     """(state, metrics) after the step that is due: the method's, with this step's random key."""
-    rng = jax.random.fold_in(keys(run.config)[1], state.step)
-    return mesh.inside(run.mesh, run.method.train_step)(state, batch, rng)
+    rng = jax.random.fold_in(rng_keys(run.config)[1], state.step)
+    return mesh.with_mesh(run.mesh, run.method.train_step)(state, batch, rng)
 
 
 def compile_step(run: Run, feed):
@@ -203,6 +209,6 @@ def model_flops(run: Run) -> int:
     grow = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=place)
     batch = jax.tree.map(grow, run.example)
     rng = jax.eval_shape(jax.random.key, 0)
-    rng = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=mesh.everywhere(run.mesh))
-    step = mesh.inside(run.mesh, method.train_step)
+    rng = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=mesh.replicated(run.mesh))
+    step = mesh.with_mesh(run.mesh, method.train_step)
     return flops.count(step, run.shapes, batch, rng)

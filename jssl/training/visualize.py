@@ -70,7 +70,7 @@ def renderer(run, album, every: int, count: int = 8):
     source = run.data.source
     batch = source.read(np.arange(min(count, len(source))))
     batch.pop("damaged")
-    render = jax.jit(run.method.render, out_shardings=mesh.everywhere(run.mesh))
+    render = jax.jit(run.method.render, out_shardings=mesh.replicated(run.mesh))
 
     def observe(step, state, metrics):
         if step % every and step != run.config.steps:

@@ -1,7 +1,7 @@
 """Image augmentation for self-supervised learning: batched, on the device, inside the train step.
 
 Crop + resize, flip, colour jitter, grayscale, blur, solarize, normalise, in this order (BYOL, Grill
-et al. 2020, appendix B). `draw` draws all that is random; one of two modes applies it:
+et al. 2020, appendix B). `sample_params` draws all that is random; one of two modes applies it:
 
 exact  clips to [0, 1] after each colour operation; hue is torchvision's HSV rotation. As jitter has
        an order per example, hue is computed in each of the 4 places and kept in one.
@@ -68,7 +68,7 @@ def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, cr
 
     @jax.named_scope("augment")
     def augment(rng, image, valid):
-        return apply(recipe, image, draw(recipe, rng, valid) | turned(image, valid))
+        return apply(recipe, image, sample_params(recipe, rng, valid) | turned(image, valid))
 
     return augment
 
@@ -119,7 +119,7 @@ def _upright(x, turn):
     return jnp.where(turn[:, None, None, None], jnp.swapaxes(x, 1, 3), x)
 
 
-def draw(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str, Array]:
+def sample_params(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str, Array]:
     """All random values of one view of each example, each [B]; valid is int32 [B, 2].
 
     top, left, height, width: whole pixels (float32), inside the valid part. flip, gray, blur,

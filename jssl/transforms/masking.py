@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def random_keep(rng, batch: int, patches: int, ratio: float):
+def random_masking(rng, batch: int, patches: int, ratio: float):
     """MAE's random masking (He et al. 2022, appendix A.1; models_mae.py `random_masking`).
 
     Each image keeps a uniform random subset of ``int(patches * (1 - ratio))`` patches, in random
@@ -19,12 +19,14 @@ def random_keep(rng, batch: int, patches: int, ratio: float):
     return shuffled[:, :kept], (restore >= kept).astype(jnp.float32), restore
 
 
-def unit_mask(rng, batch: int, grid: int, unit: int, ratio: float):
+def grouped_mask(rng, batch: int, grid: int, unit: int, ratio: float):
     """bool [B, grid * grid], True where hidden: squares of unit x unit patches, drawn at random,
     exactly `unit_count` of them (SimMIM, Xie et al. 2022, section 3.2)."""
     side = grid // unit
     count = unit_count(ratio, side * side)
-    hidden = first(jax.random.uniform(rng, (batch, side * side)), count).reshape(batch, side, side)
+    hidden = lowest_k(jax.random.uniform(rng, (batch, side * side)), count).reshape(
+        batch, side, side
+    )
     return jnp.repeat(jnp.repeat(hidden, unit, axis=1), unit, axis=2).reshape(batch, -1)
 
 
@@ -44,12 +46,12 @@ def block_mask(rng, batch: int, grid: int, count, *, area: tuple, aspect: tuple,
     hide, and tries again; its count may fall short.
     """
     rng_box, rng_side = jax.random.split(rng)
-    inside = boxes(rng_box, (batch, blocks), grid, area=area, aspect=aspect)
+    inside = random_rectangles(rng_box, (batch, blocks), grid, area=area, aspect=aspect)
     covers = jnp.where(inside.any(1), inside.argmax(1), blocks)  # the first rectangle over a patch
     across = jnp.arange(grid * grid)
     down = across.reshape(grid, grid).T.ravel()
     sides = jnp.stack([across, across[::-1], down, down[::-1]]) / grid**2
-    return first(covers + sides[jax.random.randint(rng_side, (batch,), 0, 4)], count)
+    return lowest_k(covers + sides[jax.random.randint(rng_side, (batch,), 0, 4)], count)
 
 
 def beit_mask(rng, batch: int, grid: int, count, least: float, most: int):
@@ -58,7 +60,7 @@ def beit_mask(rng, batch: int, grid: int, count, least: float, most: int):
     return block_mask(rng, batch, grid, count, area=area, aspect=aspect)
 
 
-def boxes(rng, shape: tuple, grid: int, *, area: tuple, aspect: tuple):
+def random_rectangles(rng, shape: tuple, grid: int, *, area: tuple, aspect: tuple):
     """bool [*shape, grid * grid]: rectangles of patches at random places. `area` in patches and
     `aspect` (height / width) are ranges; sides are rounded, and at least 1 and at most `grid`."""
     u = jax.random.uniform(rng, (4, *shape))
@@ -83,13 +85,13 @@ def side_lengths(area, aspect):
     return jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)
 
 
-def first(order, count: int):
+def lowest_k(order, count: int):
     """bool, True at the `count` (int, or int [B]) smallest of each row of `order` [B, N]."""
     rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
     return rank < jnp.reshape(count, (-1, 1))
 
 
-def places(mask, count: int):
+def mask_to_indices(mask, count: int):
     """int32 [B, count]: where `mask` [B, N] is True, in order; padded with places where it is not
     if there are fewer, cut if there are more."""
     return jnp.argsort(~mask, axis=1, stable=True)[:, :count].astype(jnp.int32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jssl.config import UserError
-from jssl.transforms.masking import cover, places
+from jssl.transforms.masking import cover, mask_to_indices
 
 
 class Asked(NamedTuple):
@@ -45,9 +45,9 @@ def draws(config, grid: int, kept: int) -> Callable[[jax.Array, int], Asked]:
         u = jax.random.uniform(rng_target, (2, batch, config.targets))
         hidden = cover(u, *size, grid)
         context = context_mask(rng_context, hidden, grid, square, config.context_min)
-        where = places(context, kept)
+        where = mask_to_indices(context, kept)
         seen = jnp.take_along_axis(context, where, axis=1)
-        at = places(hidden.reshape(-1, grid * grid), longest)
+        at = mask_to_indices(hidden.reshape(-1, grid * grid), longest)
         asked = jnp.arange(longest) < size.prod()
         return Asked(where, seen, at.reshape(batch, config.targets, longest), asked)
 

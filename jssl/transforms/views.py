@@ -8,54 +8,56 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jssl.config import bind, values
+from jssl.config import call_with_section, values
 from jssl.transforms import augment
 
 
-def pair(config) -> Callable:
+def two_views(config) -> Callable:
     """f(rng, batch) -> [2B, H, W, C]: two views of each image, at 2i and 2i + 1.
 
     ``config.augment`` says how; what ``config.augment_b`` changes, if there is one, makes the
     second view (BYOL, appendix B: one is always blurred, the other solarized).
     """
     first, second = sections(config)
-    one = bind(augment.view, first, "augment", dtype=config.model.dtype)
+    one = call_with_section(augment.view, first, "augment", dtype=config.model.dtype)
     if second is None:
-        return lambda rng, batch: one(rng, *repeated(batch, 2))
-    other = bind(augment.view, second, "augment_b", dtype=config.model.dtype)
+        return lambda rng, batch: one(rng, *repeat_images(batch, 2))
+    other = call_with_section(augment.view, second, "augment_b", dtype=config.model.dtype)
 
     def two(rng, batch):
         keys = jax.random.split(rng)
-        images = [view(k, *repeated(batch, 1)) for view, k in zip((one, other), keys, strict=True)]
+        images = [
+            view(k, *repeat_images(batch, 1)) for view, k in zip((one, other), keys, strict=True)
+        ]
         return jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
 
     return two
 
 
-def crops(config) -> Callable:
+def multi_crop(config) -> Callable:
     """f(rng, batch) -> {"global": [2B, H, W, C], "local": [nB, h, w, C]}: multi-crop.
 
     ``config.local`` has `count`, the number n of local crops of each image, at ni ... ni + n - 1,
     and what they change in ``config.augment``; no key "local" where n is 0. SwAV (Caron et al.
     2020), section 3.2.
     """
-    two, local = pair(config), dict(config.local)
+    two, local = two_views(config), dict(config.local)
     count = local.pop("count")
     values.check("config.local.count", count, values.Whole)
     section = dict(config.augment) | local
-    small = bind(augment.view, section, "local", dtype=config.model.dtype)
+    small = call_with_section(augment.view, section, "local", dtype=config.model.dtype)
 
     def all_crops(rng, batch):
         rng_two, rng_small = jax.random.split(rng)
         found = {"global": two(rng_two, batch)}
         if count:
-            found["local"] = small(rng_small, *repeated(batch, count))
+            found["local"] = small(rng_small, *repeat_images(batch, count))
         return found
 
     return all_crops
 
 
-def centre(config) -> Callable:
+def eval_view(config) -> Callable:
     """f(batch) -> [B, H, W, C]: the view of evaluation, ``eval.crop`` of the image resized to
     ``eval.size`` (0: the size of training)."""
     look = {key: config.augment[key] for key in ("mean", "std")} | {"dtype": config.model.dtype}
@@ -70,6 +72,6 @@ def sections(config) -> tuple[dict, dict | None]:
     return first, first | dict(config.augment_b) if "augment_b" in config else None
 
 
-def repeated(batch, count: int):
+def repeat_images(batch, count: int):
     """(image, size), each row `count` times in a row."""
     return (jnp.repeat(batch[key], count, axis=0) for key in ("image", "size"))

@@ -62,7 +62,7 @@ class Checkpoints:
         self._manager = None if read_only else self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        agreement.together(partial(_border, self.folder, self._retention.clean))
+        agreement.run_on_all_processes(partial(_border, self.folder, self._retention.clean))
         options = ocp.CheckpointManagerOptions(
             save_interval_steps=1,
             cleanup_tmp_directories=True,
@@ -186,9 +186,9 @@ class Checkpoints:
     def _read(self, step: int, shapes):
         """The state of one step. `Damaged`, `Unreachable` or `UserError` on all processes."""
         folder = self.folder / str(step)
-        note = agreement.together(partial(self._check, step, folder, shapes))
+        note = agreement.run_on_all_processes(partial(self._check, step, folder, shapes))
         args = ocp_args.StandardRestore(shapes)
-        state = agreement.together(
+        state = agreement.run_on_all_processes(
             partial(_border, folder, lambda: self._reader.restore(folder / "state", args=args))
         )
         held = int(getattr(state, "step", step))
@@ -220,7 +220,7 @@ class Checkpoints:
         found = self._reader.metadata(self.folder / str(step) / "state").item_metadata
         if found is None:
             raise ValueError("its list of arrays is missing")
-        stored, wanted = leaves(found.tree), leaves(shapes)
+        stored, wanted = tree_signature(found.tree), tree_signature(shapes)
         missing, extra = sorted(wanted - stored), sorted(stored - wanted)
         if missing or extra:
             raise UserError(
@@ -236,7 +236,7 @@ class Checkpoints:
         self._saved.discard(step)
         self._retention.scores.pop(step, None)
         move = partial(rename, self.folder / str(step), f"{why}-{step}")
-        agreement.together(lambda: move() if jax.process_index() == 0 else None)
+        agreement.run_on_all_processes(lambda: move() if jax.process_index() == 0 else None)
         self._manager = self._open()
 
     def steps(self) -> list[int]:
@@ -283,7 +283,7 @@ def _border(name: pathlib.Path, function):
         raise
 
 
-def leaves(tree) -> set[str]:
+def tree_signature(tree) -> set[str]:
     """ "path shape" of every array of a tree."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")

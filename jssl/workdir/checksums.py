@@ -22,7 +22,7 @@ def write(step: pathlib.Path) -> None:
     """Lists the files of a step, {"state/d/...": sum}, as <step>/sha256.json."""
     here = files(step)
     with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(here, pool.map(of, here.values()), strict=True))
+        found = dict(zip(here, pool.map(sha256_of, here.values()), strict=True))
     (step / NAME).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -43,7 +43,9 @@ def check(step: pathlib.Path, part: int = 0, parts: int = 1) -> None:
         raise ValueError(f"{min(extra)} is not in {NAME}")
     mine = sorted(listed)[part::parts]
     with ThreadPoolExecutor(THREADS) as pool:
-        for name, found in zip(mine, pool.map(of, (here[name] for name in mine)), strict=True):
+        for name, found in zip(
+            mine, pool.map(sha256_of, (here[name] for name in mine)), strict=True
+        ):
             if found != listed[name]:
                 raise ValueError(f"{name} is not what was written")
 
@@ -73,7 +75,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def of(path: pathlib.Path) -> str:
+def sha256_of(path: pathlib.Path) -> str:
     """The SHA-256 of a regular file."""
     with foreign(path), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from jssl import data
-from jssl.config import UserError, bind, flatten
+from jssl.config import UserError, call_with_section, flatten
 from jssl.data import files
 from jssl.data.files import Unreachable
 from jssl.parallel import agreement
@@ -50,8 +50,8 @@ def check_shared(folder: pathlib.Path) -> None:
         return
     path = folder / f".shared-{agreement.first(lambda: uuid.uuid4().hex)}"
     try:
-        agreement.together(lambda: path.touch() if jax.process_index() == 0 else None)
-        agreement.together(lambda: _wait_for(path))
+        agreement.run_on_all_processes(lambda: path.touch() if jax.process_index() == 0 else None)
+        agreement.run_on_all_processes(lambda: _wait_for(path))
     finally:
         if jax.process_index() == 0:
             path.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def _wait_for(path: pathlib.Path) -> None:
 def check_data(folder: pathlib.Path, config) -> None:
     """For a run that is done: `UserError` if `config` names other data than it was trained on. Its
     paths may differ from the run's own if they hold the same files."""
-    agreement.together(lambda: _check_data(folder, config))
+    agreement.run_on_all_processes(lambda: _check_data(folder, config))
 
 
 def _check_data(folder, config):
@@ -82,7 +82,7 @@ def _check_data(folder, config):
     key = moved[0]
     what = f"data.{key}={began[key]!r}, not {config.data[key]!r}"
     known = run_folder.stored(folder).get("data", "")
-    source = bind(data.load, config.data, "data").source
+    source = call_with_section(data.load, config.data, "data").source
     found = getattr(source, "fingerprint", "")
     if not known or not found:
         log.warning("the result is of the run in %s, on %s", folder, what)
@@ -192,7 +192,9 @@ def _extend(folder, found, steps: int) -> None:
 def clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:
     """Moves aside what is a link or odd where the run will write, and what a start with another
     config has left that saved nothing. Nothing is deleted."""
-    agreement.together(lambda: _clear(folder, stored) if jax.process_index() == 0 else None)
+    agreement.run_on_all_processes(
+        lambda: _clear(folder, stored) if jax.process_index() == 0 else None
+    )
 
 
 def _clear(folder, stored):
@@ -243,9 +245,11 @@ def _plain(path: pathlib.Path) -> bool:
     return True
 
 
-def claim(folder: pathlib.Path, stored: dict[str, Any]) -> None:
+def write_config(folder: pathlib.Path, stored: dict[str, Any]) -> None:
     """Writes `stored` as config.json, once all that can be wrong with the run has been checked."""
-    agreement.together(lambda: _claim(folder, stored) if jax.process_index() == 0 else None)
+    agreement.run_on_all_processes(
+        lambda: _claim(folder, stored) if jax.process_index() == 0 else None
+    )
 
 
 def _claim(folder, stored):

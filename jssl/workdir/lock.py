@@ -16,33 +16,34 @@ from jssl.data import files
 from jssl.parallel import agreement, mesh, preemption
 
 log = logging.getLogger("jssl")
-PATIENCE = 120.0  # seconds; of a host that died, a file server keeps the locks for some 90
+LOCK_TIMEOUT_S = 120.0  # seconds; of a host that died, a file server keeps the locks for some 90
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path):
+def exclusive_lock(folder: pathlib.Path):
     """Holds <folder>/.lock, by the first process of a run. `UserError` on all of them if another
-    run holds it for longer than `PATIENCE`, and `signals.Stopped` if a stop is asked for first.
+    run holds it for longer than `LOCK_TIMEOUT_S`, and `signals.Stopped` if a stop is asked for
+    first.
 
     A POSIX lock: it ends with its process, however that ends, and data workers do not inherit it.
     Where a file system knows no locks, or may not be written to, there is none.
     """
     path = folder / ".lock"
-    file = agreement.together(lambda: _open(path) if jax.process_index() == 0 else None)
-    until, told = time.monotonic() + PATIENCE, False
+    file = agreement.run_on_all_processes(lambda: _open(path) if jax.process_index() == 0 else None)
+    until, told = time.monotonic() + LOCK_TIMEOUT_S, False
     try:
-        while mesh.any_process(file is not None and not _taken(file)):
-            if mesh.any_process(bool(preemption.requested())):
+        while mesh.any_across_processes(file is not None and not _taken(file)):
+            if mesh.any_across_processes(bool(preemption.requested())):
                 raise preemption.Stopped(preemption.requested() or "a signal to one process")
-            if mesh.any_process(time.monotonic() > until):
+            if mesh.any_across_processes(time.monotonic() > until):
                 raise UserError(
                     f"--workdir={folder} is in use by another run{_owner(path)}; wait for its end, "
                     "or use another --workdir"
                 )
             if not told:
-                log.warning("%s is in use%s: waiting %.0f s", folder, _owner(path), PATIENCE)
+                log.warning("%s is in use%s: waiting %.0f s", folder, _owner(path), LOCK_TIMEOUT_S)
             told = True
-            time.sleep(min(preemption.POLL, PATIENCE))
+            time.sleep(min(preemption.POLL, LOCK_TIMEOUT_S))
         yield
     finally:
         if file is not None:

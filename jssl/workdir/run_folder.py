@@ -16,7 +16,7 @@ import jax
 import ml_collections
 
 import jssl
-from jssl.config import UserError, durations, flatten, local, trust
+from jssl.config import UserError, durations, flatten, require_local_path, trust
 from jssl.data import files
 from jssl.data.files import Damaged
 from jssl.recipes import recipe
@@ -24,21 +24,37 @@ from jssl.workdir import identity
 from jssl.workdir.retention import step_of
 
 # What may differ when a run is started again: where and how it runs, not what it computes.
-FREE = ("mesh.", "log.", "checkpoint.", "eval.", "alarm.", "data.dir", "data.path", "data.workers")
-FREE += ("examples", "vocab.", "data.tokenizer", "data.resident", "data.max_damaged", "finetune.")
+MAY_CHANGE_ON_RESUME = (
+    "mesh.",
+    "log.",
+    "checkpoint.",
+    "eval.",
+    "alarm.",
+    "data.dir",
+    "data.path",
+    "data.workers",
+)
+MAY_CHANGE_ON_RESUME += (
+    "examples",
+    "vocab.",
+    "data.tokenizer",
+    "data.resident",
+    "data.max_damaged",
+    "finetune.",
+)
 FOUND = ("examples", "vocab")  # in the data; the run must find the same again
 # Paths and settings that the hosts of one run need not share.
 HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", "log.tensorboard")
 WHITE = "config.data.max_value"  # if it is 0 it is found, once
 
 
-def open_for(workdir, config, extend: bool = False) -> tuple[pathlib.Path, Any]:
+def open_run_folder(workdir, config, extend: bool = False) -> tuple[pathlib.Path, Any]:
     """(folder, config): makes the folder, or checks that the run in it is one of this very config;
     with `extend` it may have more ``steps``, and there must be one. The durations of the config are
     steps if the run has found out how many examples there are."""
     if not workdir:
         raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
-    folder = place(workdir)
+    folder = resolve(workdir)
     if "[" in str(folder):  # TensorStore takes it for a pattern, and merges no checkpoint there
         raise UserError(f"--workdir={folder} cannot have a '[' in its name; choose another")
     try:
@@ -57,7 +73,7 @@ def open_for(workdir, config, extend: bool = False) -> tuple[pathlib.Path, Any]:
     return folder, config
 
 
-def place(workdir) -> pathlib.Path:
+def resolve(workdir) -> pathlib.Path:
     """The absolute path that --workdir names."""
     name = str(workdir)
     try:
@@ -68,7 +84,7 @@ def place(workdir) -> pathlib.Path:
         ) from None
     if "\0" in name:
         raise UserError(f"--workdir={ascii(name)} holds a NUL; choose another")
-    return pathlib.Path(local("--workdir", name)).expanduser().absolute()
+    return pathlib.Path(require_local_path("--workdir", name)).expanduser().absolute()
 
 
 def saved(folder: pathlib.Path) -> bool:
@@ -134,7 +150,9 @@ def check_same(folder, old, new, extend: bool = False) -> None:
     all others. With `extend` the new one may have more ``steps``."""
     old, new = flatten(old), flatten(new)
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "config.method", key)):
-        if key.removeprefix("config.").startswith(FREE) or old.get(key) == new.get(key):
+        if key.removeprefix("config.").startswith(MAY_CHANGE_ON_RESUME) or old.get(key) == new.get(
+            key
+        ):
             continue
         if key == WHITE and not new.get(key):
             continue
@@ -171,7 +189,7 @@ def stored_config(workdir) -> ml_collections.ConfigDict:
 
 def recorded(workdir) -> ml_collections.ConfigDict:
     """The config of the run in `workdir`; a key that is newer than the run has its default."""
-    path = place(workdir) / "config.json"
+    path = resolve(workdir) / "config.json"
     if not workdir or not os.path.lexists(path):  # and not path.exists(), which minds long names
         raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
     try:
@@ -182,11 +200,11 @@ def recorded(workdir) -> ml_collections.ConfigDict:
 
 def mark(workdir) -> identity.Mark:
     """Whose checkpoints those in `workdir` are."""
-    return identity.mark_of(stored(place(workdir)))
+    return identity.mark_of(stored(resolve(workdir)))
 
 
 def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
-    """What `finish` wrote, if the run is done, and is not to make more `steps` than it had.
+    """What `write_result` wrote, if the run is done, and is not to make more `steps` than it had.
     `UserError` if it is the result of another run."""
     path = folder / "result.json"
     if not os.path.lexists(path):
@@ -205,7 +223,7 @@ def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
     return None if extended or digest in mine.earlier else found
 
 
-def finish(folder: pathlib.Path, values: dict, mark: identity.Mark) -> dict:
+def write_result(folder: pathlib.Path, values: dict, mark: identity.Mark) -> dict:
     """Marks the run as done."""
     if jax.process_index() == 0:
         write(folder / "result.json", values | {"run": mark.run, "digest": mark.digest})
@@ -236,14 +254,14 @@ def to_json(config) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(tuples(json.loads(text))).lock()
+    return ml_collections.ConfigDict(lists_to_tuples(json.loads(text))).lock()
 
 
-def tuples(tree):
+def lists_to_tuples(tree):
     """JSON's lists as the tuples that configs have."""
     if isinstance(tree, dict):
-        return {key: tuples(value) for key, value in tree.items()}
-    return tuple(tuples(value) for value in tree) if isinstance(tree, list) else tree
+        return {key: lists_to_tuples(value) for key, value in tree.items()}
+    return tuple(lists_to_tuples(value) for value in tree) if isinstance(tree, list) else tree
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from jssl import data
-from jssl.config import Config, UserError, bind
+from jssl.config import Config, UserError, call_with_section
 from jssl.data.files import Unreachable
 from jssl.data.text import tokenizer as tokenizers
 
@@ -62,19 +62,19 @@ class Absent:
         return {"tokens": row, "segment": np.ones_like(row)} | words | batch
 
 
-def open_or_absent(config: Config) -> data.Data:
+def open_or_absent(config: Config) -> data.DataConfig:
     """The training data of a run; where it is gone, an `Absent` in its place.
 
     Raises UserError if the data is there, and cannot be used.
     """
     try:
-        return bind(data.load, config.data, "data")
+        return call_with_section(data.load, config.data, "data")
     except Unreachable:
         raise
     except UserError as error:
         if _there(config.data):
             raise
-        return data.Data(Absent(config, str(error)), False, 0, 0.0)
+        return data.DataConfig(Absent(config, str(error)), False, 0, 0.0)
 
 
 def need(source, protocol: str, config: Config) -> None:

@@ -41,7 +41,7 @@ def extensions() -> tuple[str, ...]:
     return EXTENSIONS + avif + phones
 
 
-class Folder:
+class ImageFolder:
     """A source over image files; see `open_folder`.
 
     `single_class` is the folder in which all images lie, if there is just one: no label for a
@@ -99,7 +99,7 @@ def open_folder(
     aspect: float = canvases.ASPECT,
     exif: bool = True,
     max_value: float = 0.0,
-) -> Folder:
+) -> ImageFolder:
     """The source over all images below a folder, in the sorted order of their paths.
 
     A folder in `path` that is the split (`splits.find_split`: `Train/` and `val/` too) is the root.
@@ -136,7 +136,7 @@ def open_folder(
     white = max_value or _white(root, names)
     shape = (*canvases.canvas_of(canvas, aspect), channels)
     pixels = Pixels(canvas, shape, exif, 0.0 if white == 255 else white)
-    return Folder(root, names, pixels, labels, classes, single)
+    return ImageFolder(root, names, pixels, labels, classes, single)
 
 
 def _white(root, names):

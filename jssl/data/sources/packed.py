@@ -30,7 +30,7 @@ _ROWS = 2**20  # of an array that are checked at a time
 DTYPES = ("uint8", "uint16")  # of images; white is the largest number of each
 
 
-class Arrays:
+class ArrayImages:
     """A source over arrays: images uint8 [N, H, W, C], sizes int32 [N, 2], labels int32 [N] | None.
 
     `rows` (int64, or None for all) picks the examples of a split. `folder`, if not empty, is where
@@ -72,10 +72,12 @@ class Arrays:
         if self.folder:
             return _mapped, (self.folder, self.rows)
         fields = (self.name, self.images, self.sizes, self.labels, self.classes, self.rows)
-        return Arrays, fields
+        return ArrayImages, fields
 
 
-def arrays(images: np.ndarray, labels: np.ndarray | None, name: str, split: str = "") -> Arrays:
+def arrays(
+    images: np.ndarray, labels: np.ndarray | None, name: str, split: str = ""
+) -> ArrayImages:
     """A source over images uint8 [N, H, W, C] and labels int [N] (0 to K - 1) or None.
 
     `split`, if given, may carry a slice such as "train[:90%]". Raises UserError for other shapes.
@@ -90,10 +92,10 @@ def arrays(images: np.ndarray, labels: np.ndarray | None, name: str, split: str 
     sizes = np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1))
     labels = None if labels is None else labels.astype(np.int32)
     rows = split_rows(split, len(images)) if split else None
-    return Arrays(name, images, sizes, labels, classes, rows)
+    return ArrayImages(name, images, sizes, labels, classes, rows)
 
 
-def open_packed(path: str, split: str) -> Arrays:
+def open_packed(path: str, split: str) -> ArrayImages:
     """The source over a directory that `pack` wrote.
 
     Splits as in `locate`, slices as in `split_rows`. Raises UserError for a missing or damaged one.
@@ -139,13 +141,13 @@ def pack(source, out: str, progress) -> dict[str, int]:
     Raises UserError if `out` exists.
     """
     out = os.path.abspath(os.path.expanduser(out))
-    with fresh(out) as folder:
+    with atomic_directory(out) as folder:
         examples = _write(source, folder, progress)
     return {"examples": examples, "bytes": folder_bytes(out), "damaged": len(source) - examples}
 
 
 @contextlib.contextmanager
-def fresh(out: str):
+def atomic_directory(out: str):
     """A folder to write into, which becomes `out` (absolute) at the end, or vanishes on an error or
     a SIGTERM. Raises UserError if `out` exists, or cannot be made."""
     if os.path.lexists(out):
@@ -204,7 +206,7 @@ def _header(file, examples, canvas, dtype):
 
 def _mapped(folder, rows):
     name, classes, images, sizes, labels = intact(folder, _arrays)
-    return Arrays(name, images, sizes, labels, classes, rows, folder)
+    return ArrayImages(name, images, sizes, labels, classes, rows, folder)
 
 
 def _arrays(folder, meta):

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from jssl.config import UserError, local
+from jssl.config import UserError, require_local_path
 from jssl.data import canvas as canvases
 from jssl.data import depth, fingerprint
 from jssl.data.decode import Pixels, Unreadable, assemble, look
@@ -19,7 +19,7 @@ from jssl.data.sources.tfds_trust import INFO as _INFO
 from jssl.data.sources.tfds_trust import open_builder
 
 
-class Records:
+class TfdsImages:
     """A source over the records of a TFDS split; see `open_tfds`.
 
     `records` is TFDS's own random-access source. It pickles to a few kB, and opens its files in
@@ -90,7 +90,7 @@ def open_tfds(
     aspect: float = canvases.ASPECT,
     exif: bool = False,
     max_value: float = 0.0,
-) -> Records:
+) -> TfdsImages:
     """The source over `split` of data set `name` ("cifar10", "imagenette/160px-v2", with ":3.0.2"
     for one version, else the newest) as prepared below `dir`.
 
@@ -108,7 +108,7 @@ def open_tfds(
     blame = f"data.name={name}"
     white = max_value or _white(records, features[key], key, blame)
     pixels = Pixels(canvas, (*shape, channels), exif, 0.0 if white == 255 else white)
-    return Records(f"{name} {split}", blame, records, key, pixels, classes)
+    return TfdsImages(f"{name} {split}", blame, records, key, pixels, classes)
 
 
 def _white(records, feature, key, blame):
@@ -166,7 +166,7 @@ def _open(name, dir, split, kind):
 
 def root_of(dir: str) -> str:
     """``data.dir``, or where it is empty, TFDS's own variable TFDS_DATA_DIR. UserError for none."""
-    root = dir or local("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
+    root = dir or require_local_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
     if not root:
         raise UserError(
             "data.dir='' is wrong because there is no such folder; give the folder that holds the "

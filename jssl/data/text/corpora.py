@@ -11,7 +11,7 @@ from operator import itemgetter
 from pydoc_data.topics import topics  # half a megabyte of English that every Python brings
 from typing import NamedTuple
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 from jssl.data.sampling import split_rows, split_span
 from jssl.data.text import encoding as encodings
 from jssl.data.text import text_files
@@ -48,7 +48,7 @@ def open_corpus(
         parts = lambda tally: ((key, text, -1) for key, text in sorted(topics.items()))
         return Corpus(f"pydoc {split}", "data.source=pydoc", parts, None, split)
     if source != "text":
-        raise UserError(f"data.source={source!r} is wrong: it is no text; {near(source, TEXT)}")
+        raise UserError(f"data.source={source!r} is wrong: it is no text; {suggest(source, TEXT)}")
     files = text_files.find(os.path.expanduser(path), split)
     parts = lambda tally: text_files.parts(files, how, tally)
     return Corpus(f"{path} {split}", f"data.path={path}", parts, None, split)

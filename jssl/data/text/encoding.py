@@ -8,7 +8,7 @@ import codecs
 from collections.abc import Iterator
 from typing import IO
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 
 PART = 2**18  # bytes, or characters, that are handled at a time
 SAMPLE = 2**16  # bytes that an encoding is told from
@@ -38,7 +38,7 @@ def codec(name: str) -> str:
     """
     if not name:
         return ""
-    wrong = UserError(f"data.encoding={name!r} is no encoding; {near(name, _KNOWN)}")
+    wrong = UserError(f"data.encoding={name!r} is no encoding; {suggest(name, _KNOWN)}")
     if not name.isascii() or not name.isprintable():
         raise wrong
     try:

@@ -13,7 +13,7 @@ from operator import itemgetter
 import numpy as np
 
 from jssl.config import UserError
-from jssl.data.sources.packed import folder_bytes, fresh
+from jssl.data.sources.packed import atomic_directory, folder_bytes
 from jssl.data.text import corpora, tokenizer
 from jssl.data.text.text_source import VERSION, Tokens
 
@@ -25,7 +25,9 @@ _RUN = 1000  # characters without a space, or spaces, that a tokenizer is traine
 _LONG = re.compile(rf"\S{{{_RUN + 1}}}|\s{{{_RUN + 1}}}")
 
 
-def hold(corpus: corpora.Corpus, tokens, length: int, pack: bool, words: bool = False) -> Tokens:
+def load_in_memory(
+    corpus: corpora.Corpus, tokens, length: int, pack: bool, words: bool = False
+) -> Tokens:
     """The source over a corpus, tokenized now and kept in memory; `tokens` is a tokenizer."""
     file = io.BytesIO()
     offsets, labels, _ = tokenize(corpus, tokens, file)
@@ -102,7 +104,7 @@ def _ids(batch, tokens):
 def pack(corpus: corpora.Corpus, tokens, out: str) -> dict[str, int]:
     """Writes a corpus into the new directory `out`, whole or not at all, in little memory."""
     out = os.path.abspath(os.path.expanduser(out))
-    with fresh(out) as folder:
+    with atomic_directory(out) as folder:
         with open(os.path.join(folder, "tokens.npy"), "wb") as file:
             _header(file, 0, tokens.dtype)
             offsets, labels, tally = tokenize(corpus, tokens, file)

@@ -167,7 +167,7 @@ def _mapped(folder, tokenizer, length, pack, words, rows, span):
 def _tokenizer(folder, meta):
     check_version(meta, VERSION)
     if meta["tokenizer"] == "bytes":
-        own = tokenizers.Bytes()
+        own = tokenizers.ByteTokenizer()
     elif os.path.basename(meta["tokenizer"]) != meta["tokenizer"]:
         raise ValueError(f"its tokenizer {meta['tokenizer']} lies elsewhere")
     else:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jssl.config import UserError, near
+from jssl.config import UserError, suggest
 from jssl.data.files import JSON_LIMIT, Damaged, foreign, read_bytes
 from jssl.data.text import limits
 
@@ -39,7 +39,7 @@ _BASE = len(SPECIAL)  # the id of byte 0
 _BREAKS = "ĊĉčĭĮ"  # \n \t \r \v \f as byte-level BPE spells them
 
 
-class Bytes:
+class ByteTokenizer:
     """UTF-8 bytes: id 4 + byte (Xue et al. 2022, "ByT5", with four special ids and not three)."""
 
     growth = 1
@@ -68,7 +68,7 @@ class Bytes:
         return "bytes"  # which is all that `load` needs
 
 
-class File:
+class HFTokenizer:
     """A tokenizer as Hugging Face's `tokenizers` writes it (tokenizer.json), given as that text.
 
     Special tokens go by their usual names; those it lacks are added behind its vocabulary. Their
@@ -145,20 +145,20 @@ class File:
         return name
 
     def __reduce__(self):
-        return File, (self._definition, self._name)
+        return HFTokenizer, (self._definition, self._name)
 
 
-def load(name: str) -> Bytes | File:
+def load(name: str) -> ByteTokenizer | HFTokenizer:
     """The tokenizer that ``data.tokenizer`` names: "bytes", or the path of a file."""
     if name == "bytes":
-        return Bytes()
+        return ByteTokenizer()
     path = os.path.expanduser(name)
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
         inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         beside = [os.path.join(os.path.dirname(path), n) for n in inside if n.endswith(".json")]
         raise UserError(
-            f"data.tokenizer={name!r} is no file; {near(name, ['bytes', *beside])}; "
+            f"data.tokenizer={name!r} is no file; {suggest(name, ['bytes', *beside])}; "
             "`jssl data tokenizer` trains one"
         )
     try:
@@ -175,13 +175,13 @@ def load(name: str) -> Bytes | File:
     return found
 
 
-def read(path: str | os.PathLike) -> File:
+def read(path: str | os.PathLike) -> HFTokenizer:
     """The tokenizer in a file of at most `JSON_LIMIT` bytes; `Damaged` if it holds none."""
     with foreign(path):
-        return File(read_bytes(path, JSON_LIMIT, follow=True).decode(), os.fspath(path))
+        return HFTokenizer(read_bytes(path, JSON_LIMIT, follow=True).decode(), os.fspath(path))
 
 
-def train(texts: Iterable[str], size: int) -> File:
+def train(texts: Iterable[str], size: int) -> HFTokenizer:
     """A byte-level BPE of at most `size` ids (Sennrich et al. 2016; over bytes as in Radford et al.
     2019), made from pairs that `texts` hold twice; the same texts give the same one."""
     if size < _BASE + 256:
@@ -200,7 +200,7 @@ def train(texts: Iterable[str], size: int) -> File:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
     made.train_from_iterator(texts, trainer)
-    return File(made.to_str(pretty=True))
+    return HFTokenizer(made.to_str(pretty=True))
 
 
 def _words(made, model, vocab):
