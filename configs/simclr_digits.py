@@ -34,8 +34,8 @@ def get_config(variant=""):
             eval=dict(every=800, size=32, knn_k=20),
         ),
         tiny={
-            "steps": 6, "batch_size": 16, "data.split": "train[:3%]", "model.width": 8,
-            "head.features": (16, 8), "optim.warmup_steps": 1, "checkpoint.every": 2,
-            "eval.every": 3, "eval.split": "test[:5%]", "log.every": 1,
+            "steps": 6, "batch_size": 16, "data.split": "train[:3%]", "model.name": "resnet_test",
+            "model.width": 8, "head.features": (16, 8), "optim.warmup_steps": 1,
+            "checkpoint.every": 2, "eval.every": 3, "eval.split": "test[:5%]", "log.every": 1,
         },
     )  # fmt: skip

@@ -43,7 +43,7 @@ def get_config(variant=""):
             "steps": 6, "batch_size": 16, "accumulate": 2, "data.source": "digits",
             "data.split": "train[:3%]", "data.canvas": 32, "data.workers": 0, "augment.size": 24,
             "augment.crop_scale": (0.3, 1.0),
-            "model.name": "resnet10", "model.width": 8, "model.dtype": "float32",
+            "model.name": "resnet_test", "model.width": 8, "model.dtype": "float32",
             "head.features": (16, 8), "optim.warmup_steps": 1, "checkpoint.every": 2,
             "eval.split": "test[:5%]", "log.every": 1,
         },

@@ -164,7 +164,7 @@ TINY = {
     "checkpoint.every": 2, "eval.every": 3, "eval.split": "test[:5%]", "log.every": 1,
     "log.rank_every": 2,
 }  # fmt: skip
-TINY_RESNET = TINY | {"model.name": "resnet10", "model.width": 8}
+TINY_RESNET = TINY | {"model.name": "resnet_test", "model.width": 8}
 TINY_VIT = TINY | {"model.name": "vit_test", "model.patch": 8, "model.image_size": 32}
 TINY_TEXT = {  # the pages of Python's own help
     "steps": 6, "batch_size": 16, "data.source": "pydoc", "data.tokenizer": "bytes",

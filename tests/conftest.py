@@ -1,5 +1,6 @@
 """Eight simulated devices, a persistent compilation cache, and what several tests share."""
 
+import gc
 import os
 import pathlib
 import re
@@ -12,6 +13,8 @@ FAST = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+gc.set_threshold(200_000, 50, 100)  # tracing makes many objects that live; a tenth of the time
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

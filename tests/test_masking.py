@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import make_mesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,9 +102,9 @@ def test_a_ratio_that_hides_nothing_is_refused():
 def test_pictures_of_every_masked_method(name):
     """original | masked | reconstruction: the original is the view of evaluation, what is seen is
     the same in all three, and what is not is gray in the middle and something else on the right."""
-    run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")))
+    run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")), make_mesh(1))
     batch = {key: value for key, value in run.example.items()}
-    picture = run.method.render(run.init(), batch, jax.random.key(0))["masked"]
+    picture = jax.jit(run.method.render)(run.init(), batch, jax.random.key(0))["masked"]
     one = Setup(run.config)
     mean, std = (np.array(run.config.augment[key]) for key in ("mean", "std"))
     original, masked, rebuilt = np.split(np.asarray(picture), 3, axis=2)

@@ -16,7 +16,7 @@ def get_config(variant=""):
     return recipe(variant, dict(
         method="my_fork.denoise", steps=6, batch_size=16, noise=0.3,
         data=dict(source="digits", canvas=32, split="train[:3%]", resident=True),
-        model=dict(name="resnet10", stem="cifar", width=8, zero_init=False, init="fan_out",
+        model=dict(name="resnet_test", stem="cifar", width=8, zero_init=False, init="fan_out",
                    dtype="float32"),
         augment=dict(mode="fused", size=16, crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3),
                      flip=0.0, jitter=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,

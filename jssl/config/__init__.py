@@ -64,6 +64,12 @@ def read(spec: str) -> ml_collections.ConfigDict:
             f"--config={path}: get_config() returns {type(config).__name__} and no ConfigDict; "
             "return jssl.recipes.recipe(variant, sections)"
         )
+    try:
+        flatten(config)
+    except TypeError:  # ConfigDict sorts its keys
+        raise UserError(
+            f"--config={path}: a key of its config is no text; name all by texts"
+        ) from None
     return config
 
 

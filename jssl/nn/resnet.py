@@ -98,6 +98,7 @@ def shortcut(block, x: Array) -> Array:
 
 
 SIZES = {
+    "resnet_test": (BasicBlock, (1, 1)),
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
@@ -108,7 +109,8 @@ STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # kernel and stride of conv1
 
 
 class ResNet(nn.Module):
-    """``net(images [B, H, W, C], train) -> float32 [B, D]``, D = 8 * width * expansion."""
+    """``net(images [B, H, W, C], train) -> float32 [B, D]``, D = width * 2**(stages - 1) *
+    expansion."""
 
     block: Callable
     depths: tuple[int, ...]
@@ -144,7 +146,8 @@ class ResNet(nn.Module):
 def build(*, name: str, stem: str, width: Width, zero_init: bool, init: str, dtype: str) -> ResNet:
     """A ResNet from a config's `model` section.
 
-    name: resnet18, resnet34, resnet50, resnet101; resnet10, one block a stage, is for demos.
+    name: resnet18, resnet34, resnet50, resnet101; resnet10, one block a stage, is for demos, and
+      resnet_test, of two stages, for tests.
     stem: "imagenet" = 7x7 stride 2 and 3x3 max-pooling stride 2 (the paper), "cifar" = 3x3 stride 1
       and no pooling (SimCLR, arXiv:2002.05709, appendix B.9).
     width: channels of the first stage; 64 as published.
