@@ -1,152 +1,207 @@
-"""The contract between a method and everything else: two named tuples of pure functions.
+"""The contract between a method and everything else: named tuples of pure functions.
 
-A method file ends in ``def build(config) -> Method``. Most are an `Objective` that `minimize` turns
-into a `Method`; one with two players writes a `train_step` with two `gradient_step`s.
+A method file ends in ``def build(config, data_info) -> Objective``. `jssl.training.setup` turns an
+`Objective` into a `Method`: it adds the optimizer, micro-batches and GradCache. A method of two
+players, such as a GAN, returns a `Method` and writes its `train_step` with two `gradient_step`s.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 from jax import Array
 
-from jssl.config import UserError
-from jssl.training.gradients import (
-    apply_gradients,
-    gradient_fn,
-    skip_nonfinite,
-    stays_finite,
-    zero_counters,
-)
-
 Tree = Any
+Params = dict[str, Any]  # params["encoder"] is what is pretrained
+Buffers = dict[str, Any]
 Batch = dict[str, Array]  # leading axis = global batch: image | tokens | ..., size, index, label
 Metrics = dict[str, Array]  # float32 scalars; always has "loss"
+Modality = Literal["image", "text", "audio", "video", "image_text", "signal"]
+
+
+class Vocab(NamedTuple):
+    """The ids of a tokenizer: how many there are, and those of special tokens."""
+
+    size: int
+    pad: int
+    start: int
+    end: int
+    mask: int
+    fingerprint: str = ""
+
+
+class DatasetInfo(NamedTuple):
+    """What only the data can tell. It is stored with the run, and given to `build`.
+
+    Attributes:
+      num_examples: examples of the training set, as a bank of examples needs them.
+      modality: of the source.
+      fields: shape and dtype of each array of one example.
+      vocab: of a source of text; None for others.
+      max_value: the pixel that is white in images of more than 8 bits; 0 for others.
+    """
+
+    num_examples: int
+    modality: Modality
+    fields: Mapping[str, jax.ShapeDtypeStruct]
+    vocab: Vocab | None = None
+    max_value: float = 0.0
 
 
 @struct.dataclass
 class TrainState:
     """All that a run carries from step to step, and so all that a checkpoint holds."""
 
-    step: Array  # int32[]: updates done
-    params: Tree  # what gradients change; params["encoder"] is what is being pretrained
+    step: Array  # int32 []: updates done
+    params: Tree  # what gradients change
     opt_state: Tree
-    buffers: Tree  # remembered, not trained: BN statistics, EMA target, queue, centre, bank
-    skipped: Array = struct.field(default_factory=zero_counters)  # int32[2]: see accumulate.guard
+    buffers: Tree  # remembered, not trained: BatchNorm statistics, EMA teacher, queue, center, bank
+    skipped: Array = struct.field(default_factory=lambda: jnp.zeros(2, jnp.int32))
+    # int32 [2]: updates that were not finite and therefore skipped, in a row and in all
+
+
+class InitFn(Protocol):
+    """Draws the parameters and the buffers from two examples, which give the shapes."""
+
+    def __call__(self, rng: Array, batch: Batch, /) -> tuple[Params, Buffers]: ...
+
+
+class LossFn(Protocol):
+    """The loss float32 [], the next buffers, and metrics. `state.params` is not differentiated."""
+
+    def __call__(
+        self, params: Params, state: TrainState, batch: Batch, rng: Array, /
+    ) -> tuple[Array, tuple[Buffers, Metrics]]: ...
+
+
+class ForwardFn(Protocol):
+    """The outputs of the networks, a tree of [B v, ...] with v rows of each example in a row, and
+    the next buffers."""
+
+    def __call__(
+        self, params: Params, state: TrainState, batch: Batch, rng: Array, /
+    ) -> tuple[Tree, Buffers]: ...
+
+
+class OutputLossFn(Protocol):
+    """The loss of the outputs of a `ForwardFn`, the next buffers, and metrics. `state.buffers` are
+    those that `forward` returned."""
+
+    def __call__(
+        self, params: Params, outputs: Tree, state: TrainState, batch: Batch, rng: Array, /
+    ) -> tuple[Array, tuple[Buffers, Metrics]]: ...
+
+
+class EmbedFn(Protocol):
+    """float32 [B, D]: the features that are evaluated."""
+
+    def __call__(self, params: Params, buffers: Buffers, batch: Batch, /) -> Array: ...
+
+
+class RenderFn(Protocol):
+    """{name: images [B, H, W, C] in 0..1, or token ids int32 [B, L]} for people to look at."""
+
+    def __call__(
+        self, params: Params, buffers: Buffers, batch: Batch, rng: Array, /
+    ) -> dict[str, Array]: ...
+
+
+class TokenNllFn(Protocol):
+    """float32 [B, L]: -log p of each token in nats; -1 where a token does not count."""
+
+    def __call__(self, params: Params, buffers: Buffers, batch: Batch, /) -> Array: ...
+
+
+class UpdateFn(Protocol):
+    """The state with what changes once per update, before all micro-batches: an EMA teacher,
+    prototypes back on the sphere, new clusters."""
+
+    def __call__(self, state: TrainState, rng: Array, /) -> TrainState: ...
 
 
 class Objective(NamedTuple):
     """One scalar to minimize."""
 
-    init: Callable  # (rng, batch) -> (params, buffers)
-    loss: Callable  # (params, state, batch, rng) -> (loss, (buffers, metrics))
-    embed: Callable  # (params, buffers, batch) -> [B, D]
-    render: Callable | None = None  # (params, buffers, batch, rng) -> see Method
-    score: Callable | None = None  # (params, buffers, batch) -> see Method
-    prepare: Callable | None = None  # (state, rng) -> state: once an update, ahead of the loss
-    parts: tuple[Callable, Callable] | None = None  # (encode, compare), see `split_objective`
+    init: InitFn
+    loss: LossFn
+    embed: EmbedFn
+    render: RenderFn | None = None
+    token_nll: TokenNllFn | None = None
+    before_update: UpdateFn | None = None
+    stages: tuple[ForwardFn, OutputLossFn] | None = None  # see `split_objective`
 
 
-def split_objective(init, encode, compare, embed, prepare=None) -> Objective:
-    """An objective in two parts, networks that see examples and a loss that compares what they say.
+def split_objective(
+    init: InitFn,
+    forward: ForwardFn,
+    loss: OutputLossFn,
+    embed: EmbedFn,
+    before_update: UpdateFn | None = None,
+    render: RenderFn | None = None,
+) -> Objective:
+    """An objective that compares the examples of a batch, split in two.
 
-    encode(params, state, batch, rng) -> (outputs, buffers): a tree of float [B v, ...], v rows of
-    each example in a row. compare(params, outputs, state, batch, rng) -> (loss, (buffers,
-    metrics)); its state has the buffers that encode left.
+    `forward` runs the networks, `loss` is computed from their outputs. GradCache needs the split.
     """
 
-    def loss(params, state, batch, rng):
-        rng_encode, rng_compare = jax.random.split(rng)
-        outputs, buffers = encode(params, state, batch, rng_encode)
-        return compare(params, outputs, state.replace(buffers=buffers), batch, rng_compare)
+    def whole(params, state, batch, rng):
+        rng_forward, rng_loss = jax.random.split(rng)
+        outputs, buffers = forward(params, state, batch, rng_forward)
+        return loss(params, outputs, state.replace(buffers=buffers), batch, rng_loss)
 
-    return Objective(init, loss, embed, prepare=prepare, parts=(encode, compare))
+    return Objective(
+        init,
+        whole,
+        embed,
+        render=render,
+        before_update=before_update,
+        stages=(forward, loss),
+    )
 
 
 class Method(NamedTuple):
     """What the loop, the evaluations and the benchmarks know of a method."""
 
-    init: Callable  # (rng, batch) -> TrainState
-    train_step: Callable  # (state, batch, rng) -> (state, metrics): pure, jittable
-    embed: Callable  # (state, batch) -> [B, D]
-    render: Callable | None = None  # (state, batch, rng) -> {name: images in 0..1 or token ids}
-    score: Callable | None = None  # (state, batch) -> [B, L]: -log p in nats; -1: uncounted
-    accumulate: int = 1  # micro-batches of an update of `train_step`, as `minimize` was told
+    init: Callable[[Array, Batch], TrainState]
+    train_step: Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]  # pure, jittable
+    embed: Callable[[TrainState, Batch], Array]  # as `EmbedFn`
+    render: Callable[[TrainState, Batch, Array], dict[str, Array]] | None = None
+    token_nll: Callable[[TrainState, Batch], Array] | None = None
+    accumulate: int = 1  # micro-batches of one update of `train_step`
     grad_cache: bool = False  # whether the loss compares the examples of all of them
-    compares: bool = False  # whether the loss compares examples of a batch with each other
+    compares: bool = False  # whether the loss compares the examples of a batch with each other
 
 
-def skip_nonfinite_updates(method: Method, name: str) -> Method:
-    """`method` whose `train_step` skips updates that are not finite, whoever wrote it.
+def apply_gradients(
+    value: Array,
+    grads: Tree,
+    params: Tree,
+    opt_state: Tree,
+    tx: optax.GradientTransformation,
+) -> tuple[Tree, Tree, Metrics]:
+    """Takes one optimizer step. Returns (params, opt_state, metrics); `value` is the loss."""
+    updates, opt_state = tx.update(grads, opt_state, params)
+    metrics = {
+        "loss": value.astype(jnp.float32),
+        "grad_norm": optax.tree.norm(grads).astype(jnp.float32),
+        "update_norm": optax.tree.norm(updates).astype(jnp.float32),
+    }
+    return optax.apply_updates(params, updates), opt_state, metrics
 
-    Setup does this to every method. `minimize` guards its own step by loss and gradient, which
-    costs nothing; any other step is judged by its loss, by the metrics whose name ends in
-    "grad_norm", and by the new state: what was finite stays finite. `name` is for messages.
-    `UserError`, while the step is traced, if its metrics are not float scalars with a "loss".
+
+def gradient_step(
+    loss: Callable[[Tree], tuple[Array, Any]],
+    params: Tree,
+    opt_state: Tree,
+    tx: optax.GradientTransformation,
+) -> tuple[Tree, Tree, Any, Metrics]:
+    """Takes one optimizer step on ``loss(params) -> (scalar, aux)``.
+
+    Returns (params, opt_state, aux, metrics). A GAN calls it once per network.
     """
-
-    def train_step(state, batch, rng):
-        new, metrics = method.train_step(state, batch, rng)
-        check_metrics(metrics, name)
-        if "skipped_row" in metrics:  # it has guarded itself
-            return new, metrics
-        norms = [value for key, value in metrics.items() if key.endswith("grad_norm")]
-        ok = stays_finite(new, state)
-        for value in (metrics["loss"], *norms):
-            ok &= jnp.isfinite(value)
-        return skip_nonfinite(new.replace(step=state.step + 1), state, metrics, ok)
-
-    return method._replace(train_step=train_step)
-
-
-def check_metrics(metrics: Metrics, name: str) -> None:
-    """`UserError` unless `metrics` is a dict of scalars with a "loss"."""
-    if not isinstance(metrics, dict) or "loss" not in metrics:
-        raise UserError(
-            f"config.method={name!r}: train_step gives metrics without 'loss'; "
-            "give a dict of float32 scalars that has it"
-        )
-    for key, value in metrics.items():
-        if jnp.shape(value) != ():
-            raise UserError(
-                f"config.method={name!r}: the metric {key!r} has the shape {jnp.shape(value)}; "
-                "give its mean, or leave it out"
-            )
-
-
-def gradient_step(loss, params, opt_state, tx):
-    """One update of one player by `loss(params) -> (scalar, aux)`: (params, ..., aux, metrics)."""
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     params, opt_state, metrics = apply_gradients(value, grads, params, opt_state, tx)
     return params, opt_state, aux, metrics
-
-
-def minimize(objective: Objective, tx, accumulate: int = 1, grad_cache: bool = False) -> Method:
-    """Objective + optimizer = Method.
-
-    `accumulate` micro-batches run one after another, buffers pass through them in order, the mean
-    gradient is applied once. A loss then compares only examples of a micro-batch, unless
-    `grad_cache` (see `accumulate.py`).
-    """
-    gradient = gradient_fn(objective, accumulate, grad_cache)
-
-    def init(rng, batch):
-        params, buffers = objective.init(rng, batch)
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), buffers)
-
-    def train_step(state, batch, rng):
-        if objective.prepare:
-            rng, rng_prepare = jax.random.split(rng)
-            state = objective.prepare(state, rng_prepare)
-        (value, (buffers, extra)), grads = gradient(state, batch, rng)
-        params, opt_state, metrics = apply_gradients(
-            value, grads, state.params, state.opt_state, tx
-        )
-        new = TrainState(state.step + 1, params, opt_state, buffers)
-        return skip_nonfinite(new, state, {**extra, **metrics})
-
-    of = lambda f: f and (lambda state, *rest: f(state.params, state.buffers, *rest))
-    shown = (of(objective.embed), of(objective.render), of(objective.score))
-    return Method(init, train_step, *shown, accumulate, grad_cache, bool(objective.parts))

@@ -10,9 +10,10 @@ paper, 0.1 at solo-learn, whose learning rates go with it.
 
 import jax
 
-from jssl import metrics, optim
+from jssl import metrics
+from jssl.config import Config
 from jssl.config.values import NonNegative, Positive
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import barlow_twins
 from jssl.nn import heads
 from jssl.transforms import views
@@ -23,7 +24,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net = heads.chain(config, "head")
 
@@ -31,18 +32,17 @@ def build(config) -> Method:
         params, stats = net.init(rng, centre(batch))
         return params, {"stats": stats}
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = pair(rng_view, batch)
         out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
         return out["head"], {"stats": stats}
 
-    def compare(params, z, state, batch, rng):
+    def loss(params, z, state, batch, rng):
         value = config.scale * barlow_twins(z[0::2], z[1::2], config.off_diagonal)
         return value, (state.buffers, watch(state.step, z[0::2], z[1::2]))
 
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed)

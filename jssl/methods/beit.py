@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import optim
+from jssl.config import Config
 from jssl.config.values import Every, Part, Positive, Rate, Width
-from jssl.core import Method, Objective, minimize
+from jssl.core import DatasetInfo, Objective
 from jssl.losses import cross_entropy
 from jssl.methods.mae import normalise
 from jssl.metrics import entropy, watcher
@@ -38,7 +38,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     one, watch = masked_image.Setup(config), watcher(config)
     encoder, codes, waits = one.encoder, config.codes, config.tokenizer_steps
     count = masked_image.num_masked(config.mask_ratio, one.grid**2)
@@ -106,5 +106,4 @@ def build(config) -> Method:
         _, mean, deviation = normalise(patches)
         return {"masked": one.picture(patches, mask, buffers["codebook"][guess] * deviation + mean)}
 
-    objective = Objective(start, loss, embed, render)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return Objective(start, loss, embed, render)

@@ -16,10 +16,10 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, nn, optim
-from jssl.config import UserError
+from jssl import metrics, nn
+from jssl.config import Config, UserError
 from jssl.config.values import Part
-from jssl.core import Method, Objective, minimize
+from jssl.core import DatasetInfo, Objective
 from jssl.losses import cross_entropy
 from jssl.nn.apply import apply, init
 from jssl.transforms.masking import lowest_k, mask_to_indices
@@ -59,7 +59,7 @@ def corrupt(rng, tokens, at, weight, mask: int, size: int):
     return jax.vmap(lambda row, i, value: row.at[i].set(value))(tokens, at, new)
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
     watch = metrics.watcher(config)
     vocab, rate, words = dict(config.vocab), config.mask_rate, config.whole_words
@@ -112,7 +112,7 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return encoder.features(see(params, batch["tokens"], batch["segment"]), batch["segment"])
 
-    def score(params, buffers, batch):
+    def token_nll(params, buffers, batch):
         tokens, segment = batch["tokens"], batch["segment"]
         counts = ~is_special(tokens, segment)
 
@@ -135,5 +135,4 @@ def build(config) -> Method:
         guess = jax.lax.map(lambda row: logits(params, row).argmax(1), hidden)
         return {"masked": masked, "filled": jnp.where(masked == vocab["mask"], guess, masked)}
 
-    objective = Objective(start, loss, embed, render, score)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return Objective(start, loss, embed, render, token_nll)

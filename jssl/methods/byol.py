@@ -10,8 +10,9 @@ Reference code: google-deepmind/deepmind-research/byol. When the average is take
 
 import jax
 
-from jssl import metrics, optim
-from jssl.core import Method, minimize, split_objective
+from jssl import metrics
+from jssl.config import Config
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import byol_loss
 from jssl.nn import ema, heads
 from jssl.transforms import views
@@ -19,7 +20,7 @@ from jssl.transforms import views
 KEYS = ema.KEYS
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     online = heads.chain(config, "head", "predictor")
     slow = ema.teacher_from_config(config, online, "encoder", "head")
@@ -28,14 +29,14 @@ def build(config) -> Method:
         params, stats = online.init(rng, centre(batch))
         return params, {"stats": stats} | slow.start(params, stats)
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = pair(rng_view, batch)
         out, stats = online(params, state.buffers["stats"], x, train=True, rng=rng_net)
         told, buffers = slow(state.buffers, x)
         return {"p": out["predictor"], "z": told["head"]}, buffers | {"stats": stats}
 
-    def compare(params, out, state, batch, rng):
+    def loss(params, out, state, batch, rng):
         p, z = out["p"], out["z"]
         value = byol_loss(p[0::2], z[1::2]) + byol_loss(p[1::2], z[0::2])
         metrics = watch(state.step, z[0::2], z[1::2])
@@ -44,5 +45,4 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return online.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed, before_update=slow.follow)

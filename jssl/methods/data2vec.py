@@ -14,10 +14,10 @@ relative position bias; the blocks' sizes, see `masking.block_mask`. Weights sta
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, optim
-from jssl.config import UserError
+from jssl import metrics
+from jssl.config import Config, UserError
 from jssl.config.values import Count, Part, Positive
-from jssl.core import Method, Objective, minimize
+from jssl.core import DatasetInfo, Objective
 from jssl.losses import smooth_l1
 from jssl.nn import ema, masked_image
 from jssl.nn.apply import EncoderWithHeads, apply, init
@@ -33,7 +33,7 @@ KEYS = ema.KEYS | {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, layers, beta = one.encoder, config.target_layers, config.beta
     count = masked_image.num_masked(config.mask_ratio, one.grid**2)
@@ -100,5 +100,4 @@ def build(config) -> Method:
         )
         return {"masked": one.picture(patches, mask, one.lookup(said, wanted, patches))}
 
-    objective = Objective(start, loss, embed, render, prepare=slow.follow)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return Objective(start, loss, embed, render, before_update=slow.follow)

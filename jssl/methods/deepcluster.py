@@ -28,10 +28,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import optim
-from jssl.config import UserError
+from jssl.config import Config, UserError
 from jssl.config.values import Count, Length, Positive, Range, Steps, Width
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.metrics import entropy, watcher
 from jssl.nn import heads
 from jssl.nn.apply import EncoderWithHeads
@@ -51,7 +50,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     crops, centre, watch = views.multi_crop(config), views.eval_view(config), watcher(config)
     first, clusters, pca = config.version == 1, config.clusters, config.pca
     net, temperature = heads.chain(config, "head"), config.temperature
@@ -71,7 +70,7 @@ def build(config) -> Method:
         centroids = {} if first else {str(i): jnp.zeros((k, width)) for i, k in enumerate(clusters)}
         return params, {"stats": stats, "bank": bank, "centroids": centroids}
 
-    def prepare(state, rng):
+    def before_update(state, rng):
         due = (state.step > 0) & (state.step % config.period == 0)
         return lax.cond(due, cluster, lambda state, rng: state, state, rng)
 
@@ -91,7 +90,7 @@ def build(config) -> Method:
         buffers = state.buffers | {"bank": bank, "centroids": centroids}
         return state.replace(params=params, buffers=buffers)
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         said, stats = net.multi(params, state.buffers["stats"], crops(rng_view, batch), rng_net)
         get = lambda out: out["encoder"] if first else l2_normalize(out["head"])
@@ -102,7 +101,7 @@ def build(config) -> Method:
             return z @ params["classifier"]["kernel"] + params["classifier"]["bias"]
         return z @ centroids[str(i)].T / temperature
 
-    def compare(params, found, state, batch, rng):
+    def loss(params, found, state, batch, rng):
         bank, centroids = state.buffers["bank"], state.buffers["centroids"]
         label, losses = bank["label"][batch["index"]], []  # [B, heads], -1: not in a cluster yet
         for i in range(len(clusters)):
@@ -126,8 +125,7 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed, prepare)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed, before_update)
 
 
 def check(config, clusters):

@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import optim
-from jssl.config import UserError, suggest
+from jssl.config import Config, UserError, suggest
 from jssl.config.values import Every, Positive, Rate, Width
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import soft_cross_entropy
 from jssl.metrics import entropy, watcher
 from jssl.nn import ema, heads
@@ -42,7 +41,7 @@ TEACHER = {  # keys of a method whose teacher assigns examples to prototypes
 KEYS = ema.KEYS | TEACHER | {"norm_last_layer": bool, "evaluate": str}
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     crops, centre, watch = views.multi_crop(config), views.eval_view(config), watcher(config)
     net, outputs = heads.chain(config, "head"), config.prototypes
     slow = ema.teacher_from_config(config, net, "encoder", "head", extra=("prototypes",))
@@ -64,7 +63,7 @@ def build(config) -> Method:
         start = slow.start(params, stats)
         return params, {"stats": stats, "centre": jnp.zeros(outputs)} | start
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = crops(rng_view, batch)
         said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
@@ -72,7 +71,7 @@ def build(config) -> Method:
         told, buffers = slow(state.buffers, x["global"])
         return found | {"teacher": l2_normalize(told["head"])}, buffers | {"stats": stats}
 
-    def compare(params, found, state, batch, rng):
+    def loss(params, found, state, batch, rng):
         buffers, centre = state.buffers, state.buffers["centre"]
         told = last_layer(buffers["target"]["prototypes"], found["teacher"])
         heat = linear_schedule(
@@ -96,8 +95,7 @@ def build(config) -> Method:
             return net.embed(buffers["target"], buffers["target_stats"], centre(batch))
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed, before_update=slow.follow)
 
 
 def follow(center: jax.Array, mean: jax.Array, momentum: float) -> jax.Array:

@@ -13,10 +13,10 @@ Reference code: openai/gpt-2 src/model.py; karpathy/nanoGPT. The loss is compute
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, nn, optim
-from jssl.config import UserError
+from jssl import metrics, nn
+from jssl.config import Config, UserError
 from jssl.config.values import Count
-from jssl.core import Method, Objective, minimize
+from jssl.core import DatasetInfo, Objective
 from jssl.losses import next_token, next_token_nll
 from jssl.nn.apply import apply, init
 
@@ -25,7 +25,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
     watch = metrics.watcher(config)
     chunk, length, vocab = config.chunk, config.data.length, dict(config.vocab)
@@ -59,7 +59,7 @@ def build(config) -> Method:
         hidden, _ = see(params, batch["tokens"], batch["segment"])
         return encoder.features(hidden, batch["segment"])
 
-    def score(params, buffers, batch):
+    def token_nll(params, buffers, batch):
         tokens, segment = batch["tokens"], batch["segment"]
         seen = see(params, tokens, segment)
         cost, _, follows = next_token_nll(*seen, tokens, segment, chunk)
@@ -94,5 +94,4 @@ def build(config) -> Method:
             logits = jnp.where(logits < least, -jnp.inf, logits)
         return jax.random.categorical(rng, logits).astype(jnp.int32)
 
-    objective = Objective(start, loss, embed, render, score)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return Objective(start, loss, embed, render, token_nll)

@@ -15,10 +15,9 @@ drawn from `config.mask_range`. Difference: the blocks' sizes, see `masking.bloc
 import jax
 import jax.numpy as jnp
 
-from jssl import optim
-from jssl.config import UserError, suggest
+from jssl.config import Config, UserError, suggest
 from jssl.config.values import NonNegative, Positive, Share, ShareSpan
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import koleo
 from jssl.methods.dino import CENTRING, TEACHER, across_views, follow, last_layer
 from jssl.metrics import entropy, watcher
@@ -32,7 +31,7 @@ MASKS = {"block_min": Positive, "mask_range": ShareSpan, "mask_share": Share}
 KEYS = ema.KEYS | TEACHER | MASKS | {"tie_heads": bool, "koleo": NonNegative}
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     crops, watch, one = views.multi_crop(config), watcher(config), masked_image.Setup(config)
     encoder, n, (least, most) = one.encoder, one.grid**2, config.mask_range
     chain = heads.chain(config, "head", "patch_head")
@@ -87,7 +86,7 @@ def build(config) -> Method:
         patch, stats_last = head(last, params[last], stats[last], some)
         return {"cls": cls, "patch": patch}, stats | {last: stats_last}
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
         x, buffers = crops(rng_view, batch), state.buffers
         mask, at, weight = masks(rng_mask, len(x["global"]))
@@ -119,7 +118,7 @@ def build(config) -> Method:
         middle = (told * weight[:, None]).sum(0) / jnp.maximum(weight.sum(), 1)
         return p, follow(centre, middle, config.center_momentum)
 
-    def compare(params, found, state, batch, rng):
+    def loss(params, found, state, batch, rng):
         buffers, centre = state.buffers, state.buffers["centre"]
         say = lambda name, z: last_layer(params["prototypes"][name], z) / config.temperature
         taught = buffers["target"]["prototypes"]
@@ -156,7 +155,4 @@ def build(config) -> Method:
         found = one.lookup(said["patch"], told["patch"], patchify(images, encoder.patch))
         return {"masked": one.picture(patchify(images, encoder.patch), mask, found)}
 
-    objective = split_objective(start, encode, compare, embed, prepare=slow.follow)._replace(
-        render=render
-    )
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(start, forward, loss, embed, before_update=slow.follow, render=render)

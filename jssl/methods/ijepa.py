@@ -24,10 +24,10 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, optim
-from jssl.config import call_with_section
+from jssl import metrics
+from jssl.config import Config, call_with_section
 from jssl.config.values import Count, Part, PartSpan, Span, Whole, Width
-from jssl.core import Method, Objective, minimize
+from jssl.core import DatasetInfo, Objective
 from jssl.losses import smooth_l1
 from jssl.nn import ema, masked_image
 from jssl.nn.apply import EncoderWithHeads, apply, init
@@ -84,7 +84,7 @@ def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, like) -> Pre
     return Predictor(dim, depth, heads, like.dim, grid, *how)
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, blocks = one.encoder, config.targets
     kept = masked_image.num_masked(config.context, one.grid**2)
@@ -148,5 +148,4 @@ def build(config) -> Method:
         found = one.lookup(guess, layer_norm_rows(whole[:, skip:]), patches)
         return {"masked": one.picture(patches, hidden.min(1), found * (count > 0))}
 
-    objective = Objective(start, loss, embed, render, prepare=slow.follow)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return Objective(start, loss, embed, render, before_update=slow.follow)

@@ -12,10 +12,10 @@ Reference code: rbalestr-lab/lejepa; its README draws views to the global views'
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, optim
-from jssl.config import UserError
+from jssl import metrics
+from jssl.config import Config, UserError
 from jssl.config.values import Share, Width
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import sigreg
 from jssl.nn import heads
 from jssl.transforms import views
@@ -27,7 +27,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     crops, centre, watch = (
         views.multi_crop(config),
         views.eval_view(config),
@@ -41,13 +41,13 @@ def build(config) -> Method:
         params, stats = net.init(rng, centre(batch))
         return params, {"stats": stats}
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = crops(rng_view, batch)
         said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
         return {name: out["head"] for name, out in said.items()}, {"stats": stats}
 
-    def compare(params, found, state, batch, rng):
+    def loss(params, found, state, batch, rng):
         b, width = len(batch["image"]), config.head.features[-1]
         by_image = {name: z.reshape(b, -1, width) for name, z in found.items()}
         z = jnp.concatenate([*by_image.values()], axis=1)  # [B, V, D]
@@ -62,5 +62,4 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed)

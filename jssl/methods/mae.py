@@ -17,10 +17,10 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, optim
-from jssl.config import UserError, call_with_section
+from jssl import metrics
+from jssl.config import Config, UserError, call_with_section
 from jssl.config.values import Count, Part, Width
-from jssl.core import Method, Objective, minimize
+from jssl.core import DatasetInfo, Objective
 from jssl.losses import masked_mse
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
@@ -86,7 +86,7 @@ def normalise(patches):
     return (patches - mean) / deviation, mean, deviation
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     one, watch = masked_image.Setup(config), metrics.watcher(config)
     encoder, patch, ratio = one.encoder, one.encoder.patch, config.mask_ratio
     head = call_with_section(decoder, config.decoder, "decoder", pixels=one.pixels, like=encoder)
@@ -132,5 +132,4 @@ def build(config) -> Method:
             prediction = prediction * deviation + mean
         return {"masked": one.picture(patches, mask, prediction)}
 
-    objective = Objective(start, loss, embed, render)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return Objective(start, loss, embed, render)

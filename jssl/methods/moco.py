@@ -16,10 +16,10 @@ views of their images.
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, optim
-from jssl.config import UserError
+from jssl import metrics
+from jssl.config import Config, UserError
 from jssl.config.values import Count, Positive
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import info_nce
 from jssl.nn import ema, heads
 from jssl.ops import enqueue, l2_normalize
@@ -33,7 +33,7 @@ KEYS = ema.KEYS | {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net, both = split_norm(heads.chain(config, "head"), config), config.symmetric
     slow = ema.teacher_from_config(config, net, "encoder", "head")
@@ -45,7 +45,7 @@ def build(config) -> Method:
         queue = l2_normalize(jax.random.normal(rng_queue, (config.queue, width)))
         return params, {"stats": stats, "queue": queue} | slow.start(params, stats)
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net, rng_shuffle = jax.random.split(rng, 3)
         x = pair(rng_view, batch)
         queries, keys = (x, x) if both else (x[0::2], x[1::2])
@@ -59,7 +59,7 @@ def build(config) -> Method:
             k = l2_normalize(told["head"])
         return {"q": out["head"], "k": k}, buffers | {"stats": stats}
 
-    def compare(params, out, state, batch, rng):
+    def loss(params, out, state, batch, rng):
         q, k, queue = out["q"], out["k"], state.buffers["queue"]
         partner = jnp.arange(len(k)) ^ 1 if both else slice(None)  # the other view of the image
         value, top1 = info_nce(q, k[partner], config.temperature, queue)
@@ -69,8 +69,7 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed, before_update=slow.follow)
 
 
 def split_norm(net, config):

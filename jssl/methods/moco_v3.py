@@ -11,9 +11,10 @@ A ViT's patch projection stays as it was drawn (section 4.1): `optim.freeze`.
 
 import jax
 
-from jssl import metrics, optim
+from jssl import metrics
+from jssl.config import Config
 from jssl.config.values import Positive
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import info_nce
 from jssl.nn import ema, heads
 from jssl.transforms import views
@@ -23,7 +24,7 @@ KEYS = ema.KEYS | {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     online, tau = heads.chain(config, "head", "predictor"), config.temperature
     slow = ema.teacher_from_config(config, online, "encoder", "head")
@@ -32,14 +33,14 @@ def build(config) -> Method:
         params, stats = online.init(rng, centre(batch))
         return params, {"stats": stats} | slow.start(params, stats)
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = pair(rng_view, batch)
         out, stats = online(params, state.buffers["stats"], x, train=True, rng=rng_net)
         told, buffers = slow(state.buffers, x)
         return {"q": out["predictor"], "k": told["head"]}, buffers | {"stats": stats}
 
-    def compare(params, out, state, batch, rng):
+    def loss(params, out, state, batch, rng):
         q, k = out["q"], jax.lax.stop_gradient(out["k"])
         one, top1 = info_nce(q[0::2], k[1::2], tau)
         other, top1_other = info_nce(q[1::2], k[0::2], tau)
@@ -50,5 +51,4 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return online.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed, prepare=slow.follow)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed, before_update=slow.follow)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import metrics, optim
-from jssl.config import UserError
+from jssl import metrics
+from jssl.config import Config, UserError
 from jssl.config.values import Count, Positive
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import info_nce
 from jssl.nn import heads
 from jssl.ops import enqueue, l2_normalize, nearest_index
@@ -28,7 +28,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net, width = heads.chain(config, "head", "predictor"), config.head.features[-1]
     if config.queue < config.batch_size:
@@ -40,14 +40,14 @@ def build(config) -> Method:
         queue = l2_normalize(jax.random.normal(rng_queue, (config.queue, width)))
         return params, {"stats": stats, "queue": queue}
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = pair(rng_view, batch)
         out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
         z, p = l2_normalize(out["head"]), out["predictor"]
         return {"z": z, "p": p}, state.buffers | {"stats": stats}
 
-    def compare(params, out, state, batch, rng):
+    def loss(params, out, state, batch, rng):
         z, p, queue = lax.stop_gradient(out["z"]), out["p"], state.buffers["queue"]
         friend = nearest_index(z, queue, spherical=True)
         neighbour = queue[friend]
@@ -62,5 +62,4 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed)

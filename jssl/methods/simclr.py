@@ -17,10 +17,10 @@ from functools import partial
 
 import jax
 
-from jssl import metrics, optim
-from jssl.config import UserError, suggest
+from jssl import metrics
+from jssl.config import Config, UserError, suggest
 from jssl.config.values import Positive
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import dcl, nt_xent
 from jssl.nn import heads
 from jssl.transforms import views
@@ -33,7 +33,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net = heads.chain(config, "head")
     if config.loss not in LOSSES:
@@ -44,13 +44,13 @@ def build(config) -> Method:
         params, stats = net.init(rng, centre(batch))
         return params, {"stats": stats}
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = pair(rng_view, batch)
         out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
         return out["head"], {"stats": stats}
 
-    def compare(params, z, state, batch, rng):
+    def loss(params, z, state, batch, rng):
         value, top1 = contrast(z[0::2], z[1::2])
         metrics = watch(state.step, z[0::2], z[1::2])
         return value, (state.buffers, metrics | {"contrast_top1": top1})
@@ -58,5 +58,4 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed)

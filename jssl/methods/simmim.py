@@ -14,9 +14,10 @@ that the recipe names.
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics, optim
+from jssl import metrics
+from jssl.config import Config
 from jssl.config.values import Part, Pixels
-from jssl.core import Method, Objective, minimize
+from jssl.core import DatasetInfo, Objective
 from jssl.losses import masked_l1
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
@@ -29,7 +30,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     one = masked_image.Setup(config)
     encoder, watch, grid = one.encoder, metrics.watcher(config), one.grid
     unit, ratio = one.unit(config.mask_unit), config.mask_ratio
@@ -69,5 +70,4 @@ def build(config) -> Method:
         prediction, mask, _ = predict(params, images, rng, train=False)
         return {"masked": one.picture(patchify(images, encoder.patch), mask, prediction)}
 
-    objective = Objective(start, loss, embed, render)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return Objective(start, loss, embed, render)

@@ -11,14 +11,15 @@ Reference code: facebookresearch/simsiam. There the predictor's learning rate do
 
 import jax
 
-from jssl import metrics, optim
-from jssl.core import Method, minimize, split_objective
+from jssl import metrics
+from jssl.config import Config
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import byol_loss
 from jssl.nn import heads
 from jssl.transforms import views
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
     net = heads.chain(config, "head", "predictor")
 
@@ -26,13 +27,13 @@ def build(config) -> Method:
         params, stats = net.init(rng, centre(batch))
         return params, {"stats": stats}
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = pair(rng_view, batch)
         out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
         return {"p": out["predictor"], "z": out["head"]}, {"stats": stats}
 
-    def compare(params, out, state, batch, rng):
+    def loss(params, out, state, batch, rng):
         p, z = out["p"], out["z"]
         both = byol_loss(p[0::2], z[1::2]) + byol_loss(p[1::2], z[0::2])
         metrics = watch(state.step, z[0::2], z[1::2])
@@ -41,5 +42,4 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed)

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl import optim
-from jssl.config import UserError
+from jssl.config import Config, UserError
 from jssl.config.values import Count, Every, Positive, Whole, Width
-from jssl.core import Method, minimize, split_objective
+from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import soft_cross_entropy
 from jssl.metrics import entropy, watcher
 from jssl.nn import heads
@@ -34,7 +33,7 @@ KEYS = {
 }
 
 
-def build(config) -> Method:
+def build(config: Config, data_info: DatasetInfo) -> Objective:
     crops, centre, watch = views.multi_crop(config), views.eval_view(config), watcher(config)
     if config.queue < 0:
         raise UserError(f"config.queue={config.queue} must be at least 0; 0 is no queue")
@@ -47,11 +46,11 @@ def build(config) -> Method:
         queue = {name: jnp.zeros((config.queue, width)) for name in "ab"} if config.queue else {}
         return params, {"stats": stats, "queue": queue}
 
-    def prepare(state, rng):
+    def before_update(state, rng):
         params = state.params | {"prototypes": on_sphere(state.params["prototypes"])}
         return state.replace(params=params)
 
-    def encode(params, state, batch, rng):
+    def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         x = crops(rng_view, batch)
         said, stats = net.multi(params, state.buffers["stats"], x, rng_net)
@@ -67,7 +66,7 @@ def build(config) -> Method:
         joined = lambda: code(jnp.concatenate([queue, z]))[len(queue) :]
         return lax.cond(step >= begins, joined, lambda: code(z))
 
-    def compare(params, found, state, batch, rng):
+    def loss(params, found, state, batch, rng):
         queue, w = state.buffers["queue"], params["prototypes"]
         z = {"a": found["global"][0::2], "b": found["global"][1::2]}
         codes = {
@@ -87,8 +86,7 @@ def build(config) -> Method:
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], centre(batch))
 
-    objective = split_objective(init, encode, compare, embed, prepare)
-    return minimize(objective, optim.from_config(config), config.accumulate, config.grad_cache)
+    return split_objective(init, forward, loss, embed, before_update)
 
 
 def on_sphere(w):

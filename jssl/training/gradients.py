@@ -1,4 +1,6 @@
-"""Gradients, of a batch at once or of one too large for that, and their application."""
+"""Gradients of an objective: of a whole batch, of micro-batches, by GradCache; and the guard that
+skips an update that is not finite.
+"""
 
 import functools
 import logging
@@ -7,23 +9,56 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from jssl.config import UserError
+from jssl.core import Batch, Method, Metrics, Objective, TrainState, Tree, apply_gradients
 
 
-def apply_gradients(value, grads, params, opt_state, tx):
-    """Applies gradients -> (params, opt_state, metrics)."""
-    updates, opt_state = tx.update(grads, opt_state, params)
-    metrics = {
-        "loss": value.astype(jnp.float32),
-        "grad_norm": optax.tree.norm(grads).astype(jnp.float32),
-        "update_norm": optax.tree.norm(updates).astype(jnp.float32),
-    }
-    return optax.apply_updates(params, updates), opt_state, metrics
+def minimize(
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    accumulate: int = 1,
+    grad_cache: bool = False,
+) -> Method:
+    """Objective + optimizer = Method.
 
+    `accumulate` micro-batches run one after another. Buffers pass through them in order, and the
+    mean gradient is applied once. The loss then compares only the examples of a micro-batch, unless
+    `grad_cache` is set.
+    """
+    gradient = gradient_fn(objective, accumulate, grad_cache)
 
-def zero_counters():
-    return jnp.zeros(2, jnp.int32)
+    def init(rng: Array, batch: Batch) -> TrainState:
+        params, buffers = objective.init(rng, batch)
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), buffers)
+
+    def train_step(state: TrainState, batch: Batch, rng: Array) -> tuple[TrainState, Metrics]:
+        if objective.before_update:
+            rng, rng_update = jax.random.split(rng)
+            state = objective.before_update(state, rng_update)
+        (value, (buffers, extra)), grads = gradient(state, batch, rng)
+        params, opt_state, metrics = apply_gradients(
+            value, grads, state.params, state.opt_state, tx
+        )
+        new = TrainState(state.step + 1, params, opt_state, buffers)
+        return skip_nonfinite(new, state, {**extra, **metrics})
+
+    def of_state(function):
+        if function is None:
+            return None
+        return lambda state, *rest: function(state.params, state.buffers, *rest)
+
+    return Method(
+        init,
+        train_step,
+        embed=of_state(objective.embed),
+        render=of_state(objective.render),
+        token_nll=of_state(objective.token_nll),
+        accumulate=accumulate,
+        grad_cache=grad_cache,
+        compares=objective.stages is not None,
+    )
 
 
 def skip_nonfinite(new, old, metrics, ok=None):
@@ -59,14 +94,52 @@ def stays_finite(new, old):
     return jnp.all(jnp.stack([jnp.asarray(x) for x in jax.tree.leaves(jax.tree.map(one, *trees))]))
 
 
+def skip_nonfinite_updates(method: Method, name: str) -> Method:
+    """`method` whose `train_step` skips updates that are not finite, whoever wrote it.
+
+    Setup does this to every method. `minimize` guards its own step by loss and gradient, which
+    costs nothing; any other step is judged by its loss, by the metrics whose name ends in
+    "grad_norm", and by the new state: what was finite stays finite. `name` is for messages.
+    `UserError`, while the step is traced, if its metrics are not float scalars with a "loss".
+    """
+
+    def train_step(state, batch, rng):
+        new, metrics = method.train_step(state, batch, rng)
+        check_metrics(metrics, name)
+        if "skipped_row" in metrics:  # it has guarded itself
+            return new, metrics
+        norms = [value for key, value in metrics.items() if key.endswith("grad_norm")]
+        ok = stays_finite(new, state)
+        for value in (metrics["loss"], *norms):
+            ok &= jnp.isfinite(value)
+        return skip_nonfinite(new.replace(step=state.step + 1), state, metrics, ok)
+
+    return method._replace(train_step=train_step)
+
+
+def check_metrics(metrics: Metrics, name: str) -> None:
+    """`UserError` unless `metrics` is a dict of scalars with a "loss"."""
+    if not isinstance(metrics, dict) or "loss" not in metrics:
+        raise UserError(
+            f"config.method={name!r}: train_step gives metrics without 'loss'; "
+            "give a dict of float32 scalars that has it"
+        )
+    for key, value in metrics.items():
+        if jnp.shape(value) != ():
+            raise UserError(
+                f"config.method={name!r}: the metric {key!r} has the shape {jnp.shape(value)}; "
+                "give its mean, or leave it out"
+            )
+
+
 def gradient_fn(objective, n: int, grad_cache: bool):
     """(state, batch, rng) -> ((loss, (buffers, metrics)), gradient), in n micro-batches."""
     if n < 1:
         raise UserError(f"config.accumulate={n} must be at least 1")
     if grad_cache and n == 1:
         raise UserError("config.grad_cache=True needs config.accumulate above 1; try 4")
-    if grad_cache and not objective.parts:
-        raise UserError("config.grad_cache=True, but the method's loss is not made of two parts "
+    if grad_cache and not objective.stages:
+        raise UserError("config.grad_cache=True, but the method's loss is not split in two "
                         "(jssl.core.split_objective); set it to False")  # fmt: skip
     if n == 1:
         return lambda state, batch, rng: jax.value_and_grad(objective.loss, has_aux=True)(
@@ -103,7 +176,7 @@ def grad_cache_gradient(objective, state, batch, rng, *, n: int):
     statistics depend on those of all layers before it, so that two passes do not find the batch's):
     a warning says so.
     """
-    encode, compare = objective.parts
+    encode, compare = objective.stages
     rows = len(jax.tree.leaves(batch)[0]) // n
     if normalizes(state.buffers):
         warn_of_norm(rows, rows * n)
@@ -153,8 +226,9 @@ def warn_of_norm(rows: int, batch: int) -> None:
     )  # fmt: skip
 
 
-def split_microbatches(batch, n: int):
-    """[B, ...] -> [n, B/n, ...] like cards, so that each device keeps rows of every micro-batch."""
+def split_microbatches(batch: Tree, n: int) -> Tree:
+    """[B, ...] -> [n, B/n, ...]: n strided micro-batches, so that every device holds a part of
+    each."""
     return jax.tree.map(lambda x: x.reshape(len(x) // n, n, *x.shape[1:]).swapaxes(0, 1), batch)
 
 
