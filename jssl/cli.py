@@ -59,7 +59,8 @@ def bench(given, overrides):
     """The speed of a recipe's training step on this machine, with made-up data."""
     from jssl.commands.bench import bench
 
-    return bench(load(need(given, "config"), overrides), steps=count("--steps", given["steps"]))
+    vocab = count("--vocab", given["vocab"]) if given["vocab"] else 0
+    return bench(load(need(given, "config"), overrides), count("--steps", given["steps"]), vocab)
 
 
 @command
@@ -68,7 +69,9 @@ def plan(given, overrides):
     from jssl.commands.plan import plan
 
     config = load(need(given, "config"), overrides)
-    return plan(config, given["topology"], count("--devices", given["devices"]))
+    sizes = {"num_examples": "examples", "vocab_size": "vocab"}
+    more = {name: count(f"--{flag}", given[flag]) for name, flag in sizes.items() if given[flag]}
+    return plan(config, given["topology"], count("--devices", given["devices"]), **more)
 
 
 @command
@@ -96,11 +99,11 @@ def data(given, overrides):
 
 
 def pack(section, out, given):
-    from jssl.commands.evaluate import log_progress
     from jssl.config import call_with_section
     from jssl.data import load as load_data
     from jssl.data.sources import packed
     from jssl.data.text import packing, tokenizer
+    from jssl.log import log_progress
 
     if section.source == "text" or section.length:  # streamed: it may exceed memory
         return packing.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)
@@ -112,7 +115,7 @@ def pack(section, out, given):
 def train_tokenizer(section, out, given):
     from jssl.data.text import packing
 
-    size = parse("--vocab", given["vocab"], 8192)
+    size = count("--vocab", given["vocab"] or "8192")
     return packing.train(corpus_of(section), size, out)
 
 

@@ -50,6 +50,11 @@ class DatasetInfo(NamedTuple):
     vocab: Vocab | None = None
     max_value: float = 0.0
 
+    @property
+    def vocab_size(self) -> int:
+        """Ids of the tokenizer; 0 if the examples are no text."""
+        return self.vocab.size if self.vocab else 0
+
 
 @struct.dataclass
 class TrainState:

@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 STORAGE = {
     errno.ENOSPC: "free some space and start again",
@@ -55,3 +57,19 @@ def way_out() -> None:
 def _in_thread(args):
     if not storage(args.exc_value):
         threading.__excepthook__(args)
+
+
+def log_progress(what: str, every: float = 5.0) -> Callable[..., None]:
+    """Returns ``progress(done, total, note="")``, which logs a line every few seconds.
+
+    What takes less than `every` seconds logs nothing.
+    """
+    last = time.monotonic()
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last > every:
+            last = time.monotonic()
+            logging.getLogger("jssl").info("%s: %d of %d%s", what, done, total, note)
+
+    return progress

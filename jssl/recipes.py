@@ -13,7 +13,6 @@ DEFAULTS = dict(
     seed=0,
     accumulate=1,  # micro-batches per update
     grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
-    examples=0,  # of the data set: found when a run is prepared, for methods that keep a bank
     mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all that are left
     data=dict(
         source="", name="", path="", dir="", split="train", canvas=0, channels=3,
@@ -22,8 +21,6 @@ DEFAULTS = dict(
         tokenizer="", length=0, pack=True, words=False,  # of text
         encoding="", text_key="text",  # of files of text
     ),
-    # Of the tokenizer: found, as examples is.
-    vocab=dict(size=0, pad=0, start=0, end=0, mask=0, fingerprint=""),
     optim=dict(
         name="", lr=0.0, lr_final=0.0, lr_scaling="none", warmup_steps=0, schedule="cosine",
         weight_decay=0.0, weight_decay_final=-1.0, exclude=("bias$", "scale$"), clip=0.0,

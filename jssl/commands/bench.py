@@ -18,15 +18,16 @@ from jssl.perf import flops, memory
 from jssl.training.setup import check_batch, compile_step, model_flops, setup_run
 
 
-def bench(tree, steps: int, warmup: int = 3) -> dict:
+def bench(tree, steps: int, vocab_size: int = 0, warmup: int = 3) -> dict:
     """Compiles the whole training step (views, gradient, update) and times `steps` of it.
 
     ms_per_step is the mean over all steps, queued as in training; p50_ms and p99_ms are those of
     steps waited for one by one, which shows what `lax.cond` hides. mfu is None on devices whose
-    peak rate is unknown, peak_bytes where the device does not count its memory.
+    peak rate is unknown, peak_bytes where the device does not count its memory. `vocab_size`: ids
+    of text; 0: as of bytes.
     """
     config = Config(tree)
-    run = setup_run(config, source=made_up(config))
+    run = setup_run(config, source=made_up(config, vocab_size))
     check_batch(run)
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, 0)
     fed, began = feed.next(), time.perf_counter()
@@ -72,12 +73,12 @@ def timed(step, state, feed, steps: int):
     return state, time.perf_counter() - began
 
 
-def made_up(config) -> data.DataConfig:
+def made_up(config: Config, vocab_size: int = 0) -> data.DataConfig:
     """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device; for
-    text as many rows of random tokens, of ``config.vocab.size`` ids (0: as of bytes)."""
+    text as many rows of random tokens, of `vocab_size` ids (0: as of bytes)."""
     schema.check(config._tree)
     if config.data.length:
-        return data.DataConfig(made_up_text(config), True, 0, 1.0)
+        return data.DataConfig(made_up_text(config, vocab_size), True, 0, 1.0)
     values.check("config.data.canvas", config.data.canvas, values.Pixels)
     shape = (*canvas_of(config.data.canvas, config.data.aspect), config.data.channels)
     count = max(2, min(config.batch_size, 2**26 // math.prod(shape)))
@@ -85,12 +86,12 @@ def made_up(config) -> data.DataConfig:
     return data.DataConfig(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)
 
 
-def made_up_text(config) -> Tokens:
-    size = config.vocab.size or tokenizer.ByteTokenizer().vocab["size"]
+def made_up_text(config: Config, vocab_size: int) -> Tokens:
+    """Rows of random tokens."""
+    size = vocab_size or tokenizer.ByteTokenizer().vocab["size"]
     none = np.zeros(size, bool)
-    fake = SimpleNamespace(
-        vocab=tokenizer.ByteTokenizer().vocab | {"size": size}, begins=none, follows=none
-    )
+    vocab = tokenizer.ByteTokenizer().vocab | {"size": size}
+    fake = SimpleNamespace(vocab=vocab, begins=none, follows=none, fingerprint="made up")
     length = config.data.length
     flat = np.random.default_rng(0).integers(4, size, config.batch_size * length, np.int32)
     offsets = np.arange(0, len(flat) + 1, length)

@@ -24,7 +24,7 @@ from jssl.evals.features import Features
 from jssl.evals.online import evaluation_source
 from jssl.training import loop
 from jssl.training.setup import setup_run
-from jssl.workdir import run_folder as workdirs
+from jssl.workdir import run_folder
 from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
@@ -51,9 +51,10 @@ def demo(workdir: str, spec: str, seed: int = 0) -> dict:
     seconds = time.perf_counter() - began
     log.info("training done in %.0f s; measuring three sets of features", seconds)
     view = config.Config(tree)
-    run = setup_run(view)
+    info = run_folder.recorded_info(workdir)
+    run = setup_run(view, data_info=info)
     bank = run.data.source
-    sources = bank, evaluation_source(view, bank.classes)
+    sources = bank, evaluation_source(view, info, bank.classes)
     saves = config.call_with_section(
         Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True
     )
@@ -72,7 +73,7 @@ def demo(workdir: str, spec: str, seed: int = 0) -> dict:
         }
         for name, pair in rows.items()
     }
-    about = workdirs.versions()
+    about = run_folder.versions()
     return {
         "seed": seed,
         "train_seconds": round(seconds),

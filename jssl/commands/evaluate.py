@@ -1,8 +1,5 @@
 """`jssl eval`: what the encoder of a finished or running workdir is worth."""
 
-import logging
-import time
-
 from jssl.config import Config, UserError, call_with_section, suggest
 from jssl.data import DataConfig
 from jssl.data.sources.absent import need
@@ -10,11 +7,10 @@ from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
+from jssl.log import log_progress
 from jssl.training.setup import setup_run
 from jssl.workdir.checkpoint import Checkpoints
-from jssl.workdir.run_folder import mark
-
-log = logging.getLogger("jssl")
+from jssl.workdir.run_folder import mark, recorded_info
 
 
 def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
@@ -27,11 +23,12 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
     if protocol not in KNOWN:
         raise UserError(f"--protocol={protocol} is unknown; {suggest(protocol, KNOWN)}")
     config = Config(tree)
+    info = recorded_info(workdir)
     speaks = protocol in language.PROTOCOLS
     held_text = None
     if speaks and (protocol == "perplexity" or not config.eval.prompt):
-        held_text = DataConfig(held_out(config), False, 0, 0.0)  # all that is needed of the data
-    run = setup_run(config, source=held_text, training=False)
+        held_text = DataConfig(held_out(config, info), False, 0, 0.0)  # all that is needed
+    run = setup_run(config, source=held_text, data_info=info, training=False)
     bank = run.data.source
     if not speaks:
         need(bank, protocol, config)
@@ -40,7 +37,7 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
             f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
             "needs; name a labelled data set with --config.data..."
         )
-    queries = bank if speaks else evaluation_source(config, bank.classes)
+    queries = bank if speaks else evaluation_source(config, info, bank.classes)
     given = {"workdir": workdir, "read_only": True, "mark": mark(workdir)}
     saves = call_with_section(Checkpoints, config.checkpoint, "checkpoint", **given)
     state = run.init() if untrained else saves.restore(run.shapes)
@@ -97,17 +94,3 @@ def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
 PROTOCOLS = {"knn": run_knn, "linear": run_linear}
 FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # of features; the others need the run itself
 KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
-
-
-def log_progress(what: str, every: float = 5.0):
-    """progress(done, total, note="") -> a line in the log every few seconds, none for what is
-    quick."""
-    last = time.monotonic()
-
-    def progress(done, total, note=""):
-        nonlocal last
-        if time.monotonic() - last > every:
-            last = time.monotonic()
-            log.info("%s: %d of %d%s", what, done, total, note)
-
-    return progress

@@ -19,15 +19,16 @@ FLAGS = {  # default, help
     "topology": ("", "of jssl plan: v5e:16x16, v5p:4x4x8, ..."),
     "devices": ("1", "of jssl plan: so many local devices"),
     "out": ("", "of jssl data: where to write"),
-    "vocab": ("8192", "of jssl data tokenizer: ids at most"),
+    "vocab": ("", "of jssl data tokenizer: ids at most; of jssl bench and plan: ids of text"),
+    "examples": ("", "of jssl plan: examples of the data set"),
     "name": ("", "of jssl data prepare: a data set of TFDS, such as cifar10"),
     "dir": ("", "of jssl data prepare: where data sets are; or TFDS_DATA_DIR"),
 }  # fmt: skip
 TAKES = {  # the flags of each command
     "train": ("config", "workdir", "extend", "changed-data"),
     "eval": ("workdir", "config", "protocol", "untrained"),
-    "bench": ("config", "steps"),
-    "plan": ("config", "topology", "devices"),
+    "bench": ("config", "steps", "vocab"),
+    "plan": ("config", "topology", "devices", "examples", "vocab"),
     "doctor": ("config", "workdir"),
     "data": ("config", "out", "vocab", "name", "dir"),
 }

@@ -15,13 +15,15 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jssl import errors
 from jssl.commands.bench import made_up
 from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.data.source import dataset_info
 from jssl.parallel import mesh
 from jssl.perf import accelerators, hlo, sharding_report
-from jssl.training.setup import check_batch, compile_step, model_flops, setup_run
+from jssl.training.setup import Run, check_batch, compile_step, model_flops, setup_run
 
 log = logging.getLogger("jssl")
 SCALES = (8, 32, 128, 256)
@@ -36,25 +38,31 @@ NOWHERE = {
 }  # fmt: skip
 
 
-def plan(tree, topology: str, devices: int) -> dict:
-    """The JSON result for a config on `topology` ("v5e:16x16"), or on so many local devices."""
+def plan(
+    tree, topology: str, devices: int, num_examples: int = EXAMPLES, vocab_size: int = 0
+) -> dict:
+    """The JSON result for a config on `topology` ("v5e:16x16"), or on so many local devices.
+
+    `num_examples` of the data set, for methods that keep a bank of them; `vocab_size`: ids of text.
+    """
     config = Config(tree)
     there = call_with_section(
         mesh.make_mesh, config.mesh, "mesh", devices=devices_for(topology, devices)
     )
     chip = accelerators.CHIPS.get(there.devices.flat[0].device_kind)
-    run = planned(config, there)
+    size = (num_examples, vocab_size)
+    run = planned(config, there, *size)
     found = compiled_for(run)
     half = None
     if config.batch_size % (2 * mesh.batch_parts(there) * config.accumulate) == 0:
         log.info("once more with half of the batch, to see what an example takes")
         half = Config(tree).changed({"batch_size": config.batch_size // 2})
-        half = compiled_for(planned(half, there))
+        half = compiled_for(planned(half, there, *size))
     result = {
         "config": config.method, "topology": topology or f"{devices} x local",
         "device": there.devices.flat[0].device_kind, "devices": there.size,
         "mesh": dict(there.shape), "batch_size": config.batch_size,
-        "examples": run.config.examples, "vocab": run.config.vocab.size, **found,
+        "examples": num_examples, "vocab": run.data_info.vocab_size, **found,
         "largest_batch": largest(config, there, chip, found, half),
     }  # fmt: skip
     if chip:
@@ -93,10 +101,11 @@ def devices_for(topology: str, devices: int) -> list:
         raise UserError(f"--topology={topology}: {reason}; {suggest(topology, kinds)}") from None
 
 
-def planned(config, there):
-    """The run, on made-up data: of as many examples as ImageNet has, unless the config says."""
-    config = config.changed({"examples": config.examples or EXAMPLES})
-    run = setup_run(config, devices=there, source=made_up(config), training=False)
+def planned(config: Config, there: Mesh, num_examples: int, vocab_size: int) -> Run:
+    """The run, on made-up data."""
+    source = made_up(config, vocab_size)
+    info = dataset_info(source.source)._replace(num_examples=num_examples)
+    run = setup_run(config, devices=there, source=source, data_info=info, training=False)
     check_batch(run)
     return run
 

@@ -36,7 +36,6 @@ TOP = {
     "batch_size": Count,
     "accumulate": Count,
     "grad_cache": bool,
-    "examples": Whole,
 }
 SECTIONS = {
     "eval": {
@@ -99,14 +98,6 @@ SECTIONS = {
         "profile_at": Every,
         "render_every": Every,
         "rank_every": Every,
-    },
-    "vocab": {
-        "size": Whole,
-        "pad": Whole,
-        "start": Whole,
-        "end": Whole,
-        "mask": Whole,
-        "fingerprint": str,
     },
 }
 for section, function in (("mesh", mesh.make_mesh), ("data", data.load), ("optim", optim.build)):

@@ -1,8 +1,6 @@
 """Data: one interface for every source, and one order law for every run.
 
-A source is a plain object with `name`, `canvas` (H, W, C), `classes` (list of names, or None if
-there are no labels), `fingerprint` (of what it holds: see `jssl.data.fingerprint`), `len(source)`,
-`describe(i)` (the file or record, for messages) and ``read(indices)``, which returns for n indices
+`jssl.data.source.Source` is the protocol. A source of images returns for n indices
 
     image    uint8 [n, H, W, C]   the example at the top-left of the canvas, zero elsewhere; uint16
                                   if the files have more than 8 bits (`dtype`): white is 65,535
@@ -13,14 +11,14 @@ there are no labels), `fingerprint` (of what it holds: see `jssl.data.fingerprin
     damaged  int32 [n]            -1, or the unreadable example that another one stands in for (then
                                   the label is -1)
 
-A source of text has instead of image and size
+A source of text returns instead of image and size
 
     tokens   int32 [n, L]         ids, of which `vocab` says how many there are and which is special
     segment  int32 [n, L]         0 at padding, else which document of the row it is: 1, 2, ...
     word     int32 [n, L]         if asked for: which word of the row a token is in: 0, 1, ...
 
-and besides `tokenizer` and `vocab` (see `jssl.data.text.tokenizer`). Every source
-pickles, so that worker processes can read it. `order` says which indices a step reads.
+and has a `tokenizer` and a `vocab` (see `jssl.data.text.tokenizer`). `jssl.data.sampling`
+says which indices a step reads.
 """
 
 import logging
@@ -29,7 +27,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from jssl.config import UserError, require_local_path, suggest
+from jssl.config import UserError, call_with_section, require_local_path, suggest
 from jssl.config.values import Count, NonNegative, Range, Share, Whole
 from jssl.data import canvas as canvases
 from jssl.data.sampling import split_name
@@ -117,12 +115,20 @@ def load(
         exif=exif,
         max_value=max_value,
     )
-    if not length:
+    if opened.modality == "image":
         check_range(opened, f"data.source={source}")
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
         log.info("data.workers=%d: only %d are started, one a core", workers, cores)
     return DataConfig(opened, resident, min(workers, cores), max_damaged)
+
+
+def load_again(section, info: Any) -> DataConfig:
+    """`load` of the config's section `data`, with what the run has found in its data before."""
+    section = dict(section)
+    if info is not None and not section["max_value"]:
+        section["max_value"] = info.max_value
+    return call_with_section(load, section, "data")
 
 
 def open_source(
@@ -238,16 +244,17 @@ def _packed(name, path, dir, split, canvas, channels):
 
 def _fits(source, canvas, channels):
     """Arrays are stored on a canvas already, and are neither shrunk nor recoloured."""
-    stored = min(source.canvas[:2])
+    height, width, stored_channels = source.fields["image"].shape
+    stored = min(height, width)
     if stored > canvas:
         raise UserError(
             f"data.canvas={canvas} is wrong because {source.name} is stored at {stored} pixels; "
             f"use data.canvas={stored}, or pack it again"
         )
-    if source.canvas[2] != channels:
+    if stored_channels != channels:
         raise UserError(
             f"data.channels={channels} is wrong because {source.name} is stored with "
-            f"{source.canvas[2]}; use data.channels={source.canvas[2]}, or pack it again"
+            f"{stored_channels}; use data.channels={stored_channels}, or pack it again"
         )
     return source
 

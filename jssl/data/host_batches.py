@@ -14,6 +14,7 @@ import numpy as np
 
 from jssl.config import UserError
 from jssl.data.sampling import data_offset, indices
+from jssl.data.source import example_bytes
 from jssl.parallel import host, preemption
 
 _log = logging.getLogger("jssl")
@@ -24,11 +25,6 @@ SCRIPT = (
 )
 _PART = 64 * 2**20  # bytes that a worker hands over at a time; bounds its memory for large batches
 _CHUNK = 8 * 2**20  # bytes that a thread reads at a time
-
-
-def example_bytes(source) -> int:
-    """Bytes of the pixels, or tokens, of one example."""
-    return math.prod(source.canvas) * np.dtype(getattr(source, "dtype", np.uint8)).itemsize
 
 
 class Steps:

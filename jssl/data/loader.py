@@ -16,8 +16,9 @@ from jax.sharding import PartitionSpec as P
 
 from jssl.config import UserError
 from jssl.data import DataConfig
-from jssl.data.host_batches import check_start, example_bytes, kill_workers, read_all, stream
+from jssl.data.host_batches import check_start, kill_workers, read_all, stream
 from jssl.data.sampling import data_offset, indices
+from jssl.data.source import example_bytes
 from jssl.parallel import host, preemption
 from jssl.parallel.mesh import batch_parts, batch_sharding, check_batch
 
@@ -208,7 +209,7 @@ def _local_rows(sharding, batch_size):
 
 
 def _check_room(source, mesh):
-    needed = len(source) * (example_bytes(source) + 16)
+    needed = len(source) * example_bytes(source)
     for device in mesh.local_devices:
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)

@@ -21,7 +21,7 @@ import optax
 
 from jssl import nn, optim
 from jssl.config import Config, UserError, call_with_section
-from jssl.core import Method, TrainState, gradient_step
+from jssl.core import DatasetInfo, Method, TrainState, gradient_step
 from jssl.data.loader import Feed
 from jssl.evals import knn
 from jssl.evals.features import Features
@@ -33,15 +33,16 @@ from jssl.transforms import augment, views
 NO_DECAY = ("bias$", "scale$", "cls_token$", "pos_embed$")  # util/lr_decay.py, timm's ViT
 
 
-def check(config) -> None:
+def check(config: Config, data_info: DatasetInfo) -> None:
     """`UserError` for values of ``config.finetune`` that are right alone (`jssl.config.schema`) and
     wrong for the encoder or the views of pretraining: found when a run begins, not when it is over.
 
     A method with networks or views of its own cannot be fine-tuned here, and is not looked at.
     """
     config = Config(config._tree)  # what is read here is not yet read by the method
-    if not owned(lambda: nn.encoder(config.model, config.vocab.size, packed=config.data.pack)):
-        finetune_encoder(config)
+    size = data_info.vocab_size
+    if not owned(lambda: nn.encoder(config.model, size, packed=config.data.pack)):
+        finetune_encoder(config, data_info)
     if not owned(lambda: views.two_views(config)):
         view(config)
 
@@ -107,7 +108,11 @@ def build(run, tx) -> Method:
     """Fine-tuning as a method whose `init` takes the pretrained state in the place of a batch, and
     whose `embed` gives the predicted class, float32 [B, 1]."""
     section, source = run.config.finetune, run.data.source
-    read, encoder, classes = reader(run), finetune_encoder(run.config), len(source.classes)
+    read, encoder, classes = (
+        reader(run),
+        finetune_encoder(run.config, run.data_info),
+        len(source.classes),
+    )
 
     def encode(f, stats, x, extra, rng=None):
         rngs = None if rng is None else {"drop_path": rng, "dropout": rng}
@@ -152,14 +157,14 @@ def build(run, tx) -> Method:
     return Method(init, train_step, predict)
 
 
-def finetune_encoder(config):
+def finetune_encoder(config, data_info):
     """The encoder of pretraining, with fine-tuning's drop path, dropout and pooling, where it has
     them."""
     section, model = config.finetune, dict(config.model)
     model |= {key: section[key] for key in ("drop_path", "dropout") if key in model}
     model |= {"pool": section.pool} if section.pool else {}
     try:
-        return nn.encoder(model, config.vocab.size, packed=config.data.pack)
+        return nn.encoder(model, data_info.vocab_size, packed=config.data.pack)
     except UserError as error:
         raise UserError(f"config.finetune.pool={section.pool!r}: {error}") from None
 

@@ -25,6 +25,8 @@ class Subset:
 
     def __init__(self, source, count: int):
         self.source, self.name, self.classes = source, source.name, None
+        self.modality, self.fingerprint = source.modality, source.fingerprint
+        self.fields = {name: field for name, field in source.fields.items() if name != "label"}
         rows = min(count or len(source), len(source))
         self.rows = np.linspace(0, len(source) - 1, rows).astype(np.int64)
 
@@ -42,7 +44,7 @@ class Subset:
 
 def evaluate(run, state, source, protocol: str, say) -> dict:
     """The JSON result of one of `PROTOCOLS` on the source `source`, for the run's state."""
-    if not hasattr(source, "tokenizer"):
+    if source.modality != "text":
         raise UserError(f"--protocol={protocol} is for text, and {source.name} holds images; knn")
     if protocol == "perplexity":
         return perplexity(run, state, Subset(source, run.config.eval.rows), say)
@@ -51,9 +53,9 @@ def evaluate(run, state, source, protocol: str, say) -> dict:
 
 def perplexity(run, state, some: Subset, say) -> dict:
     """perplexity, nats_per_token, bits_per_byte, tokens (that are counted), their bytes, rows."""
-    if run.method.score is None:
+    if run.method.token_nll is None:
         raise UserError(f"--protocol=perplexity: config.method={run.config.method!r} has no score")
-    features = Features(run.method.score, run.mesh, run.config.eval.batch_size)
+    features = Features(run.method.token_nll, run.mesh, run.config.eval.batch_size)
     read = features.whole(state, some, say(some.name))
     costs, some.rows = read.features, some.rows[read.rows]
     counted = costs != -1

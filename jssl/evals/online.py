@@ -14,9 +14,11 @@ import time
 import jax
 
 from jssl import data
-from jssl.config import UserError, call_with_section
+from jssl.config import Config, UserError
+from jssl.core import DatasetInfo
 from jssl.data import files
 from jssl.data.labels import relabel
+from jssl.data.source import Source
 from jssl.evals import knn, linear
 from jssl.evals.features import Features
 
@@ -104,25 +106,25 @@ def labelled(run):
         log.info("%s has no labels: no kNN during training", bank.name)
         return None
     try:
-        return bank, evaluation_source(run.config, bank.classes)
+        return bank, evaluation_source(run.config, run.data_info, bank.classes)
     except UserError as error:
         log.warning("no kNN during training: %s", error)
         return None
 
 
-def held_out(config):
+def held_out(config: Config, data_info: DatasetInfo) -> Source:
     """The split ``eval.split`` of the training source."""
     section = dict(config.data) | {"split": config.eval.split}
     try:
-        return call_with_section(data.load, section, "data").source
+        return data.load_again(section, data_info).source
     except UserError as error:
         raise UserError(str(error).replace("data.split=", "config.eval.split=")) from None
 
 
-def evaluation_source(config, classes: list[str]):
+def evaluation_source(config: Config, data_info: DatasetInfo, classes: list[str]) -> Source:
     """`held_out`, on which accuracy is measured, its labels numbered like `classes` (those of the
     training set; see `relabel`). Raises UserError if it has no labels."""
-    source = relabel(held_out(config), classes, f"config.eval.split={config.eval.split}")
+    source = relabel(held_out(config, data_info), classes, f"config.eval.split={config.eval.split}")
     if source.classes is None:
         if getattr(source, "pack", False):
             raise UserError(

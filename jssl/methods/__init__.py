@@ -4,13 +4,15 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from jssl.config import UserError, suggest, values
-from jssl.core import Method
+from jssl.config import Config, UserError, suggest, values
+from jssl.core import DatasetInfo, Method, Objective
 
 
-def load(config) -> Method:
-    """``build(config)`` of the module ``config.method``: "simclr" is jssl/methods/simclr.py; a
-    dotted name ("my_fork.method") is any module that can be imported.
+def load(config: Config, data_info: DatasetInfo) -> Objective | Method:
+    """``build(config, data_info)`` of the module ``config.method``.
+
+    "simclr" is jssl/methods/simclr.py; a dotted name ("my_fork.method") is any module that can be
+    imported.
 
     `KEYS` of the module, if there is one, is {name: kind} of the keys of the config's top level
     that are the method's own (`jssl.config.values`); they are checked before `build` sees them.
@@ -18,7 +20,7 @@ def load(config) -> Method:
     found = module(config.method)
     for key, kind in getattr(found, "KEYS", {}).items():
         values.check(f"config.{key}", config[key], kind)
-    return found.build(config)
+    return found.build(config, data_info)
 
 
 def module(name: str) -> ModuleType:
@@ -47,5 +49,5 @@ def module(name: str) -> ModuleType:
         where = f"{error.filename} line {error.lineno}"
         raise UserError(f"config.method={name!r}: {where} is not Python: {error.msg}") from None
     if not hasattr(found, "build"):
-        raise UserError(f"config.method={name!r} has no build(config) -> Method; add one")
+        raise UserError(f"config.method={name!r} has no build(config, data_info); add one")
     return found

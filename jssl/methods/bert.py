@@ -60,9 +60,9 @@ def corrupt(rng, tokens, at, weight, mask: int, size: int):
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
+    encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack)
     watch = metrics.watcher(config)
-    vocab, rate, words = dict(config.vocab), config.mask_rate, config.whole_words
+    vocab, rate, words = data_info.vocab, config.mask_rate, config.whole_words
     if not 0 < rate < 1:
         raise UserError(f"config.mask_rate={rate} must be above 0 and below 1; try 0.15")
     most = max(round(rate * config.data.length), 1)
@@ -75,7 +75,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         width, draw = encoder.dim, linen.initializers.truncated_normal(0.02)
         head = {"kernel": draw(rng_head, (width, width)), "bias": jnp.zeros(width)}
         head |= {"scale": jnp.ones(width), "shift_bias": jnp.zeros(width)}
-        return {"encoder": params, "head": head, "token_bias": jnp.zeros(vocab["size"])}, {}
+        return {"encoder": params, "head": head, "token_bias": jnp.zeros(vocab.size)}, {}
 
     def loss(params, state, batch, rng):
         rng_choose, rng_corrupt, rng_net = jax.random.split(rng, 3)
@@ -83,7 +83,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         special = is_special(tokens, segment)
         word = batch["word"] if words else None
         at, weight = choose(rng_choose, special, word, rate, most)
-        seen = corrupt(rng_corrupt, tokens, at, weight, vocab["mask"], vocab["size"])
+        seen = corrupt(rng_corrupt, tokens, at, weight, vocab.mask, vocab.size)
         hidden, _ = apply(
             encoder, params["encoder"], {}, seen, segment=segment, train=True,
             rngs={"dropout": rng_net},
@@ -95,7 +95,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return value, (state.buffers, metrics)
 
     def is_special(tokens, segment):
-        return (tokens == vocab["start"]) | (tokens == vocab["end"]) | (segment == 0)
+        return (tokens == vocab.start) | (tokens == vocab.end) | (segment == 0)
 
     def see(params, tokens, segment):
         return apply(encoder, params["encoder"], {}, tokens, segment=segment, train=False)[0]
@@ -117,7 +117,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         counts = ~is_special(tokens, segment)
 
         def one(place):
-            hidden = see(params, tokens.at[:, place].set(vocab["mask"]), segment)
+            hidden = see(params, tokens.at[:, place].set(vocab.mask), segment)
             log_p = jax.nn.log_softmax(logits(params, hidden[:, place]))
             return jnp.take_along_axis(log_p, tokens[:, place, None], axis=1)[:, 0]
 
@@ -128,11 +128,11 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         """Rows with masks, filled with the likeliest tokens; rows without get some first."""
         tokens, segment = batch["tokens"], batch["segment"]
         at, weight = choose(rng, is_special(tokens, segment), None, rate, most)
-        hide = jax.vmap(lambda row, at, on: row.at[at].set(jnp.where(on, vocab["mask"], row[at])))
-        given = (tokens == vocab["mask"]).any(1, keepdims=True)
+        hide = jax.vmap(lambda row, at, on: row.at[at].set(jnp.where(on, vocab.mask, row[at])))
+        given = (tokens == vocab.mask).any(1, keepdims=True)
         masked = jnp.where(given, tokens, hide(tokens, at, weight > 0))
         hidden = see(params, masked, segment)
         guess = jax.lax.map(lambda row: logits(params, row).argmax(1), hidden)
-        return {"masked": masked, "filled": jnp.where(masked == vocab["mask"], guess, masked)}
+        return {"masked": masked, "filled": jnp.where(masked == vocab.mask, guess, masked)}
 
     return Objective(start, loss, embed, render, token_nll)

@@ -56,8 +56,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     net, temperature = heads.chain(config, "head"), config.temperature
     if first:
         net = EncoderWithHeads({"encoder": net.modules["encoder"]})
-    rows = -(-config.examples // PAD) * PAD
-    check(config, clusters)
+    rows = -(-data_info.num_examples // PAD) * PAD
+    check(config, clusters, data_info.num_examples)
 
     def init(rng, batch):
         params, stats = net.init(rng, centre(batch))
@@ -128,17 +128,17 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     return split_objective(init, forward, loss, embed, before_update)
 
 
-def check(config, clusters):
+def check(config, clusters, examples):
     if config.version not in (1, 2) or (config.version == 1 and len(clusters) != 1):
         raise UserError(
             f"config.version={config.version} with config.clusters={clusters}: version is 1 or 2, "
             "and version 1 has one number of clusters"
         )
-    most = config.examples or min(clusters, default=0)  # 0: not known yet
-    if not clusters or min(clusters) < 1 or (config.examples and max(clusters) > most):
+    if not clusters or min(clusters) < 1 or max(clusters) > examples:
+        most = max(examples // 2, 1)
         raise UserError(
-            f"config.clusters={clusters} must be at least 1 and at most the {most} examples; "
-            f"try {tuple(min(max(k, 1), max(most // 2, 1)) for k in clusters) or (most // 2,)}"
+            f"config.clusters={clusters} must be at least 1 and at most the {examples} examples; "
+            f"try {tuple(min(max(k, 1), most) for k in clusters) or (most,)}"
         )
 
 

@@ -26,9 +26,9 @@ KEYS = {
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    encoder = nn.encoder(config.model, config.vocab.size, packed=config.data.pack)
+    encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack)
     watch = metrics.watcher(config)
-    chunk, length, vocab = config.chunk, config.data.length, dict(config.vocab)
+    chunk, length, vocab = config.chunk, config.data.length, data_info.vocab
     if chunk < 1 or length % chunk:
         raise UserError(f"config.chunk={chunk} must divide config.data.length={length}")
     if not encoder.style.causal:
@@ -67,11 +67,11 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
     def render(params, buffers, batch, rng):
         tokens, segment, new = batch["tokens"], batch["segment"], config.eval.new_tokens
-        own = (segment == segment[:, :1]) & (tokens != vocab["end"])
+        own = (segment == segment[:, :1]) & (tokens != vocab.end)
         begin = jnp.maximum(own.sum(1), 1)  # the prompt ends here
         size = tokens.shape[1]
         rows = jnp.arange(len(tokens))
-        text = jnp.where(jnp.arange(size) < begin[:, None], tokens[:, :size], vocab["pad"])
+        text = jnp.where(jnp.arange(size) < begin[:, None], tokens[:, :size], vocab.pad)
 
         def write(i, text):
             """One more token of each row; attention is causal: nothing sees what is behind it."""
@@ -79,8 +79,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
             at = jnp.minimum(begin + i, size - 1)  # a full row stays as it is
             token = sample(jax.random.fold_in(rng, i), hidden[rows, at - 1] @ table.T)
             before = text[rows, at - 1]
-            ended = (before == vocab["end"]) | (before == vocab["pad"])
-            token = jnp.where(ended, vocab["pad"], token)
+            ended = (before == vocab.end) | (before == vocab.pad)
+            token = jnp.where(ended, vocab.pad, token)
             token = jnp.where(begin + i < size, token, text[rows, at])
             return text.at[rows, at].set(token)
 

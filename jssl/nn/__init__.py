@@ -14,7 +14,7 @@ def encoder(section, vocab: int = 0, packed: bool = True):
 
     `section["name"]` picks the family ("resnet18", "vit_b", "bert_base", ...), and the section is
     bound to that family's `build`, whose signature is the schema. Only text families take `vocab`,
-    which is `config.vocab.size`, and `packed`, which is `config.data.pack`. The encoder is a Linen
+    the number of its tokens' ids, and `packed`, which is `config.data.pack`. The encoder is a Linen
     module called as ``encoder(images [B, H, W, C], train)``, or ``encoder(tokens [B, L], train,
     segment)``; ``encoder.features(output)``, for text ``features(output, segment)``, is float32
     [B, D].

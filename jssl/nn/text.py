@@ -183,7 +183,7 @@ def build(
     kind, dim, depth, heads = SIZES[check_choice("name", name, SIZES)]
     if vocab < 1:
         raise UserError(
-            f"model.name={name!r} reads text, but config.vocab.size={vocab}; use a text source"
+            f"model.name={name!r} reads text, and the source has no tokenizer; use a text source"
         )
     if not 0 <= dropout < 1:
         raise UserError(f"model.dropout={dropout} must be at least 0 and below 1; try 0.1")

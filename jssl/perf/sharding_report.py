@@ -65,8 +65,8 @@ def lines(found: dict):
     """(name, text) of all that was planned."""
     yield "mesh", ", ".join(f"{axis} {n}" for axis, n in found["mesh"].items())
     yield "batch", f"{found['batch_size']:,}: {found['batch_size'] / found['devices']:g} a device"
-    data = f"{found['examples']:,} examples (config.examples)"
-    yield "data", data + f", {found['vocab']:,} ids (config.vocab)" * bool(found["vocab"])
+    data = f"{found['examples']:,} examples (--examples)"
+    yield "data", data + f", {found['vocab']:,} ids (--vocab)" * bool(found["vocab"])
     yield "parameters", format_si(found["parameters"])
     step, each = (format_si(found[f"flops_per_{what}"]) for what in ("step", "device"))
     yield "FLOPs", f"{step} a step, {each} a device"

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from jssl import optim
-from jssl.commands.evaluate import log_progress
-from jssl.config import Config, UserError, call_with_section, paths
+from jssl.config import Config, UserError, call_with_section, durations, paths
 from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
+from jssl.log import log_progress
 from jssl.parallel import agreement, host
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import flops, memory
@@ -67,13 +67,14 @@ def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False
             )
             if done := finished(folder, tree):
                 return done
-            tree = agreement.run_on_all_processes(lambda: run_folder.remembered(folder, tree))
-            run = setup_run(Config(tree))
+            known = agreement.run_on_all_processes(lambda: run_folder.known_info(folder))
+            run = setup_run(Config(tree), data_info=known)
             check_batch(run)
             stored = claim.content(
                 folder,
-                run_folder.sized(tree, run.config),
-                getattr(run.data.source, "fingerprint", ""),
+                durations.resolved(tree, run.data_info.num_examples),
+                run.data_info,
+                run.data.source.fingerprint,
                 extend=extend,
                 changed_data=changed_data,
             )

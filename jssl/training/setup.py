@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from jssl import data, methods
+from jssl import data, methods, optim
 from jssl.config import Config, UserError, call_with_section, durations, schema, suggest
-from jssl.core import Method, skip_nonfinite_updates
+from jssl.core import DatasetInfo, Method, Objective
+from jssl.data.source import Source, dataset_info, info_to_json
 from jssl.data.sources.absent import open_or_absent
 from jssl.evals import finetune
 from jssl.parallel import agreement, mesh
 from jssl.perf import flops, memory
+from jssl.training.gradients import minimize, skip_nonfinite_updates
 from jssl.workdir import claim
 
 
@@ -26,6 +29,7 @@ class Run(NamedTuple):
     mesh: Any
     method: Method
     data: Any
+    data_info: DatasetInfo
     example: dict  # two real examples, for shapes
     shapes: Any  # the state's ShapeDtypeStructs, with shardings
 
@@ -46,34 +50,83 @@ def rng_keys(config):
     return jax.random.split(jax.random.key(config.seed))
 
 
-def setup_run(config: Config, devices=None, source=None, training: bool = True) -> Run:
-    """Checks the config against the machine and builds all that it names; `devices` (a mesh) and
-    `source` (a `data.DataConfig`) may be given instead. Not `training`: the state has the sizes
-    that it was trained with, whatever data is looked at now; without a `source` the run's own data
-    may be gone (`data.absent`)."""
+def setup_run(
+    config: Config,
+    devices: Mesh | None = None,
+    source: data.DataConfig | None = None,
+    data_info: DatasetInfo | None = None,
+    training: bool = True,
+) -> Run:
+    """Builds what a config names, after checking it against the machine and the data.
+
+    Args:
+      config: a whole config; its durations may still be texts.
+      devices: the mesh; None: the one that the config describes.
+      source: the data; None: what the config describes.
+      data_info: what the run has stored of its data set, if it began before.
+      training: False: the state gets the shapes that it was trained with, whatever data is read
+        now, and the run's own data may be gone (`jssl.data.sources.absent`).
+
+    Raises:
+      UserError: wrong values, or data that is not what `data_info` says.
+    """
     agreement.run_on_all_processes(lambda: schema.check(config._tree))
     agreement.check(lambda: claim.common(config._tree))
     devices = devices or call_with_section(mesh.make_mesh, config.mesh, "mesh", devices=None)
     if source is None:
-        load = lambda: call_with_section(data.load, config.data, "data")
-        source = agreement.run_on_all_processes(
-            load if training else lambda: open_or_absent(config)
-        )
+        source = agreement.run_on_all_processes(lambda: open_data(config, data_info, training))
     agreement.check(lambda: found_in(source.source), "give all processes the same data set")
-    config = sized(config, source.source, training)
-    method = agreement.run_on_all_processes(
-        lambda: skip_nonfinite_updates(methods.load(config), config.method)
-    )
-    method = once(method)
+    info = dataset_info(source.source)
+    if training and data_info is not None:
+        check_info(config, data_info, info)
+    elif data_info is not None:
+        info = data_info
+    config = Config(durations.resolved(config._tree, info.num_examples), seen=config._seen)
+    method = agreement.run_on_all_processes(lambda: build_method(config, info))
     if training:
         check_honored(config, method)
-        finetune.check(config)
+        finetune.check(config, info)
     example = agreement.run_on_all_processes(lambda: first_two(source.source))
-    run = Run(config, devices, method, source, example, None)
+    run = Run(config, devices, once(method), source, info, example, None)
     shapes = jax.eval_shape(run._init)
     places = mesh.shardings(shapes, devices)
-    place = lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to)
-    return run._replace(shapes=jax.tree.map(place, shapes, places))
+    shapes = jax.tree.map(
+        lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places
+    )
+    return run._replace(shapes=shapes)
+
+
+def open_data(config: Config, data_info: DatasetInfo | None, training: bool) -> data.DataConfig:
+    """The training data of a config."""
+    if training or data_info is None:
+        return data.load_again(config.data, data_info)
+    return open_or_absent(config, data_info)
+
+
+def check_info(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
+    """`UserError` if the data is not what the run began with."""
+    if found.num_examples != stored.num_examples:
+        raise UserError(
+            f"config.data.source={config.data.source!r} has {found.num_examples} examples, and the "
+            f"run began with {stored.num_examples}; restore the data, or use another --workdir"
+        )
+    for name, before in (stored.vocab._asdict() if stored.vocab else {}).items():
+        now = getattr(found.vocab, name, None)
+        if now != before:
+            raise UserError(
+                f"config.data.tokenizer={config.data.tokenizer!r} is not the one that this run "
+                f"began with: its {name} is {now!r}, and was {before!r}; name that one"
+            )
+
+
+def build_method(config: Config, data_info: DatasetInfo) -> Method:
+    """The method of a config: an `Objective` gets its optimizer, micro-batches and GradCache. A
+    step that is not finite is skipped, whoever wrote it."""
+    built = methods.load(config, data_info)
+    if isinstance(built, Objective):
+        tx = optim.from_config(config)
+        built = minimize(built, tx, config.accumulate, config.grad_cache)
+    return skip_nonfinite_updates(built, config.method)
 
 
 def once(method: Method) -> Method:
@@ -90,14 +143,15 @@ def first_two(source) -> dict:
     return example
 
 
-def found_in(source) -> dict:
+def found_in(source: Source) -> dict[str, Any]:
     """What the processes of a run have to find alike in their data."""
+    info = dataset_info(source)
     return {
         "the number of examples": len(source),
         "the classes": list(source.classes or ()),
-        "the shape of an example": list(source.canvas),
-        "the tokenizer": vocabulary(source),
-        "the fingerprint of the data": getattr(source, "fingerprint", ""),
+        "the fields of an example": info_to_json(info)["fields"],
+        "the tokenizer": info_to_json(info)["vocab"],
+        "the fingerprint of the data": source.fingerprint,
     }
 
 
@@ -108,44 +162,13 @@ def check_honored(config: Config, method: Method) -> None:
         if wanted != found:
             raise UserError(
                 f"config.{key}={wanted} means nothing to config.method={config.method!r}; set it "
-                f"to {found}, or let its build pass config.{key} to `minimize` or `Method`"
+                f"to {found}, or let its build return an Objective"
             )
     if config.log.render_every and not method.render:
         raise UserError(
             f"config.log.render_every={config.log.render_every}: config.method={config.method!r} "
             "makes no pictures and no text; set it to 0"
         )
-
-
-def sized(config: Config, source, training: bool) -> Config:
-    """The config with what only the data can tell: ``config.examples``, the number that a bank of
-    examples needs, and ``config.vocab``, the ids of a tokenizer. A run remembers both."""
-    count, known = len(source), config.examples
-    if known not in (0, count) and training:
-        raise UserError(
-            f"config.examples={known}, but {config.data.source!r} has {count}: it has changed "
-            "since the run began, or the key should be 0, to have it found"
-        )
-    found, vocab = {"examples": count if training else known or count}, vocabulary(source)
-    if training and getattr(source, "max_value", 0):
-        found["data.max_value"] = float(source.max_value)  # of every split
-    for key, value in vocab.items() if "vocab" in config else ():
-        given = config.vocab[key]
-        if given and given != value:
-            raise UserError(
-                f"config.data.tokenizer={config.data.tokenizer!r} is not the one that this run "
-                f"began with: config.vocab.{key} is {given!r} there, and here {value!r}; name that"
-            )
-        found[f"vocab.{key}"] = value
-    config = config.changed(found)
-    return Config(durations.resolved(config._tree, config.examples), seen=config._seen)
-
-
-def vocabulary(source) -> dict:
-    """What the tokenizer of a source of text is known by; {} for images."""
-    if not hasattr(source, "vocab"):
-        return {}
-    return source.vocab | {"fingerprint": getattr(source.tokenizer, "fingerprint", "")}
 
 
 def check_batch(run: Run) -> None:
@@ -167,7 +190,7 @@ def check_batch(run: Run) -> None:
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 
-KEYS_READ_OUTSIDE = ("eval", "finetune", "log", "checkpoint", "alarm", "vocab")
+KEYS_READ_OUTSIDE = ("eval", "finetune", "log", "checkpoint", "alarm")
 KEYS_READ_OUTSIDE = tuple(f"config.{key}." for key in KEYS_READ_OUTSIDE)
 
 
@@ -203,7 +226,7 @@ def model_flops(run: Run) -> int:
     kernels = run.mesh.devices.flat[0].platform != "cpu"  # elsewhere "auto" is "xla"
     wanted = {"model.remat": "none"} | ({"model.attention": "xla"} if kernels else {})
     plain = config.changed(wanted)
-    method = run.method if plain._tree == config._tree else methods.load(plain)
+    method = run.method if plain._tree == config._tree else build_method(plain, run.data_info)
     place = mesh.batch_sharding(run.mesh)
     size = config.batch_size
     grow = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=place)

@@ -67,7 +67,7 @@ def ending(run, folder, result: dict) -> list[str]:
 def commands(run, where: str) -> list[str]:
     """Three commands, without the first word, for the run in the folder `where`."""
     go = f"eval --workdir={where} --protocol="
-    if run.method.score or hasattr(run.data.source, "tokenizer"):
+    if run.data_info.modality == "text":
         speaks = "generate" if run.config.method == "gpt" else "fill-mask"
         return [f"{go}perplexity", f"{go}{speaks}", f"{go}finetune --config.data.path=LABELLED"]
     if run.data.source.classes is None:

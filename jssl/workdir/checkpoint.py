@@ -204,7 +204,7 @@ class Checkpoints:
     def _checked(self, step: int, folder: pathlib.Path, shapes) -> dict:
         if (folder / checksums.NAME).exists():
             checksums.check(folder, jax.process_index(), jax.process_count())
-        elif self.mark is None or not self.mark.run or step <= self.mark.adopted:
+        elif self.mark is None:
             log.warning(
                 "checkpoint %d has no %s (it is older, or the list is lost): a bit that has "
                 "flipped in it would not be seen", step, checksums.NAME,

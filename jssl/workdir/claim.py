@@ -17,11 +17,13 @@ import jax
 
 from jssl import data
 from jssl.config import UserError, call_with_section, flatten
+from jssl.core import DatasetInfo
 from jssl.data import files
 from jssl.data.files import Unreachable
+from jssl.data.source import info_to_json
 from jssl.parallel import agreement
 from jssl.workdir import identity, run_folder
-from jssl.workdir.retention import rename, step_of
+from jssl.workdir.retention import rename
 
 log = logging.getLogger("jssl")
 # What a run writes and never reads to know whose it is: moved aside where it is a link or odd.
@@ -83,7 +85,7 @@ def _check_data(folder, config):
     what = f"data.{key}={began[key]!r}, not {config.data[key]!r}"
     known = run_folder.stored(folder).get("data", "")
     source = call_with_section(data.load, config.data, "data").source
-    found = getattr(source, "fingerprint", "")
+    found = source.fingerprint
     if not known or not found:
         log.warning("the result is of the run in %s, on %s", folder, what)
     elif known != found:
@@ -96,29 +98,30 @@ def _check_data(folder, config):
 def content(
     folder: pathlib.Path,
     config,
+    data_info: DatasetInfo,
     fingerprint: str,
     *,
     extend: bool = False,
     changed_data: bool = False,
 ) -> dict[str, Any]:
-    """What config.json is to hold for a run of `config` (with what was found in its data) on data
-    with that `fingerprint`; nothing is written.
+    """What config.json is to hold for a run of `config`, whose durations are steps, on data with
+    that `data_info` and `fingerprint`; nothing is written.
 
     The folder's run goes on as it began: `UserError` if its data changed (unless `changed_data`),
-    or flags that change its numbers. With `extend` it gets the steps of `config`. A run of format 1
-    is adopted. A folder that no run has claimed gets a new id, unless the start that left it was
-    one of the same config.
+    or flags that change its numbers. With `extend` it gets the steps of `config`. A folder that no
+    run has claimed gets a new id, unless the start that left it was one of the same config.
     """
-    return agreement.first(lambda: _content(folder, config, fingerprint, extend, changed_data))
+    info = info_to_json(data_info)
+    return agreement.first(
+        lambda: _content(folder, config, info, fingerprint, extend, changed_data)
+    )
 
 
-def _content(folder, config, fingerprint, extend, changed_data):
+def _content(folder, config, info, fingerprint, extend, changed_data):
     wanted = json.loads(run_folder.to_json(config))
     if not run_folder.claimed(folder):
-        return _fresh(wanted, fingerprint, _unsaved(folder, config))
+        return _fresh(wanted, info, fingerprint, _unsaved(folder, config))
     found = run_folder.stored(folder)
-    if found.get("format", 1) == 1:
-        found = _adopted(folder, found, fingerprint)
     _check_numbers(folder, found)
     if fingerprint and found["data"] not in ("", fingerprint) and not changed_data:
         raise UserError(
@@ -130,15 +133,15 @@ def _content(folder, config, fingerprint, extend, changed_data):
     return found | {"data": fingerprint or found["data"]}
 
 
-def _fresh(config, fingerprint: str, run: str) -> dict[str, Any]:
+def _fresh(config, info: dict[str, Any], fingerprint: str, run: str) -> dict[str, Any]:
     return {
         "format": identity.FORMAT,
         "run": run or uuid.uuid4().hex,
-        "digest": identity.digest(config),
+        "digest": identity.digest(config, info),
         "config": config,
+        "data_info": info,
         "data": fingerprint,
         "numbers": identity.numbers(),
-        "adopted": -1,
         "earlier": [],
         "versions": run_folder.versions(),
     }
@@ -154,17 +157,6 @@ def _unsaved(folder, config) -> str:
         raise
     except UserError:
         return ""
-
-
-def _adopted(folder, found, fingerprint):
-    steps = [step_of(name) for name in os.listdir(folder / "checkpoints")]
-    latest = max((step for step in steps if step is not None), default=0)
-    log.warning(
-        "%s was begun by a jssl whose checkpoints did not say whose they are: those up to step %d "
-        "are taken for its own", folder, latest,
-    )  # fmt: skip
-    old = _fresh(found["config"], fingerprint, "") | {"adopted": latest}
-    return old | {"versions": found.get("versions", {})}
 
 
 def _check_numbers(folder, found) -> None:
@@ -186,7 +178,7 @@ def _extend(folder, found, steps: int) -> None:
     )  # fmt: skip
     found["earlier"] = [*found["earlier"], {"digest": found["digest"], "steps": old}]
     found["config"] = found["config"] | {"steps": steps}
-    found["digest"] = identity.digest(found["config"])
+    found["digest"] = identity.digest(found["config"], found["data_info"])
 
 
 def clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:

@@ -4,8 +4,7 @@ A run has one id, made when it begins. ``config.json`` holds it with the SHA-256
 checkpoint holds both with its step (``<step>/run.json``, under the checkpoint's sums), and
 ``result.json`` holds both too. Parts of two runs never go together unnoticed, whoever copied them.
 
-A workdir of format 1 (no id) is adopted when it is trained further: it gets an id, and its
-checkpoints up to that step count as its own.
+A workdir of an older format is refused.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from jssl.config import UserError
 from jssl.data.files import Damaged, read_json
 from jssl.parallel import agreement
 
-FORMAT = 2  # of config.json
+FORMAT = 3  # of config.json
 NOTE = "run.json"  # in each checkpoint
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Flags of JAX that change which numbers a step gives; a run keeps those that it began with.
@@ -37,13 +36,11 @@ class Mark(NamedTuple):
     run      the id of the run
     digest   the SHA-256 of its config
     earlier  digests of the configs that it had before it was extended
-    adopted  checkpoints up to this step need no note: they are older than ids; -1: none
     """
 
     run: str
     digest: str
     earlier: tuple[str, ...] = ()
-    adopted: int = -1
 
 
 def new_run() -> str:
@@ -51,9 +48,11 @@ def new_run() -> str:
     return agreement.first(lambda: uuid.uuid4().hex)
 
 
-def digest(config: Mapping[str, Any]) -> str:
-    """The SHA-256 of a config as it is stored: nested dicts of JSON values."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+def digest(config: Mapping[str, Any], data_info: Mapping[str, Any]) -> str:
+    """The SHA-256 of a config and of what its run knows of its data, as both are stored: nested
+    dicts of JSON values."""
+    text = json.dumps([config, data_info], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def numbers() -> dict[str, Any]:
@@ -81,11 +80,9 @@ def facts() -> dict[str, Any]:
 
 
 def mark_of(stored: Mapping[str, Any]) -> Mark:
-    """The mark that the content of a config.json describes; `run` is "" in format 1."""
-    if "run" not in stored:
-        return Mark("", digest(stored["config"]))
-    earlier = tuple(str(one["digest"]) for one in stored.get("earlier", ()))
-    return Mark(str(stored["run"]), str(stored["digest"]), earlier, int(stored["adopted"]))
+    """The mark that the content of a config.json describes."""
+    earlier = tuple(str(one["digest"]) for one in stored["earlier"])
+    return Mark(str(stored["run"]), str(stored["digest"]), earlier)
 
 
 def check_stored(path: pathlib.Path, stored: Any) -> None:
@@ -93,23 +90,22 @@ def check_stored(path: pathlib.Path, stored: Any) -> None:
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
         raise Damaged(path, "it is not what jssl writes")
     form = stored.get("format", 1)
-    if type(form) is not int or not 1 <= form <= FORMAT:
+    if form != FORMAT:
         raise UserError(
-            f"{path} is of format {form!r}, and this jssl writes {FORMAT}; use the jssl that "
-            "wrote it, or another --workdir"
+            f"{path} is of format {form!r}, and this jssl reads and writes {FORMAT}; use the jssl "
+            "that wrote it, or another --workdir"
         )
-    if form == 1:
-        return
     try:
         mark = mark_of(stored)
         steps = [one["steps"] for one in stored["earlier"]]
-        if not isinstance(stored["numbers"], dict) or not isinstance(stored["data"], str):
+        kinds = {"numbers": dict, "data": str, "data_info": dict}
+        if not all(isinstance(stored[key], kind) for key, kind in kinds.items()):
             raise TypeError("another type")
         if not all(type(step) is int for step in steps):
             raise TypeError("another type")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(path, f"it is not what jssl writes: {error}") from None
-    if mark.digest != digest(stored["config"]):
+    if mark.digest != digest(stored["config"], stored["data_info"]):
         raise Damaged(path, "its config was changed after the run began; give keys by --config.KEY")
 
 
@@ -120,11 +116,11 @@ def note(mark: Mark | None, step: int, passed: list) -> dict[str, Any]:
 
 
 def check_note(folder: pathlib.Path, step: int, mark: Mark | None) -> dict[str, Any]:
-    """The note of the checkpoint in `folder`, which is named after `step`; {} if it is older than
-    notes. `Damaged` if it is of another step, or of another run than `mark` says."""
+    """The note of the checkpoint in `folder`, which is named after `step`; {} if there is none and
+    `mark` is None. `Damaged` if it is of another step, or of another run than `mark` says."""
     path = folder / NOTE
     if not path.exists():
-        if mark is None or not mark.run or step <= mark.adopted:
+        if mark is None:
             return {}
         raise Damaged(folder, f"it does not say whose it is: {NOTE} is gone")
     found = read_json(path)
@@ -132,7 +128,7 @@ def check_note(folder: pathlib.Path, step: int, mark: Mark | None) -> dict[str, 
         raise Damaged(path, "it is not what jssl writes")
     if found["step"] != step:
         raise Damaged(folder, f"it holds step {found['step']}; if it is that one, rename it so")
-    if mark is None or not mark.run:
+    if mark is None:
         return found
     if found.get("run") != mark.run:
         raise Damaged(

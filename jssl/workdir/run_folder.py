@@ -17,8 +17,10 @@ import ml_collections
 
 import jssl
 from jssl.config import UserError, durations, flatten, require_local_path, trust
+from jssl.core import DatasetInfo
 from jssl.data import files
 from jssl.data.files import Damaged
+from jssl.data.source import info_from_json
 from jssl.recipes import recipe
 from jssl.workdir import identity
 from jssl.workdir.retention import step_of
@@ -30,22 +32,16 @@ MAY_CHANGE_ON_RESUME = (
     "checkpoint.",
     "eval.",
     "alarm.",
+    "finetune.",
     "data.dir",
     "data.path",
     "data.workers",
-)
-MAY_CHANGE_ON_RESUME += (
-    "examples",
-    "vocab.",
     "data.tokenizer",
     "data.resident",
     "data.max_damaged",
-    "finetune.",
 )
-FOUND = ("examples", "vocab")  # in the data; the run must find the same again
 # Paths and settings that the hosts of one run need not share.
 HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", "log.tensorboard")
-WHITE = "config.data.max_value"  # if it is 0 it is found, once
 
 
 def open_run_folder(workdir, config, extend: bool = False) -> tuple[pathlib.Path, Any]:
@@ -66,7 +62,7 @@ def open_run_folder(workdir, config, extend: bool = False) -> tuple[pathlib.Path
     check_parts(folder)
     if claimed(folder):
         old = recorded(folder)
-        config = durations.resolved(config, old.examples)
+        config = durations.resolved(config, recorded_info(folder).num_examples)
         check_same(folder, old, from_json(to_json(config)), extend)
     elif extend:
         raise UserError(f"--workdir={folder} holds no run to extend; leave out --extend")
@@ -120,31 +116,6 @@ def check_parts(folder: pathlib.Path) -> None:
         )
 
 
-def sized(config, found) -> ml_collections.ConfigDict:
-    """A copy of the config with what `found`, another one or a dict, says of its data; its
-    durations are steps."""
-    config = config.copy_and_resolve_references().unlock()
-    for key in FOUND:
-        if key not in found:
-            continue
-        if isinstance(config[key], ml_collections.ConfigDict):
-            both = [name for name in config[key] if name in found[key]]
-            config[key].update({name: found[key][name] for name in both})
-        else:
-            config[key] = found[key]
-    if "data" in found and not config.data.max_value:
-        config.data.max_value = float(found["data"]["max_value"])
-    return durations.resolved(config.lock(), config.examples)
-
-
-def remembered(folder, config) -> ml_collections.ConfigDict:
-    """The config with what the run in the folder found in its data, if it has begun."""
-    try:
-        return sized(config, recorded(folder)) if claimed(folder) else config
-    except (TypeError, AttributeError) as error:
-        raise unreadable(folder / "config.json", error) from None
-
-
 def check_same(folder, old, new, extend: bool = False) -> None:
     """`UserError` naming the first key in which the configs of two runs differ, ``method`` before
     all others. With `extend` the new one may have more ``steps``."""
@@ -153,8 +124,6 @@ def check_same(folder, old, new, extend: bool = False) -> None:
         if key.removeprefix("config.").startswith(MAY_CHANGE_ON_RESUME) or old.get(key) == new.get(
             key
         ):
-            continue
-        if key == WHITE and not new.get(key):
             continue
         more = key == "config.steps" and new[key] > old[key]
         if more and extend:
@@ -198,6 +167,20 @@ def recorded(workdir) -> ml_collections.ConfigDict:
         raise unreadable(path, f"it is not what jssl writes: {error}") from None
 
 
+def recorded_info(workdir) -> DatasetInfo:
+    """What the run in `workdir` has stored of its data set."""
+    path = resolve(workdir) / "config.json"
+    try:
+        return info_from_json(stored(path.parent)["data_info"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(path, f"it is not what jssl writes: {error}") from None
+
+
+def known_info(folder: pathlib.Path) -> DatasetInfo | None:
+    """`recorded_info` of the run in the folder; None before it has begun."""
+    return recorded_info(folder) if claimed(folder) else None
+
+
 def mark(workdir) -> identity.Mark:
     """Whose checkpoints those in `workdir` are."""
     return identity.mark_of(stored(resolve(workdir)))
@@ -213,7 +196,7 @@ def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
     if not isinstance(found, dict):
         raise unreadable(path, "it is not what jssl writes")
     mine, run, digest = identity.mark_of(config), found.pop("run", ""), found.pop("digest", "")
-    if run != mine.run and not (run == "" and mine.adopted >= 0):
+    if run != mine.run:
         raise UserError(
             f"{path} is of run {identity.short(run)}, and config.json of "
             f"{identity.short(mine.run)}; restore the one that belongs here"

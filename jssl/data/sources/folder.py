@@ -19,6 +19,7 @@ from jssl.data import canvas as canvases
 from jssl.data import depth, files, fingerprint
 from jssl.data.decode import Pixels, Unreadable, assemble, look
 from jssl.data.sampling import split_name, split_rows
+from jssl.data.source import image_fields
 from jssl.data.splits import few, find_split, nfc, split_folders, split_kind
 from jssl.data.walk import walk
 from jssl.parallel import preemption
@@ -48,10 +49,12 @@ class ImageFolder:
     training set, and one for a test set of which other classes are known (`jssl.data.labels`).
     """
 
+    modality = "image"
+
     def __init__(self, root, files, pixels, labels, classes, single_class=None):
         self.name, self.pixels, self.classes = root, pixels, classes
         self.single_class = single_class
-        self.canvas, self.dtype, self.max_value = pixels.canvas, pixels.dtype, pixels.white
+        self.max_value = pixels.white
         self._labels = labels
         # One block of bytes instead of millions of str: small to keep, quick to send to a worker.
         names = [os.fsencode(file) for file in files]
@@ -74,6 +77,11 @@ class ImageFolder:
             self.classes is not None,
             f"data.path={self.name}",
         )
+
+    @property
+    def fields(self):
+        """See `jssl.data.source.Source`."""
+        return image_fields(self.pixels.canvas, self.pixels.dtype, self.classes is not None)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -23,6 +23,7 @@ from jssl.data import fingerprint
 from jssl.data.files import Damaged, foreign, open_regular, read_json
 from jssl.data.host_batches import chunks
 from jssl.data.sampling import split_name, split_rows
+from jssl.data.source import image_fields
 from jssl.data.splits import few, find_split, split_folders
 
 VERSION = 1
@@ -38,10 +39,11 @@ class ArrayImages:
     their content.
     """
 
+    modality = "image"
+
     def __init__(self, name, images, sizes, labels, classes, rows=None, folder=""):
         self.name, self.classes, self.rows, self.folder = name, classes, rows, folder
         self.images, self.sizes, self.labels = images, sizes, labels
-        self.canvas, self.dtype = tuple(images.shape[1:]), images.dtype
 
     def __len__(self):
         return len(self.images) if self.rows is None else len(self.rows)
@@ -57,6 +59,11 @@ class ArrayImages:
             "damaged": np.full(len(rows), -1, np.int32),
         }
         return batch if self.classes is None else batch | {"label": self.labels[rows]}
+
+    @property
+    def fields(self):
+        """See `jssl.data.source.Source`."""
+        return image_fields(self.images.shape[1:], self.images.dtype, self.classes is not None)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -178,8 +185,8 @@ def folder_bytes(folder: str) -> int:
 def _write(source, folder, progress):
     small = {"size": [], "label": []}
     with open(os.path.join(folder, "image.npy"), "wb") as file:
-        dtype = np.dtype(getattr(source, "dtype", np.uint8))
-        _header(file, len(source), source.canvas, dtype)
+        image = source.fields["image"]
+        _header(file, len(source), image.shape, image.dtype)
         for _, batch in chunks(source, progress):
             intact = batch["damaged"] < 0
             file.write(np.ascontiguousarray(batch["image"][intact]).data)
@@ -187,14 +194,18 @@ def _write(source, folder, progress):
                 small[key].append(batch[key][intact])
         examples = sum(map(len, small["size"]))
         file.seek(0)
-        _header(file, examples, source.canvas, dtype)
+        _header(file, examples, image.shape, image.dtype)
     for key, parts in small.items():
         if parts:
             np.save(os.path.join(folder, key + ".npy"), np.concatenate(parts), allow_pickle=False)
     meta = {"version": VERSION, "name": source.name, "classes": source.classes}
-    meta["dtype"] = dtype.name
+    meta |= {"dtype": image.dtype.name, "examples": examples, "canvas": list(image.shape)}
     with open(os.path.join(folder, "meta.json"), "w", encoding="utf-8") as file:
-        json.dump(meta | {"examples": examples, "canvas": list(source.canvas)}, file, indent=1)
+        json.dump(
+            meta | {"examples": examples, "canvas": list(source.fields["image"].shape)},
+            file,
+            indent=1,
+        )
     return examples
 
 

@@ -15,6 +15,7 @@ from jssl.data import canvas as canvases
 from jssl.data import depth, fingerprint
 from jssl.data.decode import Pixels, Unreadable, assemble, look
 from jssl.data.files import Damaged, foreign, one_line
+from jssl.data.source import image_fields
 from jssl.data.sources.tfds_trust import INFO as _INFO
 from jssl.data.sources.tfds_trust import open_builder
 
@@ -26,13 +27,20 @@ class TfdsImages:
     each process when it is first read.
     """
 
+    modality = "image"
+
     def __init__(self, name, blame, records, image_key, pixels, classes):
         self.name, self.pixels, self.classes = name, pixels, classes
-        self.canvas, self.dtype, self.max_value = pixels.canvas, pixels.dtype, pixels.white
+        self.max_value = pixels.white
         self._blame, self._records, self._image_key = blame, records, image_key
 
     def __len__(self):
         return len(self._records)
+
+    @property
+    def fields(self):
+        """See `jssl.data.source.Source`."""
+        return image_fields(self.pixels.canvas, self.pixels.dtype, self.classes is not None)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jssl.config import UserError
 from jssl.data.sampling import split_rows, split_span
+from jssl.data.source import text_fields
 from jssl.data.sources.packed import check_labels, check_version, intact, mapped, named, spans
 from jssl.data.text import tokenizer as tokenizers
 
@@ -38,12 +39,13 @@ class Tokens:
     with a folder, is the stretch of tokens that is read of its only document.
     """
 
+    modality = "text"
+
     def __init__(
         self, name, flat, offsets, tokenizer, length, pack, words=False, labels=None, classes=None,
         rows=None, folder="", span=None,
     ):  # fmt: skip
         self.name, self.tokenizer, self.vocab = name, tokenizer, tokenizer.vocab
-        self.canvas = (length, 2 + words, 4)  # bytes of a row: as many int32 a token
         self.classes = None if pack else classes
         self._fields = name, flat, offsets, tokenizer, length, pack, words, labels, classes
         self._folder, self._with_words, self._span = folder, words, span
@@ -55,6 +57,11 @@ class Tokens:
             whole = rows is None and self._starts[0] == 0
             self._stops = self._ends if whole else np.cumsum(self._ends - self._starts)
             self._shift = None if whole else self._ends - self._stops
+
+    @property
+    def fields(self):
+        """See `jssl.data.source.Source`."""
+        return text_fields(self.length, self._with_words, self.classes is not None)
 
     @property
     def documents(self) -> int:
