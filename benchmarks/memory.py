@@ -17,8 +17,11 @@ import jax
 import jax.numpy as jnp
 from step import commit
 
-from jssl import losses, methods
+from jssl import losses
 from jssl.config import Config, load
+from jssl.core import DatasetInfo
+from jssl.data.source import image_fields
+from jssl.training.setup import build_method
 
 
 def temporary(function, *args) -> int:
@@ -43,7 +46,9 @@ def grad_cache(recipe: str, batch_size: int, parts: tuple[int, ...]) -> dict:
     for n in parts:
         words = {"batch_size": str(batch_size), "accumulate": str(n)}
         config = Config(load(recipe, words | {"grad_cache": str(n > 1)}))
-        method, key = methods.load(config), jax.random.key(0)
+        key = jax.random.key(0)
+        fields = image_fields((32, 32, 3), "uint8", labeled=False)
+        method = build_method(config, DatasetInfo(batch_size, "image", fields))
         shape = lambda *s, dtype=jnp.int32: jax.ShapeDtypeStruct((batch_size, *s), dtype)
         batch = {"image": shape(32, 32, 3, dtype=jnp.uint8), "size": shape(2), "index": shape()}
         few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), batch)

@@ -21,8 +21,8 @@ ROWS = {
     "SimCLR ResNet-50, 224 px, 256 images": ("simclr_imagenet", {"batch_size": 256}),
     "MAE ViT-B/16, 224 px, 1024 images": ("mae_vitb_imagenet", {"batch_size": 1024}),
     "MAE ViT-L/16, 224 px, 512 images": ("mae_vitl_imagenet", {"batch_size": 512}),
-    "BERT-base, 64 x 512 tokens": ("bert_base", {"batch_size": 64, "vocab.size": 30_522}),
-    "GPT-2 124M, 32 x 1,024 tokens": ("gpt2", {"batch_size": 32, "vocab.size": 50_304}),
+    "BERT-base, 64 x 512 tokens": ("bert_base", {"batch_size": 64, "vocab": 30_522}),
+    "GPT-2 124M, 32 x 1,024 tokens": ("gpt2", {"batch_size": 32, "vocab": 50_304}),
 }
 
 
@@ -36,7 +36,9 @@ def commit() -> str:
 def measure(recipe: str, changes: dict, steps: int, extra: list[str]) -> dict:
     """The JSON line of one `jssl bench`, with the command that made it."""
     words = ["bench", f"--config=configs/{recipe}", f"--steps={steps}", *extra]
-    words += [f"--config.{key}={value}" for key, value in changes.items()]
+    words += [
+        f"--{'' if key == 'vocab' else 'config.'}{key}={value}" for key, value in changes.items()
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "jssl.cli", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_mesh
+from helpers import image_info
 
 from jssl.config import Config, UserError, load
+from jssl.methods import simclr
 from jssl.training import gradients
 from jssl.training.setup import rng_keys, setup_run
 
@@ -69,15 +71,8 @@ def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
     config = Config(load("configs/simclr_cifar10.py:tiny"))
     run = setup_run(config, make_mesh(1))
     state, batch, rng, n = run.init(), batch_of(run), jax.random.key(5), 4
-    from jssl.methods import simclr
-
-    made = {}
-    original, simclr.minimize = simclr.minimize, lambda objective, *_: made.update(o=objective)
-    try:
-        simclr.build(config)
-    finally:
-        simclr.minimize = original
-    encode, compare = made["o"].parts
+    objective = simclr.build(config, image_info())
+    encode, compare = objective.stages
 
     def direct(params):
         rng_encode, rng_compare = jax.random.split(rng)
@@ -90,7 +85,7 @@ def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
         return compare(params, z, state, batch, rng_compare)[0]
 
     wanted, grads = jax.jit(jax.value_and_grad(direct))(state.params)
-    cached = jax.jit(lambda s: gradients.grad_cache_gradient(made["o"], s, batch, rng, n=n))
+    cached = jax.jit(lambda s: gradients.grad_cache_gradient(objective, s, batch, rng, n=n))
     (value, _), found = cached(state)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
@@ -126,15 +121,7 @@ def test_grad_cache_with_batch_norm_is_another_gradient_and_says_so(caplog):
 
 def objective_of(tree):
     """The Objective of SimCLR with this config."""
-    from jssl.methods import simclr
-
-    made = {}
-    original, simclr.minimize = simclr.minimize, lambda objective, *_: made.update(o=objective)
-    try:
-        simclr.build(Config(tree))
-    finally:
-        simclr.minimize = original
-    return made["o"]
+    return simclr.build(Config(tree), image_info())
 
 
 def test_dealt_and_gathered_is_the_batch():

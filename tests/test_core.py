@@ -6,8 +6,9 @@ import numpy as np
 import optax
 from conftest import make_mesh
 
-from jssl.core import Objective, gradient_step, minimize
+from jssl.core import Objective, gradient_step
 from jssl.parallel import mesh
+from jssl.training.gradients import minimize
 
 
 def linear(rng, batch):

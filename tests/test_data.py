@@ -253,7 +253,11 @@ def test_folder_with_labels(tmp_path):
         },
     )
     source = data.open_source(**options(path=root))
-    assert (len(source), source.classes, source.canvas) == (3, ["cat", "dog"], (16, 24, 3))
+    assert (len(source), source.classes, source.fields["image"].shape) == (
+        3,
+        ["cat", "dog"],
+        (16, 24, 3),
+    )
     assert source.describe(0) == os.path.join(root, "cat", "deep", "a b.png")
     batch = source.read(np.array([2, 0, 0]))
     assert {k: (v.dtype.name, v.shape) for k, v in batch.items()} == {
@@ -349,7 +353,11 @@ def test_arrays():
     images, labels = pixels(40, 40)[None].repeat(9, 0), np.arange(9) % 3
     images[:, 0, 0, 0] = np.arange(9)
     source = packed.arrays(images, labels, "mine", "train[:50%]")
-    assert (len(source), source.classes, source.canvas) == (4, ["0", "1", "2"], (40, 40, 3))
+    assert (len(source), source.classes, source.fields["image"].shape) == (
+        4,
+        ["0", "1", "2"],
+        (40, 40, 3),
+    )
     batch = pickle.loads(pickle.dumps(source)).read(np.array([3, 1]))
     rows = batch["image"][:, 0, 0, 0]
     assert batch["index"].tolist() == [3, 1]
@@ -369,7 +377,7 @@ def test_arrays():
 )
 def test_digits():
     source = data.open_source(**options(source="digits", canvas=32))
-    assert (source.canvas, len(source.classes)) == ((32, 32, 3), 10)
+    assert (source.fields["image"].shape, len(source.classes)) == ((32, 32, 3), 10)
     with pytest.raises(UserError, match="data.split=validation"):
         data.open_source(**options(source="digits", canvas=32, split="validation"))
 
@@ -458,7 +466,11 @@ def test_cifar10_agrees_with_pillow():
     import tensorflow_datasets as tfds
 
     source = data.open_source(**prepared(split="test"))
-    assert (len(source), source.canvas, len(source.classes)) == (10_000, (32, 32, 3), 10)
+    assert (len(source), source.fields["image"].shape, len(source.classes)) == (
+        10_000,
+        (32, 32, 3),
+        10,
+    )
     assert source.classes[0] == "airplane"
     picks = np.array([9_999, 0, 5, 5])
     batch = pickle.loads(pickle.dumps(source)).read(picks)
@@ -475,11 +487,11 @@ def test_cifar10_agrees_with_pillow():
 @needs_real
 def test_imagenette_keeps_sizes_and_slices():
     source = data.open_source(**prepared(name="imagenette/160px-v2", split="validation[:10%]"))
-    assert (len(source), source.canvas) == (392, (64, 96, 3))
+    assert (len(source), source.fields["image"].shape) == (392, (64, 96, 3))
     batch = source.read(np.arange(3))
     assert batch["size"].tolist() == [[64, 64]] * 3
     whole = data.open_source(**prepared(name="imagenette/160px-v2:1.0.0", canvas=200))
-    assert (len(whole), whole.canvas) == (9469, (200, 300, 3))
+    assert (len(whole), whole.fields["image"].shape) == (9469, (200, 300, 3))
     batch = whole.read(np.arange(3))
     assert batch["size"].tolist() == [[160, 160]] * 3
     assert batch["image"][:, 160:].max() == batch["image"][:, :, 160:].max() == 0

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import make_mesh
+from helpers import image_info, text_info
 from test_folder import make, opened
 
 from jssl import data
@@ -17,7 +18,6 @@ from jssl.data.files import Unreachable
 from jssl.data.sources import absent, packed, tfds_source
 from jssl.evals import language
 from jssl.training.setup import setup_run
-from jssl.workdir.run_folder import sized
 
 # -- paths ---------------------------------------------------------------------------------------
 
@@ -79,11 +79,11 @@ def test_the_state_has_the_shapes_of_training_without_the_data(kind, tmp_path):
     else:
         tree = text_run(write_texts(tmp_path / "set"))
     there = setup_run(Config(tree), make_mesh(1))
-    stored = sized(tree, there.config)  # as a workdir has it
+    info = there.data_info  # as a workdir has it
     (tmp_path / "set").rename(tmp_path / "gone")
     with pytest.raises(UserError, match="data.path"):
-        setup_run(Config(stored), make_mesh(1))
-    gone = setup_run(Config(stored), make_mesh(1), training=False)
+        setup_run(Config(tree), make_mesh(1), data_info=info)
+    gone = setup_run(Config(tree), make_mesh(1), data_info=info, training=False)
     assert isinstance(gone.data.source, absent.Absent)
     assert len(gone.data.source) == len(there.data.source)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), gone.shapes) == jax.tree.map(
@@ -96,7 +96,8 @@ def test_the_state_has_the_shapes_of_training_without_the_data(kind, tmp_path):
 
 
 def test_what_needs_the_data_says_which_key_names_it(tmp_path):
-    gone = setup_run(Config(image_run(str(tmp_path / "gone"))), make_mesh(1), training=False)
+    gone = Config(image_run(str(tmp_path / "gone")))
+    gone = setup_run(gone, make_mesh(1), data_info=image_info(), training=False)
     for protocol in ("knn", "finetune"):
         with pytest.raises(UserError, match=rf"--protocol={protocol} .*--config.data.path=FOLDER"):
             absent.need(gone.data.source, protocol, gone.config)
@@ -110,9 +111,9 @@ def test_what_needs_the_data_says_which_key_names_it(tmp_path):
 def test_data_that_is_there_and_wrong_is_not_passed_over(tmp_path):
     wrong = make(tmp_path / "set", "notes.md")
     with pytest.raises(UserError, match="no image lies below it"):
-        setup_run(Config(image_run(wrong)), make_mesh(1), training=False)
+        setup_run(Config(image_run(wrong)), make_mesh(1), data_info=image_info(), training=False)
     (tmp_path / "empty").mkdir()  # where something else is mounted at other times
-    source = absent.open_or_absent(Config(image_run(str(tmp_path / "empty")))).source
+    source = absent.open_or_absent(Config(image_run(str(tmp_path / "empty"))), image_info()).source
     assert isinstance(source, absent.Absent)
 
 
@@ -122,17 +123,17 @@ def test_a_read_error_is_not_taken_for_absence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(data, "open_source", fails)
     with pytest.raises(Unreachable):
-        absent.open_or_absent(Config(image_run(str(tmp_path / "gone"))))
+        absent.open_or_absent(Config(image_run(str(tmp_path / "gone"))), image_info())
 
 
 def test_a_prompt_needs_the_tokenizer_alone(tmp_path):
-    source = absent.open_or_absent(Config(text_run(str(tmp_path / "gone")))).source
+    source = absent.open_or_absent(Config(text_run(str(tmp_path / "gone"))), text_info()).source
     batch = language.prompt(source, "the quick", 2)
     assert batch["tokens"].shape == (2, source.length)
     packed_run = text_run(str(tmp_path / "gone"))
     with packed_run.unlocked():
         packed_run.data.update({"source": "packed", "tokenizer": ""})
-    source = absent.open_or_absent(Config(packed_run)).source
+    source = absent.open_or_absent(Config(packed_run), text_info()).source
     with pytest.raises(UserError, match=r"eval.prompt='the' .*--config.data.tokenizer=FILE"):
         language.prompt(source, "the", 2)
 

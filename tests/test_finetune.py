@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import make_mesh
+from helpers import image_info, text_info
 
 from jssl import cli, nn
 from jssl.commands import evaluate
@@ -271,13 +272,13 @@ def test_views_are_random_in_training_alone():
 def test_what_an_encoder_has_is_adapted():
     def adapted(recipe, **changes):
         words = {f"finetune.{key}": str(value) for key, value in changes.items()}
-        return finetune.finetune_encoder(Config(load(recipe, words)))
+        return finetune.finetune_encoder(Config(load(recipe, words)), image_info())
 
     assert adapted(VIT, drop_path=0.2).drop_path == 0.2 and adapted(VIT, pool="").pool == "cls"
     assert adapted(VIT, pool="mean") == adapted(VIT, pool="").clone(pool="mean")
     assert adapted(RESNET, drop_path=0.2) == nn.encoder(load(RESNET).model)
-    words = {"vocab.size": "20", "finetune.dropout": "0.3"}
-    assert finetune.finetune_encoder(Config(load(BERT, words))).style.dropout == 0.3
+    words = {"finetune.dropout": "0.3"}
+    assert finetune.finetune_encoder(Config(load(BERT, words)), text_info(20)).style.dropout == 0.3
     for recipe, pool in ((VIT, "max"), (RESNET, "mean")):
         with pytest.raises(UserError, match=f"config.finetune.pool='{pool}': "):
             adapted(recipe, pool=pool)
@@ -331,7 +332,7 @@ def test_tokens_are_classified_without_views(name):
         VIT, PLAIN | {"finetune.mixup": "0.8", "finetune.pool": ""}
     ).unlock()  # mixes images
     del tree["augment"]
-    tree.model, tree.vocab.size = model, 20
+    tree.model = model
     rng = np.random.default_rng(0)
     tokens, label = np.int32(rng.integers(1, 20, (16, 6))), np.int32(np.arange(16) % 10)
     segment = np.int32(np.arange(6) < rng.integers(3, 7, (16, 1)))  # the rest is padding

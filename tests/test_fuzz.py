@@ -141,7 +141,7 @@ def test_files_of_a_run(name, trained, tmp_path):
         (folder / name).write_bytes(damaged(content, **change))
         try:
             run_folder.open_run_folder(folder, tree)
-            run_folder.remembered(folder, tree)
+            run_folder.known_info(folder)
             config = run_folder.stored_config(folder)
             cli.override(config, {"eval.k": "5"})
             run_folder.result(folder)

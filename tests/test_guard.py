@@ -8,7 +8,8 @@ import pytest
 
 from jssl import metrics
 from jssl.config import UserError
-from jssl.core import Method, Objective, TrainState, gradient_step, minimize, skip_nonfinite_updates
+from jssl.core import Method, Objective, TrainState, gradient_step
+from jssl.training.gradients import minimize, skip_nonfinite_updates
 
 
 def two_players(rate, report=lambda a, b: {"loss": a["loss"]}, moves=True):

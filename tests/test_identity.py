@@ -8,7 +8,8 @@ import pathlib
 
 import jax
 import pytest
-from test_checkpoint import filled, shapes_of, state_of
+from helpers import image_info
+from test_checkpoint import shapes_of, state_of
 
 from jssl.config import UserError, load
 from jssl.data.files import Damaged, Unreachable
@@ -22,7 +23,7 @@ OTHERS = ("configs/mae_imagenette.py:tiny", "configs/gpt_small_books.py:tiny")
 
 
 def content(folder, config=None, data="aa", **flags):
-    return claim.content(folder, config or load(TINY), data, **flags)
+    return claim.content(folder, config or load(TINY), image_info(), data, **flags)
 
 
 def begun(folder, config=None, steps=(2, 4)):
@@ -136,22 +137,13 @@ def test_a_save_beside_a_later_step_is_an_error(two):
     assert restored(a, stored) == 3
 
 
-def test_what_is_older_than_ids_is_adopted_once(tmp_path, caplog):
+@pytest.mark.parametrize("form", [1, 2, 4, "3", None])
+def test_a_workdir_of_another_format_is_refused(tmp_path, form):
     folder = tmp_path / "a"
-    filled(folder, [(2, None)])
-    old = json.loads(run_folder.to_json(load(TINY)))
-    (folder / "config.json").write_text(json.dumps({"config": old, "versions": {}}))
-    (folder / "checkpoints" / "2" / identity.NOTE).unlink()
-    (folder / "checkpoints" / "2" / "sha256.json").unlink()
-    with caplog.at_level(logging.WARNING, "jssl"):
-        stored = content(folder)
-    assert "those up to step 2 are taken for its own" in caplog.text
-    claim.write_config(folder, stored)
-    assert restored(folder, stored) == 2 and "has no sha256.json" in caplog.text
-    save(folder, stored, [4])
-    (folder / "checkpoints" / "4" / identity.NOTE).unlink()
-    assert content(folder) == stored, "once"
-    assert restored(folder, stored) == 2, "what is newer says whose it is"
+    stored = begun(folder)
+    (folder / "config.json").write_text(json.dumps(stored | {"format": form}))
+    with pytest.raises(UserError, match="this jssl reads and writes 3; use the jssl that wrote it"):
+        run_folder.open_run_folder(folder, load(TINY))
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from conftest import make_mesh
+from helpers import image_info
 from test_folder import PNG, make, opened
 
 from jssl.config import Config, UserError, load
@@ -75,7 +76,7 @@ def test_labels_are_mapped_by_name(kind, asked, right, tmp_path, caplog):
         assert f"{len(strange)} of {len(asked)} classes that training lacks" in caplog.text
         assert all(name in caplog.text for name in strange)
     again = pickle.loads(pickle.dumps(mapped))
-    assert names(again, train.classes) == right and again.canvas == test.canvas
+    assert names(again, train.classes) == right and again.fields == test.fields
     assert mapped.describe(0) == test.describe(0)
 
 
@@ -119,7 +120,7 @@ def the_config(path, **changes):
 
 def test_every_evaluation_takes_the_numbers_of_training(tmp_path):
     train, _ = folders(tmp_path, "train", "abc"), folders(tmp_path, "test", "bc")
-    source = evaluation_source(the_config(tmp_path), train.classes)
+    source = evaluation_source(the_config(tmp_path), image_info(), train.classes)
     assert names(source, train.classes) == ["b", "b", "c", "c"]
     features = np.repeat(np.eye(3, dtype=np.float32), 2, axis=0)
     asked = source.read(np.arange(4))["label"]
@@ -131,11 +132,13 @@ def test_every_evaluation_takes_the_numbers_of_training(tmp_path):
 def test_a_split_that_is_missing_is_named_by_the_key_of_evaluation(tmp_path):
     make(tmp_path, "owls/1.png", "eagles/2.png")
     with pytest.raises(UserError) as refused:
-        evaluation_source(the_config(tmp_path), ["eagles", "owls"])
+        evaluation_source(the_config(tmp_path), image_info(), ["eagles", "owls"])
     said = str(refused.value)
     assert "config.eval.split=test" in said and "config.eval.split=train" in said
     assert "owls" not in said and "eagles" not in said, "classes are no splits"
-    assert evaluation_source(the_config(tmp_path, **{"eval.split": "train"}), ["eagles", "owls"])
+    assert evaluation_source(
+        the_config(tmp_path, **{"eval.split": "train"}), image_info(), ["eagles", "owls"]
+    )
 
 
 # -- what cannot be read -------------------------------------------------------------------------
@@ -177,7 +180,7 @@ class WithDamage:
 
     def __init__(self, source, bad):
         self.source, self.bad, self.name = source, bad, source.name
-        self.classes, self.canvas = source.classes, source.canvas
+        self.classes, self.fields = source.classes, source.fields
 
     def __len__(self):
         return len(self.source)

@@ -38,7 +38,7 @@ def log_softmax(x):
 
 
 def gpt_logits(run, state, tokens, segment):
-    net = encoder(run.config.model, run.config.vocab.size)
+    net = encoder(run.config.model, run.data_info.vocab.size)
     f = state.params["encoder"]
     hidden, _ = apply(net, f, {}, jnp.array(tokens), segment=segment, train=False)
     return np.asarray(hidden, np.float64) @ np.asarray(f["tokens"]["embedding"], np.float64).T
@@ -55,13 +55,13 @@ def test_gpts_score_is_the_log_likelihood_of_its_rows():
                 wanted[b, i] = -log_p[b, i - 1, tokens[b, i]]
     count = (wanted >= 0).sum(1)
     assert 0 < count[-1] < count[0], "the last row is padded"
-    np.testing.assert_allclose(jax.jit(run.method.score)(state, batch), wanted, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(run.method.token_nll)(state, batch), wanted, rtol=1e-5)
 
 
 def test_berts_score_masks_one_token_at_a_time():
     """Equation 1 of Salazar et al. 2020; special tokens and padding do not count."""
     run, state, batch = opened(BERT, data__pack="False")
-    tokens, segment, vocab = batch["tokens"], batch["segment"], run.config.vocab
+    tokens, segment, vocab = batch["tokens"], batch["segment"], run.data_info.vocab
     head, f = state.params["head"], state.params["encoder"]
     net = jax.jit(lambda x: apply(encoder(run.config.model, vocab.size), f, {}, x,
                                   segment=segment, train=False)[0])  # fmt: skip
@@ -76,7 +76,7 @@ def test_berts_score_masks_one_token_at_a_time():
         for b in range(4):
             if segment[b, i] and tokens[b, i] not in (vocab.start, vocab.end):
                 wanted[b, i] = -log_p[b, tokens[b, i]]
-    found = jax.jit(run.method.score)(state, batch)
+    found = jax.jit(run.method.token_nll)(state, batch)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_perplexity_of_a_model_that_knows_nothing(tmp_path):
     found = language.evaluate(
         run, state.replace(params=params), run.data.source, "perplexity", log_progress
     )
-    size = run.config.vocab.size
+    size = run.data_info.vocab.size
     assert found["rows"] == 7 and found["tokens"] <= 7 * 31
     np.testing.assert_allclose(found["perplexity"], size, rtol=1e-4)
     ends = 0
@@ -97,7 +97,7 @@ def test_perplexity_of_a_model_that_knows_nothing(tmp_path):
         batch = run.data.source.read(np.array([row]))
         tokens, segment = batch["tokens"][0], batch["segment"][0]
         same = (segment[1:] == segment[:-1]) & (segment[1:] > 0)
-        ends += (tokens[1:][same] == run.config.vocab.end).sum()
+        ends += (tokens[1:][same] == run.data_info.vocab.end).sum()
     assert ends > 0, "or the case is not tested"
     bits = np.log2(size) * found["tokens"] / (found["tokens"] - ends)
     np.testing.assert_allclose(found["bits_per_byte"], bits, rtol=1e-4)
@@ -112,7 +112,7 @@ def test_generate_goes_on_from_the_prompt_by_its_own_likeliest_tokens():
         logits = gpt_logits(run, state, np.array([ids]), None)
         ids.append(int(logits[0, -1].argmax()))
     assert made[:, :10].tolist() == [ids, ids]
-    assert (made[:, 10:] == run.config.vocab.pad).all()
+    assert (made[:, 10:] == run.data_info.vocab.pad).all()
     found = language.evaluate(run, state, run.data.source, "generate", log_progress)
     assert all(words.startswith("self") for words in found["generated"])
 
@@ -148,18 +148,20 @@ def test_generate_samples_among_the_likeliest_and_stops_at_the_end():
     # A model that says the end whatever it sees: one end, and nothing behind it.
     table = state.params["encoder"]["tokens"]["embedding"]
     f = state.params["encoder"] | {
-        "tokens": {"embedding": jnp.zeros_like(table).at[run.config.vocab.end].set(1.0)},
+        "tokens": {"embedding": jnp.zeros_like(table).at[run.data_info.vocab.end].set(1.0)},
         "norm": {"scale": jnp.zeros(table.shape[1]), "bias": jnp.full(table.shape[1], 9.0)},
     }
     mute = render(state.replace(params={"encoder": f}), batch, jax.random.key(0))["generated"]
-    assert (mute[0, 16] == run.config.vocab.end) and (mute[0, 17:] == run.config.vocab.pad).all()
+    assert (mute[0, 16] == run.data_info.vocab.end) and (
+        mute[0, 17:] == run.data_info.vocab.pad
+    ).all()
 
 
 def test_fill_mask_changes_masks_alone():
     run, state, batch = opened(BERT)
     made = jax.jit(run.method.render)(state, batch, jax.random.key(0))
     masked, filled = np.asarray(made["masked"]), np.asarray(made["filled"])
-    hidden = masked == run.config.vocab.mask
+    hidden = masked == run.data_info.vocab.mask
     counts = np.round(0.15 * (batch["segment"] > 0).sum(1))
     assert (hidden.sum(1) <= counts).all() and hidden.sum() > 0
     assert (masked[~hidden] == batch["tokens"][~hidden]).all()
@@ -196,7 +198,8 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
     tree = load(GPT, {"steps": "2", "eval.rows": "3"})
     train(tree, tmp_path)
     stored = run_folder.stored_config(tmp_path)
-    assert stored.vocab.fingerprint and stored.vocab.size == 260
+    vocab = run_folder.recorded_info(tmp_path).vocab
+    assert vocab.fingerprint and vocab.size == 260
     assert evaluate(stored, tmp_path, "perplexity")["step"] == 2
     none = override(
         stored.copy_and_resolve_references(), {"eval.split": "dev[", "eval.prompt": "a"}

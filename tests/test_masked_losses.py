@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import image_info, text_info
 from test_joint_losses import agree, close, reference_sinkhorn, unit
 
 from jssl import losses, nn
@@ -62,14 +63,16 @@ def hides(name, mask):
     return {name: lambda *args, **kw: mask, "apply": apply}
 
 
-def objective_of(monkeypatch, module, parts, **changes):
+def objective_of(monkeypatch, module, parts, info=None, **changes):
     """A method's Objective, with `parts` of its module replaced and images as their own views."""
     recipe = module.__name__.split(".")[-1] + ("_small_books" if module is bert else "_imagenette")
-    for name, part in (parts | {"minimize": lambda objective, *rest: objective}).items():
+    for name, part in parts.items():
         monkeypatch.setattr(module, name, part)
-    monkeypatch.setattr(masked_image, "bind", lambda *a, **k: lambda rng, image, size: image)
+    monkeypatch.setattr(
+        masked_image, "call_with_section", lambda *a, **k: lambda rng, image, size: image
+    )
     words = {"log.rank_every": "0"} | {k.replace("__", "."): str(v) for k, v in changes.items()}
-    return module.build(Config(load(f"configs/{recipe}.py:tiny", words)))
+    return module.build(Config(load(f"configs/{recipe}.py:tiny", words)), info or image_info())
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
@@ -141,7 +144,7 @@ def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0, momentum=0.9):
         new, old = (both(("head", "patch_head"), x) for x in (heads[:2], heads[2:]))
         state = state_of(2, centre=both(("cls", "patch"), jnp.float32(centre)))
         state.buffers["target"] = {"prototypes": old}
-        return objective.parts[1]({"prototypes": new}, found, state, None, KEY)
+        return objective.stages[1]({"prototypes": new}, found, state, None, KEY)
 
     told = given[1] @ unit(given[8]).T, given[4][mask] @ unit(given[9]).T
 
@@ -204,7 +207,7 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
     whose = lambda who, i: {"encoder": who} | {name: w[i] for name, w in heads.items()}
     stats = {"encoder": {}, "head": {}, "patch_head": {}}
     state = state_of(stats=stats, target=whose("teacher", 1), target_stats=stats)
-    found, _ = made.parts[0](whose("student", 0) | {"mask_token": "token"}, state, None, KEY)
+    found, _ = made.stages[0](whose("student", 0) | {"mask_token": "token"}, state, None, KEY)
 
     mask, near = np.asarray(hide := seen.pop("mask")), lambda *x: close(*x, 1e-4, 1e-5)
     there = np.arange(HIDDEN) < mask.sum(1, keepdims=True)
@@ -351,8 +354,8 @@ def bert_case(monkeypatch, lengths, size):
         return params["hidden"], stats
 
     keep = lambda *a, old=bert.corrupt: seen.update(at=a[2], weight=a[3]) or old(*a)
-    ids = dict(vocab__size=size, vocab__start=1, vocab__end=2, vocab__mask=3)
-    loss = objective_of(monkeypatch, bert, dict(apply=speak, corrupt=keep), **ids).loss
+    info = text_info(size, start=1, end=2, mask=3)
+    loss = objective_of(monkeypatch, bert, dict(apply=speak, corrupt=keep), info).loss
 
     def ours(hidden, table, token_bias, kernel, bias, scale, shift):
         encoder = {"hidden": hidden, "tokens": {"embedding": table}}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_mesh
+from helpers import image_info
 from jax.sharding import PartitionSpec as P
 
 from jssl import methods, metrics
@@ -62,7 +63,7 @@ def test_simclr_with_the_decoupled_losses(loss):
     assert found["contrast_top1"] == wanted["contrast_top1"]
     assert found["loss"] != wanted["loss"] and np.isfinite(found["loss"])
     with pytest.raises(UserError, match="config.loss='dlc'.*did you mean 'dcl'"):
-        methods.load(Config(load("configs/simclr_digits.py:tiny", {"loss": "dlc"})))
+        methods.load(Config(load("configs/simclr_digits.py:tiny", {"loss": "dlc"})), image_info())
 
 
 def test_byol_target_is_the_average_and_gets_no_gradient():
@@ -83,7 +84,7 @@ def test_byol_target_is_the_average_and_gets_no_gradient():
 def test_a_predictor_as_wide_as_the_head(name):
     config = Config(load(f"configs/{name}_cifar10.py:tiny", {"head.features": "(16, 4)"}))
     with pytest.raises(UserError, match="ends in 8 and config.head.features in 4"):
-        methods.load(config)
+        methods.load(config, image_info())
 
 
 def test_moco_queue_holds_the_newest_keys_in_the_order_of_the_views():
@@ -104,7 +105,7 @@ def test_moco_says_what_it_needs():
         ({"queue": "16"}, "config.queue=16 must hold"),
     ):
         with pytest.raises(UserError, match=said):
-            methods.load(Config(load("configs/moco_cifar10.py:tiny", words)))
+            methods.load(Config(load("configs/moco_cifar10.py:tiny", words)), image_info())
 
 
 def test_nnclr_takes_neighbours_from_the_queue_of_earlier_images():
@@ -159,7 +160,10 @@ def test_dinos_center_moves_by_its_momentum():
     np.testing.assert_allclose(fast / 0.75, slow / 0.1, rtol=1e-4, atol=1e-6)
     for wrong in ("1.0", "-0.1"):
         with pytest.raises(UserError, match=f"config.center_momentum={wrong} must be at least 0"):
-            methods.load(Config(load("configs/dino_cifar10.py:tiny", {"center_momentum": wrong})))
+            methods.load(
+                Config(load("configs/dino_cifar10.py:tiny", {"center_momentum": wrong})),
+                image_info(),
+            )
 
 
 @pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
@@ -168,7 +172,9 @@ def test_dino_centring(centring):
     ((_, metrics),) = steps(run, [batch_of(run)])
     assert np.isfinite(metrics["loss"]) and metrics["assignment_entropy"] < np.log(12)
     with pytest.raises(UserError, match="config.centring='center'"):
-        methods.load(Config(load("configs/dino_cifar10.py:tiny", {"centring": "center"})))
+        methods.load(
+            Config(load("configs/dino_cifar10.py:tiny", {"centring": "center"})), image_info()
+        )
 
 
 def test_deepcluster_files_by_index_and_clusters_in_time():
@@ -198,7 +204,9 @@ def test_deepcluster_version_1_learns_clusters_of_features_with_a_new_classifier
     assert np.abs(kernels[2] - kernels[1]).max() > 1e-3, "drawn anew at each clustering"
     assert 0 < found[1][1]["loss"] < 3
     with pytest.raises(UserError, match="one number of clusters"):
-        methods.load(Config(load("configs/deepcluster_cifar10.py:tiny", {"version": "1"})))
+        methods.load(
+            Config(load("configs/deepcluster_cifar10.py:tiny", {"version": "1"})), image_info()
+        )
 
 
 def test_lejepa_draws_views_to_their_mean():

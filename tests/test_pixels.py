@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 
 from jssl import data
 from jssl.config import UserError
-from jssl.data import canvas, decode, depth, host_batches, limits
+from jssl.data import canvas, decode, depth, limits
 from jssl.data.decode import Unreadable
+from jssl.data.source import example_bytes
 from jssl.data.sources import packed
 from jssl.data.sources.folder import open_folder
 from jssl.data.sources.tfds_source import TfdsImages
@@ -118,7 +119,7 @@ def test_aspect_decides_what_is_kept_of_the_longer_side(tmp_path):
             source="folder", name="", path=path, dir="", split="train", canvas=20, channels=3,
             aspect=aspect,
         )  # fmt: skip
-        assert source.canvas == (20, width, 3)
+        assert source.fields["image"].shape == (20, width, 3)
         assert source.read(np.arange(1))["size"].tolist() == [[20, width]]
 
 
@@ -170,7 +171,8 @@ def test_a_folder_of_twelve_bits_fills_the_range(tmp_path, caplog):
     assert "data.max_value" in caplog.text
     image = source.read(np.arange(6))["image"]
     assert image.dtype == np.uint16 and image[:5].max() > 65000 and image[5].max() == 65535
-    assert host_batches.example_bytes(source) == 2 * np.prod(source.canvas)
+    image = source.fields["image"]
+    assert example_bytes(source) - 12 == 2 * np.prod(image.shape)
     out = tmp_path / "out"
     packed.pack(source, str(out), lambda *_: None)
     again = packed.open_packed(str(out), "train")

@@ -22,13 +22,12 @@ METHOD = '''
 import jax
 import jax.numpy as jnp
 
-from jssl import optim
-from jssl.core import Objective, minimize
+from jssl.core import Objective
 
 BAD = {bad}
 
 
-def build(config):
+def build(config, data_info):
     flat = lambda batch: batch["image"].reshape(len(batch["image"]), -1) / 255.0
 
     def init(rng, batch):
@@ -42,7 +41,7 @@ def build(config):
         return value, ({{"mean": x.mean() + jnp.where(bad, jnp.nan, 0.0)}}, {{}})
 
     embed = lambda params, buffers, batch: flat(batch) @ params["encoder"]["w"]
-    return minimize(Objective(init, loss, embed), optim.from_config(config))
+    return Objective(init, loss, embed)
 '''
 RECIPE = """
 from jssl.recipes import recipe
@@ -131,7 +130,7 @@ def test_a_signal_amid_bad_updates_is_a_signal(tmp_path, monkeypatch):
     """What is written last, after the save, rings no alarm."""
     tree = recipe(tmp_path, monkeypatch, AT(*range(6, 40)), log__every="10", steps="40")
     asked = lambda: contextlib.nullcontext(lambda step: "SIGTERM" if step == 15 else "")
-    monkeypatch.setattr(training, "asked_to_stop", asked)
+    monkeypatch.setattr(training, "stop_on_signal", asked)
     with pytest.raises(SystemExit, match="75"):
         train(tree, tmp_path / "run")
 

@@ -19,6 +19,7 @@ import types
 import numpy as np
 import pytest
 from conftest import FAST, ROOT
+from helpers import image_info
 from test_cli import TINY, jssl, own_images, refused
 from test_feed import BATCH, assert_same, example_source
 
@@ -124,7 +125,7 @@ def test_a_source_that_shrank_is_refused(capfd, tmp_path, photos):
     (tmp_path / "a" / "result.json").unlink()  # as if the run had not ended
     sorted(photos.iterdir())[0].unlink()
     line = refused(capfd, "train", *words)
-    assert "config.examples=40, but 'folder' has 39: it has changed" in line
+    assert "has 39 examples, and the run began with 40" in line
 
 
 # -- folders -------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def test_a_run_waits_for_one_that_ends(tmp_path, monkeypatch, holder, caplog):
 def test_a_run_that_waited_for_another_config_is_refused(capfd, tmp_path, monkeypatch, holder):
     def end(seconds):  # the other run ends, and leaves its folder
         config = load(TINY.partition("=")[2])
-        claim.write_config(tmp_path / "a", claim.content(tmp_path / "a", config, ""))
+        claim.write_config(tmp_path / "a", claim.content(tmp_path / "a", config, image_info(), ""))
         (tmp_path / "a" / "checkpoints" / "2").mkdir(parents=True, exist_ok=True)
         holder.kill()
         holder.wait()

@@ -22,6 +22,7 @@ from jssl.config import Config, UserError, load
 from jssl.data import DataConfig, sampling
 from jssl.data.files import Damaged
 from jssl.data.loader import Feed
+from jssl.data.source import dataset_info, example_bytes, info_from_json, info_to_json
 from jssl.data.text import corpora, encoding, packing, text_files, text_source
 from jssl.data.text import tokenizer as tokenizer_module
 from jssl.data.text.tokenizer import ByteTokenizer, HFTokenizer, train
@@ -250,7 +251,7 @@ def test_shapes_types_and_what_a_source_has(tmp_path):
     assert "word" not in data.open_source(**options(tmp_path)).read(np.array([0]))
     source = data.open_source(**options(tmp_path, words=True))
     assert source.vocab == ByteTokenizer().vocab and source.classes is None
-    assert np.prod(source.canvas) == 8 * 12 and source.describe(1).endswith("row 1")
+    assert example_bytes(source) == 8 * 12 + 4 and source.describe(1).endswith("row 1")
     batch = pickle.loads(pickle.dumps(source)).read(np.array([3, 0]))
     assert batch.keys() == {"tokens", "segment", "word", "index", "damaged"}
     assert {v.dtype.name for v in batch.values()} == {"int32"}
@@ -572,16 +573,17 @@ def test_every_way_gives_the_order_of_the_law(packed, resident, workers):
 
 def test_the_vocabulary_is_found(tmp_path):
     source = data.open_source(**options(write(tmp_path, {"a.txt": "a" * 100})))
-    view = Config(load("configs/simclr_digits.py"))
-    found = setup.sized(view, source, training=True)
+    found = dataset_info(source)
     known = source.vocab | {"fingerprint": source.tokenizer.fingerprint}
-    assert dict(found.vocab._tree) == known and found.examples == len(source) == 13
-    assert not [key for key in view.unread() if "vocab" in key]
-    with pytest.raises(UserError, match="config.vocab.size is 100 there, and here 260"):
-        setup.sized(view.changed({"vocab.size": 100}), source, training=True)
+    assert found.vocab._asdict() == known and found.num_examples == len(source) == 13
+    assert info_from_json(json.loads(json.dumps(info_to_json(found)))) == found
+    view = Config(load("configs/gpt_small_books.py"))
+    other = found._replace(vocab=found.vocab._replace(size=100))
+    setup.check_info(view, found, found)
+    with pytest.raises(UserError, match="its size is 260, and was 100; name that one"):
+        setup.check_info(view, other, found)
     digits = data.open_source(**options(source="digits", canvas=32, tokenizer="", length=0))
-    images = setup.sized(view, digits, training=True)
-    assert set(images.vocab._tree.values()) == {0, ""}
+    assert dataset_info(digits).vocab is None and dataset_info(digits).modality == "image"
 
 
 # -- commands ------------------------------------------------------------------------------------

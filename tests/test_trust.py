@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from helpers import image_info
 
 from jssl import cli, config, methods
 from jssl.config import Config, UserError, load, trust
@@ -62,7 +63,7 @@ def test_a_stored_method_that_the_users_recipe_names(tmp_path):
     (tmp_path / "recipe.py").write_text(RECIPE.format(DIGITS, "my_fork.mine"))
     load(str(tmp_path / "recipe.py"))
     tree = run_folder.stored_config(stored(tmp_path / "w", "my_fork.mine"))
-    assert methods.load(Config(tree)).train_step
+    assert methods.load(Config(tree), image_info()).loss
     with pytest.raises(UserError, match="chooses no code"):
         run_folder.stored_config(stored(tmp_path / "v", "my_fork.other"))
 

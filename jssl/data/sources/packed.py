@@ -201,11 +201,7 @@ def _write(source, folder, progress):
     meta = {"version": VERSION, "name": source.name, "classes": source.classes}
     meta |= {"dtype": image.dtype.name, "examples": examples, "canvas": list(image.shape)}
     with open(os.path.join(folder, "meta.json"), "w", encoding="utf-8") as file:
-        json.dump(
-            meta | {"examples": examples, "canvas": list(source.fields["image"].shape)},
-            file,
-            indent=1,
-        )
+        json.dump(meta, file, indent=1)
     return examples
 
 

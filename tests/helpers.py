@@ -1,0 +1,27 @@
+"""What several test files share."""
+
+from typing import Any
+
+from jssl.config import Config, load
+from jssl.core import DatasetInfo, Vocab
+from jssl.data.source import image_fields, text_fields
+
+
+def image_info(examples: int = 64, side: int = 32, channels: int = 3) -> DatasetInfo:
+    """What is known of a made-up set of images."""
+    fields = image_fields((side, side, channels), "uint8", labeled=True)
+    return DatasetInfo(examples, "image", fields)
+
+
+def text_info(
+    size: int = 260, length: int = 32, *, pad: int = 0, start: int = 1, end: int = 2, mask: int = 3
+) -> DatasetInfo:
+    """What is known of a made-up set of text with `size` ids."""
+    fields = text_fields(length, word_ids=False, labeled=False)
+    return DatasetInfo(64, "text", fields, Vocab(size, pad, start, end, mask, "made up"))
+
+
+def config_of(recipe: str, **changes: Any) -> Config:
+    """A recipe with ``section__key=value`` laid over it."""
+    words = {key.replace("__", "."): str(value) for key, value in changes.items()}
+    return Config(load(recipe, words))
