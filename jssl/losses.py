@@ -6,13 +6,11 @@ from jax import lax
 
 from jssl.ops import l2_normalize, standardize
 
-MAX_DENSE_ELEMENTS = (
-    2**28
-)  # elements of a similarity matrix; a larger one is never in memory as a whole:
-CHUNK_COLUMNS = 4096  # so many columns of it are computed at a time, and once more on the way back
-MASKED_LOGIT = (
-    -1e30
-)  # the logit of what does not count: finite, so that its gradient is zero and not NaN
+# A larger similarity matrix is never in memory as a whole: its columns are computed in chunks, and
+# once more in the backward pass.
+MAX_DENSE_ELEMENTS = 2**28
+CHUNK_COLUMNS = 4096
+MASKED_LOGIT = -1e30  # finite, so that its gradient is zero and not NaN
 
 
 def negatives_logsumexp(queries, keys, skip, temperature):
@@ -219,6 +217,26 @@ def soft_cross_entropy(logits, target):
     (SwAV, Caron et al. 2020, equation 2; DINO, Caron et al. 2021, equation 2)."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -(lax.stop_gradient(target).astype(jnp.float32) * log_p).sum(-1).mean()
+
+
+def cross_view_cross_entropy(
+    logits: jax.Array, local_logits: jax.Array | None, targets: jax.Array
+) -> jax.Array:
+    """DINO's loss: the mean cross-entropy of each pair of a teacher's view and another crop.
+
+    Args:
+      logits: [2B, K] of the global views, rows 2i and 2i + 1 being views of image i.
+      local_logits: [nB, K] of the n local crops of each image, or None.
+      targets: [2B, K], the teacher's distributions.
+    """
+    value = soft_cross_entropy(logits[0::2], targets[1::2])
+    value = value + soft_cross_entropy(logits[1::2], targets[0::2])
+    if local_logits is None:
+        return value / 2
+    num_local = 2 * len(local_logits) // len(targets)
+    both = jnp.repeat(targets[0::2] + targets[1::2], num_local, axis=0)
+    value = value + num_local * soft_cross_entropy(local_logits, both)
+    return value / (2 + 2 * num_local)
 
 
 def koleo(x, eps: float = 1e-8):

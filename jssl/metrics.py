@@ -1,4 +1,4 @@
-"""Have the features collapsed? What every method's metrics say of its embeddings.
+"""Metrics of embeddings, which show whether the features have collapsed.
 
 | metric | healthy | collapsed | source |
 |---|---|---|---|
@@ -11,18 +11,22 @@ The first three cost one small product a step; the rank needs eigenvalues and is
 ``log.rank_every`` steps; between them it is `NOT_DUE`, which is not written.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jssl.config import Config
+from jssl.core import Metrics
 from jssl.ops import l2_normalize
 
-SELDOM = ("rank",)  # `NOT_DUE` at a step where it was not due
+OCCASIONAL = ("rank",)  # `NOT_DUE` at a step where it was not due
 NOT_DUE = -1.0  # no NaN, which JAX_DEBUG_NANS would take for a fault; no rank is below 0
 ROWS = 256  # of the batch that uniformity and rank look at
 
 
-def spread(z):
+def feature_std(z):
     """The deviation of each feature of the unit rows of z [N, D], mean over features, times
     sqrt(D): 1 if the rows are spread evenly over the sphere, 0 if they are all the same."""
     return l2_normalize(z).std(0).mean() * z.shape[-1] ** 0.5
@@ -57,15 +61,15 @@ def rankme(z):
     return jnp.exp(-(p * jnp.log(p + 1e-12)).sum())
 
 
-def watcher(config):
+def monitor_from_config(config: Config) -> Callable[..., Metrics]:
     """(step, z_a [N, D], z_b [N, D] or None) -> the metrics of the table; z_b: the other views."""
     every, steps = config.log.rank_every, config.steps
 
     @jax.named_scope("diagnose")
-    def watch(step, z_a, z_b=None):
+    def monitor(step, z_a, z_b=None):
         z_a = lax.stop_gradient(z_a)
         few = z_a[:ROWS]
-        found = {"feature_std": spread(z_a), "uniformity": uniformity(few)}
+        found = {"feature_std": feature_std(z_a), "uniformity": uniformity(few)}
         if z_b is not None:
             found["alignment"] = alignment(z_a, lax.stop_gradient(z_b))
         if every:
@@ -73,7 +77,7 @@ def watcher(config):
             found["rank"] = lax.cond(due, rankme, lambda z: jnp.float32(NOT_DUE), few)
         return found
 
-    return watch
+    return monitor
 
 
 def entropy(p):

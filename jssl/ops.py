@@ -57,6 +57,17 @@ def unpatchify(patches, patch: int, channels: int):
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, side * patch, side * patch, channels)
 
 
+def normalize_patches(patches: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Each patch of [..., P] by its own mean and variance: (normalized, mean, deviation).
+
+    MAE, section 4.2; models_mae.py `norm_pix_loss`, whose torch.var divides by n - 1.
+    """
+    mean = patches.mean(-1, keepdims=True)
+    variance = patches.var(-1, ddof=1, keepdims=True)
+    deviation = jnp.sqrt(variance + 1e-6)
+    return (patches - mean) / deviation, mean, deviation
+
+
 def ema(old, new, decay):
     """decay * old + (1 - decay) * new, leaf by leaf; no gradient flows to `new`."""
     return jax.tree.map(lambda a, b: decay * a + (1 - decay) * lax.stop_gradient(b), old, new)

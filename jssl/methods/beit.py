@@ -1,37 +1,37 @@
 """BEiT: "BEiT: BERT Pre-Training of Image Transformers"
 (Bao, Dong, Piao, Wei; ICLR 2022; arXiv 2106.08254), section 2, with another tokenizer.
 
-Blocks of patches are hidden; the encoder must say which visual token, one of K, stood at each
-hidden place. The loss is the cross-entropy at those places.
+Blocks of patches are masked. The encoder must predict which visual token, one of K, was at each
+masked position. The loss is the cross-entropy at those positions.
 
 The paper's tokens are those of DALL-E's discrete VAE, weights from elsewhere. Here a codebook of
-normalised patches is learned first, in the run itself, by k-means on a stream (a moving average of
-each code's patches, as VQ-VAE's: van den Oord et al. 2017, appendix A.1): for
-`config.tokenizer_steps` steps nothing else is trained (hold all parameters: `optim.freeze`, after
-which Adam starts afresh), then the codebook stays.
+normalized patches is learned first, in the run itself, by online k-means (a moving average of each
+code's patches, as in VQ-VAE: van den Oord et al. 2017, appendix A.1). For `config.tokenizer_steps`
+steps nothing else is trained (freeze all parameters: `optim.freeze`, after which Adam starts
+afresh). Then the codebook is fixed.
 
-Reference code for the rest: microsoft/unilm beit; weights start as there (`model.init="beit"`).
+Reference code for the rest: microsoft/unilm beit; weights are initialized as there (`model.init="beit"`).
 Differences: no layer scale, no relative position bias; the blocks' sizes, see `masking.block_mask`.
 """
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from jssl.config import Config
 from jssl.config.values import Every, Part, Positive, Rate, Width
-from jssl.core import DatasetInfo, Objective
+from jssl.core import Buffers, DatasetInfo, Objective
 from jssl.losses import cross_entropy
-from jssl.methods.mae import normalise
-from jssl.metrics import entropy, watcher
+from jssl.metrics import entropy, monitor_from_config
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
-from jssl.ops import nearest_index, patchify
+from jssl.nn.masked_image import dense, patch_tokens
+from jssl.ops import nearest_index, normalize_patches, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
 
 KEYS = {
-    "codes": Width,
-    "block_min": Positive,
+    "num_codes": Width,
+    "min_block_patches": Positive,
     "mask_ratio": Part,
     "tokenizer_steps": Every,
     "tokenizer_decay": Rate,
@@ -39,71 +39,89 @@ KEYS = {
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    one, watch = masked_image.Setup(config), watcher(config)
-    encoder, codes, waits = one.encoder, config.codes, config.tokenizer_steps
-    count = masked_image.num_masked(config.mask_ratio, one.grid**2)
+    """See the module; `config` is the whole config."""
+    encoder = masked_image.vit_from_config(config)
+    grid = masked_image.grid_side(config, encoder)
+    num_masked = masked_image.num_masked(config.mask_ratio, grid**2)
+    num_pixels = masked_image.patch_pixels(config, encoder)
+    train_view = masked_image.train_view(config)
+    view = masked_image.eval_view(config)
+    monitor = monitor_from_config(config)
 
-    def start(rng, batch):
-        rng_f, rng_token, rng_head, rng_codes = jax.random.split(rng, 4)
-        params, _ = init(encoder, rng_f, one.centre(batch))
-        params = {"encoder": params, "head": one.dense(rng_head, encoder.dim, codes)}
-        params["mask_token"] = one.token(rng_token)
-        book = jax.random.normal(rng_codes, (codes, one.pixels))
-        return params, {"codebook": book, "use": jnp.ones(codes)}
+    def init_params(rng, batch):
+        rng_encoder, rng_token, rng_head, rng_codes = jax.random.split(rng, 4)
+        encoder_params, _ = init(encoder, rng_encoder, view(batch))
+        head = masked_image.init_dense(rng_head, encoder, encoder.dim, config.num_codes)
+        mask_token = masked_image.init_mask_token(rng_token, encoder)
+        params = {"encoder": encoder_params, "head": head, "mask_token": mask_token}
+        codebook = jax.random.normal(rng_codes, (config.num_codes, num_pixels))
+        return params, {"codebook": codebook, "use": jnp.ones(config.num_codes)}
 
-    def learn(buffers, patches, rng):
-        """One step of k-means on a stream; a code that is hardly used restarts at some patch."""
-        x = patches.reshape(-1, one.pixels)
-        found = nearest_index(x, buffers["codebook"], spherical=False)
-        total, seen = (jax.ops.segment_sum(y, found, codes) for y in (x, jnp.ones(len(x))))
-        decay = config.tokenizer_decay
-        use = decay * buffers["use"] + (1 - decay) * seen
-        rate = ((1 - decay) / jnp.maximum(use, 1e-6))[:, None]
-        book = buffers["codebook"] + rate * (total - seen[:, None] * buffers["codebook"])
-        some = x[jax.random.randint(rng, (codes,), 0, len(x))]
-        idle = use < 0.1 * len(x) / codes * (1 - decay)
-        return {"codebook": jnp.where(idle[:, None], some, book), "use": jnp.where(idle, 1.0, use)}
+    def draw_mask(rng, images):
+        least = config.min_block_patches
+        return beit_mask(rng, len(images), grid, num_masked, least, num_masked)
 
-    def hidden_from(rng, images):
-        return beit_mask(rng, len(images), one.grid, count, config.block_min, count)
-
-    def logits(params, tokens):
-        return tokens.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]
+    def encode(params, images, mask, train, rngs=None):
+        token = params["mask_token"]
+        tokens, _ = apply(
+            encoder, params["encoder"], {}, images, train=train, mask=mask, mask_token=token,
+            rngs=rngs,
+        )
+        return tokens
 
     def loss(params, state, batch, rng):
         rng_view, rng_mask, rng_net, rng_codes = jax.random.split(rng, 4)
-        images = one.view(rng_view, batch["image"], batch["size"])
-        patches, buffers = normalise(patchify(images, encoder.patch))[0], state.buffers
-        mask = hidden_from(rng_mask, images)
-        at = mask_to_indices(mask, count)[..., None]
-        wanted = jnp.take_along_axis(patches, at, axis=1).reshape(-1, one.pixels)
-        answer = nearest_index(wanted, buffers["codebook"], spherical=False)
-        hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
-        tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)
-        hidden = jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1)
-        hidden = hidden.reshape(-1, encoder.dim)
-        value, top1 = cross_entropy(logits(params, hidden), answer)
-        learning = state.step < waits
-        keep = lambda buffers, patches, rng: buffers
-        buffers = lax.cond(learning, learn, keep, buffers, patches, rng_codes)
-        used = jnp.bincount(answer, length=codes) / len(answer)
-        metrics = watch(state.step, encoder.features(tokens)) | {"token_top1": top1}
-        metrics["usage_entropy"] = entropy(used[None])["usage_entropy"]
+        images = train_view(rng_view, batch)
+        patches, _, _ = normalize_patches(patchify(images, encoder.patch))
+        mask = draw_mask(rng_mask, images)
+        index = mask_to_indices(mask, num_masked)[..., None]
+        masked_patches = jnp.take_along_axis(patches, index, axis=1).reshape(-1, num_pixels)
+        targets = nearest_index(masked_patches, state.buffers["codebook"], spherical=False)
+        tokens = encode(params, images, mask, True, {"drop_path": rng_net})
+        masked_tokens = jnp.take_along_axis(patch_tokens(encoder, tokens), index, axis=1)
+        logits = dense(params["head"], masked_tokens.reshape(-1, encoder.dim))
+        value, top1 = cross_entropy(logits, targets)
+        buffers = lax.cond(
+            state.step < config.tokenizer_steps,
+            lambda: update_codebook(config, state.buffers, patches, rng_codes),
+            lambda: state.buffers,
+        )
+        usage = jnp.bincount(targets, length=config.num_codes) / len(targets)
+        metrics = monitor(state.step, encoder.features(tokens)) | {"token_top1": top1}
+        metrics["usage_entropy"] = entropy(usage[None])["usage_entropy"]
         return value, (buffers, metrics)
 
     def embed(params, buffers, batch):
-        return one.embed(params, batch)
+        return masked_image.embed_images(encoder, params["encoder"], view(batch))
 
     def render(params, buffers, batch, rng):
-        """original | masked | the likeliest codes, with the true mean and deviation of each patch,
-        which codes do not have."""
-        images = one.centre(batch)
-        mask = hidden_from(rng, images)
-        hide = (mask, params["mask_token"])
-        tokens, _ = apply(encoder, params["encoder"], {}, images, train=False, hide=hide)
-        guess = logits(params, tokens[:, encoder.class_token :]).argmax(-1)
+        images = view(batch)
+        mask = draw_mask(rng, images)
+        tokens = patch_tokens(encoder, encode(params, images, mask, False))
+        codes = dense(params["head"], tokens).argmax(-1)
         patches = patchify(images, encoder.patch)
-        _, mean, deviation = normalise(patches)
-        return {"masked": one.picture(patches, mask, buffers["codebook"][guess] * deviation + mean)}
+        _, mean, deviation = normalize_patches(patches)  # codes have neither: use the true ones
+        guess = buffers["codebook"][codes] * deviation + mean
+        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, guess)
+        return {"masked": picture}
 
-    return Objective(start, loss, embed, render)
+    return Objective(init_params, loss, embed, render)
+
+
+def update_codebook(config: Config, buffers: Buffers, patches: Array, rng: Array) -> Buffers:
+    """One step of online k-means; a code that is hardly used restarts at some patch."""
+    num_codes, decay = config.num_codes, config.tokenizer_decay
+    codebook = buffers["codebook"]
+    x = patches.reshape(-1, patches.shape[-1])
+    assigned = nearest_index(x, codebook, spherical=False)
+    total = jax.ops.segment_sum(x, assigned, num_codes)
+    count = jax.ops.segment_sum(jnp.ones(len(x)), assigned, num_codes)
+    use = decay * buffers["use"] + (1 - decay) * count
+    rate = ((1 - decay) / jnp.maximum(use, 1e-6))[:, None]
+    moved = codebook + rate * (total - count[:, None] * codebook)
+    restart = x[jax.random.randint(rng, (num_codes,), 0, len(x))]
+    is_idle = use < 0.1 * len(x) / num_codes * (1 - decay)
+    return {
+        "codebook": jnp.where(is_idle[:, None], restart, moved),
+        "use": jnp.where(is_idle, 1.0, use),
+    }

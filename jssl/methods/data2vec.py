@@ -1,103 +1,126 @@
 """data2vec, images: "data2vec: A General Framework for Self-supervised Learning in Speech, Vision
 and Language" (Baevski, Hsu, Xu, Babu, Gu, Auli; ICML 2022; arXiv 2202.03555), sections 3 and 4.1.
 
-A teacher, a moving average of the student, sees the whole image; the mean of what its last blocks
-say of a patch, each normalised, is the target. The student sees the image with blocks of patches
-hidden, and regresses the targets of the hidden ones.
+A teacher, a moving average of the student, sees the whole image. The target of a patch is the mean
+of the normalized outputs of the teacher's last blocks. The student sees the image with blocks of
+patches masked, and regresses the targets of the masked ones.
 
-Reference code: facebookresearch/data2vec_vision (beit). Targets are the blocks' outputs, each
-through a LayerNorm without parameters, and so is their mean. Differences: no layer scale, no
-relative position bias; the blocks' sizes, see `masking.block_mask`. Weights start as there
-(`model.init="beit"`).
+Reference code: facebookresearch/data2vec_vision (beit). The outputs of the blocks
+and their mean pass through a LayerNorm without parameters. Weights are initialized as there
+(`model.init="beit"`). Differences: no layer scale, no relative position bias; the blocks' sizes, see
+`masking.block_mask`.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jssl import metrics
 from jssl.config import Config, UserError
 from jssl.config.values import Count, Part, Positive
-from jssl.core import DatasetInfo, Objective
+from jssl.core import DatasetInfo, Objective, Params
 from jssl.losses import smooth_l1
+from jssl.metrics import monitor_from_config
 from jssl.nn import ema, masked_image
 from jssl.nn.apply import EncoderWithHeads, apply, init
+from jssl.nn.masked_image import dense, patch_tokens
 from jssl.nn.transformer import Block
+from jssl.nn.vit import ViT
 from jssl.ops import layer_norm_rows, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
 
 KEYS = ema.KEYS | {
     "beta": Positive,
-    "block_min": Positive,
+    "min_block_patches": Positive,
     "mask_ratio": Part,
     "target_layers": Count,
 }
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    one, watch = masked_image.Setup(config), metrics.watcher(config)
-    encoder, layers, beta = one.encoder, config.target_layers, config.beta
-    count = masked_image.num_masked(config.mask_ratio, one.grid**2)
-    slow = ema.teacher_from_config(config, EncoderWithHeads({"encoder": encoder}), "encoder")
-    if encoder.scan or not 0 < layers <= encoder.depth:
+    """See the module; `config` is the whole config."""
+    encoder = masked_image.vit_from_config(config)
+    if encoder.scan or config.target_layers > encoder.depth:
         raise UserError(
-            f"config.target_layers={layers} must be 1 to {encoder.depth}, the model's blocks, and "
-            "config.model.scan False"
+            f"config.target_layers={config.target_layers} must be 1 to {encoder.depth}, the "
+            "model's blocks, and config.model.scan False"
         )
+    grid = masked_image.grid_side(config, encoder)
+    num_masked = masked_image.num_masked(config.mask_ratio, grid**2)
+    net = EncoderWithHeads({"encoder": encoder})
+    teacher = ema.teacher_from_config(config, net, "encoder")
+    train_view = masked_image.train_view(config)
+    view = masked_image.eval_view(config)
+    monitor = monitor_from_config(config)
 
-    def start(rng, batch):
-        rng_f, rng_token, rng_head = jax.random.split(rng, 3)
-        params, _ = init(encoder, rng_f, one.centre(batch))
-        token = one.token(rng_token)
-        params = {"encoder": params, "mask_token": token}
-        params["head"] = one.dense(rng_head, encoder.dim, encoder.dim)
-        return params, slow.start(params, {"encoder": {}})
+    def init_params(rng, batch):
+        rng_encoder, rng_token, rng_head = jax.random.split(rng, 3)
+        encoder_params, _ = init(encoder, rng_encoder, view(batch))
+        mask_token = masked_image.init_mask_token(rng_token, encoder)
+        head = masked_image.init_dense(rng_head, encoder, encoder.dim, encoder.dim)
+        params = {"encoder": encoder_params, "mask_token": mask_token, "head": head}
+        return params, teacher.init(params, {"encoder": {}})
 
-    def told(params, images):
-        """[B, N, D]: the mean of the last blocks' normalised outputs, normalised once more
-        (engine_for_cyclical.py:85 to 95, with its README's --post_target_layer_norm)."""
-        is_block = lambda module, name: isinstance(module, Block) and name == "__call__"
-        _, seen = encoder.apply(
-            {"params": params}, images, train=False, capture_intermediates=is_block,
-            mutable=["intermediates"],
-        )  # fmt: skip
-        blocks, last = seen["intermediates"]["blocks"], range(encoder.depth)[-layers:]
-        outputs = [layer_norm_rows(blocks[str(i)]["__call__"][0]) for i in last]
-        return layer_norm_rows(sum(outputs)[:, encoder.class_token :] / layers)
+    def draw_mask(rng, images):
+        least = config.min_block_patches
+        return beit_mask(rng, len(images), grid, num_masked, least, num_masked)
 
-    def hidden_from(rng, images):
-        return beit_mask(rng, len(images), one.grid, count, config.block_min, count)
-
-    def predict(params, tokens):
-        return tokens.astype(jnp.float32) @ params["head"]["kernel"] + params["head"]["bias"]
+    def encode(params, images, mask, train, rngs=None):
+        token = params["mask_token"]
+        tokens, _ = apply(
+            encoder, params["encoder"], {}, images, train=train, mask=mask, mask_token=token,
+            rngs=rngs,
+        )
+        return tokens
 
     def loss(params, state, batch, rng):
         rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
-        images = one.view(rng_view, batch["image"], batch["size"])
-        mask = hidden_from(rng_mask, images)
-        at = mask_to_indices(mask, count)[..., None]
-        wanted = told(state.buffers["target"]["encoder"], images)
-        hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net}
-        tokens, _ = apply(encoder, params["encoder"], {}, images, train=True, hide=hide, rngs=rngs)
-        said = predict(params, jnp.take_along_axis(tokens[:, encoder.class_token :], at, axis=1))
-        error = said - jax.lax.stop_gradient(jnp.take_along_axis(wanted, at, axis=1))
-        metrics = watch(state.step, encoder.features(tokens))
-        metrics |= {"ema": slow.now(state), "target_std": jnp.std(wanted, axis=(0, 1)).mean()}
-        return smooth_l1(error, beta).mean(), (state.buffers, metrics)
+        images = train_view(rng_view, batch)
+        mask = draw_mask(rng_mask, images)
+        index = mask_to_indices(mask, num_masked)[..., None]
+        teacher_params = state.buffers["teacher"]["encoder"]
+        targets = teacher_targets(encoder, teacher_params, images, config.target_layers)
+        tokens = encode(params, images, mask, True, {"drop_path": rng_net})
+        masked_tokens = jnp.take_along_axis(patch_tokens(encoder, tokens), index, axis=1)
+        masked_targets = jnp.take_along_axis(targets, index, axis=1)
+        error = dense(params["head"], masked_tokens) - jax.lax.stop_gradient(masked_targets)
+        metrics = monitor(state.step, encoder.features(tokens))
+        metrics["ema_decay"] = teacher.decay(state)
+        metrics["target_std"] = jnp.std(targets, axis=(0, 1)).mean()
+        return smooth_l1(error, config.beta).mean(), (state.buffers, metrics)
 
     def embed(params, buffers, batch):
-        return one.embed(params, batch)
+        return masked_image.embed_images(encoder, params["encoder"], view(batch))
 
     def render(params, buffers, batch, rng):
-        """original | masked | the patches whose targets are nearest to what is predicted."""
-        images = one.centre(batch)
-        mask = hidden_from(rng, images)
-        hide = (mask, params["mask_token"])
-        tokens, _ = apply(encoder, params["encoder"], {}, images, train=False, hide=hide)
-        said = predict(params, tokens[:, encoder.class_token :])
-        patches, wanted = (
-            patchify(images, encoder.patch),
-            told(buffers["target"]["encoder"], images),
-        )
-        return {"masked": one.picture(patches, mask, one.lookup(said, wanted, patches))}
+        images = view(batch)
+        mask = draw_mask(rng, images)
+        tokens = encode(params, images, mask, False)
+        predicted = dense(params["head"], patch_tokens(encoder, tokens))
+        teacher_params = buffers["teacher"]["encoder"]
+        targets = teacher_targets(encoder, teacher_params, images, config.target_layers)
+        patches = patchify(images, encoder.patch)
+        guess = masked_image.nearest_patches(predicted, targets, patches)
+        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, guess)
+        return {"masked": picture}
 
-    return Objective(start, loss, embed, render, before_update=slow.follow)
+    return Objective(init_params, loss, embed, render, before_update=teacher.update)
+
+
+def teacher_targets(encoder: ViT, params: Params, images: Array, num_layers: int) -> Array:
+    """[B, N, D]: the mean of the normalized outputs of the last blocks, normalized once more
+    (engine_for_cyclical.py:85 to 95, with its README's --post_target_layer_norm)."""
+
+    def is_block(module, name):
+        return isinstance(module, Block) and name == "__call__"
+
+    _, captured = encoder.apply(
+        {"params": params},
+        images,
+        train=False,
+        capture_intermediates=is_block,
+        mutable=["intermediates"],
+    )
+    blocks = captured["intermediates"]["blocks"]
+    last = range(encoder.depth)[-num_layers:]
+    outputs = [layer_norm_rows(blocks[str(i)]["__call__"][0]) for i in last]
+    return layer_norm_rows(patch_tokens(encoder, sum(outputs)) / num_layers)

@@ -1,23 +1,25 @@
 """GPT: "Language Models are Unsupervised Multitask Learners" (Radford, Wu, Child, Luan, Amodei,
 Sutskever; 2019), section 2: predict each token from those before it.
 
-Documents are joined into rows; a token sees its own document only, and no document's end predicts
-the next one's start. The table of embeddings also makes the logits.
+Documents are joined into rows. A token attends to its own document only, and the end of a document
+does not predict the start of the next one. The embedding table also makes the logits.
 
-Reference code: openai/gpt-2 src/model.py; karpathy/nanoGPT. The loss is computed in runs of
-`config.chunk` tokens a row, so that the logits [tokens, vocabulary] are never held at once.
-`render` goes on from the first document of each row, by sampling at `eval.temperature` among the
+Reference code: openai/gpt-2 src/model.py; karpathy/nanoGPT. The loss is computed in chunks of
+`config.chunk` tokens of a row, so that the logits [tokens, vocabulary] are never in memory as a
+whole. `render` continues the first document of each row by sampling at `eval.temperature` from the
 `eval.top_k` likeliest tokens, to the end of the row at most.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jssl import metrics, nn
+from jssl import nn
 from jssl.config import Config, UserError
 from jssl.config.values import Count
 from jssl.core import DatasetInfo, Objective
 from jssl.losses import next_token, next_token_nll
+from jssl.metrics import monitor_from_config
 from jssl.nn.apply import apply, init
 
 KEYS = {
@@ -26,72 +28,80 @@ KEYS = {
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack)
-    watch = metrics.watcher(config)
-    chunk, length, vocab = config.chunk, config.data.length, data_info.vocab
-    if chunk < 1 or length % chunk:
-        raise UserError(f"config.chunk={chunk} must divide config.data.length={length}")
+    """See the module; `config` is the whole config."""
+    encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack_documents)
+    chunk, seq_len = config.chunk, config.data.seq_len
+    if seq_len % chunk:
+        raise UserError(f"config.chunk={chunk} must divide config.data.seq_len={seq_len}")
     if not encoder.style.causal:
-        raise UserError(f"config.model.name={config.model.name!r} sees what it predicts; use gpt2")
+        raise UserError(
+            f"config.model.name={config.model.name!r} attends to the tokens that it predicts; "
+            "use gpt2"
+        )
+    vocab = data_info.vocab
+    monitor = monitor_from_config(config)
 
-    def start(rng, batch):
+    def init_params(rng, batch):
         params, _ = init(encoder, rng, batch["tokens"])
         return {"encoder": params}, {}
 
+    def output_table(params):
+        return params["encoder"]["tokens"]["embedding"].astype(encoder.dtype)
+
+    def encode(params, tokens, segment):
+        return apply(encoder, params["encoder"], {}, tokens, segment=segment, train=False)[0]
+
     def loss(params, state, batch, rng):
         tokens, segment = batch["tokens"], batch["segment"]
+        rngs = {"dropout": rng}
         hidden, _ = apply(
-            encoder, params["encoder"], {}, tokens, segment=segment, train=True,
-            rngs={"dropout": rng},
-        )  # fmt: skip
-        table = params["encoder"]["tokens"]["embedding"].astype(encoder.dtype)
-        value, top1 = next_token(hidden, table, tokens, segment, chunk)
-        metrics = watch(state.step, encoder.features(hidden, segment))
+            encoder, params["encoder"], {}, tokens, segment=segment, train=True, rngs=rngs
+        )
+        value, top1 = next_token(hidden, output_table(params), tokens, segment, chunk)
+        metrics = monitor(state.step, encoder.features(hidden, segment))
         return value, (state.buffers, metrics | {"token_top1": top1})
 
-    def see(params, tokens, segment):
-        """(hidden states, the table that makes logits of them)."""
-        f = params["encoder"]
-        hidden, _ = apply(encoder, f, {}, tokens, segment=segment, train=False)
-        return hidden, f["tokens"]["embedding"].astype(encoder.dtype)
-
     def embed(params, buffers, batch):
-        hidden, _ = see(params, batch["tokens"], batch["segment"])
+        hidden = encode(params, batch["tokens"], batch["segment"])
         return encoder.features(hidden, batch["segment"])
 
     def token_nll(params, buffers, batch):
         tokens, segment = batch["tokens"], batch["segment"]
-        seen = see(params, tokens, segment)
-        cost, _, follows = next_token_nll(*seen, tokens, segment, chunk)
-        return jnp.roll(jnp.where(follows > 0, cost, -1.0), 1, axis=1)  # at the token it is of
+        hidden = encode(params, tokens, segment)
+        nll, _, follows = next_token_nll(hidden, output_table(params), tokens, segment, chunk)
+        return jnp.roll(jnp.where(follows > 0, nll, -1.0), 1, axis=1)  # at the predicted token
 
     def render(params, buffers, batch, rng):
-        tokens, segment, new = batch["tokens"], batch["segment"], config.eval.new_tokens
-        own = (segment == segment[:, :1]) & (tokens != vocab.end)
-        begin = jnp.maximum(own.sum(1), 1)  # the prompt ends here
+        tokens, segment = batch["tokens"], batch["segment"]
         size = tokens.shape[1]
         rows = jnp.arange(len(tokens))
-        text = jnp.where(jnp.arange(size) < begin[:, None], tokens[:, :size], vocab.pad)
+        in_prompt = (segment == segment[:, :1]) & (tokens != vocab.end)
+        prompt_end = jnp.maximum(in_prompt.sum(1), 1)
+        text = jnp.where(jnp.arange(size) < prompt_end[:, None], tokens[:, :size], vocab.pad)
 
-        def write(i, text):
-            """One more token of each row; attention is causal: nothing sees what is behind it."""
-            hidden, table = see(params, text, None)
-            at = jnp.minimum(begin + i, size - 1)  # a full row stays as it is
-            token = sample(jax.random.fold_in(rng, i), hidden[rows, at - 1] @ table.T)
-            before = text[rows, at - 1]
-            ended = (before == vocab.end) | (before == vocab.pad)
-            token = jnp.where(ended, vocab.pad, token)
-            token = jnp.where(begin + i < size, token, text[rows, at])
-            return text.at[rows, at].set(token)
+        def append(i, text):
+            """One more token of each row. Attention is causal: no token sees what follows it."""
+            hidden = encode(params, text, None)
+            position = jnp.minimum(prompt_end + i, size - 1)  # a full row stays as it is
+            logits = hidden[rows, position - 1] @ output_table(params).T
+            token = sample(
+                jax.random.fold_in(rng, i), logits, config.eval.temperature, config.eval.top_k
+            )
+            previous = text[rows, position - 1]
+            has_ended = (previous == vocab.end) | (previous == vocab.pad)
+            token = jnp.where(has_ended, vocab.pad, token)
+            token = jnp.where(prompt_end + i < size, token, text[rows, position])
+            return text.at[rows, position].set(token)
 
-        return {"generated": jax.lax.fori_loop(0, new, write, text)}
+        return {"generated": jax.lax.fori_loop(0, config.eval.new_tokens, append, text)}
 
-    def sample(rng, logits):
-        """int32 [B]: one of the `eval.top_k` likeliest of logits [B, V]."""
-        logits = logits.astype(jnp.float32) / jnp.maximum(config.eval.temperature, 1e-6)
-        if config.eval.top_k:
-            least = jax.lax.top_k(logits, min(config.eval.top_k, logits.shape[1]))[0][:, -1:]
-            logits = jnp.where(logits < least, -jnp.inf, logits)
-        return jax.random.categorical(rng, logits).astype(jnp.int32)
+    return Objective(init_params, loss, embed, render, token_nll)
 
-    return Objective(start, loss, embed, render, token_nll)
+
+def sample(rng: Array, logits: Array, temperature: float, top_k: int) -> Array:
+    """int32 [B]: one of the `top_k` likeliest of logits [B, V]; 0: of all."""
+    logits = logits.astype(jnp.float32) / jnp.maximum(temperature, 1e-6)
+    if top_k:
+        values, _ = jax.lax.top_k(logits, min(top_k, logits.shape[1]))
+        logits = jnp.where(logits < values[:, -1:], -jnp.inf, logits)
+    return jax.random.categorical(rng, logits).astype(jnp.int32)

@@ -1,158 +1,257 @@
 """iBOT: "Image BERT Pre-Training with Online Tokenizer"
-(Zhou, Wei, Wang, Shen, Xie, Yuille, Kong; ICLR 2022; arXiv 2111.07832), and DINOv2's form of it:
+(Zhou, Wei, Wang, Shen, Xie, Yuille, Kong; ICLR 2022; arXiv 2111.07832), and its form in DINOv2:
 "DINOv2: Learning Robust Visual Features without Supervision" (Oquab et al.; TMLR 2024; arXiv
 2304.07193).
 
-DINO on class tokens, and the same on patches: in the student's global views blocks of patches are
-hidden, and at each hidden place it predicts what the teacher, which sees the whole view, says.
+DINO on class tokens, and the same on patches: in the student's global views, blocks of patches are
+masked. At each masked position the student predicts the distribution of the teacher, which sees the
+whole view.
 
-Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn
-centring, a head of its own for patches (`config.tie_heads` False) and KoLeo (`config.koleo`), which
-spreads the class tokens of each view. `config.mask_share` of the views are masked, each by a ratio
+Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn centering,
+a separate head for patches (`config.shared_head` False) and KoLeo (`config.koleo_weight`), which
+spreads the class tokens of each view. A view is masked with `config.mask_probability`, by a ratio
 drawn from `config.mask_range`. Difference: the blocks' sizes, see `masking.block_mask`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jssl.config import Config, UserError, suggest
+from jssl.config import Config, UserError
 from jssl.config.values import NonNegative, Positive, Share, ShareSpan
-from jssl.core import DatasetInfo, Objective, split_objective
-from jssl.losses import koleo
-from jssl.methods.dino import CENTRING, TEACHER, across_views, follow, last_layer
-from jssl.metrics import entropy, watcher
-from jssl.nn import ema, heads, masked_image
-from jssl.nn.apply import apply, init
-from jssl.ops import l2_normalize, linear_schedule, patchify, sinkhorn
-from jssl.transforms import views
+from jssl.core import Buffers, DatasetInfo, Objective, Params, split_objective
+from jssl.losses import cross_view_cross_entropy, koleo
+from jssl.metrics import entropy, monitor_from_config
+from jssl.nn import ema, heads, masked_image, prototypes
+from jssl.nn.apply import EncoderWithHeads, apply, init
+from jssl.nn.prototypes import (
+    prototype_logits,
+    teacher_assignments,
+    update_center,
+    weighted_mean,
+)
+from jssl.ops import l2_normalize, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
+from jssl.transforms.views import multi_crop, split_views
 
-MASKS = {"block_min": Positive, "mask_range": ShareSpan, "mask_share": Share}
-KEYS = ema.KEYS | TEACHER | MASKS | {"tie_heads": bool, "koleo": NonNegative}
+KEYS = (
+    ema.KEYS
+    | prototypes.KEYS
+    | {
+        "min_block_patches": Positive,
+        "mask_range": ShareSpan,
+        "mask_probability": Share,
+        "shared_head": bool,
+        "koleo_weight": NonNegative,
+    }
+)
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    crops, watch, one = views.multi_crop(config), watcher(config), masked_image.Setup(config)
-    encoder, n, (least, most) = one.encoder, one.grid**2, config.mask_range
-    chain = heads.chain(config, "head", "patch_head")
-    names = ["head"] if config.tie_heads else ["head", "patch_head"]
-    hidden, last = masked_image.num_masked(most, n), names[-1]
-    slow = ema.teacher_from_config(config, chain, "encoder", *names, extra=("prototypes",))
-    steady = slow.net.modules["encoder"]
-    if config.centring not in CENTRING or not encoder.class_token:
-        raise UserError(
-            f"config.centring={config.centring!r}: {suggest(config.centring, CENTRING)}; "
-            "and config.model.class_token must be True"
-        )
+    """See the module; `config` is the whole config."""
+    encoder = masked_image.vit_from_config(config)
+    if not encoder.class_token:
+        raise UserError("config.model.class_token=False: iBOT needs it; set it to True")
+    view = masked_image.eval_view(config)
+    crops = multi_crop(config)
+    monitor = monitor_from_config(config)
+    names = ["head"] if config.shared_head else ["head", "patch_head"]
+    net = heads.chain(config, "head", "patch_head")
+    teacher = ema.teacher_from_config(config, net, "encoder", *names, extra=("prototypes",))
+    teacher_encoder = teacher.net.modules["encoder"]
+    project = project_tokens(net, names[-1])
+    sample_masks = mask_sampler(config, masked_image.grid_side(config, encoder))
 
-    def start(rng, batch):
-        rngs = jax.random.split(rng, 5)
-        f, _ = init(encoder, rngs[0], one.centre(batch))
-        params, stats = {"encoder": f, "prototypes": {}}, {"encoder": {}}
-        rows = jnp.zeros((2, encoder.dim))
-        width, outputs = config.head.features[-1], config.prototypes
-        for i, name in enumerate(names):
-            params[name], stats[name] = init(chain.modules[name], rngs[1 + i], rows)
-            w = jax.random.uniform(rngs[3 + i], (outputs, width), minval=-1, maxval=1)
-            params["prototypes"][name] = {"direction": w * width**-0.5}
-        params["mask_token"] = jnp.zeros(encoder.dim)  # models/vision_transformer.py:172
-        centres = {"cls": jnp.zeros(outputs), "patch": jnp.zeros(outputs)}
-        return params, {"stats": stats, "centre": centres} | slow.start(params, stats)
-
-    def masks(rng, rows: int):
-        """(mask bool [rows, N], at int32 [rows, hidden], weight [rows, hidden], 0 for no mask)."""
-        rng_share, rng_ratio, rng_mask = jax.random.split(rng, 3)
-        ratio = least + (most - least) * jax.random.uniform(rng_ratio, (rows,))
-        chosen = jax.random.uniform(rng_share, (rows,)) < config.mask_share
-        count = jnp.where(chosen, jnp.round(ratio * n), 0).astype(jnp.int32)
-        mask = beit_mask(rng_mask, rows, one.grid, count, config.block_min, hidden)
-        return (
-            mask,
-            mask_to_indices(mask, hidden),
-            (jnp.arange(hidden) < count[:, None]).astype(jnp.float32),
-        )
-
-    def head(name, params, stats, x):
-        """Unit rows [rows, ..., d] of a head for tokens [rows, ..., D]."""
-        rows = x.reshape(-1, x.shape[-1])
-        flat, stats = apply(chain.modules[name], params, stats, rows, train=True)
-        return l2_normalize(flat).reshape(*x.shape[:-1], -1), stats
-
-    def both(params, stats, tokens, at):
-        """({"cls", "patch"} through their heads, stats) of tokens [rows, 1 + N, D]."""
-        cls, stats_head = head("head", params["head"], stats["head"], tokens[:, 0])
-        stats = stats | {"head": stats_head}
-        some = jnp.take_along_axis(tokens[:, 1:], at[..., None], axis=1)
-        patch, stats_last = head(last, params[last], stats[last], some)
-        return {"cls": cls, "patch": patch}, stats | {last: stats_last}
+    def init_params(rng, batch):
+        return init_all(config, net, names, teacher, rng, view(batch))
 
     def forward(params, state, batch, rng):
         rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
-        x, buffers = crops(rng_view, batch), state.buffers
-        mask, at, weight = masks(rng_mask, len(x["global"]))
-        see = lambda x, hide=None: apply(
-            encoder, params["encoder"], {}, x, train=True, hide=hide, rngs={"drop_path": rng_net}
-        )[0].astype(jnp.float32)
-        tokens = see(x["global"], (mask, params["mask_token"]))
-        found, stats = both(params, buffers["stats"], tokens, at)
-        found |= {"weight": weight, "h": tokens[:, 0]}
-        if "local" in x:
-            small = see(x["local"])[:, 0]
-            found["local"], stats_head = head("head", params["head"], stats["head"], small)
-            stats = stats | {"head": stats_head}
-        whole, _ = apply(steady, buffers["target"]["encoder"], {}, x["global"], train=True)
-        told, slow_stats = both(buffers["target"], buffers["target_stats"], whole, at)
-        found |= {f"teacher_{name}": z for name, z in told.items()}
-        return found, buffers | {"stats": stats, "target_stats": slow_stats}
-
-    def aim(z, weight, prototypes, centre, step):
-        """The teacher's distributions [rows, K] of z [rows, d], and their new centre; rows of
-        weight 0 do not count (DINOv2's; iBOT's centre is of all patches, hidden or not)."""
-        heat = linear_schedule(
-            step, config.teacher_warmup, config.teacher_first, config.teacher_last
+        buffers = state.buffers
+        x = crops(rng_view, batch)
+        mask, index, weight = sample_masks(rng_mask, len(x["global"]))
+        rngs = {"drop_path": rng_net}
+        token = params["mask_token"]
+        tokens = encode(
+            encoder, params["encoder"], x["global"], rngs=rngs, mask=mask, mask_token=token
         )
-        told = jax.lax.stop_gradient(last_layer(prototypes, z))
-        p = sinkhorn(told, heat, 3, weight)
-        if config.centring == "centre":
-            p = jax.nn.softmax((told - centre) / heat)
-        middle = (told * weight[:, None]).sum(0) / jnp.maximum(weight.sum(), 1)
-        return p, follow(centre, middle, config.center_momentum)
+        outputs, stats = project(params, buffers["stats"], tokens, index)
+        outputs |= {"weight": weight, "class_token": tokens[:, 0]}
+        if "local" in x:
+            local_tokens = encode(encoder, params["encoder"], x["local"], rngs=rngs)
+            outputs["local"], head_stats = apply_head(
+                net, "head", params["head"], stats["head"], local_tokens[:, 0]
+            )
+            stats = stats | {"head": head_stats}
+        teacher_tokens, _ = apply(
+            teacher_encoder, buffers["teacher"]["encoder"], {}, x["global"], train=True
+        )
+        teacher_out, teacher_stats = project(
+            buffers["teacher"], buffers["teacher_stats"], teacher_tokens, index
+        )
+        outputs |= {f"teacher_{name}": z for name, z in teacher_out.items()}
+        return outputs, buffers | {"stats": stats, "teacher_stats": teacher_stats}
 
-    def loss(params, found, state, batch, rng):
-        buffers, centre = state.buffers, state.buffers["centre"]
-        say = lambda name, z: last_layer(params["prototypes"][name], z) / config.temperature
-        taught = buffers["target"]["prototypes"]
-        z, all_rows = found["teacher_cls"], jnp.ones(len(found["teacher_cls"]))
-        p, centre_cls = aim(z, all_rows, taught["head"], centre["cls"], state.step)
-        small = say("head", found["local"]) if "local" in found else None
-        cls = across_views(say("head", found["cls"]), small, p)
-        rows = lambda z: z.reshape(-1, z.shape[-1])
-        at, weight = rows(found["teacher_patch"]), found["weight"]
-        q, centre_patch = aim(at, weight.ravel(), taught[last], centre["patch"], state.step)
-        log_p = jax.nn.log_softmax(say(last, rows(found["patch"])))
-        each = -(q * log_p).sum(-1).reshape(weight.shape)
-        patch = ((each * weight).sum(1) / jnp.maximum(weight.sum(1), 1)).mean()
-        metrics = watch(state.step, z[0::2], z[1::2]) | entropy(p)
-        metrics |= {"cls_loss": cls, "patch_loss": patch, "ema": slow.now(state)}
-        value = cls + patch
-        if config.koleo:
-            spread = koleo(found["h"][0::2]) + koleo(found["h"][1::2])  # a sum, as in DINOv2
-            value, metrics["koleo"] = value + config.koleo * spread, spread
-        return value, (buffers | {"centre": {"cls": centre_cls, "patch": centre_patch}}, metrics)
+    def loss(params, outputs, state, batch, rng):
+        layers = params["prototypes"]
+        teacher_layers = state.buffers["teacher"]["prototypes"]
+        center = state.buffers["center"]
+        class_loss, class_center, p = class_token_loss(
+            config, outputs, layers["head"], teacher_layers["head"], center["cls"], state.step
+        )
+        name = names[-1]
+        patch_loss, patch_center = masked_patch_loss(
+            config, outputs, layers[name], teacher_layers[name], center["patch"], state.step
+        )
+        metrics = monitor(state.step, *split_views(outputs["teacher_cls"])) | entropy(p)
+        metrics |= {"cls_loss": class_loss, "patch_loss": patch_loss}
+        metrics["ema_decay"] = teacher.decay(state)
+        value = class_loss + patch_loss
+        if config.koleo_weight:
+            view_a, view_b = split_views(outputs["class_token"])
+            metrics["koleo"] = koleo(view_a) + koleo(view_b)  # a sum, as in DINOv2
+            value = value + config.koleo_weight * metrics["koleo"]
+        new_center = {"cls": class_center, "patch": patch_center}
+        return value, (state.buffers | {"center": new_center}, metrics)
 
     def embed(params, buffers, batch):
-        return one.embed(buffers["target"], batch)
+        return masked_image.embed_images(encoder, buffers["teacher"]["encoder"], view(batch))
 
     def render(params, buffers, batch, rng):
-        """original | masked | the patches whose teacher features are nearest to the prediction."""
-        images, slow = one.centre(batch), buffers["target"]
-        mask = beit_mask(rng, len(images), one.grid, hidden, config.block_min, hidden)
-        every = jnp.tile(jnp.arange(n), (len(images), 1))
-        see = lambda f, hide=None: apply(encoder, f, {}, images, train=False, hide=hide)[0]
-        seen = see(params["encoder"], (mask, params["mask_token"]))
-        said, _ = both(params, buffers["stats"], seen, every)
-        told, _ = both(slow, buffers["target_stats"], see(slow["encoder"]), every)
-        found = one.lookup(said["patch"], told["patch"], patchify(images, encoder.patch))
-        return {"masked": one.picture(patchify(images, encoder.patch), mask, found)}
+        return render_patches(config, encoder, project, params, buffers, view(batch), rng)
 
-    return split_objective(start, forward, loss, embed, before_update=slow.follow, render=render)
+    return split_objective(
+        init_params, forward, loss, embed, before_update=teacher.update, render=render
+    )
+
+
+def init_all(
+    config: Config,
+    net: EncoderWithHeads,
+    names: list[str],
+    teacher: ema.Teacher,
+    rng: Array,
+    images: Array,
+) -> tuple[Params, Buffers]:
+    """The parameters and the buffers at step 0; the mask token is zero
+    (models/vision_transformer.py:172)."""
+    rngs = jax.random.split(rng, 5)
+    encoder = net.modules["encoder"]
+    encoder_params, _ = init(encoder, rngs[0], images)
+    params = {"encoder": encoder_params, "prototypes": {}}
+    stats = {"encoder": {}}
+    tokens = jnp.zeros((2, encoder.dim))
+    width = config.head.features[-1]
+    for i, name in enumerate(names):
+        params[name], stats[name] = init(net.modules[name], rngs[1 + i], tokens)
+        layer = prototypes.init_prototypes(rngs[3 + i], config.out_dim, width)
+        params["prototypes"][name] = layer
+    params["mask_token"] = jnp.zeros(encoder.dim)
+    center = {"cls": jnp.zeros(config.out_dim), "patch": jnp.zeros(config.out_dim)}
+    return params, {"stats": stats, "center": center} | teacher.init(params, stats)
+
+
+def encode(encoder, params: Params, images: Array, rngs: dict[str, Array], **masking) -> Array:
+    """The student's tokens, float32 [B, 1 + N, D]."""
+    tokens, _ = apply(encoder, params, {}, images, train=True, rngs=rngs, **masking)
+    return tokens.astype(jnp.float32)
+
+
+def mask_sampler(config: Config, grid: int) -> Callable:
+    """f(rng, num_views) -> (mask bool [V, N], index int32 [V, M], weight float32 [V, M]).
+
+    `index` are the masked patches, padded to the largest number of them; `weight` is 0 for padding.
+    """
+    num_patches = grid**2
+    low, high = config.mask_range
+    most = masked_image.num_masked(high, num_patches)
+
+    def sample(rng, num_views):
+        rng_is_masked, rng_ratio, rng_mask = jax.random.split(rng, 3)
+        ratio = low + (high - low) * jax.random.uniform(rng_ratio, (num_views,))
+        is_masked = jax.random.uniform(rng_is_masked, (num_views,)) < config.mask_probability
+        count = jnp.where(is_masked, jnp.round(ratio * num_patches), 0).astype(jnp.int32)
+        mask = beit_mask(rng_mask, num_views, grid, count, config.min_block_patches, most)
+        weight = (jnp.arange(most) < count[:, None]).astype(jnp.float32)
+        return mask, mask_to_indices(mask, most), weight
+
+    return sample
+
+
+def apply_head(net, name: str, params: Params, stats: Buffers, x: Array) -> tuple[Array, Buffers]:
+    """(unit rows [..., d], stats) of a head for tokens [..., D]."""
+    rows = x.reshape(-1, x.shape[-1])
+    z, stats = apply(net.modules[name], params, stats, rows, train=True)
+    return l2_normalize(z).reshape(*x.shape[:-1], -1), stats
+
+
+def project_tokens(net: EncoderWithHeads, patch_head: str) -> Callable:
+    """f(params, stats, tokens [V, 1 + N, D], index [V, M]) -> ({"cls": [V, d], "patch": [V, M, d]},
+    stats): the class token and the patches `index` through their heads."""
+
+    def project(params, stats, tokens, index):
+        z_class, head_stats = apply_head(net, "head", params["head"], stats["head"], tokens[:, 0])
+        stats = stats | {"head": head_stats}
+        patches = jnp.take_along_axis(tokens[:, 1:], index[..., None], axis=1)
+        z_patch, patch_stats = apply_head(
+            net, patch_head, params[patch_head], stats[patch_head], patches
+        )
+        return {"cls": z_class, "patch": z_patch}, stats | {patch_head: patch_stats}
+
+    return project
+
+
+def class_token_loss(config, outputs, layer, teacher_layer, center, step):
+    """(DINO's loss on class tokens, the new center, the teacher's distributions)."""
+    teacher_logits = jax.lax.stop_gradient(
+        prototype_logits(teacher_layer, outputs["teacher_cls"])
+    )
+    weight = jnp.ones(len(teacher_logits))
+    p = teacher_assignments(config, teacher_logits, center, step, weight)
+
+    def student_logits(z):
+        return prototype_logits(layer, z) / config.temperature
+
+    local_logits = student_logits(outputs["local"]) if "local" in outputs else None
+    value = cross_view_cross_entropy(student_logits(outputs["cls"]), local_logits, p)
+    center = update_center(config, center, weighted_mean(teacher_logits, weight))
+    return value, center, p
+
+
+def masked_patch_loss(config, outputs, layer, teacher_layer, center, step):
+    """(the cross-entropy on masked patches, the new center). Patches of weight 0 do not count, as
+    in DINOv2; iBOT's center is of all patches, masked or not."""
+    weight = outputs["weight"]
+    width = outputs["patch"].shape[-1]
+    teacher_logits = jax.lax.stop_gradient(
+        prototype_logits(teacher_layer, outputs["teacher_patch"].reshape(-1, width))
+    )
+    p = teacher_assignments(config, teacher_logits, center, step, weight.ravel())
+    logits = prototype_logits(layer, outputs["patch"].reshape(-1, width)) / config.temperature
+    nll = -(p * jax.nn.log_softmax(logits)).sum(-1).reshape(weight.shape)
+    per_view = (nll * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
+    center = update_center(config, center, weighted_mean(teacher_logits, weight.ravel()))
+    return per_view.mean(), center
+
+
+def render_patches(config, encoder, project, params, buffers, images, rng):
+    """original | masked | the patches whose teacher features are nearest to the prediction."""
+    grid = masked_image.grid_side(config, encoder)
+    most = masked_image.num_masked(config.mask_range[1], grid**2)
+    mask = beit_mask(rng, len(images), grid, most, config.min_block_patches, most)
+    all_patches = jnp.tile(jnp.arange(grid**2), (len(images), 1))
+    token = params["mask_token"]
+    tokens, _ = apply(
+        encoder, params["encoder"], {}, images, train=False, mask=mask, mask_token=token
+    )
+    teacher_tokens, _ = apply(encoder, buffers["teacher"]["encoder"], {}, images, train=False)
+    student_out, _ = project(params, buffers["stats"], tokens, all_patches)
+    teacher_out, _ = project(
+        buffers["teacher"], buffers["teacher_stats"], teacher_tokens, all_patches
+    )
+    patches = patchify(images, encoder.patch)
+    guess = masked_image.nearest_patches(student_out["patch"], teacher_out["patch"], patches)
+    picture = masked_image.reconstruction_grid(config, encoder, patches, mask, guess)
+    return {"masked": picture}

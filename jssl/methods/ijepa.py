@@ -2,20 +2,21 @@
 (Assran, Duval, Misra, Bojanowski, Vincent, Rabbat, LeCun, Ballas; CVPR 2023; arXiv 2301.08243),
 section 3.
 
-The encoder sees a part of an image, the context. From that, and from the places of each of some
-target blocks, a narrow predictor says what a moving average of the encoder, which sees the whole
-image, says of the patches there. No crops, no colours, no pixels are predicted.
+The encoder sees a part of an image, the context. From the context, and from the positions of some
+target blocks, a narrow predictor predicts the representations of the patches there. The targets come
+from a moving average of the encoder that sees the whole image. No pixels are predicted, and there
+is no color augmentation.
 
 Reference code: facebookresearch/ijepa (src/masks/multiblock.py, src/train.py, src/helper.py). A
 batch has one size of targets and one of contexts, and every target is a whole rectangle. Arrays
-have the size of the largest target, so that one program serves all; to what is beyond the batch's
-size no token attends, and no loss counts it. A context is cut to `config.context` of all patches,
-and may be smaller by itself (there all are cut to the smallest of the images on a device). Other
-differences: a block may reach every patch (there none reaches the last row or column, as
-`torch.randint` excludes its end); the average's decay rises by half a cosine, there linearly.
-Linear layers, mask token and patch projection start from N(0, .02) (`model.init="normal02"`): the
-constructor divides what ends the branches of deep blocks by sqrt(2 layer), but helper.py:86 to 99
-then draws every Linear layer anew.
+have the size of the largest target, so that one program serves all sizes; no token attends to
+positions beyond the batch's size, and the loss does not count them. A context is cut to
+`config.context_fraction` of all patches and may be smaller (there all are cut to the smallest of the
+images on a device). Other differences: a block may reach every patch (there none reaches the last
+row or column, as `torch.randint` excludes its end); the EMA decay follows half a cosine, there a
+line. Linear layers, mask token and patch projection are drawn from N(0, .02)
+(`model.init="normal02"`): the constructor divides the output layers of deep blocks by
+sqrt(2 layer), but helper.py:86 to 99 then draws every Linear layer anew.
 """
 
 from functools import partial
@@ -23,32 +24,35 @@ from functools import partial
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jssl import metrics
 from jssl.config import Config, call_with_section
 from jssl.config.values import Count, Part, PartSpan, Span, Whole, Width
 from jssl.core import DatasetInfo, Objective
 from jssl.losses import smooth_l1
+from jssl.metrics import monitor_from_config
 from jssl.nn import ema, masked_image
 from jssl.nn.apply import EncoderWithHeads, apply, init
-from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
-from jssl.nn.vit import sincos
+from jssl.nn.masked_image import patch_tokens
+from jssl.nn.transformer import INITIALIZERS, check_width, layer_norm
+from jssl.nn.transformer import Blocks as TransformerBlocks
+from jssl.nn.vit import ViT, sincos
 from jssl.ops import layer_norm_rows, patchify
-from jssl.transforms.multiblock import Asked, check, draws
+from jssl.transforms.multiblock import Blocks, block_sampler, check_blocks
 
 KEYS = ema.KEYS | {
-    "targets": Count,
+    "num_targets": Count,
     "target_area": PartSpan,
     "target_aspect": Span,
-    "context": Part,
-    "context_min": Whole,
+    "context_fraction": Part,
+    "min_context_patches": Whole,
     "context_area": PartSpan,
 }
 
 
 class Predictor(linen.Module):
-    """(tokens [B, K, D], where int32 [B, K], ask int32 [B, T], seen bool [B, K + T]) -> [B, T, D]:
-    what stands there; where `seen` is False is a token that no other attends to."""
+    """(tokens [B, K, D], context_ids int32 [B, K], target_ids int32 [B, T], valid bool [B, K + T])
+    -> [B, T, D], the representations at `target_ids`. No token attends to one that is not valid."""
 
     dim: int
     depth: int
@@ -60,92 +64,132 @@ class Predictor(linen.Module):
     residual_dtype: jnp.dtype
 
     @linen.compact
-    def __call__(self, tokens, where, ask, seen, train):
-        draw = INITIALIZERS["normal02"]
-        dense = partial(linen.Dense, kernel_init=draw, dtype=self.dtype)
-        token = self.param("mask_token", draw, (self.dim,))
-        table = jnp.asarray(sincos(self.dim, self.grid, False))
-        known = dense(self.dim, name="embed")(tokens) + table[where]
-        asked = token + table[ask]
-        x = jnp.concatenate([known, asked], axis=1)
-        x = Blocks(
-            depth=self.depth, dim=self.dim, heads=self.heads, mlp_ratio=4.0, drop_path=0.0,
-            remat="none", scan=False, attention=self.attention, initializer=draw,
-            dtype=self.dtype, residual_dtype=self.residual_dtype, name="blocks",
-        )(x, train, seen[:, None, None])  # fmt: skip
-        x = layer_norm(dtype=self.dtype, name="norm")(x[:, known.shape[1] :])
+    def __call__(
+        self, tokens: Array, context_ids: Array, target_ids: Array, valid: Array, train: bool
+    ) -> Array:
+        initializer = INITIALIZERS["normal02"]
+        dense = partial(linen.Dense, kernel_init=initializer, dtype=self.dtype)
+        mask_token = self.param("mask_token", initializer, (self.dim,))
+        positions = jnp.asarray(sincos(self.dim, self.grid, False))
+        context = dense(self.dim, name="embed")(tokens) + positions[context_ids]
+        queries = mask_token + positions[target_ids]
+        x = jnp.concatenate([context, queries], axis=1)
+        x = TransformerBlocks(
+            depth=self.depth,
+            dim=self.dim,
+            heads=self.heads,
+            mlp_ratio=4.0,
+            drop_path=0.0,
+            remat="none",
+            scan=False,
+            attention=self.attention,
+            initializer=initializer,
+            dtype=self.dtype,
+            residual_dtype=self.residual_dtype,
+            name="blocks",
+        )(x, train, valid[:, None, None])
+        x = layer_norm(dtype=self.dtype, name="norm")(x[:, context.shape[1] :])
         return dense(self.out, name="project")(x).astype(jnp.float32)
 
 
-def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, like) -> Predictor:
-    """The predictor from ``config.predictor``, computed as the encoder `like` is."""
+def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, encoder: ViT) -> Predictor:
+    """The predictor from ``config.predictor``, computed as the encoder is."""
     check_width("predictor", dim, depth, heads)
-    how = (like.attention, like.dtype, like.residual_dtype)
-    return Predictor(dim, depth, heads, like.dim, grid, *how)
+    return Predictor(
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        out=encoder.dim,
+        grid=grid,
+        attention=encoder.attention,
+        dtype=encoder.dtype,
+        residual_dtype=encoder.residual_dtype,
+    )
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    one, watch = masked_image.Setup(config), metrics.watcher(config)
-    encoder, blocks = one.encoder, config.targets
-    kept = masked_image.num_masked(config.context, one.grid**2)
-    check(config, kept)
-    draw = draws(config, one.grid, kept)
-    head = call_with_section(predictor, config.predictor, "predictor", grid=one.grid, like=encoder)
-    slow, skip = (
-        ema.teacher_from_config(config, EncoderWithHeads({"encoder": encoder}), "encoder"),
-        encoder.class_token,
-    )
+    """See the module; `config` is the whole config."""
+    encoder = masked_image.vit_from_config(config)
+    grid = masked_image.grid_side(config, encoder)
+    num_context = masked_image.num_masked(config.context_fraction, grid**2)
+    check_blocks(config, num_context)
+    sample_blocks = block_sampler(config, grid, num_context)
+    head = call_with_section(predictor, config.predictor, "predictor", grid=grid, encoder=encoder)
+    teacher = ema.teacher_from_config(config, EncoderWithHeads({"encoder": encoder}), "encoder")
+    train_view = masked_image.train_view(config)
+    view = masked_image.eval_view(config)
+    monitor = monitor_from_config(config)
 
-    def encode(f, images, ask: Asked, train: bool, rngs=None):
+    def encode_context(params, images, blocks, train, rngs=None):
+        """[B targets, K, D]: the tokens of each context, once for each of its targets."""
+        ids, valid = blocks.context_ids, blocks.context_valid
         tokens, _ = apply(
-            encoder, f, {}, images, train=train, keep=ask.where, seen=ask.seen, rngs=rngs
+            encoder, params, {}, images, train=train, keep_ids=ids, valid=valid, rngs=rngs
         )
-        return tokens[:, skip:]
+        return jnp.repeat(patch_tokens(encoder, tokens), config.num_targets, axis=0)
 
-    def start(rng, batch):
-        rng_f, rng_g, rng_mask = jax.random.split(rng, 3)
-        images = one.centre(batch)
-        ask = draw(rng_mask, len(images))
-        f, _ = init(encoder, rng_f, images, keep=ask.where)
-        tokens = jnp.repeat(encode(f, images, ask, False), blocks, axis=0)
-        g, _ = init(head, rng_g, tokens, *ask.rows())
-        params = {"encoder": f, "predictor": g}
-        return params, slow.start(params, {"encoder": {}})
+    def encode_all(params, images):
+        tokens, _ = apply(encoder, params, {}, images, train=False)
+        return tokens
+
+    def init_params(rng, batch):
+        rng_encoder, rng_predictor, rng_blocks = jax.random.split(rng, 3)
+        images = view(batch)
+        blocks = sample_blocks(rng_blocks, len(images))
+        encoder_params, _ = init(encoder, rng_encoder, images, keep_ids=blocks.context_ids)
+        tokens = encode_context(encoder_params, images, blocks, False)
+        predictor_params, _ = init(head, rng_predictor, tokens, *blocks.rows())
+        params = {"encoder": encoder_params, "predictor": predictor_params}
+        return params, teacher.init(params, {"encoder": {}})
 
     def loss(params, state, batch, rng):
-        rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
-        images = one.view(rng_view, batch["image"], batch["size"])
-        ask = draw(rng_mask, len(images))
-        whole, _ = apply(encoder, state.buffers["target"]["encoder"], {}, images, train=False)
-        wanted = jax.lax.stop_gradient(layer_norm_rows(whole[:, skip:]))
-        tokens = encode(params["encoder"], images, ask, True, {"drop_path": rng_net})
-        tokens, wanted = (jnp.repeat(x, blocks, axis=0) for x in (tokens, wanted))
-        where, at, seen = ask.rows()
-        said, _ = apply(head, params["predictor"], {}, tokens, where, at, seen, train=True)
-        there = jnp.take_along_axis(wanted, at[..., None], axis=1)
-        each = smooth_l1(said - there, 1.0).mean((0, 2))
-        value = jnp.where(ask.asked, each, 0).sum() / ask.asked.sum()
-        metrics = watch(state.step, encoder.features(whole)) | {"ema": slow.now(state)}
-        return value, (state.buffers, metrics)
+        rng_view, rng_blocks, rng_net = jax.random.split(rng, 3)
+        images = train_view(rng_view, batch)
+        blocks = sample_blocks(rng_blocks, len(images))
+        teacher_tokens = encode_all(state.buffers["teacher"]["encoder"], images)
+        targets = jax.lax.stop_gradient(layer_norm_rows(patch_tokens(encoder, teacher_tokens)))
+        rngs = {"drop_path": rng_net}
+        tokens = encode_context(params["encoder"], images, blocks, True, rngs)
+        targets = jnp.repeat(targets, config.num_targets, axis=0)
+        _, target_ids, _ = blocks.rows()
+        predicted, _ = apply(head, params["predictor"], {}, tokens, *blocks.rows(), train=True)
+        targets = jnp.take_along_axis(targets, target_ids[..., None], axis=1)
+        error_T = smooth_l1(predicted - targets, 1.0).mean((0, 2))
+        valid_T = blocks.target_valid
+        value = jnp.where(valid_T, error_T, 0).sum() / valid_T.sum()
+        metrics = monitor(state.step, encoder.features(teacher_tokens))
+        return value, (state.buffers, metrics | {"ema_decay": teacher.decay(state)})
 
     def embed(params, buffers, batch):
-        return one.embed({"encoder": buffers["target"]["encoder"]}, batch)
+        return masked_image.embed_images(encoder, buffers["teacher"]["encoder"], view(batch))
 
     def render(params, buffers, batch, rng):
-        """original | context | the patches whose targets are nearest to what is predicted; gray
-        where nothing was asked."""
-        images = one.centre(batch)
-        ask = draw(rng, len(images))
+        images = view(batch)
+        blocks = sample_blocks(rng, len(images))
+        tokens = encode_context(params["encoder"], images, blocks, False)
+        predicted, _ = apply(head, params["predictor"], {}, tokens, *blocks.rows(), train=False)
+        targets = layer_norm_rows(
+            patch_tokens(encoder, encode_all(buffers["teacher"]["encoder"], images))
+        )
         patches = patchify(images, encoder.patch)
-        whole, _ = apply(encoder, buffers["target"]["encoder"], {}, images, train=False)
-        tokens = jnp.repeat(encode(params["encoder"], images, ask, False), blocks, axis=0)
-        said, _ = apply(head, params["predictor"], {}, tokens, *ask.rows(), train=False)
-        said = said.reshape(*ask.at.shape, encoder.dim)
-        one_hot = jax.nn.one_hot(ask.at, patches.shape[1]) * ask.asked[:, None]  # [B, blocks, T, N]
-        count = one_hot.sum((1, 2))[..., None]
-        guess = jnp.einsum("bktn,bktd->bnd", one_hot, said) / jnp.maximum(count, 1)
-        hidden = 1 - jax.nn.one_hot(ask.where, patches.shape[1]) * ask.seen[..., None]
-        found = one.lookup(guess, layer_norm_rows(whole[:, skip:]), patches)
-        return {"masked": one.picture(patches, hidden.min(1), found * (count > 0))}
+        guess, hidden = predicted_patches(blocks, predicted, targets, patches)
+        picture = masked_image.reconstruction_grid(config, encoder, patches, hidden, guess)
+        return {"masked": picture}
 
-    return Objective(start, loss, embed, render, before_update=slow.follow)
+    return Objective(init_params, loss, embed, render, before_update=teacher.update)
+
+
+def predicted_patches(
+    blocks: Blocks, predicted: Array, targets: Array, patches: Array
+) -> tuple[Array, Array]:
+    """(guess [B, N, P], hidden [B, N]): the patches whose targets are nearest to the predictions,
+    gray where nothing was predicted, and 1 where a patch is not in the context."""
+    num_patches = patches.shape[1]
+    predicted = predicted.reshape(*blocks.target_ids.shape, predicted.shape[-1])
+    one_hot = jax.nn.one_hot(blocks.target_ids, num_patches)  # [B, targets, T, N]
+    one_hot = one_hot * blocks.target_valid[:, None]
+    count = one_hot.sum((1, 2))[..., None]
+    mean = jnp.einsum("bktn,bktd->bnd", one_hot, predicted) / jnp.maximum(count, 1)
+    in_context = jax.nn.one_hot(blocks.context_ids, num_patches) * blocks.context_valid[..., None]
+    guess = masked_image.nearest_patches(mean, targets, patches) * (count > 0)
+    return guess, (1 - in_context).min(1)

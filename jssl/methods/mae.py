@@ -1,14 +1,15 @@
 """MAE: "Masked Autoencoders Are Scalable Vision Learners"
 (He, Chen, Xie, Li, Dollar, Girshick; CVPR 2022; arXiv 2111.06377), figure 1.
 
-Hide three quarters of the patches of an image; encode the rest with a ViT; a small decoder, given
-the encoded patches and a learned mask token at each hidden place, predicts the hidden pixels. The
-loss is the squared error on the hidden patches, each normalised by its own mean and deviation.
+Three quarters of the patches of an image are masked, and a ViT encodes the rest. A small decoder gets
+the encoded patches and a learned mask token at each masked position, and predicts the masked
+pixels. The loss is the squared error on the masked patches, each normalized by its own mean and
+standard deviation.
 
-Reference code: facebookresearch/mae models_mae.py. Initialisation is its own: Xavier uniform for
-every Dense layer and the patch embedding, N(0, .02) for class and mask token, fixed sine-cosine
-positions in both halves. Weight decay spares biases and LayerNorms (`optim.exclude`). Differences:
-crops are resized bilinearly, not bicubically.
+Reference code: facebookresearch/mae models_mae.py. The initialization is the same: Xavier uniform
+for every Dense layer and the patch embedding, N(0, .02) for class and mask token, fixed sine-cosine
+positions in encoder and decoder. Biases and LayerNorms have no weight decay (`optim.no_decay`).
+Difference: crops are resized bilinearly, not bicubically.
 """
 
 from functools import partial
@@ -16,17 +17,18 @@ from functools import partial
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jssl import metrics
 from jssl.config import Config, UserError, call_with_section
 from jssl.config.values import Count, Part, Width
 from jssl.core import DatasetInfo, Objective
 from jssl.losses import masked_mse
+from jssl.metrics import monitor_from_config
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
 from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
-from jssl.nn.vit import sincos
-from jssl.ops import patchify
+from jssl.nn.vit import ViT, sincos
+from jssl.ops import normalize_patches, patchify
 from jssl.transforms.masking import random_masking
 
 KEYS = {
@@ -49,87 +51,116 @@ class Decoder(linen.Module):
     residual_dtype: jnp.dtype
 
     @linen.compact
-    def __call__(self, tokens, restore, train):
-        b, n = restore.shape
+    def __call__(self, tokens: Array, restore: Array, train: bool) -> Array:
+        batch_size, num_patches = restore.shape
         dense = partial(linen.Dense, kernel_init=INITIALIZERS["xavier"], dtype=self.dtype)
         token = self.param("mask_token", linen.initializers.normal(0.02), (1, 1, self.dim))
         x = dense(self.dim, name="embed")(tokens)
         kept = x[:, 1:]
-        hidden = jnp.broadcast_to(token.astype(x.dtype), (b, n - kept.shape[1], self.dim))
+        num_masked = num_patches - kept.shape[1]
+        hidden = jnp.broadcast_to(token.astype(x.dtype), (batch_size, num_masked, self.dim))
         patches = jnp.concatenate([kept, hidden], axis=1)
         patches = jnp.take_along_axis(patches, restore[..., None], axis=1)
         x = jnp.concatenate([x[:, :1], patches], axis=1)
-        x = x + sincos(self.dim, round(n**0.5), True).astype(x.dtype)
+        x = x + sincos(self.dim, round(num_patches**0.5), True).astype(x.dtype)
         x = Blocks(
-            depth=self.depth, dim=self.dim, heads=self.heads, mlp_ratio=4.0, drop_path=0.0,
-            remat=self.remat, scan=self.scan, attention=self.attention,
-            initializer=INITIALIZERS["xavier"], dtype=self.dtype,
-            residual_dtype=self.residual_dtype, name="blocks",
-        )(x, train)  # fmt: skip
+            depth=self.depth,
+            dim=self.dim,
+            heads=self.heads,
+            mlp_ratio=4.0,
+            drop_path=0.0,
+            remat=self.remat,
+            scan=self.scan,
+            attention=self.attention,
+            initializer=INITIALIZERS["xavier"],
+            dtype=self.dtype,
+            residual_dtype=self.residual_dtype,
+            name="blocks",
+        )(x, train)
         x = layer_norm(dtype=self.dtype, name="norm")(x)
         return dense(self.pixels, name="pred")(x)[:, 1:].astype(jnp.float32)
 
 
-def decoder(*, dim: Width, depth: Count, heads: Count, pixels: int, like) -> Decoder:
-    """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads. How it is
-    computed (remat, scan, attention, dtype) is as in the encoder, `like`."""
+def decoder(*, dim: Width, depth: Count, heads: Count, pixels: int, encoder: ViT) -> Decoder:
+    """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads.
+
+    It is computed (remat, scan, attention, dtype) as the encoder is.
+    """
     check_width("decoder", dim, depth, heads)
-    how = (like.remat, like.scan, like.attention, like.dtype, like.residual_dtype)
-    return Decoder(dim, depth, heads, pixels, *how)
-
-
-def normalise(patches):
-    """Each patch by its own mean and variance (section 4.2; models_mae.py `norm_pix_loss`, whose
-    torch.var divides by n - 1): (normalised, mean, deviation)."""
-    mean, var = patches.mean(-1, keepdims=True), patches.var(-1, ddof=1, keepdims=True)
-    deviation = jnp.sqrt(var + 1e-6)
-    return (patches - mean) / deviation, mean, deviation
+    return Decoder(
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        pixels=pixels,
+        remat=encoder.remat,
+        scan=encoder.scan,
+        attention=encoder.attention,
+        dtype=encoder.dtype,
+        residual_dtype=encoder.residual_dtype,
+    )
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    one, watch = masked_image.Setup(config), metrics.watcher(config)
-    encoder, patch, ratio = one.encoder, one.encoder.patch, config.mask_ratio
-    head = call_with_section(decoder, config.decoder, "decoder", pixels=one.pixels, like=encoder)
-    if not (0 < ratio < 1 and encoder.class_token):
-        raise UserError(f"mask_ratio={ratio} must be in (0, 1), and model.class_token true")
+    """See the module; `config` is the whole config."""
+    encoder = masked_image.vit_from_config(config)
+    if not encoder.class_token:
+        raise UserError("config.model.class_token=False: MAE has a class token; set it to True")
+    num_patches = masked_image.grid_side(config, encoder) ** 2
+    head = call_with_section(
+        decoder,
+        config.decoder,
+        "decoder",
+        pixels=masked_image.patch_pixels(config, encoder),
+        encoder=encoder,
+    )
+    train_view = masked_image.train_view(config)
+    view = masked_image.eval_view(config)
+    monitor = monitor_from_config(config)
 
-    def start(rng, batch):
-        rng_f, rng_g, rng_mask = jax.random.split(rng, 3)
-        images = one.centre(batch)
-        keep, _, restore = random_masking(rng_mask, len(images), one.grid**2, ratio)
-        f, _ = init(encoder, rng_f, images, keep=keep)
-        tokens, _ = apply(encoder, f, {}, images, train=False, keep=keep)
-        g, _ = init(head, rng_g, tokens, restore)
-        return {"encoder": f, "decoder": g}, {}
+    def init_params(rng, batch):
+        rng_encoder, rng_decoder, rng_mask = jax.random.split(rng, 3)
+        images = view(batch)
+        keep_ids, _, restore = random_masking(
+            rng_mask, len(images), num_patches, config.mask_ratio
+        )
+        encoder_params, _ = init(encoder, rng_encoder, images, keep_ids=keep_ids)
+        tokens, _ = apply(encoder, encoder_params, {}, images, train=False, keep_ids=keep_ids)
+        decoder_params, _ = init(head, rng_decoder, tokens, restore)
+        return {"encoder": encoder_params, "decoder": decoder_params}, {}
 
     def predict(params, images, rng, train):
         rng_mask, rng_net = jax.random.split(rng)
-        keep, mask, restore = random_masking(rng_mask, len(images), one.grid**2, ratio)
+        keep_ids, mask, restore = random_masking(
+            rng_mask, len(images), num_patches, config.mask_ratio
+        )
         rngs = {"drop_path": rng_net} if train else None
-        tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, keep=keep, rngs=rngs)
+        tokens, _ = apply(
+            encoder, params["encoder"], {}, images, train=train, keep_ids=keep_ids, rngs=rngs
+        )
         prediction, _ = apply(head, params["decoder"], {}, tokens, restore, train=train)
         return prediction, mask, tokens
 
     def loss(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        images = one.view(rng_view, batch["image"], batch["size"])
+        images = train_view(rng_view, batch)
         prediction, mask, tokens = predict(params, images, rng_net, train=True)
-        target = patchify(images, patch)
-        target = normalise(target)[0] if config.norm_pix else target
-        metrics = watch(state.step, encoder.features(tokens))
+        target = patchify(images, encoder.patch)
+        if config.norm_pix:
+            target, _, _ = normalize_patches(target)
+        metrics = monitor(state.step, encoder.features(tokens))
         return masked_mse(prediction, target, mask), (state.buffers, metrics)
 
     def embed(params, buffers, batch):
-        return one.embed(params, batch)
+        return masked_image.embed_images(encoder, params["encoder"], view(batch))
 
     def render(params, buffers, batch, rng):
-        """original | masked | reconstruction (visible patches as they are), side by side."""
-        images = one.centre(batch)
+        images = view(batch)
         prediction, mask, _ = predict(params, images, rng, train=False)
-        patches = patchify(images, patch)
-        if config.norm_pix:  # the prediction lacks each patch's mean and deviation: lend the true
-            _, mean, deviation = normalise(patches)
+        patches = patchify(images, encoder.patch)
+        if config.norm_pix:  # the prediction lacks mean and deviation of a patch: use the true ones
+            _, mean, deviation = normalize_patches(patches)
             prediction = prediction * deviation + mean
-        return {"masked": one.picture(patches, mask, prediction)}
+        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, prediction)
+        return {"masked": picture}
 
-    return Objective(start, loss, embed, render)
+    return Objective(init_params, loss, embed, render)

@@ -3,82 +3,95 @@
 augmentation and the schedule of "Improved Baselines with Momentum Contrastive Learning"
 (Chen, Fan, Girshick, He; 2020; arXiv 2003.04297).
 
-A query, one view of an image, must find its key, the other view as a slowly moving copy of the
-network encodes it, among the keys of earlier batches, which a queue remembers.
+A query is one view of an image. Its key is the other view, encoded by an EMA teacher. The query must
+find its key among the keys of earlier batches, which are kept in a queue.
 
-Reference code: facebookresearch/moco builder.py. BatchNorm would tell which key belongs to which
-query; as there, keys are encoded in shuffled order, with statistics by parts of the batch
-(`config.bn_splits`: the reference's number of GPUs). `config.symmetric`: each view is query and key
-in turn, as in lightly's benchmark and the authors' CIFAR-10 notebook; the parts then hold both
-views of their images.
+Reference code: facebookresearch/moco builder.py. BatchNorm statistics would reveal which key
+belongs to which query. As there, keys are encoded in shuffled order, with statistics of parts of
+the batch (`config.bn_splits`: the reference's number of GPUs). With `config.symmetric` each view is
+query and key in turn, as in lightly's benchmark and the authors' CIFAR-10 notebook; the parts then
+hold both views of their images.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jssl import metrics
 from jssl.config import Config, UserError
 from jssl.config.values import Count, Positive
 from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import info_nce
+from jssl.metrics import monitor_from_config
 from jssl.nn import ema, heads
+from jssl.nn.apply import EncoderWithHeads
 from jssl.ops import enqueue, l2_normalize
-from jssl.transforms import views
+from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = ema.KEYS | {
     "temperature": Positive,
-    "queue": Count,
+    "queue_size": Count,
     "bn_splits": Count,
     "symmetric": bool,
 }
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
-    net, both = split_norm(heads.chain(config, "head"), config), config.symmetric
-    slow = ema.teacher_from_config(config, net, "encoder", "head")
+    """See the module; `config` is the whole config."""
+    train_views = two_views(config)
+    view = eval_view(config)
+    monitor = monitor_from_config(config)
+    net = with_split_norm(heads.chain(config, "head"), config)
+    teacher = ema.teacher_from_config(config, net, "encoder", "head")
     width = config.head.features[-1]
 
     def init(rng, batch):
         rng_net, rng_queue = jax.random.split(rng)
-        params, stats = net.init(rng_net, centre(batch))
-        queue = l2_normalize(jax.random.normal(rng_queue, (config.queue, width)))
-        return params, {"stats": stats, "queue": queue} | slow.start(params, stats)
+        params, stats = net.init(rng_net, view(batch))
+        queue = l2_normalize(jax.random.normal(rng_queue, (config.queue_size, width)))
+        return params, {"stats": stats, "queue": queue} | teacher.init(params, stats)
 
     def forward(params, state, batch, rng):
         rng_view, rng_net, rng_shuffle = jax.random.split(rng, 3)
-        x = pair(rng_view, batch)
-        queries, keys = (x, x) if both else (x[0::2], x[1::2])
-        out, stats = net(params, state.buffers["stats"], queries, train=True, rng=rng_net)
-        if config.bn_splits > 1:  # images cross devices for it
-            order = jax.random.permutation(rng_shuffle, len(keys))
-            told, buffers = slow(state.buffers, keys[order])
-            k = l2_normalize(told["head"])[jnp.argsort(order)]
+        x = train_views(rng_view, batch)
+        x_q, x_k = (x, x) if config.symmetric else split_views(x)
+        out, stats = net(params, state.buffers["stats"], x_q, train=True, rng=rng_net)
+        if config.bn_splits > 1:  # images move between devices
+            order = jax.random.permutation(rng_shuffle, len(x_k))
+            teacher_out, buffers = teacher(state.buffers, x_k[order])
+            keys = teacher_out["head"][jnp.argsort(order)]
         else:
-            told, buffers = slow(state.buffers, keys)
-            k = l2_normalize(told["head"])
-        return {"q": out["head"], "k": k}, buffers | {"stats": stats}
+            teacher_out, buffers = teacher(state.buffers, x_k)
+            keys = teacher_out["head"]
+        return {"q": out["head"], "k": l2_normalize(keys)}, buffers | {"stats": stats}
 
-    def loss(params, out, state, batch, rng):
-        q, k, queue = out["q"], out["k"], state.buffers["queue"]
-        partner = jnp.arange(len(k)) ^ 1 if both else slice(None)  # the other view of the image
-        value, top1 = info_nce(q, k[partner], config.temperature, queue)
-        metrics = watch(state.step, q, k[partner]) | {"contrast_top1": top1, "ema": slow.now(state)}
+    def loss(params, outputs, state, batch, rng):
+        q, k = outputs["q"], outputs["k"]
+        queue = state.buffers["queue"]
+        other_view = jnp.arange(len(k)) ^ 1  # rows 2i and 2i + 1 are views of one image
+        positives = k[other_view] if config.symmetric else k
+        value, top1 = info_nce(q, positives, config.temperature, queue)
+        metrics = monitor(state.step, q, positives)
+        metrics |= {"contrastive_top1": top1, "ema_decay": teacher.decay(state)}
         return value, (state.buffers | {"queue": enqueue(queue, k)}, metrics)
 
     def embed(params, buffers, batch):
-        return net.embed(params, buffers["stats"], centre(batch))
+        return net.embed(params, buffers["stats"], view(batch))
 
-    return split_objective(init, forward, loss, embed, before_update=slow.follow)
+    return split_objective(init, forward, loss, embed, before_update=teacher.update)
 
 
-def split_norm(net, config):
-    """`net` with the encoder's BatchNorm in ``config.bn_splits`` parts of the batch."""
-    splits, rows = config.bn_splits, config.batch_size * (2 if config.symmetric else 1)
-    if rows // config.accumulate % splits:
-        raise UserError(f"config.bn_splits={splits} must divide the {rows} views of a batch; try 8")
-    if config.queue < rows // config.accumulate:
-        raise UserError(f"config.queue={config.queue} must hold a batch's {rows} keys; try {rows}")
+def with_split_norm(net: EncoderWithHeads, config: Config) -> EncoderWithHeads:
+    """`net` whose encoder takes BatchNorm statistics of ``config.bn_splits`` parts of the batch."""
+    splits = config.bn_splits
+    num_views = config.batch_size * (2 if config.symmetric else 1)
+    if num_views // config.accumulate % splits:
+        raise UserError(
+            f"config.bn_splits={splits} must divide the {num_views} views of a batch; try 8"
+        )
+    if config.queue_size < num_views // config.accumulate:
+        raise UserError(
+            f"config.queue_size={config.queue_size} must hold a batch's {num_views} keys; "
+            f"try {num_views}"
+        )
     encoder = net.modules["encoder"]
     if splits > 1:
         if not hasattr(encoder, "bn_splits"):

@@ -1,9 +1,9 @@
 """MoCo v3: "An Empirical Study of Training Self-Supervised Vision Transformers"
 (Chen, Xie, He; ICCV 2021; arXiv 2104.02057), algorithm 1.
 
-Two views of each image; a network with a predictor makes queries of both, a slowly moving copy
-without it makes keys. Each query must find the key of the other view among the keys of its batch;
-there is no queue.
+Two views of each image. A network with a predictor makes queries of both, an EMA teacher without it
+makes keys. Each query must find the key of the other view among the keys of its batch. There is no
+queue.
 
 Reference code: facebookresearch/moco-v3 moco/builder.py. As there, the loss has the factor 2 tau.
 A ViT's patch projection stays as it was drawn (section 4.1): `optim.freeze`.
@@ -11,13 +11,13 @@ A ViT's patch projection stays as it was drawn (section 4.1): `optim.freeze`.
 
 import jax
 
-from jssl import metrics
 from jssl.config import Config
 from jssl.config.values import Positive
 from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import info_nce
+from jssl.metrics import monitor_from_config
 from jssl.nn import ema, heads
-from jssl.transforms import views
+from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = ema.KEYS | {
     "temperature": Positive,
@@ -25,30 +25,36 @@ KEYS = ema.KEYS | {
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
-    online, tau = heads.chain(config, "head", "predictor"), config.temperature
-    slow = ema.teacher_from_config(config, online, "encoder", "head")
+    """See the module; `config` is the whole config."""
+    train_views = two_views(config)
+    view = eval_view(config)
+    monitor = monitor_from_config(config)
+    student = heads.chain(config, "head", "predictor")
+    teacher = ema.teacher_from_config(config, student, "encoder", "head")
 
     def init(rng, batch):
-        params, stats = online.init(rng, centre(batch))
-        return params, {"stats": stats} | slow.start(params, stats)
+        params, stats = student.init(rng, view(batch))
+        return params, {"stats": stats} | teacher.init(params, stats)
 
     def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        x = pair(rng_view, batch)
-        out, stats = online(params, state.buffers["stats"], x, train=True, rng=rng_net)
-        told, buffers = slow(state.buffers, x)
-        return {"q": out["predictor"], "k": told["head"]}, buffers | {"stats": stats}
+        x = train_views(rng_view, batch)
+        out, stats = student(params, state.buffers["stats"], x, train=True, rng=rng_net)
+        teacher_out, buffers = teacher(state.buffers, x)
+        return {"q": out["predictor"], "k": teacher_out["head"]}, buffers | {"stats": stats}
 
-    def loss(params, out, state, batch, rng):
-        q, k = out["q"], jax.lax.stop_gradient(out["k"])
-        one, top1 = info_nce(q[0::2], k[1::2], tau)
-        other, top1_other = info_nce(q[1::2], k[0::2], tau)
-        metrics = watch(state.step, k[0::2], k[1::2]) | {"ema": slow.now(state)}
-        metrics["contrast_top1"] = (top1 + top1_other) / 2
-        return 2 * tau * (one + other), (state.buffers, metrics)
+    def loss(params, outputs, state, batch, rng):
+        q_a, q_b = split_views(outputs["q"])
+        k_a, k_b = split_views(jax.lax.stop_gradient(outputs["k"]))
+        loss_a, top1_a = info_nce(q_a, k_b, config.temperature)
+        loss_b, top1_b = info_nce(q_b, k_a, config.temperature)
+        value = 2 * config.temperature * (loss_a + loss_b)
+        metrics = monitor(state.step, k_a, k_b)
+        metrics["contrastive_top1"] = (top1_a + top1_b) / 2
+        metrics["ema_decay"] = teacher.decay(state)
+        return value, (state.buffers, metrics)
 
     def embed(params, buffers, batch):
-        return online.embed(params, buffers["stats"], centre(batch))
+        return student.embed(params, buffers["stats"], view(batch))
 
-    return split_objective(init, forward, loss, embed, before_update=slow.follow)
+    return split_objective(init, forward, loss, embed, before_update=teacher.update)

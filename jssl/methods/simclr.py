@@ -1,9 +1,9 @@
 """SimCLR: "A Simple Framework for Contrastive Learning of Visual Representations"
 (Chen, Kornblith, Norouzi, Hinton; ICML 2020; arXiv 2002.05709), algorithm 1.
 
-Two random views of each image; a network f and a projection head g; the loss asks of each
+Two random views of each image pass through a network f and a projection head g. The loss asks each
 z = g(f(view)) to find the z of the other view of its image among all others of the global batch.
-What is kept afterwards is f.
+Afterwards only f is kept.
 
 `config.loss` chooses NT-Xent or its decoupled form, DCL or DCLW ("Decoupled Contrastive Learning",
 Yeh et al.; ECCV 2022; arXiv 2110.06848).
@@ -17,13 +17,13 @@ from functools import partial
 
 import jax
 
-from jssl import metrics
 from jssl.config import Config, UserError, suggest
 from jssl.config.values import Positive
 from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import dcl, nt_xent
+from jssl.metrics import monitor_from_config
 from jssl.nn import heads
-from jssl.transforms import views
+from jssl.transforms.views import eval_view, split_views, two_views
 
 LOSSES = {"nt_xent": nt_xent, "dcl": dcl, "dclw": partial(dcl, sigma=0.5)}  # paper: sigma = 0.5
 
@@ -34,28 +34,32 @@ KEYS = {
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
-    net = heads.chain(config, "head")
+    """See the module; `config` is the whole config."""
     if config.loss not in LOSSES:
         raise UserError(f"config.loss={config.loss!r} is not known; {suggest(config.loss, LOSSES)}")
-    contrast = partial(LOSSES[config.loss], temperature=config.temperature)
+    contrastive_loss = partial(LOSSES[config.loss], temperature=config.temperature)
+    train_views = two_views(config)
+    view = eval_view(config)
+    monitor = monitor_from_config(config)
+    net = heads.chain(config, "head")
 
     def init(rng, batch):
-        params, stats = net.init(rng, centre(batch))
+        params, stats = net.init(rng, view(batch))
         return params, {"stats": stats}
 
     def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        x = pair(rng_view, batch)
+        x = train_views(rng_view, batch)
         out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
         return out["head"], {"stats": stats}
 
     def loss(params, z, state, batch, rng):
-        value, top1 = contrast(z[0::2], z[1::2])
-        metrics = watch(state.step, z[0::2], z[1::2])
-        return value, (state.buffers, metrics | {"contrast_top1": top1})
+        z_a, z_b = split_views(z)
+        value, top1 = contrastive_loss(z_a, z_b)
+        metrics = monitor(state.step, z_a, z_b) | {"contrastive_top1": top1}
+        return value, (state.buffers, metrics)
 
     def embed(params, buffers, batch):
-        return net.embed(params, buffers["stats"], centre(batch))
+        return net.embed(params, buffers["stats"], view(batch))
 
     return split_objective(init, forward, loss, embed)

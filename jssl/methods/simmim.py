@@ -1,26 +1,26 @@
 """SimMIM: "SimMIM: A Simple Framework for Masked Image Modeling"
 (Xie, Zhang, Cao, Lin, Bao, Yao, Dai, Hu; CVPR 2022; arXiv 2111.09886), section 3.
 
-Squares of an image are hidden: a learned token stands in for their patches, and the whole image
-goes through the encoder. One linear layer predicts the raw pixels; the loss is the absolute error
-on the hidden ones.
+Squares of an image are masked: a learned token replaces their patches, and the whole image passes
+through the encoder. One linear layer predicts the raw pixels. The loss is the absolute error on the
+masked ones.
 
-Reference code: microsoft/SimMIM models/simmim.py. Weights start as there: encoder, class and mask
-token as BEiT's (`model.init="beit"`), the linear layer, there a convolution, as PyTorch's.
-Difference: its ViT has relative positions, a bias that all blocks share; this one has the positions
-that the recipe names.
+Reference code: microsoft/SimMIM models/simmim.py. Weights are initialized as there:
+encoder, class token and mask token as in BEiT (`model.init="beit"`), the linear layer, there a
+convolution, as in PyTorch. Difference: its ViT has relative positions, a bias that all blocks share;
+this one has the positions that the recipe names.
 """
 
 import jax
-import jax.numpy as jnp
 
-from jssl import metrics
 from jssl.config import Config
 from jssl.config.values import Part, Pixels
 from jssl.core import DatasetInfo, Objective
 from jssl.losses import masked_l1
+from jssl.metrics import monitor_from_config
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
+from jssl.nn.masked_image import dense, patch_tokens
 from jssl.ops import patchify
 from jssl.transforms.masking import grouped_mask, unit_count
 
@@ -31,43 +31,53 @@ KEYS = {
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    one = masked_image.Setup(config)
-    encoder, watch, grid = one.encoder, metrics.watcher(config), one.grid
-    unit, ratio = one.unit(config.mask_unit), config.mask_ratio
-    masked_image.num_masked(ratio, (grid // unit) ** 2, unit_count)  # some squares, not all
+    """See the module; `config` is the whole config."""
+    encoder = masked_image.vit_from_config(config)
+    grid = masked_image.grid_side(config, encoder)
+    unit = masked_image.mask_unit(config, encoder)
+    masked_image.num_masked(config.mask_ratio, (grid // unit) ** 2, unit_count)
+    train_view = masked_image.train_view(config)
+    view = masked_image.eval_view(config)
+    monitor = monitor_from_config(config)
 
-    def start(rng, batch):
-        rng_f, rng_token, rng_head = jax.random.split(rng, 3)
-        params, _ = init(encoder, rng_f, one.centre(batch))
-        token = one.token(rng_token)
-        head = one.torch_dense(rng_head, encoder.dim, one.pixels)
-        return {"encoder": params, "mask_token": token, "head": head}, {}
+    def init_params(rng, batch):
+        rng_encoder, rng_token, rng_head = jax.random.split(rng, 3)
+        params, _ = init(encoder, rng_encoder, view(batch))
+        mask_token = masked_image.init_mask_token(rng_token, encoder)
+        num_pixels = masked_image.patch_pixels(config, encoder)
+        head = masked_image.init_torch_dense(rng_head, encoder.dim, num_pixels)
+        return {"encoder": params, "mask_token": mask_token, "head": head}, {}
 
     def predict(params, images, rng, train):
         rng_mask, rng_net = jax.random.split(rng)
-        mask = grouped_mask(rng_mask, len(images), grid, unit, ratio)
-        hide, rngs = (mask, params["mask_token"]), {"drop_path": rng_net} if train else None
-        tokens, _ = apply(encoder, params["encoder"], {}, images, train=train, hide=hide, rngs=rngs)
-        patches = tokens[:, encoder.class_token :].astype(jnp.float32)
-        return patches @ params["head"]["kernel"] + params["head"]["bias"], mask, tokens
+        mask = grouped_mask(rng_mask, len(images), grid, unit, config.mask_ratio)
+        tokens, _ = apply(
+            encoder,
+            params["encoder"],
+            {},
+            images,
+            train=train,
+            mask=mask,
+            mask_token=params["mask_token"],
+            rngs={"drop_path": rng_net} if train else None,
+        )
+        return dense(params["head"], patch_tokens(encoder, tokens)), mask, tokens
 
     def loss(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        images = one.view(rng_view, batch["image"], batch["size"])
+        images = train_view(rng_view, batch)
         prediction, mask, tokens = predict(params, images, rng_net, train=True)
-        metrics = watch(state.step, encoder.features(tokens))
-        return masked_l1(prediction, patchify(images, encoder.patch), mask), (
-            state.buffers,
-            metrics,
-        )
+        value = masked_l1(prediction, patchify(images, encoder.patch), mask)
+        return value, (state.buffers, monitor(state.step, encoder.features(tokens)))
 
     def embed(params, buffers, batch):
-        return one.embed(params, batch)
+        return masked_image.embed_images(encoder, params["encoder"], view(batch))
 
     def render(params, buffers, batch, rng):
-        """original | masked | reconstruction (visible patches as they are), side by side."""
-        images = one.centre(batch)
+        images = view(batch)
         prediction, mask, _ = predict(params, images, rng, train=False)
-        return {"masked": one.picture(patchify(images, encoder.patch), mask, prediction)}
+        patches = patchify(images, encoder.patch)
+        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, prediction)
+        return {"masked": picture}
 
-    return Objective(start, loss, embed, render)
+    return Objective(init_params, loss, embed, render)

@@ -9,13 +9,13 @@ Reference code: facebookresearch/vicreg main_vicreg.py.
 
 import jax
 
-from jssl import metrics
 from jssl.config import Config
 from jssl.config.values import NonNegative
 from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import vicreg
+from jssl.metrics import monitor_from_config
 from jssl.nn import heads
-from jssl.transforms import views
+from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = {
     "invariance": NonNegative,
@@ -25,25 +25,29 @@ KEYS = {
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
-    pair, centre, watch = views.two_views(config), views.eval_view(config), metrics.watcher(config)
+    """See the module; `config` is the whole config."""
+    train_views = two_views(config)
+    view = eval_view(config)
+    monitor = monitor_from_config(config)
     net = heads.chain(config, "head")
     weights = (config.invariance, config.variance, config.covariance)
 
     def init(rng, batch):
-        params, stats = net.init(rng, centre(batch))
+        params, stats = net.init(rng, view(batch))
         return params, {"stats": stats}
 
     def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
-        x = pair(rng_view, batch)
+        x = train_views(rng_view, batch)
         out, stats = net(params, state.buffers["stats"], x, train=True, rng=rng_net)
         return out["head"], {"stats": stats}
 
     def loss(params, z, state, batch, rng):
-        value, terms = vicreg(z[0::2], z[1::2], *weights)
-        return value, (state.buffers, watch(state.step, z[0::2], z[1::2]) | terms)
+        z_a, z_b = split_views(z)
+        value, terms = vicreg(z_a, z_b, *weights)
+        return value, (state.buffers, monitor(state.step, z_a, z_b) | terms)
 
     def embed(params, buffers, batch):
-        return net.embed(params, buffers["stats"], centre(batch))
+        return net.embed(params, buffers["stats"], view(batch))
 
     return split_objective(init, forward, loss, embed)

@@ -73,7 +73,7 @@ class EncoderWithHeads(NamedTuple):
             outputs[name] = x
         return outputs, updated
 
-    def multi(self, params: Tree, stats: Tree, crops: dict[str, Array], rng: Array):
+    def multi_crop(self, params: Tree, stats: Tree, crops: dict[str, Array], rng: Array):
         """({size: {name: output}}, stats) of crops of several sizes in training mode: each size
         goes through the encoder by itself, and all together through what follows it, so that a
         head's BatchNorm sees all crops (facebookresearch/swav resnet50.py `forward`)."""

@@ -1,63 +1,74 @@
-"""A target network: the same modules with weights that follow the trained ones.
+"""An EMA teacher: the same modules with weights that are a moving average of the trained ones.
 
-The moving average goes first, before the forward pass: with a target that starts as the trained
-network, that gives the sequence of targets which averaging after the update gives. The target in a
-checkpoint is therefore one update behind; `follow` once more brings it up to date.
+The average is taken first, before the forward pass. With a teacher that starts as the trained
+network, that gives the same sequence of teachers as averaging after the update. The teacher in a
+checkpoint is therefore one update behind; `Teacher.update` once more brings it up to date.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
+from jssl.config import Config
 from jssl.config.values import Share
+from jssl.core import Buffers, Params, TrainState
 from jssl.nn.apply import EncoderWithHeads
 from jssl.ops import cosine_schedule, ema
 
-KEYS = {"ema": Share, "ema_final": Share}  # of a method that has a target
+KEYS = {"ema_decay": Share, "ema_decay_final": Share}  # of a method that has a teacher
 
 
 class Teacher(NamedTuple):
-    """Buffers "target" (parameters) and "target_stats" (BatchNorm) of the modules of `net`.
+    """The buffers "teacher" (parameters) and "teacher_stats" (BatchNorm) of the modules of `net`.
 
-    `extra` names parameters beside the modules' that are averaged too (DINO's prototypes).
+    Attributes:
+      net: the modules.
+      decay_range: the decay at the first and at the last step.
+      steps: of the run.
+      extra: names of parameters beside the modules' that are averaged too (DINO's prototypes).
     """
 
     net: EncoderWithHeads
-    decay: tuple[float, float]
+    decay_range: tuple[float, float]
     steps: int
     extra: tuple[str, ...] = ()
 
-    def start(self, params, stats) -> dict:
-        """The buffers at step 0: copies, as a step may reuse the memory of either."""
-        some = lambda tree, names: {name: jax.tree.map(jnp.copy, tree[name]) for name in names}
+    def init(self, params: Params, stats: Buffers) -> Buffers:
+        """The buffers at step 0. They are copies, as a step may reuse the memory of either."""
+        names = tuple(self.net.modules)
         return {
-            "target": some(params, (*self.net.modules, *self.extra)),
-            "target_stats": some(stats, self.net.modules),
+            "teacher": {name: jax.tree.map(jnp.copy, params[name]) for name in names + self.extra},
+            "teacher_stats": {name: jax.tree.map(jnp.copy, stats[name]) for name in names},
         }
 
-    def follow(self, state, rng):
-        """`prepare` of an objective: old * decay + new * (1 - decay), decay by half a cosine."""
-        decay = self.now(state)
-        old = state.buffers["target"]
-        new = ema(old, {name: state.params[name] for name in old}, decay)
-        return state.replace(buffers=state.buffers | {"target": new})
+    def update(self, state: TrainState, rng: Array) -> TrainState:
+        """``before_update`` of an objective: old * decay + new * (1 - decay)."""
+        old = state.buffers["teacher"]
+        student = {name: state.params[name] for name in old}
+        new = ema(old, student, self.decay(state))
+        return state.replace(buffers=state.buffers | {"teacher": new})
 
-    def now(self, state):
-        """The decay of this step, float32 []."""
-        return cosine_schedule(state.step, self.steps, *self.decay).astype(jnp.float32)
+    def decay(self, state: TrainState) -> Array:
+        """The decay of this step, float32 []: half a cosine between the ends of `decay_range`."""
+        return cosine_schedule(state.step, self.steps, *self.decay_range).astype(jnp.float32)
 
-    def __call__(self, buffers, x):
-        """({name: output}, buffers) of x in training mode: BatchNorm uses the batch's statistics,
-        and no path is dropped."""
-        out, stats = self.net(buffers["target"], buffers["target_stats"], x, train=True)
-        return out, buffers | {"target_stats": stats}
+    def __call__(self, buffers: Buffers, x: Array) -> tuple[dict[str, Array], Buffers]:
+        """({name: output}, buffers) of x in training mode: BatchNorm uses the statistics of the
+        batch, and no path is dropped."""
+        outputs, stats = self.net(buffers["teacher"], buffers["teacher_stats"], x, train=True)
+        return outputs, buffers | {"teacher_stats": stats}
 
 
 def teacher_from_config(
-    config, net: EncoderWithHeads, *names: str, extra: tuple[str, ...] = ()
+    config: Config, net: EncoderWithHeads, *names: str, extra: tuple[str, ...] = ()
 ) -> Teacher:
-    """The target for modules `names` of `net`; ``config.ema`` to ``config.ema_final``."""
-    still = lambda m: m.clone(drop_path=0.0) if getattr(m, "drop_path", 0) else m
-    some = EncoderWithHeads({name: still(net.modules[name]) for name in names})
-    return Teacher(some, (config.ema, config.ema_final), config.steps, extra)
+    """The teacher of the modules `names` of `net`, with ``config.ema_decay(_final)``."""
+    modules = {}
+    for name in names:
+        module = net.modules[name]
+        has_drop_path = getattr(module, "drop_path", 0.0) > 0
+        modules[name] = module.clone(drop_path=0.0) if has_drop_path else module
+    decay_range = (config.ema_decay, config.ema_decay_final)
+    return Teacher(EncoderWithHeads(modules), decay_range, config.steps, extra)

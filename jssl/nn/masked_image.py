@@ -1,14 +1,15 @@
-"""What methods that mask images share: the encoder, its views in float32, a picture."""
+"""What methods that mask images share: the ViT, views in float32, small layers, pictures."""
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jssl import nn
-from jssl.config import UserError, call_with_section
+from jssl.config import Config, UserError, call_with_section
+from jssl.core import Batch, Params
 from jssl.nn.apply import apply
 from jssl.nn.transformer import INITIALIZERS
 from jssl.nn.vit import ViT, draw_token
@@ -16,92 +17,132 @@ from jssl.ops import nearest_index, unpatchify
 from jssl.transforms import augment
 
 
-class Setup:
-    """The ViT of ``config.model`` and what goes in and out of it.
-
-    view(rng, image, size) and centre(batch) -> float32 [B, H, W, C]; embed(params, batch) ->
-    [B, D]; grid: patches along a side; pixels: numbers in a patch.
-    """
-
-    def __init__(self, config):
-        self.encoder = nn.encoder(config.model)
-        if not isinstance(self.encoder, ViT):
-            raise UserError(
-                f"config.model.name={config.model.name!r} must be a ViT for {config.method}"
-            )
-        self.view = call_with_section(augment.view, config.augment, "augment", dtype="float32")
-        size, self.channels = config.augment.size, config.data.channels
-        self.grid, rest = divmod(size, self.encoder.patch)
-        if rest:
-            raise UserError(
-                f"config.model.patch={self.encoder.patch} must divide augment.size={size}"
-            )
-        self.pixels = self.encoder.patch**2 * self.channels
-        self.look = dict(mean=config.augment.mean, std=config.augment.std, dtype="float32")
-        self._centre = augment.center(
-            size=config.eval.size or size, crop=config.eval.crop, **self.look
+def vit_from_config(config: Config) -> ViT:
+    """The encoder of ``config.model``. `UserError` unless it is a ViT whose patches tile a view."""
+    encoder = nn.encoder(config.model)
+    if not isinstance(encoder, ViT):
+        raise UserError(
+            f"config.model.name={config.model.name!r} must be a ViT for {config.method}"
         )
-
-    def centre(self, batch):
-        return self._centre(batch["image"], batch["size"])
-
-    def embed(self, params, batch):
-        tokens, _ = apply(self.encoder, params["encoder"], {}, self.centre(batch), train=False)
-        return self.encoder.features(tokens)
-
-    def unit(self, pixels: int) -> int:
-        """Patches along the side of a mask of so many pixels."""
-        unit, rest = divmod(pixels, self.encoder.patch)
-        if rest or not unit or self.grid % unit:
-            raise UserError(
-                f"config.mask_unit={pixels} must be a multiple of config.model.patch="
-                f"{self.encoder.patch} that divides the image; try {self.encoder.patch}"
-            )
-        return unit
-
-    def token(self, rng) -> jax.Array:
-        """A mask token [D], drawn as the encoder's class token."""
-        return draw_token(self.encoder.init_name)(rng, (self.encoder.dim,), jnp.float32)
-
-    def dense(self, rng, width: int, out: int) -> dict:
-        """A linear layer drawn as the encoder's own, bias 0."""
-        draw = INITIALIZERS[self.encoder.init_name]
-        return {"kernel": draw(rng, (width, out), jnp.float32), "bias": jnp.zeros(out)}
-
-    def torch_dense(self, rng, width: int, out: int) -> dict:
-        """A linear layer as PyTorch draws it: kernel and bias from U(+-1 / sqrt(width))."""
-        rng_kernel, rng_bias = jax.random.split(rng)
-        draw = partial(jax.random.uniform, minval=-(width**-0.5), maxval=width**-0.5)
-        return {"kernel": draw(rng_kernel, (width, out)), "bias": draw(rng_bias, (out,))}
-
-    def lookup(self, said, told, patches):
-        """A picture of predicted features: in the place of each, [B, N, D], the patch, of all in
-        the batch [B, N, pixels], whose own feature `told` [B, N, D] is nearest to it."""
-        flat = lambda x: x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        return flat(patches)[nearest_index(flat(said), flat(told), False)].reshape(patches.shape)
-
-    def picture(self, patches, mask, prediction):
-        """original | masked | reconstruction of [B, N, pixels], mask [B, N]; [B, H, 3 W, C]."""
-        hidden = (mask > 0)[..., None]
-        shown = [patches, jnp.where(hidden, 0.0, patches), jnp.where(hidden, prediction, patches)]
-        row = [unpatchify(x, self.encoder.patch, self.channels) for x in shown]
-        row = jnp.concatenate(row, axis=2)
-        return row * jnp.array(self.look["std"]) + jnp.array(self.look["mean"])
+    if config.augment.size % encoder.patch:
+        raise UserError(
+            f"config.model.patch={encoder.patch} must divide augment.size={config.augment.size}"
+        )
+    return encoder
 
 
-def nearest_count(ratio: float, patches: int) -> int:
-    """`ratio` of the patches, as a whole number: BEiT's and data2vec's counts are whole."""
+def grid_side(config: Config, encoder: ViT) -> int:
+    """Patches along a side of a training view."""
+    return config.augment.size // encoder.patch
+
+
+def patch_pixels(config: Config, encoder: ViT) -> int:
+    """Numbers in a patch."""
+    return encoder.patch**2 * config.data.channels
+
+
+def train_view(config: Config) -> Callable[[Array, Batch], Array]:
+    """f(rng, batch) -> float32 [B, H, W, C]: one random view of each image."""
+    view = call_with_section(augment.view, config.augment, "augment", dtype="float32")
+    return lambda rng, batch: view(rng, batch["image"], batch["size"])
+
+
+def eval_view(config: Config) -> Callable[[Batch], Array]:
+    """f(batch) -> float32 [B, H, W, C]: the view of evaluation."""
+    size = config.eval.size or config.augment.size
+    mean, std = config.augment.mean, config.augment.std
+    view = augment.center(
+        size=size, crop=config.eval.crop, mean=mean, std=std, dtype="float32"
+    )
+    return lambda batch: view(batch["image"], batch["size"])
+
+
+def embed_images(encoder: ViT, params: Params, images: Array) -> Array:
+    """The pooled features, float32 [B, D], of an encoder's parameters in evaluation mode."""
+    tokens, _ = apply(encoder, params, {}, images, train=False)
+    return encoder.features(tokens)
+
+
+def patch_tokens(encoder: ViT, tokens: Array) -> Array:
+    """[B, N, D]: the tokens without the class token."""
+    return tokens[:, encoder.class_token :]
+
+
+def init_mask_token(rng: Array, encoder: ViT) -> Array:
+    """A mask token [D], drawn as the encoder's class token."""
+    return draw_token(encoder.init_name)(rng, (encoder.dim,), jnp.float32)
+
+
+def init_dense(rng: Array, encoder: ViT, width: int, out: int) -> dict[str, Array]:
+    """A linear layer drawn as the encoder's own, bias 0."""
+    kernel = INITIALIZERS[encoder.init_name](rng, (width, out), jnp.float32)
+    return {"kernel": kernel, "bias": jnp.zeros(out)}
+
+
+def init_torch_dense(rng: Array, width: int, out: int) -> dict[str, Array]:
+    """A linear layer as PyTorch draws it: kernel and bias from U(+-1 / sqrt(width))."""
+    rng_kernel, rng_bias = jax.random.split(rng)
+    bound = width**-0.5
+    kernel = jax.random.uniform(rng_kernel, (width, out), minval=-bound, maxval=bound)
+    bias = jax.random.uniform(rng_bias, (out,), minval=-bound, maxval=bound)
+    return {"kernel": kernel, "bias": bias}
+
+
+def dense(layer: dict[str, Array], x: Array) -> Array:
+    """A linear layer in float32."""
+    return x.astype(jnp.float32) @ layer["kernel"] + layer["bias"]
+
+
+def nearest_patches(predicted: Array, targets: Array, patches: Array) -> Array:
+    """Shows predicted features: replaces each, of [B, N, D], by the patch (of any image in the
+    batch, [B, N, P]) with the nearest target feature, of [B, N, D]."""
+
+    def flat(x):
+        return x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+
+    index = nearest_index(flat(predicted), flat(targets), False)
+    return flat(patches)[index].reshape(patches.shape)
+
+
+def reconstruction_grid(
+    config: Config, encoder: ViT, patches: Array, mask: Array, prediction: Array
+) -> Array:
+    """original | masked | reconstruction, [B, H, 3 W, C], of patches and their prediction
+    [B, N, P] and the mask [B, N]; visible patches stay as they are."""
+    hidden = (mask > 0)[..., None]
+    columns = [
+        patches,
+        jnp.where(hidden, 0.0, patches),
+        jnp.where(hidden, prediction, patches),
+    ]
+    channels = config.data.channels
+    images = [unpatchify(x, encoder.patch, channels) for x in columns]
+    row = jnp.concatenate(images, axis=2)
+    return row * jnp.array(config.augment.std) + jnp.array(config.augment.mean)
+
+
+def mask_unit(config: Config, encoder: ViT) -> int:
+    """Patches along the side of a mask of ``config.mask_unit`` pixels."""
+    pixels = config.mask_unit
+    unit, rest = divmod(pixels, encoder.patch)
+    if rest or not unit or grid_side(config, encoder) % unit:
+        raise UserError(
+            f"config.mask_unit={pixels} must be a multiple of config.model.patch="
+            f"{encoder.patch} that divides the image; try {encoder.patch}"
+        )
+    return unit
+
+
+def rounded_count(ratio: float, patches: int) -> int:
+    """`ratio` of the patches, rounded to a whole number, as in BEiT and data2vec."""
     return math.floor(ratio * patches + 0.5)
 
 
 def num_masked(
-    ratio: float, patches: int, count: Callable[[float, int], int] = nearest_count
+    ratio: float, patches: int, count: Callable[[float, int], int] = rounded_count
 ) -> int:
-    """How many of the patches a ratio hides, by `count`: at least one hidden, and one seen.
-
-    Raises `UserError` where it is none or all.
-    """
-    found = count(ratio, patches)
-    if not 0 < found < patches:
+    """How many of the patches a ratio hides, by `count`. `UserError` if it is none or all."""
+    masked = count(ratio, patches)
+    if not 0 < masked < patches:
         raise UserError(f"config.mask_ratio={ratio} must hide some of {patches} patches, not all")
-    return found
+    return masked

@@ -41,15 +41,17 @@ BRANCH_ENDS = (("proj", "kernel"), ("fc2", "kernel"))
 
 
 class ViT(nn.Module):
-    """``net(images [B, H, W, C], train, keep=None, hide=None, seen=None) -> tokens [B, 1 + N, D]``,
-    normed.
+    """``net(images [B, H, W, C], train) -> tokens [B, 1 + N, D]``, normalized.
 
-    `keep` int32 [B, K] are the ids of the patches to encode; the tokens are then [B, 1 + K, D],
-    in the order of `keep`; where `seen` bool [B, K] is False a token is there to fill the row, and
-    no other attends to it. `hide`, (mask bool [B, N], token [D]), puts the token in the place of
-    each patch under the mask, before positions are added. Patch n is at row n // grid and column
-    n % grid. The leading token is the class token and is there if `class_token`.
-    `features(tokens)` pools to float32 [B, D].
+    Patch n is at row n // grid and column n % grid. The leading token is the class token; it exists
+    if `class_token`. `features(tokens)` pools to float32 [B, D].
+
+    Keyword arguments of the call:
+      keep_ids: int32 [B, K], the patches to encode; the tokens are then [B, 1 + K, D], in that
+        order.
+      valid: bool [B, K], False for a token that only fills the row, to which no other attends.
+      mask, mask_token: bool [B, N] and [D]. The token replaces each masked patch, before positions
+        are added.
     """
 
     dim: int
@@ -73,15 +75,16 @@ class ViT(nn.Module):
         self,
         images: Array,
         train: bool,
-        keep: Array | None = None,
-        hide: tuple | None = None,
-        seen: Array | None = None,
+        keep_ids: Array | None = None,
+        valid: Array | None = None,
+        mask: Array | None = None,
+        mask_token: Array | None = None,
     ) -> Array:
-        x = self.embed(images, keep, hide)
-        mask = None
-        if seen is not None:
-            mask = jnp.pad(seen, ((0, 0), (int(self.class_token), 0)), constant_values=True)
-            mask = mask[:, None, None]
+        x = self.embed(images, keep_ids, mask, mask_token)
+        attention_mask = None
+        if valid is not None:
+            valid = jnp.pad(valid, ((0, 0), (int(self.class_token), 0)), constant_values=True)
+            attention_mask = valid[:, None, None]
         x = Blocks(
             depth=self.depth,
             dim=self.dim,
@@ -95,7 +98,7 @@ class ViT(nn.Module):
             dtype=self.dtype,
             residual_dtype=self.residual_dtype,
             name="blocks",
-        )(x, train, mask)
+        )(x, train, attention_mask)
         return layer_norm(dtype=self.dtype, name="norm")(x)
 
     def finish(self, params: dict) -> dict:
@@ -116,7 +119,13 @@ class ViT(nn.Module):
 
         return jax.tree_util.tree_map_with_path(smaller, params)
 
-    def embed(self, images: Array, keep: Array | None, hide: tuple | None) -> Array:
+    def embed(
+        self,
+        images: Array,
+        keep_ids: Array | None,
+        mask: Array | None,
+        mask_token: Array | None,
+    ) -> Array:
         """The transformer's input [B, 1 + N, D]: embedded patches, positions, class token."""
         height, width = images.shape[1:3]
         if height != width or height % self.patch:
@@ -131,15 +140,14 @@ class ViT(nn.Module):
         place = table[None, -patches.shape[1] :]
         # MAE gathers after adding positions. Patches are embedded one by one, so that gathering
         # first gives the same tokens, for a quarter of the work and with no scatter to go back.
-        if keep is not None:
-            patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
-            place = place[0][keep]
+        if keep_ids is not None:
+            patches = jnp.take_along_axis(patches, keep_ids[..., None], axis=1)
+            place = place[0][keep_ids]
         kernel_init = PATCH_INITIALIZERS[self.init_name]
         project = nn.Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="patch_embed")
         x = project(patches)
-        if hide is not None:
-            mask, token = hide
-            x = jnp.where(mask[..., None], token.astype(x.dtype), x)
+        if mask is not None:
+            x = jnp.where(mask[..., None], mask_token.astype(x.dtype), x)
         x = (x + place).astype(self.residual_dtype)
         if not self.class_token:
             return x

@@ -9,49 +9,63 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import Config, UserError
 from jssl.transforms.masking import cover, mask_to_indices
 
 
-class Asked(NamedTuple):
-    """What one batch is asked: where int32 [B, K] and seen bool [B, K] of the contexts, False
-    beyond the end of a short one; at int32 [B, targets, T] of the targets and asked bool [T], False
-    beyond the end of the batch's size."""
+class Blocks(NamedTuple):
+    """The contexts and the targets of one batch.
 
-    where: jax.Array
-    seen: jax.Array
-    at: jax.Array
-    asked: jax.Array
+    Attributes:
+      context_ids: int32 [B, K], the patches of the contexts.
+      context_valid: bool [B, K], False beyond the end of a short context.
+      target_ids: int32 [B, targets, T], the patches of the targets.
+      target_valid: bool [T], False beyond the size of this batch's targets.
+    """
 
-    def rows(self):
-        """(where, at, seen of both) with a row for each target, as the predictor takes them."""
-        blocks = self.at.shape[1]
-        where, seen = (jnp.repeat(x, blocks, axis=0) for x in (self.where, self.seen))
-        asked = jnp.broadcast_to(self.asked, (len(seen), len(self.asked)))
-        at = self.at.reshape(-1, len(self.asked))
-        return where, at, jnp.concatenate([seen, asked], axis=1)
+    context_ids: jax.Array
+    context_valid: jax.Array
+    target_ids: jax.Array
+    target_valid: jax.Array
+
+    def rows(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(context_ids, target_ids, valid of both) with a row for each target, as the predictor
+        takes them."""
+        num_targets = self.target_ids.shape[1]
+        context_ids = jnp.repeat(self.context_ids, num_targets, axis=0)
+        context_valid = jnp.repeat(self.context_valid, num_targets, axis=0)
+        size = len(self.target_valid)
+        target_valid = jnp.broadcast_to(self.target_valid, (len(context_valid), size))
+        target_ids = self.target_ids.reshape(-1, size)
+        valid = jnp.concatenate([context_valid, target_valid], axis=1)
+        return context_ids, target_ids, valid
 
 
-def draws(config, grid: int, kept: int) -> Callable[[jax.Array, int], Asked]:
-    """(rng, batch) -> `Asked`: one size of targets and one of contexts, places of each image."""
+def block_sampler(
+    config: Config, grid: int, num_context: int
+) -> Callable[[jax.Array, int], Blocks]:
+    """f(rng, batch_size) -> `Blocks`: one size of targets and one of contexts for the batch, and
+    positions for each image."""
     target_sizes = block_sizes(grid, config.target_area, config.target_aspect)
     context_sizes = block_sizes(grid, config.context_area, (1.0, 1.0))
     longest = int(target_sizes.prod(axis=1).max())
 
-    def draw(rng, batch: int) -> Asked:
-        rng_size, rng_square, rng_target, rng_context = jax.random.split(rng, 4)
-        size = jax.random.choice(rng_size, jnp.asarray(target_sizes))
-        square = jax.random.choice(rng_square, jnp.asarray(context_sizes))
-        u = jax.random.uniform(rng_target, (2, batch, config.targets))
-        hidden = cover(u, *size, grid)
-        context = context_mask(rng_context, hidden, grid, square, config.context_min)
-        where = mask_to_indices(context, kept)
-        seen = jnp.take_along_axis(context, where, axis=1)
-        at = mask_to_indices(hidden.reshape(-1, grid * grid), longest)
-        asked = jnp.arange(longest) < size.prod()
-        return Asked(where, seen, at.reshape(batch, config.targets, longest), asked)
+    def sample(rng: jax.Array, batch_size: int) -> Blocks:
+        rng_target_size, rng_context_size, rng_target, rng_context = jax.random.split(rng, 4)
+        target_size = jax.random.choice(rng_target_size, jnp.asarray(target_sizes))
+        context_size = jax.random.choice(rng_context_size, jnp.asarray(context_sizes))
+        u = jax.random.uniform(rng_target, (2, batch_size, config.num_targets))
+        targets = cover(u, *target_size, grid)
+        least = config.min_context_patches
+        context = context_mask(rng_context, targets, grid, context_size, least)
+        context_ids = mask_to_indices(context, num_context)
+        context_valid = jnp.take_along_axis(context, context_ids, axis=1)
+        target_ids = mask_to_indices(targets.reshape(-1, grid * grid), longest)
+        target_ids = target_ids.reshape(batch_size, config.num_targets, longest)
+        target_valid = jnp.arange(longest) < target_size.prod()
+        return Blocks(context_ids, context_valid, target_ids, target_valid)
 
-    return draw
+    return sample
 
 
 def block_sizes(
@@ -98,17 +112,11 @@ def context_mask(rng, hidden: jax.Array, grid: int, size: jax.Array, least: int,
     return pick(tried, found % tries) & ~pick(covered, level)
 
 
-def check(config, kept: int) -> None:
-    """`UserError` for targets, contexts or ranges that cannot be."""
-    if config.targets < 1:
-        raise UserError(f"config.targets={config.targets} must be at least 1; try 4")
-    for key, most in (("target_area", 1), ("context_area", 1), ("target_aspect", math.inf)):
-        first, last = config[key]
-        if not 0 < first <= last <= most:
-            limit = "above 0" if most > 1 else "above 0 and at most 1"
-            raise UserError(f"config.{key}={config[key]} must be two numbers {limit}, in order")
-    if not 0 <= config.context_min < kept:
+def check_blocks(config: Config, num_context: int) -> None:
+    """`UserError` for a smallest context that no context exceeds."""
+    if not 0 <= config.min_context_patches < num_context:
         raise UserError(
-            f"config.context_min={config.context_min} must be at least 0 and below the {kept} "
-            f"patches of config.context={config.context}; try {min(4, kept - 1)}"
+            f"config.min_context_patches={config.min_context_patches} must be at least 0 and below "
+            f"the {num_context} patches of config.context_fraction={config.context_fraction}; "
+            f"try {min(4, num_context - 1)}"
         )

@@ -1,6 +1,6 @@
-"""What a method sees of a batch: random views for training, one centred view for evaluation.
+"""The views of a batch: random ones for training, one centered view for evaluation.
 
-Views of one image are neighbours in the result, so that each device keeps its own images.
+Views of one image are adjacent rows, so that each device keeps its own images.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,11 @@ def two_views(config) -> Callable:
         return jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
 
     return two
+
+
+def split_views(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(first views [B, ...], second views [B, ...]) of the rows [2B, ...] of `two_views`."""
+    return x[0::2], x[1::2]
 
 
 def multi_crop(config) -> Callable:

@@ -1,0 +1,59 @@
+"""A bank: one embedding and some cluster labels of every example of the data set, by its index."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jssl.config import UserError
+
+Bank = dict[str, Array]
+ROWS_MULTIPLE = 1024  # so that any usual number of devices holds equal shares
+
+
+def init_bank(num_examples: int, width: int, views: str, num_heads: int) -> Bank:
+    """An empty bank: embeddings float32 [rows, width] for each letter of `views`, "seen" float32
+    [rows], and "label" int32 [rows, num_heads], -1 for no cluster yet."""
+    rows = -(-num_examples // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    bank = {name: jnp.zeros((rows, width)) for name in views}
+    labels = -jnp.ones((rows, num_heads), jnp.int32)
+    return bank | {"seen": jnp.zeros(rows), "label": labels}
+
+
+def write_bank(bank: Bank, index: Array, embeddings: dict[str, Array]) -> Bank:
+    """The bank with new embeddings [B, width] of the examples `index` int32 [B]."""
+    new = {name: bank[name].at[index].set(z) for name, z in embeddings.items()}
+    return bank | new | {"seen": bank["seen"].at[index].set(1.0)}
+
+
+def cluster_loss(logits_by_size: dict[str, Array], labels: Array) -> Array:
+    """The mean cross-entropy of all crops, given the clusters int32 [B] of their images.
+
+    Args:
+      logits_by_size: {size: logits [B v, K]}, v crops of each image in a row.
+      labels: -1 for images that are in no cluster yet; they do not count.
+    """
+    total = 0.0
+    count = 0.0
+    for logits in logits_by_size.values():
+        targets = jnp.repeat(labels, len(logits) // len(labels))
+        valid = targets >= 0
+        log_p = jax.nn.log_softmax(logits)
+        of_target = jnp.take_along_axis(log_p, jnp.maximum(targets, 0)[:, None], axis=1)[:, 0]
+        total = total - (of_target * valid).sum()
+        count = count + valid.sum()
+    return total / jnp.maximum(count, 1)
+
+
+def cluster_usage(labels: Array, num_clusters: int) -> Array:
+    """The share [K] of a batch that each cluster has."""
+    return jnp.bincount(jnp.maximum(labels, 0), length=num_clusters) / len(labels)
+
+
+def check_clusters(clusters: tuple[int, ...], num_examples: int) -> None:
+    """`UserError` if there are more clusters than examples."""
+    if max(clusters) > num_examples:
+        most = max(num_examples // 2, 1)
+        raise UserError(
+            f"config.clusters={clusters} must be at most the {num_examples} examples; "
+            f"try {tuple(min(k, most) for k in clusters)}"
+        )
