@@ -21,7 +21,7 @@ import tempfile
 from step import commit
 from time_to_accuracy import anonymous, run, save
 
-SST2 = {"data.name": "sst2", "data.pack": False}
+SST2 = {"data.name": "sst2", "data.pack_documents": False}
 RATES = [8 * rate for rate in (3e-4, 1e-4, 5e-5)]  # README of google-research/bert, per 256
 FEW = SST2 | {"data.split": "train[:10%]", "finetune.epochs": 10}
 LANGUAGE = {  # protocol, what it changes, on how many seeds, rates to try
@@ -38,11 +38,11 @@ TASKS = {
     "data2vec": ("data2vec_imagenette", IMAGES),
 }
 ROWS = {  # rotary, as learned positions have not begun to help BERT in so few steps
-    "data.length": 64, "model.length": 64, "model.dtype": "float32", "batch_size": 64,
+    "data.seq_len": 64, "model.length": 64, "model.dtype": "float32", "batch_size": 64,
     "model.positions": "rotary", "model.dropout": 0.0, "alarm.collapse": "off",
 }  # fmt: skip
 PIXELS = {
-    "data.canvas": 72, "augment.size": 48, "model.image_size": 48, "model.patch": 8,
+    "data.max_side": 72, "augment.size": 48, "model.image_size": 48, "model.patch": 8,
     "model.name": "vit_micro", "model.dtype": "float32", "eval.every": 0, "log.render_every": 0,
     "batch_size": 64, "optim.lr": 1e-3, "optim.lr_scaling": "none", "optim.warmup_steps": 200,
 }  # fmt: skip
@@ -55,7 +55,8 @@ SMALL = {
 }  # fmt: skip
 TUNED = {  # of the evaluations with --small
     "mae": {"finetune.epochs": 6, "finetune.batch_size": 64, "finetune.lr": 2e-3,
-            "finetune.mixup": 0.0, "finetune.crop_scale": "(0.35,1.0)", "finetune.warmup": 0.1},
+            "finetune.mixup": 0.0, "finetune.crop_scale": "(0.35,1.0)", "finetune.warmup_fraction":
+            0.1},
 }  # fmt: skip
 TUNED["data2vec"] = TUNED["mae"]
 

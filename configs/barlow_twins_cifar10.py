@@ -24,19 +24,19 @@ def get_config(variant=""):
             method="barlow_twins",
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
-            scale=1.0, off_diagonal=5e-3,  # lambda
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            loss_scale=1.0, lambda_=5e-3,  # lambda
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 2048, last="bias"),
             augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1)),
-            augment_b=dict(solarize=0.2),  # the second view
+            augment_second_view=dict(solarize_prob=0.2),  # the second view
             optim=LIGHTLY,
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
-            "scale": 0.1, "off_diagonal": 0.0051, "head.features": (2048, 2048, 2048),
+            "loss_scale": 0.1, "lambda_": 0.0051, "head.features": (2048, 2048, 2048),
             "optim.lr": 0.3, "optim.weight_decay": 1e-4,
         },
         tiny=TINY_RESNET | {"head.features": (16, 8)},

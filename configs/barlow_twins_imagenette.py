@@ -15,12 +15,12 @@ def get_config(variant=""):
             method="barlow_twins",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            scale=1.0, off_diagonal=5e-3,  # lambda
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            loss_scale=1.0, lambda_=5e-3,  # lambda
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 2048, last="bias"),
             augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
-            augment_b=dict(blur=0.1, solarize=0.2),  # the second view
+            augment_second_view=dict(blur_prob=0.1, solarize_prob=0.2),  # the second view
             optim=LIGHTLY | dict(lr=0.06),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),

@@ -18,10 +18,11 @@ def get_config(variant=""):
             steps=1_000_000,
             batch_size=256,
             mask_rate=0.15, whole_words=False,
-            data=dict(source="packed", path="", tokenizer="", length=512, workers=2),
+            data=dict(source="packed", path="", tokenizer="", seq_len=512, workers=2),
             model=text("bert_base", 512, init="bert", dropout=0.1),
             optim=dict(
-                name="adamw", lr=1e-4, warmup_steps=10_000, weight_decay=0.01, eps=1e-6, clip=1.0,
+                name="adamw", lr=1e-4, warmup_steps=10_000, weight_decay=0.01, eps=1e-6,
+                clip_norm=1.0,
             ),
             finetune=TEXT_FINETUNE,
         ),

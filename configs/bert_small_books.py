@@ -22,16 +22,16 @@ def get_config(variant=""):
             batch_size=128,
             mask_rate=0.15, whole_words=False,
             data=dict(
-                source="tfds", name="classic_books", tokenizer="bytes", length=128, resident=True,
+                source="tfds", name="classic_books", tokenizer="bytes", seq_len=128, on_device=True,
             ),
             model=text("bert_small", 128, init="bert", dropout=0.1),
             optim=dict(
                 name="adamw", lr=5e-4, warmup_steps=500, weight_decay=0.01, b2=0.98, eps=1e-6,
-                clip=1.0,
+                clip_norm=1.0,
             ),
             checkpoint=dict(every=2_000),
             finetune=TEXT_FINETUNE | {"lr": 8e-4},
         ),
-        whole_words={"whole_words": True, "data.words": True},
+        whole_words={"whole_words": True, "data.word_ids": True},
         tiny=TINY_TEXT | {"model.name": "bert_test"},
     )  # fmt: skip

@@ -26,20 +26,20 @@ def get_config(variant=""):
             method="byol",
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
-            ema=0.99, ema_final=0.99,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            ema_decay=0.99, ema_decay_final=0.99,
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(1024, 256, last="bias"),
             predictor=mlp(1024, 256, last="bias"),
             augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1)),
-            augment_b=dict(solarize=0.2),  # the second view
+            augment_second_view=dict(solarize_prob=0.2),  # the second view
             optim=LIGHTLY | dict(lr=0.03, weight_decay=2e-3),
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
-            "ema_final": 1.0, "head.features": (4096, 256), "predictor.features": (4096, 256),
+            "ema_decay_final": 1.0, "head.features": (4096, 256), "predictor.features": (4096, 256),
             "optim.lr": 1.0, "optim.weight_decay": 1e-5,
         },
         tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8)},

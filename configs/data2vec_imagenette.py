@@ -17,18 +17,18 @@ def get_config(variant=""):
             method="data2vec",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            mask_ratio=0.6, block_min=5.0,  # of 64 patches; there 16 of 196
-            target_layers=6, beta=2.0, ema=0.998, ema_final=0.998,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            mask_ratio=0.6, min_block_patches=5.0,  # of 64 patches; there 16 of 196
+            target_layers=6, beta=2.0, ema_decay=0.998, ema_decay_final=0.998,
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
             augment=crop_and_flip(128, (0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
             optim=dict(
                 name="adamw", lr=2.5e-4, lr_scaling="linear", warmup_steps=1_480, weight_decay=0.05,
-                clip=3.0,
+                clip_norm=3.0,
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
             log=dict(render_every=3_700),
         ),
-        tiny=TINY_VIT | {"target_layers": 1, "block_min": 2.0, "optim.warmup_steps": 1},
+        tiny=TINY_VIT | {"target_layers": 1, "min_block_patches": 2.0, "optim.warmup_steps": 1},
     )  # fmt: skip

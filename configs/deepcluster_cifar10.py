@@ -1,10 +1,9 @@
-"""jssl train --config=configs/deepcluster_cifar10.py --config.data.dir=DATA --workdir=runs/dc_c10
+"""jssl train --config=configs/deepcluster_cifar10.py --config.data.dir=DATA --workdir=runs/dc1_c10
 
-DeepCluster v2 on CIFAR-10 with the settings of solo-learn (scripts/pretrain/cifar, shell script):
-ResNet-18, batch 256, 1,000 epochs, three groupings into 3,000 clusters; published there: online
-linear probe 88.85 %. The first epoch fills the bank and holds all parameters still, as there.
-:v1 is the first DeepCluster: one plain k-means of whitened encoder features and a linear
-classifier (no figure is published for this network and data set).
+DeepCluster (2018) on CIFAR-10 with the optimizer, the crops and the schedule of DeepCluster v2's
+recipe: ResNet-18, batch 256, 1,000 epochs, one plain k-means of whitened encoder features into
+3,000 clusters, and a linear classifier. No figure is published for this network and data set. The
+first epoch fills the bank; all parameters are frozen for that time.
 """
 
 from jssl.recipes import (
@@ -12,7 +11,6 @@ from jssl.recipes import (
     EPOCHS50,
     SOLO_OPTIM,
     TINY_RESNET,
-    mlp,
     recipe,
     resnet,
     simclr_augment,
@@ -24,26 +22,22 @@ def get_config(variant=""):
         variant,
         dict(
             method="deepcluster",
-            version=2,
             steps=195_000,  # 1,000 epochs of 195 batches
             batch_size=256,
-            clusters=(3000, 3000, 3000), period=195, iterations=10, temperature=0.1, pca=256,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            num_clusters=3000, cluster_every=195, kmeans_iterations=10, pca_dims=256,
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar", init="fan_out"),
-            head=mlp(2048, 128, last="bias"),
             augment=simclr_augment(32, (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), pixels=CIFAR),
             local=dict(count=0),
             optim=SOLO_OPTIM | dict(
-                lr=0.6, lr_final=6e-4, weight_decay=1e-6, exclude=(), warmup_steps=2_145,
+                lr=0.6, lr_final=6e-4, weight_decay=1e-6, no_decay=(), warmup_steps=2_145,
                 freeze=("",), freeze_steps=195,
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=9_750),
-        ),
-        epochs50=EPOCHS50 | {"period": 97, "optim.freeze_steps": 97, "optim.warmup_steps": 1_067},
-        v1={"version": 1, "clusters": (3000,)},
-        tiny=TINY_RESNET | {
-            "data.split": "train[:16]", "head.features": (16, 8), "clusters": (6, 4), "period": 1,
+        ), epochs50=EPOCHS50 | {"cluster_every": 97, "optim.freeze_steps": 97, "optim.warmup_steps":
+        1_067}, tiny=TINY_RESNET | {
+            "data.split": "train[:16]", "num_clusters": 6, "cluster_every": 1,
             "optim.warmup_steps": 1, "optim.freeze_steps": 1,
         },
     )  # fmt: skip

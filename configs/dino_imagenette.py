@@ -17,25 +17,25 @@ def get_config(variant=""):
             method="dino",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            prototypes=2048, norm_last_layer=True, centring="centre", temperature=0.1,
+            out_dim=2048, norm_last_layer=True, centering="center", temperature=0.1,
             center_momentum=0.9,
-            evaluate="student",
-            teacher_first=0.04, teacher_last=0.04, teacher_warmup=0,
-            ema=0.99, ema_final=0.99,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            eval_network="student",
+            teacher_temp_start=0.04, teacher_temp_end=0.04, teacher_temp_warmup_steps=0,
+            ema_decay=0.99, ema_decay_final=0.99,
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 256, last="bias", activation="gelu"),
             augment=simclr_augment(128, (0.4, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
-            augment_b=dict(blur=0.1, solarize=0.2),  # the second view
-            local=dict(count=6, size=64, crop_scale=(0.05, 0.4), blur=0.5),
+            augment_second_view=dict(blur_prob=0.1, solarize_prob=0.2),  # the second view
+            local=dict(count=6, size=64, crop_scale=(0.05, 0.4), blur_prob=0.5),
             optim=LIGHTLY | dict(lr=0.06),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
         ),
         epochs200={"steps": 7_397},
         tiny=TINY_RESNET | {
-            "head.features": (16, 8), "prototypes": 12, "teacher_warmup": 3, "teacher_last": 0.07,
-            "local.count": 1, "local.size": 16, "optim.freeze": ("^prototypes",),
-            "optim.freeze_steps": 1,
+            "head.features": (16, 8), "out_dim": 12, "teacher_temp_warmup_steps": 3,
+            "teacher_temp_end": 0.07, "local.count": 1, "local.size": 16, "optim.freeze":
+            ("^prototypes",), "optim.freeze_steps": 1,
         },
     )  # fmt: skip

@@ -19,11 +19,11 @@ def get_config(variant=""):
             steps=600_000,
             batch_size=480,
             chunk=128,
-            data=dict(source="packed", path="", tokenizer="", length=1024, workers=2),
+            data=dict(source="packed", path="", tokenizer="", seq_len=1024, workers=2),
             model=text("gpt2", 1024, init="gpt"),
             optim=dict(
                 name="adamw", lr=6e-4, lr_final=6e-5, warmup_steps=2_000, weight_decay=0.1, b2=0.95,
-                clip=1.0,
+                clip_norm=1.0,
             ),
             finetune=TEXT_FINETUNE,
         ),

@@ -18,12 +18,12 @@ def get_config(variant=""):
             batch_size=64,
             chunk=64,
             data=dict(
-                source="tfds", name="classic_books", tokenizer="bytes", length=256, resident=True,
+                source="tfds", name="classic_books", tokenizer="bytes", seq_len=256, on_device=True,
             ),
             model=text("gpt_small", 256, init="gpt", dropout=0.2),
             optim=dict(
                 name="adamw", lr=1e-3, lr_final=1e-4, warmup_steps=100, weight_decay=0.1, b2=0.99,
-                exclude=("bias$", "scale$"), clip=1.0,
+                no_decay=("bias$", "scale$"), clip_norm=1.0,
             ),
             checkpoint=dict(every=1_000),
             finetune=TEXT_FINETUNE | {"lr": 8e-4},

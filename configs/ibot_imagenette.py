@@ -19,31 +19,31 @@ def get_config(variant=""):
             method="ibot",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            prototypes=8192, tie_heads=True, centring="centre", koleo=0.0, temperature=0.1,
+            out_dim=8192, shared_head=True, centering="center", koleo_weight=0.0, temperature=0.1,
             center_momentum=0.9,
-            teacher_first=0.04, teacher_last=0.07, teacher_warmup=1_110,
-            mask_share=0.5, mask_range=(0.1, 0.5), block_min=2.0,
-            ema=0.996, ema_final=1.0,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            teacher_temp_start=0.04, teacher_temp_end=0.07, teacher_temp_warmup_steps=1_110,
+            mask_probability=0.5, mask_range=(0.1, 0.5), min_block_patches=2.0,
+            ema_decay=0.996, ema_decay_final=1.0,
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=vit("vit_s", 16, 128, drop_path=0.1),
             head=HEAD,
             patch_head=HEAD,  # where heads are not tied
             augment=simclr_augment(128, (0.25, 1.0), (0.4, 0.4, 0.2, 0.1), blur=1.0),
-            augment_b=dict(blur=0.1, solarize=0.2),  # the second view
-            local=dict(count=6, size=64, crop_scale=(0.05, 0.25), blur=0.5),
+            augment_second_view=dict(blur_prob=0.1, solarize_prob=0.2),  # the second view
+            local=dict(count=6, size=64, crop_scale=(0.05, 0.25), blur_prob=0.5),
             optim=dict(
                 name="adamw", lr=5e-4, lr_scaling="linear", lr_final=1e-6, warmup_steps=370,
-                weight_decay=0.04, weight_decay_final=0.4, clip_tensor=3.0,
+                weight_decay=0.04, weight_decay_final=0.4, clip_norm_per_tensor=3.0,
                 freeze=("^prototypes",), freeze_steps=37,
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
             log=dict(render_every=3_700),
         ),
-        v2={"tie_heads": False, "centring": "sinkhorn", "koleo": 0.1},
+        v2={"shared_head": False, "centering": "sinkhorn", "koleo_weight": 0.1},
         tiny=TINY_VIT | {
-            "head.features": (16, 8), "patch_head.features": (16, 8), "prototypes": 12,
-            "tie_heads": False, "koleo": 0.1, "centring": "sinkhorn", "teacher_warmup": 3,
+            "head.features": (16, 8), "patch_head.features": (16, 8), "out_dim": 12, "shared_head":
+            False, "koleo_weight": 0.1, "centering": "sinkhorn", "teacher_temp_warmup_steps": 3,
             "local.count": 1, "local.size": 16, "optim.warmup_steps": 1, "optim.freeze_steps": 1,
         },
     )  # fmt: skip

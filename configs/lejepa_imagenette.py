@@ -17,8 +17,8 @@ def get_config(variant=""):
             method="lejepa",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            sigreg=0.02, slices=256, anchor="all",
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            sigreg_weight=0.02, num_slices=256, invariance_center="all",
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=vit("vit_s", 8, 128, drop_path=0.1),
             head=mlp(2048, 2048, 16, last="bias"),
             # Solarize .1: RandomApply of .2 around RandomSolarize, whose own probability is .5.
@@ -26,12 +26,12 @@ def get_config(variant=""):
             local=dict(count=2),  # beside the two global views, and like them
             optim=dict(
                 name="adamw", lr=2e-3, lr_final=1e-3, warmup_steps=37, weight_decay=0.05,
-                exclude=(),
+                no_decay=(),
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
         ),
         tiny=TINY_VIT | {
-            "head.features": (16, 8), "slices": 8, "local.count": 1, "optim.warmup_steps": 1,
+            "head.features": (16, 8), "num_slices": 8, "local.count": 1, "optim.warmup_steps": 1,
         },
     )  # fmt: skip

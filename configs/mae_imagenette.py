@@ -18,7 +18,7 @@ def get_config(variant=""):
             batch_size=256,
             mask_ratio=0.75,
             norm_pix=True,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=dict(
                 name="vit_s", patch=16, image_size=128, class_token=True, pool="cls",
                 positions="sincos", drop_path=0.0, remat="none", scan=False, attention="auto",
@@ -27,8 +27,8 @@ def get_config(variant=""):
             decoder=dict(dim=512, depth=8, heads=16),
             augment=dict(
                 mode="fused", size=128, crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3),
-                flip=0.5, jitter=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
-                gray=0.0, blur=0.0, blur_sigma=(0.1, 2.0), solarize=0.0,
+                flip_prob=0.5, jitter_prob=0.0, brightness=0.0, contrast=0.0, saturation=0.0,
+                hue=0.0, gray_prob=0.0, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.0,
                 mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
             ),
             optim=dict(
@@ -42,7 +42,7 @@ def get_config(variant=""):
         ),
         tiny={
             "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
-            "data.canvas": 32, "data.workers": 0, "augment.size": 32, "model.name": "vit_test",
+            "data.max_side": 32, "data.workers": 0, "augment.size": 32, "model.name": "vit_test",
             "model.patch": 8, "model.image_size": 32, "model.dtype": "float32",
             "decoder.dim": 16, "decoder.depth": 1, "decoder.heads": 2,
             "optim.warmup_steps": 1, "checkpoint.every": 2, "eval.split": "test[:5%]",

@@ -27,9 +27,9 @@ def get_config(variant=""):
             method="moco",
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
-            temperature=0.1, queue=8192, symmetric=True, bn_splits=16,
-            ema=0.99, ema_final=0.99,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            temperature=0.1, queue_size=8192, symmetric=True, bn_splits=16,
+            ema_decay=0.99, ema_decay_final=0.99,
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(512, 128, last="bias", norm=False),
             augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
@@ -39,9 +39,9 @@ def get_config(variant=""):
         ),
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
-            "temperature": 0.2, "queue": 65536, "bn_splits": 1, "ema_final": 0.999,
+            "temperature": 0.2, "queue_size": 65536, "bn_splits": 1, "ema_decay_final": 0.999,
             "head.features": (2048, 256), "optim.name": "sgd", "optim.lr": 0.3,
-            "optim.weight_decay": 1e-4, "optim.exclude": (),
+            "optim.weight_decay": 1e-4, "optim.no_decay": (),
         },
-        tiny=TINY_RESNET | {"head.features": (16, 8), "queue": 64, "bn_splits": 2},
+        tiny=TINY_RESNET | {"head.features": (16, 8), "queue_size": 64, "bn_splits": 2},
     )  # fmt: skip

@@ -17,9 +17,9 @@ def get_config(variant=""):
             method="moco",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            temperature=0.1, queue=4096, symmetric=True, bn_splits=1,
-            ema=0.99, ema_final=0.99,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            temperature=0.1, queue_size=4096, symmetric=True, bn_splits=1,
+            ema_decay=0.99, ema_decay_final=0.99,
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias", norm=False),
             augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
@@ -28,5 +28,5 @@ def get_config(variant=""):
             eval=dict(every=3_700, split="validation"),
         ),
         epochs200={"steps": 7_397},
-        tiny=TINY_RESNET | {"head.features": (16, 8), "queue": 64, "bn_splits": 2},
+        tiny=TINY_RESNET | {"head.features": (16, 8), "queue_size": 64, "bn_splits": 2},
     )  # fmt: skip

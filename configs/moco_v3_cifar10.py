@@ -25,13 +25,13 @@ def get_config(variant=""):
             steps=195_000,  # 1,000 epochs of 195 batches
             batch_size=256,
             temperature=0.2,
-            ema=0.99, ema_final=1.0,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            ema_decay=0.99, ema_decay_final=1.0,
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar", init="fan_out"),
             head=mlp(4096, 256, last="bn_plain"),
             predictor=mlp(4096, 256, last="plain"),
             augment=simclr_augment(32, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=1.0, pixels=CIFAR),
-            augment_b=dict(blur=0.1, solarize=0.2),  # the second view
+            augment_second_view=dict(blur_prob=0.1, solarize_prob=0.2),  # the second view
             optim=SOLO_OPTIM | dict(lr=0.3, weight_decay=1e-6, trust_clip=False),
             checkpoint=dict(every=2_000),
             eval=dict(every=9_750),

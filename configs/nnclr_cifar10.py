@@ -25,22 +25,22 @@ def get_config(variant=""):
             method="nnclr",
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
-            temperature=0.5, queue=8192,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            temperature=0.5, queue_size=8192,
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 256, last="bn"),
             predictor=mlp(4096, 256, last="bias"),
             augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),
-            augment_b=dict(solarize=0.0),  # the second view
+            augment_second_view=dict(solarize_prob=0.0),  # the second view
             optim=LIGHTLY,
             checkpoint=dict(every=2_000),
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
-            "temperature": 0.2, "queue": 65536, "head.features": (2048, 2048, 256),
+            "temperature": 0.2, "queue_size": 65536, "head.features": (2048, 2048, 256),
             "optim.lr": 0.4, "optim.weight_decay": 1e-5, "augment.saturation": 0.2,
-            "augment_b.solarize": 0.2,
-        },
-        tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8), "queue": 64},
+            "augment_second_view.solarize_prob": 0.2,
+        }, tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8),
+        "queue_size": 64},
     )  # fmt: skip

@@ -16,8 +16,8 @@ def get_config(variant=""):
             method="nnclr",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            temperature=0.5, queue=4096,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            temperature=0.5, queue_size=4096,
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 256, last="bn"),
             predictor=mlp(4096, 256, last="bias"),
@@ -25,7 +25,6 @@ def get_config(variant=""):
             optim=LIGHTLY | dict(lr=0.06),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
-        ),
-        epochs200={"steps": 7_397},
-        tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8), "queue": 64},
+        ), epochs200={"steps": 7_397}, tiny=TINY_RESNET | {"head.features": (16, 8),
+        "predictor.features": (16, 8), "queue_size": 64},
     )  # fmt: skip

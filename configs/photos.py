@@ -21,7 +21,7 @@ def get_config(variant=""):
             batch_size=64,
             loss="nt_xent",
             temperature=0.5,
-            data=dict(source="folder", canvas=128, workers=2),
+            data=dict(source="folder", max_side=128, workers=2),
             model=resnet("resnet18", "imagenet", init="fan_out") | dict(dtype="float32"),
             head=mlp(512, 128, last="bn"),
             augment=simclr_augment(96, (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),

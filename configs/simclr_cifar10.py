@@ -27,7 +27,7 @@ def get_config(variant=""):
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
             loss="nt_xent", temperature=0.5,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(512, 128, last="bn"),
             augment=simclr_augment(32, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1)),

@@ -15,9 +15,9 @@ def get_config(variant=""):
             steps=1_600,
             batch_size=64,
             loss="nt_xent", temperature=0.2,
-            data=dict(source="digits", canvas=32, resident=True),
+            data=dict(source="digits", max_side=32, on_device=True),
             model=dict(
-                name="resnet10", stem="cifar", width=16, zero_init=False, init="fan_out",
+                name="resnet10", stem="cifar", width=16, zero_init_residual=False, init="fan_out",
                 dtype="float32",
             ),
             head=dict(
@@ -26,8 +26,9 @@ def get_config(variant=""):
             ),
             augment=dict(
                 mode="fused", size=24, crop_scale=(0.5, 1.0), crop_ratio=(3 / 4, 4 / 3),
-                flip=0.0, jitter=0.8, brightness=0.5, contrast=0.5, saturation=0.8, hue=0.5,
-                gray=0.2, blur=0.0, blur_sigma=(0.1, 2.0), solarize=0.2, mean=(0.5,), std=(0.25,),
+                flip_prob=0.0, jitter_prob=0.8, brightness=0.5, contrast=0.5, saturation=0.8,
+                hue=0.5, gray_prob=0.2, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.2,
+                mean=(0.5,), std=(0.25,),
             ),
             optim=dict(name="adamw", lr=2e-3, warmup_steps=80, weight_decay=1e-4),
             checkpoint=dict(every=400),

@@ -18,9 +18,9 @@ def get_config(variant=""):
             steps=31_278,  # 100 epochs of 1,281,167
             batch_size=4096,
             loss="nt_xent", temperature=0.1,
-            data=dict(source="tfds", name="imagenet2012", canvas=256, workers=16),
+            data=dict(source="tfds", name="imagenet2012", max_side=256, workers=16),
             model=dict(
-                name="resnet50", stem="imagenet", width=64, zero_init=True, init="lecun",
+                name="resnet50", stem="imagenet", width=64, zero_init_residual=True, init="lecun",
                 dtype="bfloat16",
             ),
             head=dict(
@@ -29,19 +29,19 @@ def get_config(variant=""):
             ),
             augment=dict(
                 mode="fused", size=224, crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3),
-                flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,
-                gray=0.2, blur=0.5, blur_sigma=(0.1, 2.0), blur_kernel="tenth", solarize=0.0,
-                mean=(0.0,), std=(1.0,),
+                flip_prob=0.5, jitter_prob=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
+                hue=0.2, gray_prob=0.2, blur_prob=0.5, blur_sigma=(0.1, 2.0), blur_kernel="tenth",
+                solarize_prob=0.0, mean=(0.0,), std=(1.0,),
             ),
             optim=dict(
                 name="lars", lr=0.3, lr_scaling="linear", warmup_steps=3_127, weight_decay=1e-4
             ),
-            eval=dict(split="validation", crop=0.875),
+            eval=dict(split="validation", crop_fraction=0.875),
         ),
         paper={"head.features": (2048, 128), "optim.weight_decay": 1e-6},
         tiny={
             "steps": 6, "batch_size": 16, "accumulate": 2, "data.source": "digits",
-            "data.split": "train[:3%]", "data.canvas": 32, "data.workers": 0, "augment.size": 24,
+            "data.split": "train[:3%]", "data.max_side": 32, "data.workers": 0, "augment.size": 24,
             "augment.crop_scale": (0.3, 1.0),
             "model.name": "resnet_test", "model.width": 8, "model.dtype": "float32",
             "head.features": (16, 8), "optim.warmup_steps": 1, "checkpoint.every": 2,

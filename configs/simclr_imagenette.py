@@ -18,7 +18,7 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             loss="nt_xent", temperature=0.5,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(512, 128, last="bn"),
             augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),

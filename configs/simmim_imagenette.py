@@ -16,12 +16,12 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             mask_ratio=0.6, mask_unit=32,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=vit("vit_s", 16, 128, init="beit", drop_path=0.1),
             augment=crop_and_flip(128, (0.67, 1.0)),
             optim=dict(
                 name="adamw", lr=5e-5, lr_scaling="linear", warmup_steps=1_480, weight_decay=0.05,
-                clip=5.0,
+                clip_norm=5.0,
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),

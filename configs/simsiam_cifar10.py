@@ -25,7 +25,7 @@ def get_config(variant=""):
             method="simsiam",
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(2048, 2048, last="bn"),
             predictor=mlp(512, 2048, last="bias"),
@@ -37,8 +37,8 @@ def get_config(variant=""):
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
             "head.features": (2048, 2048, 2048), "head.last_scale": False, "head.last_bias": False,
-            "model.zero_init": True, "augment.crop_scale": (0.08, 1.0),
-            "optim.name": "sgd", "optim.lr": 0.5, "optim.weight_decay": 1e-5, "optim.exclude": (),
+            "model.zero_init_residual": True, "augment.crop_scale": (0.08, 1.0),
+            "optim.name": "sgd", "optim.lr": 0.5, "optim.weight_decay": 1e-5, "optim.no_decay": (),
             "optim.lr_constant": ("^predictor",),
         },
         tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8)},

@@ -16,7 +16,7 @@ def get_config(variant=""):
             method="simsiam",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 2048, last="bn_plain"),
             predictor=mlp(512, 2048, last="bias"),

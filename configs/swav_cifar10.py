@@ -16,9 +16,9 @@ def get_config(variant=""):
             method="swav",
             steps=19_531,  # 200 epochs of 50,000
             batch_size=512,
-            prototypes=512, temperature=0.1, epsilon=0.05, sinkhorn=3,
-            queue=0, queue_start=0,
-            data=dict(source="tfds", name="cifar10", canvas=32, resident=True),
+            num_prototypes=512, temperature=0.1, epsilon=0.05, sinkhorn_iterations=3,
+            queue_size=0, queue_start=0,
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
             model=resnet("resnet18", "cifar"),
             head=mlp(512, 128, last="bias"),
             augment=simclr_augment(32, (0.14, 1.0), (0.4, 0.4, 0.4, 0.1)),
@@ -29,15 +29,14 @@ def get_config(variant=""):
         ),
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
-            "prototypes": 3000, "queue": 3840, "queue_start": 9_750, "head.features": (2048, 128),
-            "optim.lr": 0.6, "optim.lr_final": 6e-4, "optim.weight_decay": 1e-6,
-            "optim.exclude": (),
-            "optim.freeze": ("^prototypes",), "optim.freeze_steps": 390,
+            "num_prototypes": 3000, "queue_size": 3840, "queue_start": 9_750, "head.features":
+            (2048, 128), "optim.lr": 0.6, "optim.lr_final": 6e-4, "optim.weight_decay": 1e-6,
+            "optim.no_decay": (), "optim.freeze": ("^prototypes",), "optim.freeze_steps": 390,
             "augment.crop_scale": (0.08, 1.0), "augment.brightness": 0.8, "augment.contrast": 0.8,
             "augment.saturation": 0.8, "augment.hue": 0.2,
         },
         tiny=TINY_RESNET | {
-            "head.features": (16, 8), "prototypes": 12, "queue": 32, "queue_start": 2,
+            "head.features": (16, 8), "num_prototypes": 12, "queue_size": 32, "queue_start": 2,
             "optim.freeze": ("^prototypes",), "optim.freeze_steps": 1,
         },
     )  # fmt: skip

@@ -17,9 +17,9 @@ def get_config(variant=""):
             method="swav",
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
-            prototypes=3000, temperature=0.1, epsilon=0.05, sinkhorn=3,
-            queue=0, queue_start=0,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            num_prototypes=3000, temperature=0.1, epsilon=0.05, sinkhorn_iterations=3,
+            queue_size=0, queue_start=0,
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 128, last="bias"),
             augment=simclr_augment(128, (0.14, 1.0), (0.4, 0.4, 0.4, 0.1), blur=0.5),
@@ -30,11 +30,11 @@ def get_config(variant=""):
         ),
         epochs200={"steps": 7_397},
         queue={
-            "queue": 384, "queue_start": 555, "optim.freeze": ("^prototypes",),
+            "queue_size": 384, "queue_start": 555, "optim.freeze": ("^prototypes",),
             "optim.freeze_steps": 37,
         },
         tiny=TINY_RESNET | {
-            "head.features": (16, 8), "prototypes": 12, "queue": 32, "queue_start": 2,
+            "head.features": (16, 8), "num_prototypes": 12, "queue_size": 32, "queue_start": 2,
             "local.count": 1, "local.size": 16, "optim.freeze": ("^prototypes",),
             "optim.freeze_steps": 1,
         },

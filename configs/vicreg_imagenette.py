@@ -17,13 +17,13 @@ def get_config(variant=""):
             steps=29_590,  # 800 epochs of 9,469
             batch_size=256,
             invariance=25.0, variance=25.0, covariance=1.0,
-            data=dict(source="tfds", name="imagenette/160px-v2", canvas=160, resident=True),
+            data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
             model=resnet("resnet18", "imagenet", init="fan_out"),
             head=mlp(2048, 2048, 2048, last="bias"),
             augment=simclr_augment(128, (0.08, 1.0), (0.4, 0.4, 0.2, 0.1), blur=0.5, solarize=0.1),
             optim=dict(
                 name="larc", lr=0.3, lr_scaling="linear", warmup_steps=1_480, weight_decay=1e-4,
-                exclude=(),
+                no_decay=(),
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),

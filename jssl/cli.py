@@ -105,7 +105,7 @@ def pack(section, out, given):
     from jssl.data.text import packing, tokenizer
     from jssl.log import log_progress
 
-    if section.source == "text" or section.length:  # streamed: it may exceed memory
+    if section.source == "text" or section.seq_len:  # streamed: it may exceed memory
         return packing.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)
     return packed.pack(
         call_with_section(load_data, section, "data").source, out, log_progress("packed")
@@ -123,7 +123,16 @@ def corpus_of(section):
     from jssl.config import call_with_section
     from jssl.data.text.corpora import open_corpus
 
-    keys = ("source", "name", "path", "dir", "split", "encoding", "text_key", "max_damaged")
+    keys = (
+        "source",
+        "name",
+        "path",
+        "dir",
+        "split",
+        "encoding",
+        "text_key",
+        "max_corrupt_fraction",
+    )
     return call_with_section(open_corpus, {key: section[key] for key in keys}, "data")
 
 

@@ -52,7 +52,7 @@ def test_wrong_settings_are_named(key, value):
 
 def test_a_collapsing_run_ends_with_exit_2(tmp_path, capsys):
     """A threshold that no features reach: the run stops at the second visit, and says so."""
-    words = ["--config.alarm.collapse=stop", "--config.alarm.feature_std=50"]
+    words = ["--config.alarm.collapse=stop", "--config.alarm.min_feature_std=50"]
     words += ["--config.alarm.patience=2", "--config.eval.every=0"]
     command = ["train", "--config=configs/simsiam_cifar10.py:tiny", f"--workdir={tmp_path}"]
     assert cli.main([*command, *words]) == 2

@@ -38,7 +38,7 @@ def refused(capfd, *words):
 def own_images(folder):
     return [
         TINY, "--config.data.source=folder", f"--config.data.path={folder}",
-        "--config.data.split=train", "--config.data.resident=false",
+        "--config.data.split=train", "--config.data.on_device=false",
     ]  # fmt: skip
 
 
@@ -88,9 +88,9 @@ def test_unreadable_images_are_skipped_counted_and_named(capfd, tmp_path, photos
     code, line, err = jssl(capfd, "train", *words, f"--workdir={tmp_path}/a")
     assert code == 0, err
     assert json.loads(line)["damaged_examples"] == 1 and "photo 03.png" in err
-    words = (*own_images(photos), "--config.data.max_damaged=0.0")
+    words = (*own_images(photos), "--config.data.max_corrupt_fraction=0.0")
     line = refused(capfd, "train", *words, f"--workdir={tmp_path}/b")
-    assert "data.max_damaged=0.0" in line and "photo 03.png" in line
+    assert "data.max_corrupt_fraction=0.0" in line and "photo 03.png" in line
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,10 @@ def test_unreadable_images_are_skipped_counted_and_named(capfd, tmp_path, photos
         (["--config.seed=9223372036854775808"], ["config.seed=9223372036854775808"]),
         (["--config.eval.batch_size=0"], ["config.eval.batch_size=0"]),
         (["--config.checkpoint.keep_latest=0"], ["config.checkpoint.keep_latest=0", "1"]),
-        (["--config.alarm.nonfinite=-1"], ["config.alarm.nonfinite=-1"]),
+        (
+            ["--config.alarm.max_consecutive_nonfinite=-1"],
+            ["config.alarm.max_consecutive_nonfinite=-1"],
+        ),
     ],
 )
 def test_wrong_keys_and_values(words, expected, capfd, tmp_path):

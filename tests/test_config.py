@@ -12,12 +12,12 @@ from jssl.training.setup import check_batch, check_unused_keys, model_flops, set
 
 
 def test_overrides_take_the_type_of_the_recipe():
-    words = {"optim.lr": "1", "steps": "1e3", "data.resident": "false", "augment.mean": "(0.5,)"}
+    words = {"optim.lr": "1", "steps": "1e3", "data.on_device": "false", "augment.mean": "(0.5,)"}
     words |= {"optim.name": "lars", "augment.crop_scale": "0.2,1"}
     tree = config.load("configs/simclr_digits.py", words)
     assert tree.optim.lr == 1.0 and isinstance(tree.optim.lr, float)
     assert tree.steps == 1000 and isinstance(tree.steps, int)
-    assert tree.data.resident is False
+    assert tree.data.on_device is False
     assert tree.augment.mean == (0.5,) and tree.augment.crop_scale == (0.2, 1)
     assert tree.optim.name == "lars"
 
@@ -33,7 +33,7 @@ def test_overrides_take_the_type_of_the_recipe():
         ("steps", "1.5", ["config.steps='1.5'", "int"]),
         ("steps", "True", ["config.steps='True'", "int"]),
         ("optim.lr", "fast", ["config.optim.lr='fast'", "float"]),
-        ("data.resident", "maybe", ["config.data.resident='maybe'", "bool"]),
+        ("data.on_device", "maybe", ["config.data.on_device='maybe'", "bool"]),
         ("optim.lr", "__import__('os')", ["config.optim.lr", "float"]),
     ],
 )

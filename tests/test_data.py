@@ -20,7 +20,7 @@ from PIL import Image
 from jssl import data
 from jssl.config import UserError
 from jssl.data import decode, sampling
-from jssl.data.canvas import pad_to_canvas
+from jssl.data.max_side import pad_to_canvas
 from jssl.data.decode import Unreadable
 from jssl.data.sources import packed, tfds_source
 
@@ -408,7 +408,7 @@ def test_pack_round_trip(tmp_path):
         packed.pack(source, str(out), print)
     with pytest.raises(UserError, match="data.split=test"):
         data.open_source(**options(source="packed", path=str(out), split="test"))
-    with pytest.raises(UserError, match="data.canvas=8 .*data.canvas=16"):
+    with pytest.raises(UserError, match="data.max_side=8 .*data.max_side=16"):
         data.open_source(**options(source="packed", path=str(out), canvas=8))
     with pytest.raises(UserError, match="data.channels=1 .*data.channels=3"):
         data.open_source(**options(source="packed", path=str(out), channels=1))
@@ -566,10 +566,10 @@ def test_missing_and_damaged_records(tmp_path):
     ("changes", "message"),
     [
         ({"source": "fodler"}, "data.source='fodler' .*folder"),
-        ({"canvas": 0}, "data.canvas=0"),
+        ({"canvas": 0}, "data.max_side=0"),
         ({"channels": 4}, "data.channels=4"),
         ({"workers": -1}, "data.workers=-1"),
-        ({"max_damaged": 2.0}, "data.max_damaged=2.0"),
+        ({"max_damaged": 2.0}, "data.max_corrupt_fraction=2.0"),
     ],
 )
 def test_wrong_keys(tmp_path, changes, message):

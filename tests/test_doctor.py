@@ -83,7 +83,7 @@ def test_the_run_in_a_workdir_is_looked_at(tmp_path):
 
 
 def test_a_small_shared_memory(monkeypatch, tmp_path):
-    words = {"data.resident": "false", "data.workers": "4", "batch_size": "4096"}
+    words = {"data.on_device": "false", "data.workers": "4", "batch_size": "4096"}
     usage = doctor.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(doctor, "SHM", str(tmp_path))
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=2**20))

@@ -50,7 +50,7 @@ def test_every_key_that_counts_steps_may_be_a_duration():
         if values.counts_steps(kind)
     ]
     assert {"optim.warmup_steps", "eval.every", "checkpoint.every", "log.rank_every"} <= set(keys)
-    assert {"optim.freeze_steps", "log.profile_at", "log.render_every"} <= set(keys)
+    assert {"optim.freeze_steps", "log.profile_step", "log.render_every"} <= set(keys)
     for key in [*keys, "queue_start"]:
         for text, steps in (("1 epoch", 20), ("10 percent", 20), ("5%", 10), ("0 steps", 0)):
             given = load(SWAV, {"steps": "10 epochs", "batch_size": "10", key: text})
@@ -107,7 +107,7 @@ def test_a_run_in_epochs_is_the_run_in_steps(tmp_path):
     """The same numbers; config.json holds steps; the same command finds its result, and goes on
     with --extend."""
     examples = len(digits.load("train")[0]) * 3 // 100  # as the recipe's variant takes
-    few = {"batch_size": "64", "eval.every": "0", "data.resident": "True"}
+    few = {"batch_size": "64", "eval.every": "0", "data.on_device": "True"}
     texts = few | {"steps": "1 epoch", "optim.warmup_steps": "50 %", "checkpoint.every": "1"}
     steps = examples // 64
     numbers = few | {"steps": str(steps), "optim.warmup_steps": str(steps // 2)}

@@ -56,7 +56,7 @@ WHOLE = {"data.split": "train"}
 
 
 def image_run(path):
-    words = {"data.source": "folder", "data.path": path, "data.resident": "False"} | WHOLE
+    words = {"data.source": "folder", "data.path": path, "data.on_device": "False"} | WHOLE
     return load("configs/simclr_digits.py:tiny", words)
 
 

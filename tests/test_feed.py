@@ -89,7 +89,7 @@ def test_damaged_examples_are_the_same_resident_and_streamed(mesh, tmp_path, cap
 
     with pytest.raises(UserError, match=r"max_damaged=0.0 .*2 of 20 .*10.00%.*04.png, .*05.png"):
         Feed(DataConfig(source, True, 0, 0.0), 3, BATCH, mesh, 0)
-    with pytest.raises(UserError, match="data.max_damaged=0.0 "):
+    with pytest.raises(UserError, match="data.max_corrupt_fraction=0.0 "):
         take(DataConfig(source, False, 0, 0.0), mesh, 0, 3)
 
 
@@ -117,7 +117,8 @@ def test_how_much_may_be_damaged(mesh, count, bad, max_damaged, stops):
     made = lambda: Feed(DataConfig(source, True, 0, max_damaged), 3, BATCH, mesh, 0).close()
     if not stops:
         return made()
-    with pytest.raises(UserError, match=rf"data.max_damaged={max_damaged} .* {bad} of {count} "):
+    with pytest.raises(UserError, match=rf"data.max_corrupt_fraction={max_damaged} .* {bad} of
+    {count} "):
         made()
 
 
@@ -232,7 +233,7 @@ def test_a_data_set_that_does_not_fit_is_refused():
     class Small:
         local_devices = (Device(),)
 
-    with pytest.raises(UserError, match="data.resident=True .*data.resident=False"):
+    with pytest.raises(UserError, match="data.on_device=True .*data.on_device=False"):
         loader._check_room(example_source(50), Small())
     loader._check_room(example_source(40), Small())
 

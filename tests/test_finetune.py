@@ -24,10 +24,10 @@ RESNET, VIT = "configs/simclr_digits.py:tiny", "configs/mae_imagenette.py:tiny"
 BERT = "configs/bert_small_books.py:tiny"
 PLAIN = {  # nothing random in the inputs, all layers learn
     "finetune.batch_size": "16", "finetune.lr": "0.1", "finetune.layer_decay": "1.0",
-    "finetune.drop_path": "0", "finetune.mixup": "0", "finetune.smoothing": "0",
-    "finetune.crop_scale": "(1.0, 1.0)", "finetune.flip": "0", "eval.size": "0",
+    "finetune.drop_path": "0", "finetune.mixup": "0", "finetune.label_smoothing": "0",
+    "finetune.crop_scale": "(1.0, 1.0)", "finetune.flip_prob": "0", "eval.size": "0",
     "finetune.epochs": "60", "data.split": "train[:16]", "eval.batch_size": "16",
-    "finetune.warmup": "0",
+    "finetune.warmup_fraction": "0",
 }  # fmt: skip
 
 
@@ -432,8 +432,12 @@ def test_a_workdir_older_than_these_keys(capfd, workdir, tmp_path):
             "finetune.layer_decay=1.5",
             "layer_decay=1.5 must be 0.001 to 1; try 1",
         ),
-        ("finetune", "finetune.warmup=1", "config.finetune.warmup=1.0 must be 0 to 0.99; try 0.99"),
-        ("finetune", "finetune.smoothing=-1", "config.finetune.smoothing=-1.0"),
+        (
+            "finetune",
+            "finetune.warmup_fraction=1",
+            "config.finetune.warmup_fraction=1.0 must be 0 to 0.99; try 0.99",
+        ),
+        ("finetune", "finetune.label_smoothing=-1", "config.finetune.label_smoothing=-1.0"),
         ("finetune", "finetune.batch_size=20", "config.finetune.batch_size=20 must be a multiple"),
         (
             "finetune",
@@ -444,7 +448,11 @@ def test_a_workdir_older_than_these_keys(capfd, workdir, tmp_path):
         ("finetune", "finetune.crop_scale=(0.5, 3)", "crop_scale=(0.5, 3) is wrong"),
         ("finetune", "finetune.lrr=1", "config.finetune.lrr is not a key"),
         ("finetune", "optim.lr=1", "config.optim.lr was fixed by training"),
-        ("lowshot", "eval.lowshot_share=0", "eval.lowshot_share=0.0 must be above 0 and at most 1"),
+        (
+            "lowshot",
+            "eval.label_fraction=0",
+            "eval.label_fraction=0.0 must be above 0 and at most 1",
+        ),
         ("lowshot", "eval.lowshot_seeds=0", "eval.lowshot_seeds=0 must be at least 1"),
         ("lowshot", "eval.lowshot_per_class=99", "eval.lowshot_per_class=99, but class"),
         ("finetun", "eval.size=0", "did you mean 'finetune'?"),

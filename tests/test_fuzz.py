@@ -61,7 +61,7 @@ def test_values_of_keys(name, data):
         except UserError:
             return
     config = Config(tree)
-    hypothesis.assume(config.data.canvas <= 512 and config.data.length <= 512)
+    hypothesis.assume(config.data.max_side <= 512 and config.data.seq_len <= 512)
     hypothesis.assume(config.batch_size <= 512)  # made-up data is really made
     try:
         with warnings.catch_warnings():

@@ -113,7 +113,7 @@ def test_a_test_set_of_one_class_has_labels(tmp_path):
 def the_config(path, **changes):
     words = {
         "data.source": "folder", "data.path": str(path), "data.split": "train",
-        "data.resident": "False", "eval.split": "test",
+        "data.on_device": "False", "eval.split": "test",
     }  # fmt: skip
     return Config(load("configs/simclr_digits.py:tiny", words | changes))
 

@@ -60,7 +60,7 @@ def test_gpts_score_is_the_log_likelihood_of_its_rows():
 
 def test_berts_score_masks_one_token_at_a_time():
     """Equation 1 of Salazar et al. 2020; special tokens and padding do not count."""
-    run, state, batch = opened(BERT, data__pack="False")
+    run, state, batch = opened(BERT, data__pack_documents="False")
     tokens, segment, vocab = batch["tokens"], batch["segment"], run.data_info.vocab
     head, f = state.params["head"], state.params["encoder"]
     net = jax.jit(lambda x: apply(encoder(run.config.model, vocab.size), f, {}, x,
@@ -84,7 +84,7 @@ def test_perplexity_of_a_model_that_knows_nothing(tmp_path):
     """Zero embeddings make all tokens equally likely: the size of the vocabulary, and, as a byte is
     a token, log2 of it bits a byte; ends of documents cost as much and have no bytes, what begins
     one is not predicted and does not count."""
-    run, state, _ = opened(GPT, eval__rows="7")
+    run, state, _ = opened(GPT, eval__max_rows="7")
     params = jax.tree.map(jnp.zeros_like, state.params)
     found = language.evaluate(
         run, state.replace(params=params), run.data.source, "perplexity", log_progress
@@ -182,7 +182,7 @@ def test_fill_mask_changes_masks_alone():
         (GPT, "generate", {"eval__top_k": "-3"}, "config.eval.top_k=-3 must be at least 0"),
         (GPT, "generate", {"eval__temperature": "-1"}, "eval.temperature=-1.0 must be at least 0"),
         (GPT, "generate", {"eval__new_tokens": "0"}, "eval.new_tokens=0 must be at least 1"),
-        (GPT, "perplexity", {"eval__rows": "-1"}, "config.eval.rows=-1 must be at least 0"),
+        (GPT, "perplexity", {"eval__max_rows": "-1"}, "config.eval.max_rows=-1 must be at least 0"),
         ("configs/simclr_digits.py:tiny", "perplexity", {}, "holds images"),
     ],
 )
@@ -195,7 +195,7 @@ def test_wrong_input_is_one_line(recipe, protocol, changes, said):
 def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
     """Held-out text is only needed without a prompt. Another tokenizer is refused, by eval and
     resume: the one of the run is remembered by what it does, not by its name."""
-    tree = load(GPT, {"steps": "2", "eval.rows": "3"})
+    tree = load(GPT, {"steps": "2", "eval.max_rows": "3"})
     train(tree, tmp_path)
     stored = run_folder.stored_config(tmp_path)
     vocab = run_folder.recorded_info(tmp_path).vocab

@@ -25,7 +25,7 @@ EASY = {  # an optimizer under which any objective should fall within a few step
     "optim.lr_scaling": "none",
     "optim.schedule": "constant",
     "optim.warmup_steps": "0",
-    "optim.clip": "0",
+    "optim.clip_norm": "0",
 }
 # Rounding differs with the number of devices, and a large rate amplifies it without bound.
 GENTLE = EASY | {"optim.name": "sgd", "optim.lr": "1e-6"}

@@ -19,10 +19,10 @@ from jssl.training.setup import rng_keys, setup_run
 STILL = {  # views that are the image itself
     "augment.crop_scale": "(1.0, 1.0)",
     "augment.crop_ratio": "(1.0, 1.0)",
-    "augment.flip": "0",
-    "augment.jitter": "0",
-    "augment.gray": "0",
-    "augment.solarize": "0",
+    "augment.flip_prob": "0",
+    "augment.jitter_prob": "0",
+    "augment.gray_prob": "0",
+    "augment.solarize_prob": "0",
 }
 
 
@@ -102,7 +102,7 @@ def test_moco_queue_holds_the_newest_keys_in_the_order_of_the_views():
 def test_moco_says_what_it_needs():
     for words, said in (
         ({"bn_splits": "5"}, "config.bn_splits=5 must divide the 32 views"),
-        ({"queue": "16"}, "config.queue=16 must hold"),
+        ({"queue": "16"}, "config.queue_size=16 must hold"),
     ):
         with pytest.raises(UserError, match=said):
             methods.load(Config(load("configs/moco_cifar10.py:tiny", words)), image_info())
@@ -171,7 +171,7 @@ def test_dino_centring(centring):
     run = run_of("dino_cifar10", ("centring", centring))
     ((_, metrics),) = steps(run, [batch_of(run)])
     assert np.isfinite(metrics["loss"]) and metrics["assignment_entropy"] < np.log(12)
-    with pytest.raises(UserError, match="config.centring='center'"):
+    with pytest.raises(UserError, match="config.centering='center'"):
         methods.load(
             Config(load("configs/dino_cifar10.py:tiny", {"centring": "center"})), image_info()
         )

@@ -63,7 +63,7 @@ def test_targets_are_whole_rectangles_of_one_size_a_batch(grid):
             sizes.add((seed, box))
             corners.add((rows.max() == grid - 1, columns.max() == grid - 1))
         where, seen = np.asarray(ask.where), np.asarray(ask.seen)
-        assert seen.sum(1).min() > config.context_min
+        assert seen.sum(1).min() > config.min_context_patches
         for row in range(24):
             context = set(where[row][seen[row]])
             assert len(context) == seen[row].sum()
@@ -137,13 +137,13 @@ def test_what_fills_a_row_changes_nothing():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"targets": "0"}, "config.targets=0"),
+        ({"targets": "0"}, "config.num_targets=0"),
         ({"target_area": "(0.2, 0.15)"}, "config.target_area"),
         ({"target_area": "(0.5, 1.5)"}, "at most 1"),
         ({"target_aspect": "(0.0, 1.5)"}, "config.target_aspect"),
         ({"context_area": "(-0.5, 1.0)"}, "config.context_area"),
         ({"context_min": "4"}, "try 3"),
-        ({"context_min": "-1"}, "config.context_min=-1"),
+        ({"context_min": "-1"}, "config.min_context_patches=-1"),
     ],
 )
 def test_wrong_values_are_named(changes, words):

@@ -137,7 +137,7 @@ def test_a_signal_amid_bad_updates_is_a_signal(tmp_path, monkeypatch):
 
 def test_a_rollback_holds_resident_data_once_and_a_profile_may_begin_again(tmp_path, monkeypatch):
     bad, sizes, loop = AT(6, 7, 8, 9), [], training.loop
-    changes = {"data__resident": "True", "log__profile_at": "7"}
+    changes = {"data__on_device": "True", "log__profile_step": "7"}
     tree = recipe(tmp_path, monkeypatch, bad, **changes)
 
     def measured(*given):

@@ -68,7 +68,7 @@ def test_a_run_goes_on_with_fewer_devices_and_with_one(tmp_path):
     np.testing.assert_allclose(found, alone, rtol=1e-5)
 
 
-STREAMED = {"data.resident": False, "data.workers": 1}
+STREAMED = {"data.on_device": False, "data.workers": 1}
 
 
 def start(folder, processes: int, hosts=None, changes=STREAMED):

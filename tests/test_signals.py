@@ -284,7 +284,7 @@ def test_a_script_that_trains_when_it_is_imported(tmp_path, photos):
     path.write_text(
         "from jssl import cli\n"
         "words = ['--config.data.source=folder', '--config.data.split=train']\n"
-        f"words += ['--config.data.path={photos}', '--config.data.resident=False']\n"
+        f"words += ['--config.data.path={photos}', '--config.data.on_device=False']\n"
         f"words += ['--config.data.workers=1', '--workdir={tmp_path}/a']\n"
         "cli.main(['train', '--config=configs/simclr_digits.py:tiny', *words])\n"
     )

@@ -317,7 +317,7 @@ def test_names_of_files_do_not_steer_a_terminal(capfd, tmp_path, photos):
         capfd,
         "train",
         *own_images(photos),
-        "--config.data.max_damaged=0.1",
+        "--config.data.max_corrupt_fraction=0.1",
         f"--workdir={tmp_path}/a",
     )
     assert code == 0, err

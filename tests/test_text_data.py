@@ -371,10 +371,10 @@ def test_wrong_paths_and_keys(tmp_path):
         "data.path=.*cut.txt.gz cannot be read": options(tmp_path / "cut.txt.gz"),
         "data.path=.*no.txt.gz cannot be read": options(tmp_path / "no.txt.gz"),
         "data.split=train.:10%. .*none of the 3": options(tmp_path / "good", split="train[:10%]"),
-        "data.length=2 ": options(tmp_path / "good", length=2),
-        "data.length=0 ": options(tmp_path / "good", length=0),
-        "data.length=-1 ": options(tmp_path / "good", length=-1),
-        "data.length=8 .*digits": options(source="digits"),
+        "data.seq_len=2 ": options(tmp_path / "good", length=2),
+        "data.seq_len=0 ": options(tmp_path / "good", length=0),
+        "data.seq_len=-1 ": options(tmp_path / "good", length=-1),
+        "data.seq_len=8 .*digits": options(source="digits"),
         "data.tokenizer=bytes .*text": options(source="digits", length=0, canvas=32),
         "data.source='txt' .*'text'": options(source="txt"),
     }
@@ -422,7 +422,7 @@ def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
     again = wanted | {"source": "packed", "path": str(out)}
     with pytest.raises(UserError, match="data.tokenizer=bytes .*packed with another"):
         data.open_source(**again | {"tokenizer": "bytes"})
-    with pytest.raises(UserError, match="data.length=0 .*holds text"):
+    with pytest.raises(UserError, match="data.seq_len=0 .*holds text"):
         data.open_source(**again | {"tokenizer": "", "length": 0, "canvas": 32})
     with pytest.raises(UserError, match="data.split=test .*without splits"):
         data.open_source(**again | {"split": "test"})
@@ -434,7 +434,7 @@ def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
 
     made = images.arrays(np.zeros((4, 8, 8, 3), np.uint8), None, "mine")
     images.pack(made, str(tmp_path / "images"), lambda *_: None)
-    with pytest.raises(UserError, match="data.length=16 .*holds images"):
+    with pytest.raises(UserError, match="data.seq_len=16 .*holds images"):
         data.open_source(**again | {"path": str(tmp_path / "images")})
 
 
@@ -522,7 +522,7 @@ def test_books(real_data):
     assert documents(source) == [record["text"].decode() for record in corpus_records(corpus)]
     with pytest.raises(UserError, match="data.name=cifar10 .*no text"):
         data.open_source(**prepared(real_data, "cifar10"))
-    with pytest.raises(UserError, match="data.name=sst2 .*no image.*data.length"):
+    with pytest.raises(UserError, match="data.name=sst2 .*no image.*data.seq_len"):
         data.open_source(**prepared(real_data, "sst2", length=0, tokenizer="", canvas=32))
 
 

@@ -8,8 +8,8 @@ from jssl.config import Config, UserError, load
 from jssl.transforms import views
 
 STILL = {
-    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip": "0",
-    "augment.jitter": "0", "augment.gray": "0",
+    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip_prob":
+    "0", "augment.jitter_prob": "0", "augment.gray_prob": "0",
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_the_views_of_an_image_are_neighbours():
 
 
 def test_what_the_second_section_changes_is_in_the_second_view():
-    config = config_of("byol", augment_b={"solarize": 1.0})
+    config = config_of("byol", augment_second_view={"solarize": 1.0})
     x = pixels(config, jax.jit(views.two_views(config))(jax.random.key(0), batch()))
     image = batch()["image"].astype(np.float32)
     np.testing.assert_allclose(x[0::2], image, atol=0.05)

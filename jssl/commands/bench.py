@@ -9,8 +9,8 @@ import numpy as np
 
 from jssl import data
 from jssl.config import Config, schema, values
-from jssl.data.canvas import canvas_of
 from jssl.data.loader import Feed
+from jssl.data.max_side import canvas_of
 from jssl.data.sources import packed
 from jssl.data.text import tokenizer
 from jssl.data.text.text_source import Tokens
@@ -77,10 +77,10 @@ def made_up(config: Config, vocab_size: int = 0) -> data.DataConfig:
     """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device; for
     text as many rows of random tokens, of `vocab_size` ids (0: as of bytes)."""
     schema.check(config._tree)
-    if config.data.length:
+    if config.data.seq_len:
         return data.DataConfig(made_up_text(config, vocab_size), True, 0, 1.0)
-    values.check("config.data.canvas", config.data.canvas, values.Pixels)
-    shape = (*canvas_of(config.data.canvas, config.data.aspect), config.data.channels)
+    values.check("config.data.max_side", config.data.max_side, values.Pixels)
+    shape = (*canvas_of(config.data.max_side, config.data.aspect), config.data.channels)
     count = max(2, min(config.batch_size, 2**26 // math.prod(shape)))
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
     return data.DataConfig(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)
@@ -92,7 +92,7 @@ def made_up_text(config: Config, vocab_size: int) -> Tokens:
     none = np.zeros(size, bool)
     vocab = tokenizer.ByteTokenizer().vocab | {"size": size}
     fake = SimpleNamespace(vocab=vocab, begins=none, follows=none, fingerprint="made up")
-    length = config.data.length
+    length = config.data.seq_len
     flat = np.random.default_rng(0).integers(4, size, config.batch_size * length, np.int32)
     offsets = np.arange(0, len(flat) + 1, length)
-    return Tokens("made-up text", flat, offsets, fake, length, True, config.data.words)
+    return Tokens("made-up text", flat, offsets, fake, length, True, config.data.word_ids)

@@ -171,11 +171,11 @@ def held(folder: str, tree) -> dict:
 
 def shared_memory(config) -> dict:
     """Room in /dev/shm, through which data workers hand over their batches."""
-    path, workers = pathlib.Path(SHM), 0 if config.data.resident else config.data.workers
+    path, workers = pathlib.Path(SHM), 0 if config.data.on_device else config.data.workers
     if not path.is_dir():
         return {"free_bytes": None}
     free = shutil.disk_usage(path).free
-    example = max(config.data.canvas**2 * config.data.channels, 8 * config.data.length)
+    example = max(config.data.max_side**2 * config.data.channels, 8 * config.data.seq_len)
     batch = config.batch_size * example // jax.process_count()
     need = workers * WAITING * min(batch, host_batches._PART)
     if free < need:

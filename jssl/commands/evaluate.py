@@ -73,7 +73,7 @@ def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
     return linear.probe(
         *train_pair, *test_pair, classes=classes, lrs=section.linear_lrs,
         weight_decays=section.linear_weight_decays, epochs=section.linear_epochs,
-        batch_size=section.linear_batch_size, held_out=section.linear_held_out,
+        batch_size=section.linear_batch_size, held_out=section.linear_val_fraction,
         standardize=section.linear_standardize, seed=config.seed, mesh=mesh,
         progress=log_progress("linear probe, epochs"),
     )  # fmt: skip
@@ -83,10 +83,10 @@ def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
     section = config.eval
     return lowshot.probe(
         *train_pair, *test_pair, classes=classes, per_class=section.lowshot_per_class,
-        share=section.lowshot_share, seeds=section.lowshot_seeds, mesh=mesh,
+        share=section.label_fraction, seeds=section.lowshot_seeds, mesh=mesh,
         progress=log_progress("low-shot probe, draws"), lrs=section.linear_lrs,
         weight_decays=section.linear_weight_decays, epochs=section.lowshot_epochs,
-        batch_size=section.linear_batch_size, held_out=section.linear_held_out,
+        batch_size=section.linear_batch_size, held_out=section.linear_val_fraction,
         standardize=section.linear_standardize,
     )  # fmt: skip
 

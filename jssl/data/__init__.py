@@ -41,9 +41,9 @@ class DataConfig(NamedTuple):
     """A source and how to carry it to the device."""
 
     source: Any
-    resident: bool  # the whole data set lives on the device
+    on_device: bool  # the whole data set lives on the device
     workers: int  # processes that read ahead; 0: a thread
-    max_damaged: float  # share of the examples that may be unreadable; see `feed.allowed_share`
+    max_corrupt_fraction: float  # of the examples; see `loader.allowed_share`
 
 
 def load(
@@ -53,15 +53,15 @@ def load(
     path: str,
     dir: str,
     split: str,
-    canvas: Whole,
+    max_side: Whole,
     channels: Count,
-    resident: bool,
+    on_device: bool,
     workers: Whole,
-    max_damaged: Share,
+    max_corrupt_fraction: Share,
     tokenizer: str = "",
-    length: Whole = 0,
-    pack: bool = True,
-    words: bool = False,
+    seq_len: Whole = 0,
+    pack_documents: bool = True,
+    word_ids: bool = False,
     encoding: str = "",
     text_key: str = "text",
     aspect: AtLeastOne = canvases.ASPECT,
@@ -74,43 +74,46 @@ def load(
     name, dir    tfds: the data set, and the folder in which TFDS prepared it
     path         folder, packed: the folder; text: a file, a folder or a pattern of files
     split        "train", "test", or a slice such as "train[:90%]"
-    canvas       shorter side that an image keeps, in pixels; larger ones are shrunk to it
+    max_side     shorter side that an image keeps, in pixels; larger ones are shrunk to it
     aspect       longer side that an image keeps, in shorter sides of the canvas: what exceeds it is
-                 cut off at both ends; memory grows with it (`jssl.data.canvas`)
+                 cut off at both ends; memory grows with it (`jssl.data.max_side`)
     exif         whether images are turned as their EXIF says; "auto": those of a folder
     max_value    the pixel that is white; 0: 255, and for images of more than 8 bits it is found,
                  and stored with the run (`jssl.data.depth`)
-    channels     3 (RGB) or 1 (grey); packed: as many as were packed
-    resident     keep the whole data set on the device, for data sets that fit there
-    workers      processes that read and decode ahead, at most one a core; 0: one thread
-    max_damaged  share of unreadable examples above which the run stops, 0 to 1; of fewer than 100
+    channels     3 (RGB) or 1 (grey); packed: as many as were packed on_device    keep the whole
+    data set on the device, for data sets that fit there workers      processes that read and decode
+    ahead, at most one a core; 0: one thread max_corrupt_fraction share of unreadable examples above
+    which the run stops, 0 to 1; of fewer than 100
                  examples half may be unreadable, unless it is 0
     encoding     text files: "": by their byte order mark or NULs, else UTF-8; or "latin-1", ...
     text_key     text files: where in a line of JSON the text is
-    length       tokens of a row of text; 0: images
+    seq_len      tokens of a row of text; 0: images
     tokenizer    text: "bytes", or a tokenizer.json; packed: may be left empty
-    pack         text: documents are joined and cut into rows; False: one document a row
-    words        text: rows say which word a token is in, for whole-word masking
+    pack_documents  text: documents are joined and cut into rows; False: one document a row
+    word_ids     text: rows say which word a token is in, for whole-word masking
     """
     if workers < 0:
         raise UserError(f"data.workers={workers} is wrong because it is negative; use 0 or more")
-    if not 0 <= max_damaged <= 1:
-        raise UserError(f"data.max_damaged={max_damaged} is wrong because it is a share; use 0.01")
+    if not 0 <= max_corrupt_fraction <= 1:
+        raise UserError(
+            f"data.max_corrupt_fraction={max_corrupt_fraction} is wrong because it is a fraction; "
+            "use 0.01"
+        )
     opened = open_source(
         source=source,
         name=name,
         path=path,
         dir=dir,
         split=split,
-        canvas=canvas,
+        canvas=max_side,
         channels=channels,
         tokenizer=tokenizer,
-        length=length,
-        pack=pack,
-        words=words,
+        length=seq_len,
+        pack=pack_documents,
+        words=word_ids,
         encoding=encoding,
         text_key=text_key,
-        max_damaged=max_damaged,
+        max_damaged=max_corrupt_fraction,
         aspect=aspect,
         exif=exif,
         max_value=max_value,
@@ -120,7 +123,7 @@ def load(
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
         log.info("data.workers=%d: only %d are started, one a core", workers, cores)
-    return DataConfig(opened, resident, min(workers, cores), max_damaged)
+    return DataConfig(opened, on_device, min(workers, cores), max_corrupt_fraction)
 
 
 def load_again(section, info: Any) -> DataConfig:
@@ -146,12 +149,14 @@ def open_source(
         raise UserError(f"data.source={source!r} is unknown; {suggest(source, known)}")
     corpora.refuse(source, encoding, text_key)
     if source in ("text", "pydoc") or length:
-        reading = {"encoding": encoding, "text_key": text_key, "max_damaged": max_damaged}
+        reading = {"encoding": encoding, "text_key": text_key, "max_corrupt_fraction": max_damaged}
         return _text(source, name, path, dir, split, tokenizer, length, pack, words, reading)
     if tokenizer:
-        raise UserError(f"data.tokenizer={tokenizer} is for text; set data.length, or leave it out")
+        raise UserError(
+            f"data.tokenizer={tokenizer} is for text; set data.seq_len, or leave it out"
+        )
     if canvas < 1:
-        raise UserError(f"data.canvas={canvas} is wrong because it is no size; use 32 or 256")
+        raise UserError(f"data.max_side={canvas} is wrong because it is no size; use 32 or 256")
     if channels not in (1, 3) and source in ("tfds", "folder"):
         raise UserError(f"data.channels={channels} is wrong; use 3 (RGB) or 1 (grey)")
     if source in ("tfds", "folder"):
@@ -196,14 +201,14 @@ def _text(source, name, path, dir, split, tokenizer, length, pack, words, readin
     from jssl.data.text import tokenizer as tokenizers
 
     if length < 3:
-        raise UserError(f"data.length={length} is wrong because a row of text needs 3; use 128")
+        raise UserError(f"data.seq_len={length} is wrong because a row of text needs 3; use 128")
     if source == "packed":
         folder = packed.locate(path, split)
         if not text_source.is_tokens(folder):
-            raise UserError(f"data.length={length} is for text, and {folder} holds images; use 0")
+            raise UserError(f"data.seq_len={length} is for text, and {folder} holds images; use 0")
         return text_source.open_tokens(folder, split, tokenizer, length, pack, words)
     if source not in corpora.TEXT:
-        raise UserError(f"data.length={length} is for text, and {source} holds images; use 0")
+        raise UserError(f"data.seq_len={length} is for text, and {source} holds images; use 0")
     corpus = corpora.open_corpus(
         source=source, name=name, path=path, dir=dir, split=split, **reading
     )
@@ -238,7 +243,7 @@ def _packed(name, path, dir, split, canvas, channels):
 
     folder = packed.locate(path, split)
     if text_source.is_tokens(folder):
-        raise UserError(f"data.length=0 is for images, and {folder} holds text; use 128")
+        raise UserError(f"data.seq_len=0 is for images, and {folder} holds text; use 128")
     return _fits(packed.open_packed(path, split), canvas, channels)
 
 
@@ -248,8 +253,8 @@ def _fits(source, canvas, channels):
     stored = min(height, width)
     if stored > canvas:
         raise UserError(
-            f"data.canvas={canvas} is wrong because {source.name} is stored at {stored} pixels; "
-            f"use data.canvas={stored}, or pack it again"
+            f"data.max_side={canvas} is wrong because {source.name} is stored at {stored} pixels; "
+            f"use data.max_side={stored}, or pack it again"
         )
     if stored_channels != channels:
         raise UserError(

@@ -23,7 +23,7 @@ from jssl.parallel import host, preemption
 from jssl.parallel.mesh import batch_parts, batch_sharding, check_batch
 
 _log = logging.getLogger("jssl")
-FEW = 100  # examples, below which data.max_damaged is no measure
+FEW = 100  # examples, below which data.max_corrupt_fraction is no measure
 PATIENCE = 20.0  # seconds that a batch under way may take when the feed is closed
 
 
@@ -61,11 +61,11 @@ class Feed:
     ):
         self.held, self.waited, self.damaged = {}, 0.0, {}
         self._stop = threading.Event()
-        self._source, self._max_damaged = data.source, data.max_damaged
+        self._source, self._max_damaged = data.source, data.max_corrupt_fraction
         check_batch("config.batch_size", batch_size, batch_parts(mesh), "devices")
         self._sharding = batch_sharding(mesh)
         self._batch_size, self._rows = batch_size, _local_rows(self._sharding, batch_size)
-        if data.resident:
+        if data.on_device:
             self.held = self._hold(mesh, progress)
             host = self._places(seed, start, passed)
         else:
@@ -187,9 +187,10 @@ class Feed:
         if share > allowed_share(self._max_damaged, len(self._source)):
             named = ", ".join(itertools.islice(self.damaged.values(), 3))
             raise UserError(
-                f"data.max_damaged={self._max_damaged} is exceeded because {len(self.damaged)} of "
-                f"{len(self._source)} examples ({share:.2%}) of {self._source.name} cannot be read "
-                f"so far ({named}); mend or remove these, or allow more"
+                f"data.max_corrupt_fraction={self._max_damaged} is exceeded because "
+                f"{len(self.damaged)} of {len(self._source)} examples ({share:.2%}) of "
+                f"{self._source.name} cannot be read so far ({named}); mend or remove these, or "
+                "allow more"
             )
 
 
@@ -215,6 +216,7 @@ def _check_room(source, mesh):
         free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
         if needed > free:
             raise UserError(
-                f"data.resident=True is wrong because {source.name} needs {needed / 2**30:.1f} GiB "
-                f"and {device} has {free / 2**30:.1f} GiB free; set data.resident=False"
+                f"data.on_device=True is wrong because {source.name} needs "
+                f"{needed / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free; set "
+                "data.on_device=False"
             )

@@ -41,7 +41,7 @@ def check(config: Config, data_info: DatasetInfo) -> None:
     """
     config = Config(config._tree)  # what is read here is not yet read by the method
     size = data_info.vocab_size
-    if not owned(lambda: nn.encoder(config.model, size, packed=config.data.pack)):
+    if not owned(lambda: nn.encoder(config.model, size, packed=config.data.pack_documents)):
         finetune_encoder(config, data_info)
     if not owned(lambda: views.two_views(config)):
         view(config)
@@ -135,7 +135,7 @@ def build(run, tx) -> Method:
     def loss(params, state, batch, rng):
         rng_view, rng_mix, rng_net = jax.random.split(jax.random.fold_in(rng, state.step), 3)
         x, extra = read(batch, rng_view)
-        target = smoothed_one_hot(batch["label"], classes, section.smoothing)
+        target = smoothed_one_hot(batch["label"], classes, section.label_smoothing)
         if section.mixup and "image" in batch:
             share = jax.random.beta(rng_mix, section.mixup, section.mixup)
             x, target = mixup(x, share), mixup(target, share)
@@ -164,7 +164,7 @@ def finetune_encoder(config, data_info):
     model |= {key: section[key] for key in ("drop_path", "dropout") if key in model}
     model |= {"pool": section.pool} if section.pool else {}
     try:
-        return nn.encoder(model, data_info.vocab_size, packed=config.data.pack)
+        return nn.encoder(model, data_info.vocab_size, packed=config.data.pack_documents)
     except UserError as error:
         raise UserError(f"config.finetune.pool={section.pool!r}: {error}") from None
 
@@ -173,7 +173,9 @@ def reader(run):
     """f(batch, rng=None) -> (x, keywords) of the encoder: all that the kind of batch decides.
 
     Of images a random view, or without `rng` the one of evaluation; tokens as they are. `view`:
-    "crop" is a crop of `crop_scale` and a flip, "augment" and "augment_b" those of pretraining."""
+    "crop" is a crop of `crop_scale` and a flip, "augment" and "augment_second_view" those of
+    pretraining.
+    """
     if "image" not in run.example:
         return lambda batch, rng=None: (batch["tokens"], {"segment": batch["segment"]})
     some, centre = view(run.config), views.eval_view(run.config)
@@ -184,9 +186,9 @@ def reader(run):
 def view(config):
     """The view of training, see `reader`."""
     section, (first, second) = config.finetune, views.sections(config)
-    plain = dict.fromkeys(("jitter", "gray", "blur", "solarize"), 0.0)
-    plain |= {"crop_scale": section.crop_scale, "flip": section.flip}
-    known = {"crop": first | plain, "augment": first, "augment_b": second or first}
+    plain = dict.fromkeys(("jitter_prob", "gray_prob", "blur_prob", "solarize_prob"), 0.0)
+    plain |= {"crop_scale": section.crop_scale, "flip_prob": section.flip_prob}
+    known = {"crop": first | plain, "augment": first, "augment_second_view": second or first}
     return call_with_section(
         augment.view, known[section.view], "finetune", dtype=config.model.dtype
     )
@@ -207,7 +209,7 @@ def optimizer(section, steps: int) -> optax.GradientTransformation:
     """AdamW with the learning rates of `lr_scales`."""
     rate = optim.learning_rate(
         lr=section.lr, lr_final=0.0, lr_scaling="linear", schedule="cosine", steps=steps,
-        warmup_steps=int(section.warmup * steps), batch_size=section.batch_size,
+        warmup_steps=int(section.warmup_fraction * steps), batch_size=section.batch_size,
     )  # fmt: skip
     adamw = optax.adamw(rate, weight_decay=section.weight_decay, mask=optim.mask(NO_DECAY))
     scaled = lambda u, _: jax.tree.map(jnp.multiply, u, lr_scales(u, section.layer_decay))

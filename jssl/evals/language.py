@@ -47,7 +47,7 @@ def evaluate(run, state, source, protocol: str, say) -> dict:
     if source.modality != "text":
         raise UserError(f"--protocol={protocol} is for text, and {source.name} holds images; knn")
     if protocol == "perplexity":
-        return perplexity(run, state, Subset(source, run.config.eval.rows), say)
+        return perplexity(run, state, Subset(source, run.config.eval.max_rows), say)
     return sample_text(run, state, source, protocol)
 
 
@@ -98,7 +98,7 @@ def sample_text(run, state, source, protocol: str) -> dict:
     given = (batch["segment"] > 0).sum(1).max()
     if protocol == "generate" and given + config.new_tokens > source.length:
         log.warning(
-            "config.eval.new_tokens=%d: %d fit behind %d in a row of config.data.length=%d",
+            "config.eval.new_tokens=%d: %d fit behind %d in a row of config.data.seq_len=%d",
             config.new_tokens, source.length - given, given, source.length,
         )  # fmt: skip
     render = jax.jit(run.method.render) if run.method.render else lambda *given: {}

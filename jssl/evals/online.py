@@ -128,8 +128,8 @@ def evaluation_source(config: Config, data_info: DatasetInfo, classes: list[str]
     if source.classes is None:
         if getattr(source, "pack", False):
             raise UserError(
-                f"config.data.pack=True joins the examples of {source.name}, and so leaves out "
-                "their labels, which a probe needs; set config.data.pack=False"
+                f"config.data.pack_documents=True joins the examples of {source.name}, and so "
+                "leaves out their labels, which a probe needs; set config.data.pack_documents=False"
             )
         raise UserError(
             f"config.eval.split={config.eval.split!r} of {source.name} has no labels, which a "
@@ -153,7 +153,7 @@ def probe(run, state, bank, queries, features) -> dict[str, float]:
         found["linear_top1"] = linear.probe(
             *pairs, classes=classes, lrs=config.linear_lrs, weight_decays=(0.0,),
             epochs=config.online_linear_epochs, batch_size=config.linear_batch_size,
-            held_out=config.linear_held_out, standardize=config.linear_standardize,
+            held_out=config.linear_val_fraction, standardize=config.linear_standardize,
             seed=run.config.seed, mesh=mesh,
         )["top1"]  # fmt: skip
     return found

@@ -10,8 +10,9 @@ code's patches, as in VQ-VAE: van den Oord et al. 2017, appendix A.1). For `conf
 steps nothing else is trained (freeze all parameters: `optim.freeze`, after which Adam starts
 afresh). Then the codebook is fixed.
 
-Reference code for the rest: microsoft/unilm beit; weights are initialized as there (`model.init="beit"`).
-Differences: no layer scale, no relative position bias; the blocks' sizes, see `masking.block_mask`.
+Reference code for the rest: microsoft/unilm beit; weights are initialized as there
+(`model.init="beit"`). Differences: no layer scale, no relative position bias; the blocks' sizes,
+see `masking.block_mask`.
 """
 
 import jax
@@ -64,7 +65,13 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     def encode(params, images, mask, train, rngs=None):
         token = params["mask_token"]
         tokens, _ = apply(
-            encoder, params["encoder"], {}, images, train=train, mask=mask, mask_token=token,
+            encoder,
+            params["encoder"],
+            {},
+            images,
+            train=train,
+            mask=mask,
+            mask_token=token,
             rngs=rngs,
         )
         return tokens

@@ -7,8 +7,8 @@ patches masked, and regresses the targets of the masked ones.
 
 Reference code: facebookresearch/data2vec_vision (beit). The outputs of the blocks
 and their mean pass through a LayerNorm without parameters. Weights are initialized as there
-(`model.init="beit"`). Differences: no layer scale, no relative position bias; the blocks' sizes, see
-`masking.block_mask`.
+(`model.init="beit"`). Differences: no layer scale, no relative position bias; the blocks' sizes,
+see `masking.block_mask`.
 """
 
 import jax
@@ -67,7 +67,13 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     def encode(params, images, mask, train, rngs=None):
         token = params["mask_token"]
         tokens, _ = apply(
-            encoder, params["encoder"], {}, images, train=train, mask=mask, mask_token=token,
+            encoder,
+            params["encoder"],
+            {},
+            images,
+            train=train,
+            mask=mask,
+            mask_token=token,
             rngs=rngs,
         )
         return tokens

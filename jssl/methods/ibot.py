@@ -7,10 +7,11 @@ DINO on class tokens, and the same on patches: in the student's global views, bl
 masked. At each masked position the student predicts the distribution of the teacher, which sees the
 whole view.
 
-Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn centering,
-a separate head for patches (`config.shared_head` False) and KoLeo (`config.koleo_weight`), which
-spreads the class tokens of each view. A view is masked with `config.mask_probability`, by a ratio
-drawn from `config.mask_range`. Difference: the blocks' sizes, see `masking.block_mask`.
+Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn
+centering, a separate head for patches (`config.shared_head` False) and KoLeo
+(`config.koleo_weight`), which spreads the class tokens of each view. A view is masked with
+`config.mask_probability`, by a ratio drawn from `config.mask_range`. Difference: the blocks' sizes,
+see `masking.block_mask`.
 """
 
 from collections.abc import Callable
@@ -205,9 +206,7 @@ def project_tokens(net: EncoderWithHeads, patch_head: str) -> Callable:
 
 def class_token_loss(config, outputs, layer, teacher_layer, center, step):
     """(DINO's loss on class tokens, the new center, the teacher's distributions)."""
-    teacher_logits = jax.lax.stop_gradient(
-        prototype_logits(teacher_layer, outputs["teacher_cls"])
-    )
+    teacher_logits = jax.lax.stop_gradient(prototype_logits(teacher_layer, outputs["teacher_cls"]))
     weight = jnp.ones(len(teacher_logits))
     p = teacher_assignments(config, teacher_logits, center, step, weight)
 

@@ -3,20 +3,20 @@
 section 3.
 
 The encoder sees a part of an image, the context. From the context, and from the positions of some
-target blocks, a narrow predictor predicts the representations of the patches there. The targets come
-from a moving average of the encoder that sees the whole image. No pixels are predicted, and there
-is no color augmentation.
+target blocks, a narrow predictor predicts the representations of the patches there. The targets
+come from a moving average of the encoder that sees the whole image. No pixels are predicted, and
+there is no color augmentation.
 
 Reference code: facebookresearch/ijepa (src/masks/multiblock.py, src/train.py, src/helper.py). A
 batch has one size of targets and one of contexts, and every target is a whole rectangle. Arrays
 have the size of the largest target, so that one program serves all sizes; no token attends to
 positions beyond the batch's size, and the loss does not count them. A context is cut to
-`config.context_fraction` of all patches and may be smaller (there all are cut to the smallest of the
-images on a device). Other differences: a block may reach every patch (there none reaches the last
-row or column, as `torch.randint` excludes its end); the EMA decay follows half a cosine, there a
-line. Linear layers, mask token and patch projection are drawn from N(0, .02)
-(`model.init="normal02"`): the constructor divides the output layers of deep blocks by
-sqrt(2 layer), but helper.py:86 to 99 then draws every Linear layer anew.
+`config.context_fraction` of all patches and may be smaller (there all are cut to the smallest of
+the images on a device). Other differences: a block may reach every patch (there none reaches the
+last row or column, as `torch.randint` excludes its end); the EMA decay follows half a cosine, there
+a line. Linear layers, mask token and patch projection are drawn from N(0, .02)
+(`model.init="normal02"`): the constructor divides the output layers of deep blocks by sqrt(2
+layer), but helper.py:86 to 99 then draws every Linear layer anew.
 """
 
 from functools import partial

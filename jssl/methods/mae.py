@@ -1,8 +1,8 @@
 """MAE: "Masked Autoencoders Are Scalable Vision Learners"
 (He, Chen, Xie, Li, Dollar, Girshick; CVPR 2022; arXiv 2111.06377), figure 1.
 
-Three quarters of the patches of an image are masked, and a ViT encodes the rest. A small decoder gets
-the encoded patches and a learned mask token at each masked position, and predicts the masked
+Three quarters of the patches of an image are masked, and a ViT encodes the rest. A small decoder
+gets the encoded patches and a learned mask token at each masked position, and predicts the masked
 pixels. The loss is the squared error on the masked patches, each normalized by its own mean and
 standard deviation.
 
@@ -120,9 +120,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     def init_params(rng, batch):
         rng_encoder, rng_decoder, rng_mask = jax.random.split(rng, 3)
         images = view(batch)
-        keep_ids, _, restore = random_masking(
-            rng_mask, len(images), num_patches, config.mask_ratio
-        )
+        keep_ids, _, restore = random_masking(rng_mask, len(images), num_patches, config.mask_ratio)
         encoder_params, _ = init(encoder, rng_encoder, images, keep_ids=keep_ids)
         tokens, _ = apply(encoder, encoder_params, {}, images, train=False, keep_ids=keep_ids)
         decoder_params, _ = init(head, rng_decoder, tokens, restore)

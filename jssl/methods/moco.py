@@ -3,8 +3,8 @@
 augmentation and the schedule of "Improved Baselines with Momentum Contrastive Learning"
 (Chen, Fan, Girshick, He; 2020; arXiv 2003.04297).
 
-A query is one view of an image. Its key is the other view, encoded by an EMA teacher. The query must
-find its key among the keys of earlier batches, which are kept in a queue.
+A query is one view of an image. Its key is the other view, encoded by an EMA teacher. The query
+must find its key among the keys of earlier batches, which are kept in a queue.
 
 Reference code: facebookresearch/moco builder.py. BatchNorm statistics would reveal which key
 belongs to which query. As there, keys are encoded in shuffled order, with statistics of parts of

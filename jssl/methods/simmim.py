@@ -5,10 +5,10 @@ Squares of an image are masked: a learned token replaces their patches, and the 
 through the encoder. One linear layer predicts the raw pixels. The loss is the absolute error on the
 masked ones.
 
-Reference code: microsoft/SimMIM models/simmim.py. Weights are initialized as there:
-encoder, class token and mask token as in BEiT (`model.init="beit"`), the linear layer, there a
-convolution, as in PyTorch. Difference: its ViT has relative positions, a bias that all blocks share;
-this one has the positions that the recipe names.
+Reference code: microsoft/SimMIM models/simmim.py. Weights are initialized as there: encoder, class
+token and mask token as in BEiT (`model.init="beit"`), the linear layer, there a convolution, as in
+PyTorch. Difference: its ViT has relative positions, a bias that all blocks share; this one has the
+positions that the recipe names.
 """
 
 import jax

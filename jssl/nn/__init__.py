@@ -14,11 +14,10 @@ def encoder(section, vocab: int = 0, packed: bool = True):
 
     `section["name"]` picks the family ("resnet18", "vit_b", "bert_base", ...), and the section is
     bound to that family's `build`, whose signature is the schema. Only text families take `vocab`,
-    the number of its tokens' ids, and `packed`, which is `config.data.pack`. The encoder is a Linen
-    module called as ``encoder(images [B, H, W, C], train)``, or ``encoder(tokens [B, L], train,
-    segment)``; ``encoder.features(output)``, for text ``features(output, segment)``, is float32
-    [B, D].
-    Raises `UserError` for a name that no family has, and for what `build` refuses.
+    the number of its tokens' ids, and `packed`, which is `config.data.pack_documents`. The encoder
+    is a Linen module called as ``encoder(images [B, H, W, C], train)``, or ``encoder(tokens [B, L],
+    train, segment)``; ``encoder.features(output)``, for text ``features(output, segment)``, is
+    float32 [B, D]. Raises `UserError` for a name that no family has, and for what `build` refuses.
     """
     if "name" not in section:
         raise UserError("config.model.name is missing; add it to the recipe")

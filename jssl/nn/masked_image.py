@@ -52,7 +52,7 @@ def eval_view(config: Config) -> Callable[[Batch], Array]:
     size = config.eval.size or config.augment.size
     mean, std = config.augment.mean, config.augment.std
     view = augment.center(
-        size=size, crop=config.eval.crop, mean=mean, std=std, dtype="float32"
+        size=size, crop=config.eval.crop_fraction, mean=mean, std=std, dtype="float32"
     )
     return lambda batch: view(batch["image"], batch["size"])
 

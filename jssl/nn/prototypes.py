@@ -1,4 +1,5 @@
-"""Prototypes: the last layer of DINO and iBOT, and the teacher's assignments of examples to them."""
+"""Prototypes: the last layer of DINO and iBOT, and the teacher's assignments of examples to
+them."""
 
 from typing import Literal
 

@@ -116,7 +116,7 @@ class ResNet(nn.Module):
     depths: tuple[int, ...]
     stem: str
     width: int
-    zero_init: bool
+    zero_init_residual: bool
     initializer: Callable
     dtype: jnp.dtype
     bn_splits: int = 1  # see `jssl.nn.norm`; a method sets it by `clone`
@@ -125,7 +125,7 @@ class ResNet(nn.Module):
     def __call__(self, images: Array, train: bool) -> Array:
         conv = partial(_conv, initializer=self.initializer, dtype=self.dtype)
         norm = batch_norm(train, self.dtype, self.bn_splits)
-        last_scale = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+        last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
         x = conv(self.width, *STEMS[self.stem], name="conv1")(images.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
@@ -143,15 +143,17 @@ class ResNet(nn.Module):
         return output
 
 
-def build(*, name: str, stem: str, width: Width, zero_init: bool, init: str, dtype: str) -> ResNet:
+def build(
+    *, name: str, stem: str, width: Width, zero_init_residual: bool, init: str, dtype: str
+) -> ResNet:
     """A ResNet from a config's `model` section.
 
     name: resnet18, resnet34, resnet50, resnet101; resnet10, one block a stage, is for demos, and
       resnet_test, of two stages, for tests.
     stem: "imagenet" = 7x7 stride 2 and 3x3 max-pooling stride 2 (the paper), "cifar" = 3x3 stride 1
       and no pooling (SimCLR, arXiv:2002.05709, appendix B.9).
-    width: channels of the first stage; 64 as published.
-    zero_init: the last BatchNorm scale of each residual branch starts at 0, so that each block
+    width: channels of the first stage; 64 as published. zero_init_residual: the last BatchNorm
+    scale of each residual branch starts at 0, so that each block
       starts as its shortcut (Goyal et al., 2017, arXiv:1706.02677, section 5.1).
     init: "fan_out", "lecun" or "torch", see `INITIALIZERS`.
     dtype: "float32" or "bfloat16", of activations; parameters are float32.
@@ -165,7 +167,7 @@ def build(*, name: str, stem: str, width: Width, zero_init: bool, init: str, dty
         depths=depths,
         stem=check_choice("stem", stem, STEMS),
         width=width,
-        zero_init=zero_init,
+        zero_init_residual=zero_init_residual,
         initializer=INITIALIZERS[check_choice("init", init, INITIALIZERS)],
         dtype=jnp.dtype(check_choice("dtype", dtype, ("float32", "bfloat16"))),
     )

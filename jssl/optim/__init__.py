@@ -1,6 +1,6 @@
 """Optimizers by name, with the schedule, the clipping and the masks that papers state.
 
-``config.optim`` is the keyword arguments of `build`. `exclude` holds regular expressions over
+``config.optim`` is the keyword arguments of `build`. `no_decay` holds regular expressions over
 parameter paths ("encoder/layer1_0/bn1/scale"); what matches gets no weight decay and, in LARS,
 no trust ratio.
 """
@@ -220,24 +220,44 @@ def validate_patterns(tx, per_tensor, patterns: dict) -> optax.GradientTransform
 
 
 def build(
-    *, name: str, lr: NonNegative, lr_final: NonNegative, lr_scaling: str, warmup_steps: Every,
-    schedule: str, weight_decay: NonNegative, weight_decay_final: Decay, exclude: Patterns,
-    clip: NonNegative, clip_tensor: NonNegative, lr_factors: Factors, lr_constant: Patterns,
-    momentum: Rate, nesterov: bool, b1: Rate, b2: Rate, eps: Positive, trust: Positive,
-    trust_clip: bool, freeze: Patterns, freeze_steps: Annotated[int, Range(-1, INT), Duration()],
-    muon_params: Patterns, steps: int, batch_size: int,
-) -> optax.GradientTransformation:  # fmt: skip
+    *,
+    name: str,
+    lr: NonNegative,
+    lr_final: NonNegative,
+    lr_scaling: str,
+    warmup_steps: Every,
+    schedule: str,
+    weight_decay: NonNegative,
+    weight_decay_final: Decay,
+    no_decay: Patterns,
+    clip_norm: NonNegative,
+    clip_norm_per_tensor: NonNegative,
+    lr_factors: Factors,
+    lr_constant: Patterns,
+    momentum: Rate,
+    nesterov: bool,
+    b1: Rate,
+    b2: Rate,
+    eps: Positive,
+    trust_coefficient: Positive,
+    trust_clip: bool,
+    freeze: Patterns,
+    freeze_steps: Annotated[int, Range(-1, INT), Duration()],
+    muon_params: Patterns,
+    steps: int,
+    batch_size: int,
+) -> optax.GradientTransformation:
     """The optax chain of ``config.optim``.
 
     sgd: L2 added to the gradient before momentum, as in PyTorch. lars: You et al. 2017 as in
     google-research/simclr lars_optimizer.py (momentum after the learning rate); larc: see `larc`.
     adamw: decoupled decay times the learning rate (Loshchilov & Hutter 2019). lamb: You et al.
-    2020; what is excluded has no trust ratio, as in google-research/albert lamb_optimizer.py.
-    muon: Jordan et al. 2024, for the hidden matrices that `muon_params` names; all else goes to
-    AdamW (see `jssl.optim.muon`).
-    weight_decay_final: the decay goes there in half a cosine (DINO); -1: it is constant.
-    clip: bounds the global gradient norm; 0: off. clip_tensor: that of each parameter. lr_factors,
-    lr_constant: see `scale_updates`. freeze, freeze_steps: see `freeze_params`; 0: off.
+    2020; what is excluded has no trust ratio, as in google-research/albert
+    lamb_optimizer.py. muon: Jordan et al. 2024, for the hidden matrices that `muon_params` names;
+    all else goes to AdamW (see `jssl.optim.muon`). weight_decay_final: the decay goes there in half
+    a cosine (DINO); -1: it is constant. clip_norm: bounds the global gradient norm; 0: off.
+    clip_norm_per_tensor: that of each parameter. lr_factors, lr_constant: see `scale_updates`.
+    freeze, freeze_steps: see `freeze_params`; 0: off.
     """
     if name not in NAMES:
         raise UserError(f"optim.name={name!r} is unknown; {suggest(name, NAMES)}")
@@ -245,7 +265,7 @@ def build(
         lr=lr, lr_final=lr_final, lr_scaling=lr_scaling, warmup_steps=warmup_steps,
         schedule=schedule, steps=steps, batch_size=batch_size,
     )  # fmt: skip
-    keep, decay = mask(exclude), weight_decay
+    keep, decay = mask(no_decay), weight_decay
     if weight_decay_final >= 0:
         if name in ("larc", "muon"):
             raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
@@ -258,9 +278,11 @@ def build(
         if name == "sgd":
             tx = optax.chain(decayed, optax.sgd(now, momentum, nesterov))
         elif name == "lars":
-            tx = optax.lars(now, fade, keep, trust, 0.0, keep, momentum=momentum, nesterov=nesterov)
+            tx = optax.lars(
+                now, fade, keep, trust_coefficient, 0.0, keep, momentum=momentum, nesterov=nesterov
+            )
         elif name == "larc":
-            tx = larc(now, fade, keep, trust, trust_clip, momentum, nesterov)
+            tx = larc(now, fade, keep, trust_coefficient, trust_clip, momentum, nesterov)
         elif name == "adamw":
             tx = optax.adamw(now, b1, b2, eps, weight_decay=fade, mask=keep)
         elif name == "lamb":
@@ -285,15 +307,19 @@ def build(
         raise UserError(f"optim.{wrong}=True means nothing to {name}; set it to False")
     tx = freeze_params(rule, freeze, freeze_steps) if freeze_steps else rule(0)
     tx = matched(tx, muon_params) if name == "muon" else tx
-    tx = optax.chain(clip_per_tensor(clip_tensor), tx) if clip_tensor else tx
-    tx = optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
+    tx = optax.chain(clip_per_tensor(clip_norm_per_tensor), tx) if clip_norm_per_tensor else tx
+    tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
     tx = optax.chain(dropped(freeze), tx) if freeze_steps < 0 else tx
-    return validate_patterns(tx, name if name in PER_TENSOR else clip_tensor and "clip_tensor", {
-        "exclude": [p for p in exclude if p not in NO_DECAY],
+    per_tensor = name if name in PER_TENSOR else ""
+    if not per_tensor and clip_norm_per_tensor:
+        per_tensor = "clip_norm_per_tensor"
+    patterns = {
+        "no_decay": [pattern for pattern in no_decay if pattern not in NO_DECAY],
         "freeze": freeze if freeze_steps else (),
         "lr_factors": [pattern for pattern, _ in lr_factors],
         "lr_constant": lr_constant,
-    })  # fmt: skip
+    }
+    return validate_patterns(tx, per_tensor, patterns)
 
 
 def from_config(config) -> optax.GradientTransformation:

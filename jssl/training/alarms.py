@@ -28,7 +28,7 @@ class CollapseAlarm:
         self,
         *,
         collapse: str,
-        feature_std: NonNegative,
+        min_feature_std: NonNegative,
         patience: Count,
         workdir,
         checkpoints,
@@ -39,7 +39,8 @@ class CollapseAlarm:
         if patience < 1:
             raise UserError(f"alarm.patience={patience} must be at least 1")
         self.stops, self.on = collapse == "stop", collapse != "off"
-        self.threshold, self.patience = feature_std, patience
+        self.threshold = min_feature_std
+        self.patience = patience
         self.workdir, self.checkpoints = workdir, checkpoints
         self.low, self.healthy = 0, start  # visits below the threshold; the last step above it
 
@@ -54,7 +55,7 @@ class CollapseAlarm:
         if self.low == self.patience:
             said = (
                 f"step {step}: the features have collapsed: feature_std={now:.4f} is below "
-                f"config.alarm.feature_std={self.threshold} since step {self.healthy + 1}"
+                f"config.alarm.min_feature_std={self.threshold} since step {self.healthy + 1}"
             )
             if self.stops:
                 raise UserError(f"{said}; {self.cure()}")
@@ -70,14 +71,15 @@ class SpikeAlarm:
     """A sink of metrics: warns where the loss is above `spike` times its median of the last 50
     visits; 0: never. For losses above 0; the first ten visits only fill the memory."""
 
-    def __init__(self, *, spike: float):
-        self.spike, self.recent = spike, collections.deque(maxlen=50)
+    def __init__(self, *, factor: float):
+        self.factor = factor
+        self.recent = collections.deque(maxlen=50)
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         loss = values.get("loss", math.nan)
-        if self.spike and len(self.recent) >= 10 and math.isfinite(loss):
+        if self.factor and len(self.recent) >= 10 and math.isfinite(loss):
             usual = statistics.median(self.recent)
-            if 0 < usual * self.spike < loss:
+            if 0 < usual * self.factor < loss:
                 log.warning("step %d: the loss leaps: %.4g, lately %.4g", step, loss, usual)
         if math.isfinite(loss):
             self.recent.append(loss)

@@ -134,7 +134,7 @@ def _train(run: Run, stored, folder, at_exit, stop) -> dict:
         except rollback.Diverged as found:
             feeds[-1].close()
             state, passed = rollback.roll_back(
-                folder, config, saves, run.shapes, found, count, config.alarm.rollbacks
+                folder, config, saves, run.shapes, found, count, config.alarm.max_rollbacks
             )
             feeds.append(feed(int(state.step), reading, passed))
             recorder.rewind(int(state.step))
@@ -230,12 +230,19 @@ def end_early(why: Stopped, start: int, done: int, state, saves) -> NoReturn:
 def make_alarms(config, folder, start, saves):
     """One function (step, metrics) of all alarms that ``config.alarm`` describes."""
     section = dict(config.alarm)
-    section.pop("rollbacks")
-    alarms = [rollback.NonFinite(section.pop("nonfinite")), SpikeAlarm(spike=section.pop("spike"))]
-    alarms.append(call_with_section(
+    section.pop("max_rollbacks")
+    nonfinite = rollback.NonFinite(section.pop("max_consecutive_nonfinite"))
+    spike = SpikeAlarm(factor=section.pop("loss_spike_factor"))
+    collapse = call_with_section(
         CollapseAlarm, section, "alarm", workdir=folder, checkpoints=saves.steps, start=start
-    ))  # fmt: skip
-    return lambda step, values: [alarm(step, values) for alarm in alarms]
+    )
+
+    def check(step: int, values: dict[str, float]) -> None:
+        nonfinite(step, values)
+        spike(step, values)
+        collapse(step, values)
+
+    return check
 
 
 def make_recorder(run: Run, feeds, folder, start, saves):
@@ -280,9 +287,9 @@ def optional_observers(run: Run, recorder, folder):
             opens = lambda: visualize.Album(folder, run.data.source)
             album = recorder.closes(Outbox("pictures", opens, limit=4))
         made.append(Soft("a picture", visualize.renderer(run, album, log_to.render_every)))
-    if log_to.profile_at:
+    if log_to.profile_step:
         writer = recorder.closes(Outbox("the profile", observers.Traces))
-        traced = observers.profiler(folder, writer, log_to.profile_at, run.config.steps)
+        traced = observers.profiler(folder, writer, log_to.profile_step, run.config.steps)
         made.append(Soft("the profile", traced))
     return made
 

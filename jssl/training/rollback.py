@@ -1,10 +1,11 @@
 """Numbers that are not finite: what `accumulate.guard` cannot mend by skipping an update.
 
-After `alarm.nonfinite` skipped updates in a row the run goes back to the last checkpoint from
-before them, and on with other examples: those from that checkpoint to here are passed over. The
-passes are kept in <workdir>/passed.json, so that the examples of a step are still a function of the
-seed, the step and that file, and a resume is exact. After `alarm.rollbacks` of them the run ends
-with exit 2, and the examples of the last bad steps are named in <workdir>/nonfinite.json.
+After `alarm.max_consecutive_nonfinite` skipped updates in a row the run goes back to the last
+checkpoint from before them, and on with other examples: those from that checkpoint to here are
+passed over. The passes are kept in <workdir>/passed.json, so that the examples of a step are still
+a function of the seed, the step and that file, and a resume is exact. After `alarm.max_rollbacks`
+of them the run ends with exit 2, and the examples of the last bad steps are named in
+<workdir>/nonfinite.json.
 """
 
 import logging
@@ -92,7 +93,7 @@ def roll_back(folder, config, saves, shapes, found: Diverged, examples: int, lim
         why = f"after {len(known)} rollbacks" if steps else "and no checkpoint from before is left"
         raise UserError(
             f"{found} {why}; their examples are in {folder}/nonfinite.json; "
-            "try a lower optim.lr, or optim.clip=1.0"
+            "try a lower optim.lr, or optim.clip_norm=1.0"
         )
     state = saves.restore(shapes, upto=first)
     step = int(state.step)

@@ -47,21 +47,21 @@ _warn_once = functools.cache(logging.warning)
 
 
 def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, crop_ratio: Factors,
-         flip: Share, jitter: Share, brightness: NonNegative, contrast: NonNegative,
-         saturation: NonNegative, hue: Hue, gray: Share, blur: Share, blur_sigma: Factors,
-         solarize: Share, mean: Mean, std: Std, dtype: Dtype,
+         flip_prob: Share, jitter_prob: Share, brightness: NonNegative, contrast: NonNegative,
+         saturation: NonNegative, hue: Hue, gray_prob: Share, blur_prob: Share, blur_sigma: Factors,
+         solarize_prob: Share, mean: Mean, std: Std, dtype: Dtype,
          blur_kernel: Literal["whole", "tenth"] = "whole") -> Callable:  # fmt: skip
     """One random view: f(rng, image uint8 [B, H, W, C], valid int32 [B, 2]) -> [B, size, size, C].
 
     uint16 images are as good: white is the largest number of each. `valid` is height and width, and
-    an image whose height exceeds H lies on its side (`jssl.data.canvas`); its view stands upright.
-    flip, jitter, gray, blur, solarize (128 of 255 and more are inverted): probability per example.
-    crop_scale, crop_ratio: ranges of area / valid area and of width / height (RandomResizedCrop).
-    brightness, contrast, saturation, hue: strengths s of torchvision's ColorJitter, a factor in
-    [max(0, 1-s), 1+s], a shift in [-s, s] of the hue circle; 0.0 here, or as a probability, removes
-    the operation. blur_sigma: range in output pixels (SimCLR, Chen et al. 2020, appendix A), cut
-    off as `blur_radius` says by blur_kernel, "whole" or "tenth".
-    mean, std: of [0, 1], one or one per channel. Raises UserError naming `augment.<key>`.
+    an image whose height exceeds H lies on its side (`jssl.data.max_side`); its view stands
+    upright. flip_prob, jitter_prob, gray_prob, blur_prob, solarize_prob (128 of 255 and more are
+    inverted): probability per example. crop_scale, crop_ratio: ranges of area / valid area and of
+    width / height (RandomResizedCrop). brightness, contrast, saturation, hue: strengths s of
+    torchvision's ColorJitter, a factor in [max(0, 1-s), 1+s], a shift in [-s, s] of the hue circle;
+    0.0 here, or as a probability, removes the operation. blur_sigma: range in output pixels
+    (SimCLR, Chen et al. 2020, appendix A), cut off as `blur_radius` says by blur_kernel, "whole" or
+    "tenth". mean, std: of [0, 1], one or one per channel. Raises UserError naming `augment.<key>`.
     """
     recipe = _checked(view, **locals())  # stays first: the arguments are all that is local
     apply = apply_exact if mode == "exact" else apply_fused
@@ -129,12 +129,12 @@ def sample_params(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str
     u = jax.random.uniform(rng, (valid.shape[0], 33))  # one call: XLA is long to compile each
     params = _draw_crop(u[:, 11:], valid, recipe.crop_scale, recipe.crop_ratio)
     for column, name in enumerate(("flip", "gray", "blur", "solarize")):
-        params[name] = u[:, column] < getattr(recipe, name)
+        params[name] = u[:, column] < getattr(recipe, f"{name}_prob")
     for column, name in enumerate(JITTER, 5):
         strength, neutral = getattr(recipe, name), float(name != "hue")
         low = -strength if name == "hue" else max(0.0, 1 - strength)
         value = low + u[:, column] * (neutral + strength - low)
-        params[name] = jnp.where(u[:, 4] < recipe.jitter, value, neutral)
+        params[name] = jnp.where(u[:, 4] < recipe.jitter_prob, value, neutral)
     low, high = recipe.blur_sigma
     order = jnp.array([*itertools.permutations(range(4))])[(24 * u[:, 10]).astype(int)]
     return params | {"sigma": low + u[:, 9] * (high - low), "order": order}
@@ -163,7 +163,7 @@ def apply_exact(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
     x = _upright(x / full(image), params.get("turned"))
     average = lambda gray: gray.mean(axis=(1, 3), keepdims=True)
     x = color.jitter(x, params, active, color.rotate_hsv, average, lambda x: x.clip(0, 1))
-    if recipe.blur:
+    if recipe.blur_prob:
         blur = blur_matrix(params["sigma"], params["blur"], recipe.size, blur_radius(recipe))
         x = _resample(x, blur, blur)
     return _finish(x, recipe, params, active)
@@ -178,7 +178,7 @@ def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
     exact = recipe.dtype if image.dtype == jnp.uint8 else "float32"  # 0..255 in bfloat16 too
     planes = jnp.swapaxes(image, 2, 3).astype(exact)
     rows, columns = crop = _crop_weights(recipe, image, params)
-    if recipe.blur:
+    if recipe.blur_prob:
         blur = blur_matrix(params["sigma"], params["blur"], recipe.size, blur_radius(recipe))
         rows, columns = (_matmul("bpo,boi->bpi", blur, w, recipe.dtype) for w in crop)
     x = _upright(_resample(planes, rows, columns) / full(image), params.get("turned"))
@@ -209,7 +209,7 @@ def _crop_weights(recipe, image, params):
         top, height, left, width = (jnp.where(turn, one, other) for one, other in both)
     rows = resize_weights(top, height, top, top + height, image.shape[1], recipe.size)
     columns = resize_weights(left, width, left, left + width, image.shape[2], recipe.size)
-    if recipe.flip:
+    if recipe.flip_prob:
         flip = params["flip"]
         mirror = lambda on, weights: jnp.where(on[:, None, None], weights[:, ::-1], weights)
         if turn is not None:
@@ -280,8 +280,8 @@ def _finish(x, recipe, params=None, active=()):
 
 def _active(recipe, channels):
     """The colour operations of this program: those asked for that such images have."""
-    asked = [name for name in (*JITTER, "gray", "solarize") if getattr(recipe, name)]
-    asked = [name for name in asked if recipe.jitter or name not in JITTER]
+    asked = [name for name in JITTER if recipe.jitter_prob and getattr(recipe, name)]
+    asked += [name for name in ("gray", "solarize") if getattr(recipe, f"{name}_prob")]
     have = {1: ("brightness", "contrast", "solarize"), 3: asked}.get(channels, ())
     if dropped := [name for name in asked if name not in have]:
         _warn_once(f"augment: {channels}-channel images get no {', '.join(dropped)}")

@@ -15,14 +15,14 @@ from jssl.transforms import augment
 def two_views(config) -> Callable:
     """f(rng, batch) -> [2B, H, W, C]: two views of each image, at 2i and 2i + 1.
 
-    ``config.augment`` says how; what ``config.augment_b`` changes, if there is one, makes the
-    second view (BYOL, appendix B: one is always blurred, the other solarized).
+    ``config.augment`` says how; what ``config.augment_second_view`` changes, if there is one, makes
+    the second view (BYOL, appendix B: one is always blurred, the other solarized).
     """
     first, second = sections(config)
     one = call_with_section(augment.view, first, "augment", dtype=config.model.dtype)
     if second is None:
         return lambda rng, batch: one(rng, *repeat_images(batch, 2))
-    other = call_with_section(augment.view, second, "augment_b", dtype=config.model.dtype)
+    other = call_with_section(augment.view, second, "augment_second_view", dtype=config.model.dtype)
 
     def two(rng, batch):
         keys = jax.random.split(rng)
@@ -63,18 +63,20 @@ def multi_crop(config) -> Callable:
 
 
 def eval_view(config) -> Callable:
-    """f(batch) -> [B, H, W, C]: the view of evaluation, ``eval.crop`` of the image resized to
-    ``eval.size`` (0: the size of training)."""
+    """f(batch) -> [B, H, W, C]: the view of evaluation, ``eval.crop_fraction`` of the image resized
+    to ``eval.size`` (0: the size of training)."""
     look = {key: config.augment[key] for key in ("mean", "std")} | {"dtype": config.model.dtype}
     size = config.eval.size or config.augment.size
-    view = augment.center(size=size, crop=config.eval.crop, **look)
+    view = augment.center(size=size, crop=config.eval.crop_fraction, **look)
     return lambda batch: view(batch["image"], batch["size"])
 
 
 def sections(config) -> tuple[dict, dict | None]:
-    """(augment, augment laid over by augment_b or None)."""
+    """(augment, augment laid over by augment_second_view or None)."""
     first = dict(config.augment)
-    return first, first | dict(config.augment_b) if "augment_b" in config else None
+    return first, first | dict(
+        config.augment_second_view
+    ) if "augment_second_view" in config else None
 
 
 def repeat_images(batch, count: int):

@@ -37,8 +37,8 @@ MAY_CHANGE_ON_RESUME = (
     "data.path",
     "data.workers",
     "data.tokenizer",
-    "data.resident",
-    "data.max_damaged",
+    "data.on_device",
+    "data.max_corrupt_fraction",
 )
 # Paths and settings that the hosts of one run need not share.
 HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", "log.tensorboard")

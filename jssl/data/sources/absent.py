@@ -32,7 +32,7 @@ class Absent:
         self.modality, self.fields = info.modality, info.fields
         self.max_value = info.max_value
         if info.vocab is not None:
-            self.length, self.pack = config.data.length, config.data.pack
+            self.length, self.pack = config.data.seq_len, config.data.pack_documents
             vocab = info.vocab._asdict()
             self.tokenizer = SimpleNamespace(fingerprint=vocab.pop("fingerprint"), vocab=vocab)
             if config.data.tokenizer:  # it can be read without the data

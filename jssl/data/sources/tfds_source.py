@@ -151,7 +151,7 @@ def _open(name, dir, split, kind):
     wanted = getattr(tfds.features, kind)
     keys = [key for key, f in features.items() if type(f) is wanted and key != "id"]
     if not keys:
-        hint = ", or set data.length for its text" if "text" in features else ""
+        hint = ", or set data.seq_len for its text" if "text" in features else ""
         raise UserError(
             f"data.name={name} is wrong because it has no {kind.lower()}, only "
             f"{', '.join(features)}; name a data set with a feature of type {kind}{hint}"

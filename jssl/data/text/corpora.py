@@ -33,10 +33,10 @@ class Corpus(NamedTuple):
 
 def open_corpus(
     *, source: str, name: str, path: str, dir: str, split: str, encoding: str = "",
-    text_key: str = "text", max_damaged: float = 0.01,
+    text_key: str = "text", max_corrupt_fraction: float = 0.01,
 ) -> Corpus:  # fmt: skip
     """The documents that the config's section `data` names; see `jssl.data.load`."""
-    how = Reading(encodings.codec(encoding), text_key, max_damaged)
+    how = Reading(encodings.codec(encoding), text_key, max_corrupt_fraction)
     refuse(source, encoding, text_key)
     if source == "tfds":
         from jssl.data.sources.tfds_source import open_text

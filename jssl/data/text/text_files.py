@@ -54,14 +54,14 @@ class Reading(NamedTuple):
 
     encoding: str = ""
     text_key: str = "text"
-    max_damaged: float = 0.01
+    max_corrupt_fraction: float = 0.01
 
 
 def parts(paths: list[str], how: Reading, tally: Tally) -> Iterator[tuple[Any, str, int]]:
     """(key of the document, part of its text, -1) of all files.
 
     Raises UserError for a file that cannot be read, is no text or grows beyond measure, and where
-    more lines than `how.max_damaged` are odd.
+    more lines than `how.max_corrupt_fraction` are odd.
     """
     for path in paths:
         read = _lines if path.lower().removesuffix(".gz").endswith(".jsonl") else _whole
@@ -192,13 +192,13 @@ def _text(line, key):
 def _judge(how, tally, final=False):
     """UserError if too many lines are odd: more than half of a few, else more than the share."""
     odd = tally["odd"]
-    share = how.max_damaged
+    share = how.max_corrupt_fraction
     if share and tally.lines < _ENOUGH:
         share = max(share, 0.5)
     if odd > share * tally.lines and (final or odd > _ENOUGH):
         where, reason, cure = tally.first
         if odd < tally.lines:  # else nothing would be left
-            cure += ", or set data.max_damaged=1.0 to skip such lines"
+            cure += ", or set data.max_corrupt_fraction=1.0 to skip such lines"
         raise UserError(
             f"data.path={where} is wrong because {reason}, and {odd:,} of {tally.lines:,} lines "
             f"are; {cure}"
