@@ -110,8 +110,8 @@ def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positio
 # which nothing trains without next-sentence prediction; finetune.pool="first" is the published one
 # (both are measured in benchmarks/RESULTS.md).
 TEXT_FINETUNE = dict(
-    epochs=4, batch_size=32, lr=4e-4, layer_decay=1.0, weight_decay=0.01, warmup=0.1, mixup=0.0,
-    smoothing=0.0,
+    epochs=4, batch_size=32, lr=4e-4, layer_decay=1.0, weight_decay=0.01, warmup_fraction=0.1, mixup=0.0,
+    label_smoothing=0.0,
 )  # fmt: skip
 
 
@@ -174,13 +174,13 @@ TINY_TEXT = {  # the pages of Python's own help
 }  # fmt: skip
 # lightly's CIFAR-10 benchmark (docs/source/getting_started/benchmarks/cifar10_benchmark.py): SGD,
 # rate .06 at 128 examples, decay of every parameter, no warm-up, cosine to 0, no blur.
-LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, exclude=())
+LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, no_decay=())
 # solo-learn's CIFAR-10 runs (scripts/pretrain/cifar): 1,000 epochs of 195 batches of 256. The
 # figures are of its shell scripts; the later YAML files differ: they blur half of the views
 # (augmentations/symmetric*.yaml, ImageNet's) and name an ImageNet-100 folder as val_path. Not as
 # there: convolution padding 1 and not 2 in the stem, warm-up from 0 and not 3e-5.
 SOLO_OPTIM = dict(
-    name="larc", lr_scaling="linear", warmup_steps=1_950, trust=0.02, trust_clip=True
+    name="larc", lr_scaling="linear", warmup_steps=1_950, trust_coefficient=0.02, trust_clip=True
 )  # fmt: skip
 SOLO_LEARN = {
     "steps": 195_000, "batch_size": 256, "model.init": "fan_out",
