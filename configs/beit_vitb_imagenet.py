@@ -34,7 +34,8 @@ def get_config(variant=""):
             eval=dict(split="validation", crop_fraction=0.875),
             finetune=dict(  # the paper tries 2e-3 to 5e-3 at 1,024; the README has 4e-3
                 epochs=100, batch_size=1024, lr=1e-3, layer_decay=0.65, warmup_fraction=0.2,
-                drop_path=0.1, pool="mean",
+                drop_path=0.1,
+                pool="mean",
             ),
         ),
         tiny=TINY_VIT | {

@@ -35,9 +35,12 @@ def get_config(variant=""):
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=9_750),
-        ), epochs50=EPOCHS50 | {"cluster_every": 97, "optim.freeze_steps": 97, "optim.warmup_steps":
-        1_067}, tiny=TINY_RESNET | {
-            "data.split": "train[:16]", "num_clusters": 6, "cluster_every": 1,
-            "optim.warmup_steps": 1, "optim.freeze_steps": 1,
+        ),
+        epochs50=EPOCHS50 | {
+            "cluster_every": 97, "optim.freeze_steps": 97, "optim.warmup_steps": 1_067,
+        },
+        tiny=TINY_RESNET | {
+            "data.split": "train[:16]", "num_clusters": 6,
+            "cluster_every": 1, "optim.warmup_steps": 1, "optim.freeze_steps": 1,
         },
     )  # fmt: skip

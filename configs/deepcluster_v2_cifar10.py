@@ -1,5 +1,4 @@
-"""jssl train --config=configs/deepcluster_v2_cifar10.py --config.data.dir=DATA
---workdir=runs/dc_c10
+"""jssl train --config=configs/deepcluster_v2_cifar10.py --config.data.dir=DATA --workdir=runs/a
 
 DeepCluster v2 on CIFAR-10 with the settings of solo-learn (scripts/pretrain/cifar, shell script):
 ResNet-18, batch 256, 1,000 epochs, three groupings into 3,000 clusters; published there: online
@@ -37,8 +36,11 @@ def get_config(variant=""):
             ),
             checkpoint=dict(every=2_000),
             eval=dict(every=9_750),
-        ), epochs50=EPOCHS50 | {"cluster_every": 97, "optim.freeze_steps": 97, "optim.warmup_steps":
-        1_067}, tiny=TINY_RESNET | {
+        ),
+        epochs50=EPOCHS50 | {
+            "cluster_every": 97, "optim.freeze_steps": 97, "optim.warmup_steps": 1_067,
+        },
+        tiny=TINY_RESNET | {
             "data.split": "train[:16]", "head.features": (16, 8), "clusters": (6, 4),
             "cluster_every": 1, "optim.warmup_steps": 1, "optim.freeze_steps": 1,
         },

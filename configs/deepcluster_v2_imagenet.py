@@ -1,5 +1,4 @@
-"""jssl train --config=configs/deepcluster_v2_imagenet.py --config.data.dir=DATA
---workdir=runs/dc_in1k
+"""jssl train --config=configs/deepcluster_v2_imagenet.py --config.data.dir=DATA --workdir=runs/a
 
 DeepCluster v2 on ImageNet-1k as published (facebookresearch/swav
 scripts/deepclusterv2_400ep_pretrain.sh): ResNet-50, batch 4096, 400 epochs, SGD 4.8 under LARC, 2 x

@@ -42,13 +42,14 @@ def get_config(variant=""):
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
             "out_dim": 4096, "teacher_temp_end": 0.07, "teacher_temp_warmup_steps": 9_750,
-            "ema_decay": 0.9995, "ema_decay_final": 1.0, "head.features": (2048, 2048, 256),
-            "head.norm": False, "head.init": "trunc02", "augment.crop_scale": (0.08, 1.0),
-            "optim.lr": 0.3, "optim.weight_decay": 1e-6, "optim.freeze": ("^prototypes",),
-            "optim.freeze_steps": 195,
+            "ema_decay": 0.9995,
+            "ema_decay_final": 1.0, "head.features": (2048, 2048, 256), "head.norm": False,
+            "head.init": "trunc02", "augment.crop_scale": (0.08, 1.0), "optim.lr": 0.3,
+            "optim.weight_decay": 1e-6, "optim.freeze": ("^prototypes",), "optim.freeze_steps": 195,
         },
         tiny=TINY_RESNET | {
             "head.features": (16, 8), "out_dim": 12, "teacher_temp_warmup_steps": 3,
-            "teacher_temp_end": 0.07, "optim.freeze": ("^prototypes",), "optim.freeze_steps": 1,
+            "teacher_temp_end": 0.07,
+            "optim.freeze": ("^prototypes",), "optim.freeze_steps": 1,
         },
     )  # fmt: skip

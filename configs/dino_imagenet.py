@@ -38,14 +38,14 @@ def get_config(variant=""):
         ),
         sgd={
             "batch_size": 512, "out_dim": 65536, "teacher_temp_end": 0.04,
-            "teacher_temp_warmup_steps": 0, "head.norm": False, "local.count": 8, "optim.name":
-            "sgd", "optim.lr": 0.03, "optim.lr_final": 5e-7, "optim.warmup_steps": 25_022,
-            "optim.weight_decay": 1e-4, "optim.clip_norm_per_tensor": 3.0, "optim.freeze_steps":
-            2_502,
+            "teacher_temp_warmup_steps": 0,
+            "head.norm": False, "local.count": 8, "optim.name": "sgd", "optim.lr": 0.03,
+            "optim.lr_final": 5e-7, "optim.warmup_steps": 25_022, "optim.weight_decay": 1e-4,
+            "optim.clip_norm_per_tensor": 3.0, "optim.freeze_steps": 2_502,
         },
         tiny=TINY_RESNET | {
             "head.features": (16, 8), "out_dim": 12, "teacher_temp_warmup_steps": 3,
-            "teacher_temp_end": 0.07, "local.count": 1, "local.size": 16, "optim.warmup_steps": 1,
-            "optim.freeze_steps": 1,
+            "teacher_temp_end": 0.07,
+            "local.count": 1, "local.size": 16, "optim.warmup_steps": 1, "optim.freeze_steps": 1,
         },
     )  # fmt: skip

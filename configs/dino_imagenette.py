@@ -35,7 +35,8 @@ def get_config(variant=""):
         epochs200={"steps": 7_397},
         tiny=TINY_RESNET | {
             "head.features": (16, 8), "out_dim": 12, "teacher_temp_warmup_steps": 3,
-            "teacher_temp_end": 0.07, "local.count": 1, "local.size": 16, "optim.freeze":
-            ("^prototypes",), "optim.freeze_steps": 1,
+            "teacher_temp_end": 0.07,
+            "local.count": 1, "local.size": 16, "optim.freeze": ("^prototypes",),
+            "optim.freeze_steps": 1,
         },
     )  # fmt: skip

@@ -42,8 +42,9 @@ def get_config(variant=""):
         ),
         v2={"shared_head": False, "centering": "sinkhorn", "koleo_weight": 0.1},
         tiny=TINY_VIT | {
-            "head.features": (16, 8), "patch_head.features": (16, 8), "out_dim": 12, "shared_head":
-            False, "koleo_weight": 0.1, "centering": "sinkhorn", "teacher_temp_warmup_steps": 3,
+            "head.features": (16, 8), "patch_head.features": (16, 8), "out_dim": 12,
+            "shared_head": False, "koleo_weight": 0.1, "centering": "sinkhorn",
+            "teacher_temp_warmup_steps": 3,
             "local.count": 1, "local.size": 16, "optim.warmup_steps": 1, "optim.freeze_steps": 1,
         },
     )  # fmt: skip

@@ -14,13 +14,18 @@ def get_config(variant=""):
     return recipe(
         variant,
         dict(
-            method="ijepa", steps=29_590,  # 800 epochs of 9,469 batch_size=256, num_targets=4,
-            target_area=(0.15, 0.2), target_aspect=(0.75, 1.5), context_area=(0.85, 1.0),
-            context_fraction=0.3, min_context_patches=4, ema_decay=0.996, ema_decay_final=1.0,
+            method="ijepa",
+            steps=29_590,  # 800 epochs of 9,469
+            batch_size=256,
+            num_targets=4, target_area=(0.15, 0.2), target_aspect=(0.75, 1.5),
+            context_area=(0.85, 1.0), context_fraction=0.3, min_context_patches=4,
+            ema_decay=0.996, ema_decay_final=1.0,
             data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
-            model=vit("vit_s", 16, 128, positions="sincos", init="normal02") |
-            dict(class_token=False, pool="mean"), predictor=dict(dim=192, depth=6, heads=6),
-            augment=crop_and_flip(128, (0.3, 1.0), flip=0.0), optim=dict(
+            model=vit("vit_s", 16, 128, positions="sincos", init="normal02")
+            | dict(class_token=False, pool="mean"),
+            predictor=dict(dim=192, depth=6, heads=6),
+            augment=crop_and_flip(128, (0.3, 1.0), flip=0.0),
+            optim=dict(
                 name="adamw", lr=1.25e-4, lr_scaling="linear", lr_final=1.25e-7, warmup_steps=1_480,
                 weight_decay=0.04, weight_decay_final=0.4,
             ),

@@ -17,13 +17,18 @@ def get_config(variant=""):
     return recipe(
         variant,
         dict(
-            method="ijepa", steps=187_670,  # 300 epochs of 1,281,167 batch_size=2048,
-            num_targets=4, target_area=(0.15, 0.2), target_aspect=(0.75, 1.5), context_area=(0.85,
-            1.0), context_fraction=0.27, min_context_patches=10, ema_decay=0.996,
-            ema_decay_final=1.0, data=dict(source="tfds", name="imagenet2012", max_side=256,
-            workers=16), model=vit("vit_h", 14, 224, positions="sincos", init="normal02") |
-            dict(class_token=False, pool="mean", scan=True), predictor=dict(dim=384, depth=12,
-            heads=16), augment=crop_and_flip(224, (0.3, 1.0), flip=0.0), optim=dict(
+            method="ijepa",
+            steps=187_670,  # 300 epochs of 1,281,167
+            batch_size=2048,
+            num_targets=4, target_area=(0.15, 0.2), target_aspect=(0.75, 1.5),
+            context_area=(0.85, 1.0), context_fraction=0.27, min_context_patches=10,
+            ema_decay=0.996, ema_decay_final=1.0,
+            data=dict(source="tfds", name="imagenet2012", max_side=256, workers=16),
+            model=vit("vit_h", 14, 224, positions="sincos", init="normal02")
+            | dict(class_token=False, pool="mean", scan=True),
+            predictor=dict(dim=384, depth=12, heads=16),
+            augment=crop_and_flip(224, (0.3, 1.0), flip=0.0),
+            optim=dict(
                 name="adamw", lr=1.25e-4, lr_scaling="linear", lr_final=1.25e-7,
                 warmup_steps=25_022, weight_decay=0.04, weight_decay_final=0.4,
             ),

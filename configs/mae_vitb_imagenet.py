@@ -27,7 +27,8 @@ def get_config(variant=""):
             augment=dict(
                 mode="fused", size=224, crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3),
                 flip_prob=0.5, jitter_prob=0.0, brightness=0.0, contrast=0.0, saturation=0.0,
-                hue=0.0, gray_prob=0.0, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.0,
+                hue=0.0,
+                gray_prob=0.0, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.0,
                 mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
             ),
             optim=dict(

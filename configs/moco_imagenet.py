@@ -28,6 +28,7 @@ def get_config(variant=""):
         epochs800={"steps": 4_003_646},
         tiny=TINY_RESNET | {
             "head.features": (16, 8), "queue_size": 64, "bn_splits": 2, "temperature": 0.1,
-            "ema_decay": 0.9, "ema_decay_final": 0.9,
+            "ema_decay": 0.9,
+            "ema_decay_final": 0.9,
         },
     )  # fmt: skip

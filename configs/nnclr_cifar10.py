@@ -41,6 +41,7 @@ def get_config(variant=""):
             "temperature": 0.2, "queue_size": 65536, "head.features": (2048, 2048, 256),
             "optim.lr": 0.4, "optim.weight_decay": 1e-5, "augment.saturation": 0.2,
             "augment_second_view.solarize_prob": 0.2,
-        }, tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8),
+        },
+        tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8),
         "queue_size": 64},
     )  # fmt: skip

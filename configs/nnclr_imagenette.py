@@ -25,6 +25,8 @@ def get_config(variant=""):
             optim=LIGHTLY | dict(lr=0.06),
             checkpoint=dict(every=2_000),
             eval=dict(every=3_700, split="validation"),
-        ), epochs200={"steps": 7_397}, tiny=TINY_RESNET | {"head.features": (16, 8),
-        "predictor.features": (16, 8), "queue_size": 64},
+        ),
+        epochs200={"steps": 7_397},
+        tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8),
+        "queue_size": 64},
     )  # fmt: skip

@@ -27,7 +27,8 @@ def get_config(variant=""):
             augment=dict(
                 mode="fused", size=24, crop_scale=(0.5, 1.0), crop_ratio=(3 / 4, 4 / 3),
                 flip_prob=0.0, jitter_prob=0.8, brightness=0.5, contrast=0.5, saturation=0.8,
-                hue=0.5, gray_prob=0.2, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.2,
+                hue=0.5,
+                gray_prob=0.2, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.2,
                 mean=(0.5,), std=(0.25,),
             ),
             optim=dict(name="adamw", lr=2e-3, warmup_steps=80, weight_decay=1e-4),

@@ -30,8 +30,10 @@ def get_config(variant=""):
             augment=dict(
                 mode="fused", size=224, crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3),
                 flip_prob=0.5, jitter_prob=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
-                hue=0.2, gray_prob=0.2, blur_prob=0.5, blur_sigma=(0.1, 2.0), blur_kernel="tenth",
-                solarize_prob=0.0, mean=(0.0,), std=(1.0,),
+                hue=0.2,
+                gray_prob=0.2, blur_prob=0.5, blur_sigma=(0.1, 2.0), blur_kernel="tenth",
+                solarize_prob=0.0,
+                mean=(0.0,), std=(1.0,),
             ),
             optim=dict(
                 name="lars", lr=0.3, lr_scaling="linear", warmup_steps=3_127, weight_decay=1e-4

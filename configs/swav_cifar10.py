@@ -29,9 +29,11 @@ def get_config(variant=""):
         ),
         epochs50=EPOCHS50,
         solo=SOLO_LEARN | {
-            "num_prototypes": 3000, "queue_size": 3840, "queue_start": 9_750, "head.features":
-            (2048, 128), "optim.lr": 0.6, "optim.lr_final": 6e-4, "optim.weight_decay": 1e-6,
-            "optim.no_decay": (), "optim.freeze": ("^prototypes",), "optim.freeze_steps": 390,
+            "num_prototypes": 3000, "queue_size": 3840, "queue_start": 9_750,
+            "head.features": (2048, 128),
+            "optim.lr": 0.6, "optim.lr_final": 6e-4, "optim.weight_decay": 1e-6,
+            "optim.no_decay": (),
+            "optim.freeze": ("^prototypes",), "optim.freeze_steps": 390,
             "augment.crop_scale": (0.08, 1.0), "augment.brightness": 0.8, "augment.contrast": 0.8,
             "augment.saturation": 0.8, "augment.hue": 0.2,
         },

@@ -34,8 +34,9 @@ def get_config(variant=""):
             eval=dict(split="validation", crop_fraction=0.875),
         ),
         large={
-            "steps": 250_227, "batch_size": 4096, "queue_size": 0, "queue_start": 0, "optim.lr":
-            4.8, "optim.lr_final": 4.8e-3, "optim.warmup_steps": 3_127, "optim.freeze_steps": 313,
+            "steps": 250_227, "batch_size": 4096, "queue_size": 0, "queue_start": 0,
+            "optim.lr": 4.8,
+            "optim.lr_final": 4.8e-3, "optim.warmup_steps": 3_127, "optim.freeze_steps": 313,
         },
         tiny=TINY_RESNET | {
             "head.features": (16, 8), "num_prototypes": 12, "queue_size": 32, "queue_start": 2,

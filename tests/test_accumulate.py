@@ -14,8 +14,8 @@ from jssl.training.setup import rng_keys, setup_run
 
 # Views without chance and a network without BatchNorm: nothing then depends on how a batch is cut.
 STILL = {
-    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip_prob":
-    "0", "augment.jitter_prob": "0", "augment.gray_prob": "0", "augment.solarize_prob": "0",
+    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip_prob": "0",
+    "augment.jitter_prob": "0", "augment.gray_prob": "0", "augment.solarize_prob": "0",
 }  # fmt: skip
 VIT = {"name": "vit_test", "patch": 8, "image_size": 32, "class_token": True, "pool": "cls",
        "positions": "learned", "drop_path": 0.0, "remat": "none", "scan": False,

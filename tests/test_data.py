@@ -20,7 +20,7 @@ from PIL import Image
 from jssl import data
 from jssl.config import UserError
 from jssl.data import decode, sampling
-from jssl.data.max_side import pad_to_canvas
+from jssl.data.canvas import pad_to_canvas
 from jssl.data.decode import Unreadable
 from jssl.data.sources import packed, tfds_source
 

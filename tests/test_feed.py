@@ -117,7 +117,9 @@ def test_how_much_may_be_damaged(mesh, count, bad, max_damaged, stops):
     made = lambda: Feed(DataConfig(source, True, 0, max_damaged), 3, BATCH, mesh, 0).close()
     if not stops:
         return made()
-    with pytest.raises(UserError, match=rf"={max_damaged} is exceeded .* {bad} of {count} "):
+    with pytest.raises(
+        UserError, match=rf"data.max_corrupt_fraction={max_damaged} .* {bad} of {count} "
+    ):
         made()
 
 

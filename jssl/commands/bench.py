@@ -9,8 +9,8 @@ import numpy as np
 
 from jssl import data
 from jssl.config import Config, schema, values
+from jssl.data.canvas import canvas_of
 from jssl.data.loader import Feed
-from jssl.data.max_side import canvas_of
 from jssl.data.sources import packed
 from jssl.data.text import tokenizer
 from jssl.data.text.text_source import Tokens

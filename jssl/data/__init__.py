@@ -76,7 +76,7 @@ def load(
     split        "train", "test", or a slice such as "train[:90%]"
     max_side     shorter side that an image keeps, in pixels; larger ones are shrunk to it
     aspect       longer side that an image keeps, in shorter sides of the canvas: what exceeds it is
-                 cut off at both ends; memory grows with it (`jssl.data.max_side`)
+                 cut off at both ends; memory grows with it (`jssl.data.canvas`)
     exif         whether images are turned as their EXIF says; "auto": those of a folder
     max_value    the pixel that is white; 0: 255, and for images of more than 8 bits it is found,
                  and stored with the run (`jssl.data.depth`)

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, features
 
 from jssl.config import UserError
 from jssl.data import depth, files
+from jssl.data.canvas import pad_to_canvas
 from jssl.data.limits import (
     DECODING,
     Unreadable,
@@ -28,7 +29,6 @@ from jssl.data.limits import (
     check_scans,
     silence_tiff,
 )
-from jssl.data.max_side import pad_to_canvas
 
 # Named, so that no bytes can reach Pillow's slow or external decoders (EPS starts Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")

@@ -54,7 +54,7 @@ def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, cr
     """One random view: f(rng, image uint8 [B, H, W, C], valid int32 [B, 2]) -> [B, size, size, C].
 
     uint16 images are as good: white is the largest number of each. `valid` is height and width, and
-    an image whose height exceeds H lies on its side (`jssl.data.max_side`); its view stands
+    an image whose height exceeds H lies on its side (`jssl.data.canvas`); its view stands
     upright. flip_prob, jitter_prob, gray_prob, blur_prob, solarize_prob (128 of 255 and more are
     inverted): probability per example. crop_scale, crop_ratio: ranges of area / valid area and of
     width / height (RandomResizedCrop). brightness, contrast, saturation, hue: strengths s of

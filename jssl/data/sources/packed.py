@@ -230,7 +230,7 @@ def _arrays(folder, meta):
     sizes = mapped(folder, "size", np.int32, (count, 2))
     for rows in spans(count):
         size = np.array(sizes[rows])
-        turned = size[:, 0] > canvas[0]  # to fit: see `jssl.data.max_side`
+        turned = size[:, 0] > canvas[0]  # to fit: see `jssl.data.canvas`
         size[turned] = size[turned, ::-1]
         if size.min() < 1 or (size > images.shape[1:3]).any():
             raise ValueError(
