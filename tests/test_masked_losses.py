@@ -67,7 +67,9 @@ def objective_of(monkeypatch, module, parts, **changes):
     recipe = module.__name__.split(".")[-1] + ("_small_books" if module is bert else "_imagenette")
     for name, part in (parts | {"minimize": lambda objective, *rest: objective}).items():
         monkeypatch.setattr(module, name, part)
-    monkeypatch.setattr(masked_image, "bind", lambda *a, **k: lambda rng, image, size: image)
+    monkeypatch.setattr(
+        masked_image, "call_with_section", lambda *a, **k: lambda rng, image, size: image
+    )
     words = {"log.rank_every": "0"} | {k.replace("__", "."): str(v) for k, v in changes.items()}
     return module.build(Config(load(f"configs/{recipe}.py:tiny", words)))
 

@@ -131,7 +131,7 @@ def test_a_signal_amid_bad_updates_is_a_signal(tmp_path, monkeypatch):
     """What is written last, after the save, rings no alarm."""
     tree = recipe(tmp_path, monkeypatch, AT(*range(6, 40)), log__every="10", steps="40")
     asked = lambda: contextlib.nullcontext(lambda step: "SIGTERM" if step == 15 else "")
-    monkeypatch.setattr(training, "asked_to_stop", asked)
+    monkeypatch.setattr(training, "stop_on_signal", asked)
     with pytest.raises(SystemExit, match="75"):
         train(tree, tmp_path / "run")
 

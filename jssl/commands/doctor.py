@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from jssl.config import Config, UserError, call_with_section, durations
 from jssl.data import host_batches
 from jssl.data.files import Damaged
-from jssl.parallel import mesh
+from jssl.parallel import agreement, mesh
 from jssl.workdir import checksums, identity, run_folder
 from jssl.workdir.retention import Retention
 
@@ -72,7 +72,7 @@ def devices() -> dict:
             if float((x @ x).sum()) != 256:
                 raise RuntimeError(f"{device} cannot multiply")
 
-    mesh.together(multiply)
+    agreement.run_on_all_processes(multiply)
     counts = everywhere(jax.local_device_count())
     if len(set(counts.tolist())) > 1:
         raise RuntimeError(f"processes have different numbers of devices: {counts.tolist()}")
@@ -125,8 +125,8 @@ def writable(folder: str) -> dict:
         mine.write_text("x")
 
     try:
-        mesh.together(write)
-        seen = mesh.together(lambda: len(list(path.glob(f".doctor-{name}-*"))))
+        agreement.run_on_all_processes(write)
+        seen = agreement.run_on_all_processes(lambda: len(list(path.glob(f".doctor-{name}-*"))))
     finally:
         with contextlib.suppress(OSError):  # it may be what could not be written
             mine.unlink()
@@ -165,7 +165,7 @@ def held(folder: str, tree) -> dict:
             checksums.check(path / "checkpoints" / str(steps[-1]))
         return identity.short(mark.run), steps
 
-    run, steps = mesh.together(look)
+    run, steps = agreement.run_on_all_processes(look)
     return {"run": run, "checkpoints": steps}
 
 
@@ -198,7 +198,7 @@ def data(config) -> dict:
         parts = [np.ascontiguousarray(rows[key]).view(np.uint8).ravel() for key in sorted(rows)]
         return source, int(np.concatenate(parts).astype(np.int64).sum() % 2**31)
 
-    source, digest = mesh.together(look)
+    source, digest = agreement.run_on_all_processes(look)
     for what, value in (("examples", len(source)), ("first and last example", digest)):
         seen = set(everywhere(value).tolist())
         if len(seen) > 1:
