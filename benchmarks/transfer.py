@@ -55,7 +55,8 @@ SMALL = {
 }  # fmt: skip
 TUNED = {  # of the evaluations with --small
     "mae": {"finetune.epochs": 6, "finetune.batch_size": 64, "finetune.lr": 2e-3,
-            "finetune.mixup": 0.0, "finetune.crop_scale": "(0.35,1.0)", "finetune.warmup_fraction": 0.1},
+            "finetune.mixup": 0.0, "finetune.crop_scale": "(0.35,1.0)",
+            "finetune.warmup_fraction": 0.1},
 }  # fmt: skip
 TUNED["data2vec"] = TUNED["mae"]
 

@@ -21,12 +21,19 @@ def get_config(variant=""):
     return recipe(
         variant,
         dict(
-            method="vicreg", steps=195_000,  # 1,000 epochs of 195 batches batch_size=256,
-            invariance=25.0, variance=50.0, covariance=1.0, data=dict(source="tfds", name="cifar10",
-            max_side=32, on_device=True), model=resnet("resnet18", "cifar", init="fan_out"),
-            head=mlp(2048, 2048, 2048, last="bias"), augment=simclr_augment(32, (0.2, 1.0), (0.4,
-            0.4, 0.2, 0.1), solarize=0.1, pixels=CIFAR), optim=SOLO_OPTIM | dict(lr=0.3,
-            weight_decay=1e-4), checkpoint=dict(every=2_000), eval=dict(every=9_750),
+            method="vicreg",
+            steps=195_000,  # 1,000 epochs of 195 batches
+            batch_size=256,
+            invariance=25.0, variance=50.0, covariance=1.0,
+            data=dict(source="tfds", name="cifar10", max_side=32, on_device=True),
+            model=resnet("resnet18", "cifar", init="fan_out"),
+            head=mlp(2048, 2048, 2048, last="bias"),
+            augment=simclr_augment(
+                32, (0.2, 1.0), (0.4, 0.4, 0.2, 0.1), solarize=0.1, pixels=CIFAR
+            ),
+            optim=SOLO_OPTIM | dict(lr=0.3, weight_decay=1e-4),
+            checkpoint=dict(every=2_000),
+            eval=dict(every=9_750),
         ),
         epochs50=EPOCHS50 | {"optim.warmup_steps": 977},
         tiny=TINY_RESNET | {"head.features": (16, 8), "optim.warmup_steps": 1},

@@ -110,7 +110,8 @@ def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positio
 # which nothing trains without next-sentence prediction; finetune.pool="first" is the published one
 # (both are measured in benchmarks/RESULTS.md).
 TEXT_FINETUNE = dict(
-    epochs=4, batch_size=32, lr=4e-4, layer_decay=1.0, weight_decay=0.01, warmup_fraction=0.1, mixup=0.0,
+    epochs=4, batch_size=32, lr=4e-4, layer_decay=1.0, weight_decay=0.01, warmup_fraction=0.1,
+    mixup=0.0,
     label_smoothing=0.0,
 )  # fmt: skip
 

@@ -14,7 +14,8 @@ from jssl.training.setup import rng_keys, setup_run
 
 # Views without chance and a network without BatchNorm: nothing then depends on how a batch is cut.
 STILL = {
-    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip_prob": "0",
+    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)",
+    "augment.flip_prob": "0",
     "augment.jitter_prob": "0", "augment.gray_prob": "0", "augment.solarize_prob": "0",
 }  # fmt: skip
 VIT = {"name": "vit_test", "patch": 8, "image_size": 32, "class_token": True, "pool": "cls",
@@ -136,7 +137,7 @@ def test_dealt_and_gathered_is_the_batch():
 @pytest.mark.parametrize("grad_cache", [True, False])
 def test_the_target_follows_once_an_update(grad_cache):
     """However many micro-batches: a target that moved with each would be nearer to the weights."""
-    changes = {"ema": 0.5, "ema_final": 0.5}
+    changes = {"ema_decay": 0.5, "ema_decay_final": 0.5}
     one = run_of("byol", **changes)
     four = run_of("byol", **changes, accumulate=4, grad_cache=grad_cache)
     state, batch = one.init(), batch_of(one)

@@ -90,7 +90,8 @@ def program(words: dict) -> str:
 
 CHANGES = {
     "accumulate": "2", "optim.lr": "0.1", "optim.b1": "0.5", "optim.clip_norm": "1.0",
-    "optim.weight_decay": "0.5", "augment.hue": "0.1", "augment.flip_prob": "0.5", "augment.size": "16",
+    "optim.weight_decay": "0.5", "augment.hue": "0.1", "augment.flip_prob": "0.5",
+    "augment.size": "16",
     "model.width": "4", "model.zero_init_residual": "true", "temperature": "0.7",
 }  # fmt: skip
 

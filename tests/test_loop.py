@@ -55,7 +55,7 @@ def test_the_loop_does_not_wait_for_the_device_every_step(reads, tmp_path, monke
     tree = config.load("configs/simclr_digits.py:tiny", QUIET | {"steps": "50", "log.every": "10"})
     loop.train(tree, str(tmp_path))
     in_loop = [shape for shape in reads[slice(*marks)] if shape == ()]
-    metrics = 8  # loss, two norms, contrast_top1, and four diagnostics
+    metrics = 8  # loss, two norms, contrastive_top1, and four diagnostics
     visits = 5 + 1  # the last step is fetched at once, beside the visit before it
     once = 5  # the loss of the first step, for its line, and what the save at the end reads
     assert metrics * 5 <= len(in_loop) <= metrics * visits + once, in_loop

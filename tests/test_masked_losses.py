@@ -169,7 +169,7 @@ def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0, momentum=0.9):
     return ours, reference, given, momentum * centre + (1 - momentum) * mean
 
 
-@pytest.mark.parametrize(("centring", "counts", "local", "spread"), KINDS)
+@pytest.mark.parametrize(("centering", "counts", "local", "spread"), KINDS)
 def test_ibot_is_its_authors_loss(monkeypatch, centring, counts, local, spread):
     """And what the teacher says gets no gradient: the reference does not depend on it."""
     ours, reference, given, _ = ibot_case(monkeypatch, centring, counts, local, spread)

@@ -142,8 +142,8 @@ def test_what_fills_a_row_changes_nothing():
         ({"target_area": "(0.5, 1.5)"}, "at most 1"),
         ({"target_aspect": "(0.0, 1.5)"}, "config.target_aspect"),
         ({"context_area": "(-0.5, 1.0)"}, "config.context_area"),
-        ({"context_min": "4"}, "try 3"),
-        ({"context_min": "-1"}, "config.min_context_patches=-1"),
+        ({"min_context_patches": "4"}, "try 3"),
+        ({"min_context_patches": "-1"}, "config.min_context_patches=-1"),
     ],
 )
 def test_wrong_values_are_named(changes, words):

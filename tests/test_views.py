@@ -8,7 +8,8 @@ from jssl.config import Config, UserError, load
 from jssl.transforms import views
 
 STILL = {
-    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)", "augment.flip_prob": "0",
+    "augment.crop_scale": "(1.0, 1.0)", "augment.crop_ratio": "(1.0, 1.0)",
+    "augment.flip_prob": "0",
     "augment.jitter_prob": "0", "augment.gray_prob": "0",
 }  # fmt: skip
 
