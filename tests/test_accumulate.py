@@ -31,7 +31,7 @@ def run_of(recipe, **changes):
         tree.head.norm = tree.head.last_norm = False
         tree.optim.lr_scaling = "none"
         if "augment_second_view" in tree:
-            tree.augment_second_view = {"solarize": 0.0}
+            tree.augment_second_view = {"solarize_prob": 0.0}
         for key, value in changes.items():
             tree[key] = value
     return setup_run(Config(tree), make_mesh(1))
@@ -142,7 +142,7 @@ def test_the_target_follows_once_an_update(grad_cache):
     four = run_of("byol", **changes, accumulate=4, grad_cache=grad_cache)
     state, batch = one.init(), batch_of(one)
     moved = state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
-    found = [update_of(run, moved, batch)[1].buffers["target"] for run in (one, four)]
+    found = [update_of(run, moved, batch)[1].buffers["teacher"] for run in (one, four)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *found)
     kernel = lambda tree: np.asarray(tree["encoder"]["patch_embed"]["kernel"])
     np.testing.assert_allclose(kernel(found[1]), kernel(state.params) + 0.5, rtol=1e-5)

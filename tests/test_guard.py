@@ -111,7 +111,7 @@ def test_what_is_not_due_is_no_nan():
 
     from jssl.training.observers import fetch
 
-    watch = metrics.watcher(ConfigDict({"log": {"rank_every": 3}, "steps": 7}))
+    watch = metrics.monitor_from_config(ConfigDict({"log": {"rank_every": 3}, "steps": 7}))
     z = jax.random.normal(jax.random.key(0), (8, 4))
     with jax.debug_nans(True):
         found = [jax.jit(watch)(jnp.int32(step), z, -z) for step in range(7)]

@@ -307,9 +307,9 @@ def test_kmeans_ignores_weight_zero_and_survives_empty_clusters(spherical):
 def test_spread_alignment_and_uniformity():
     z_a, z_b = np.random.default_rng(17).normal(size=(2, 10, 6)) * 3 + 1
     a, b = jnp.float32(z_a), jnp.float32(z_b)
-    close(metrics.spread(a), np.mean([np.std(x) for x in unit(z_a).T]) * np.sqrt(6))
-    close(metrics.spread(jax.random.normal(jax.random.key(0), (4000, 64))), 1, 0.02)
-    close(metrics.spread(jnp.ones((6, 8)) * 3), 0, atol=1e-3)
+    close(metrics.feature_std(a), np.mean([np.std(x) for x in unit(z_a).T]) * np.sqrt(6))
+    close(metrics.feature_std(jax.random.normal(jax.random.key(0), (4000, 64))), 1, 0.02)
+    close(metrics.feature_std(jnp.ones((6, 8)) * 3), 0, atol=1e-3)
     gap = lambda u, v: np.linalg.norm(unit(u) - unit(v)) ** 2
     close(metrics.alignment(a, b), np.mean([gap(z_a[i], z_b[i]) for i in range(10)]))
     even = [np.exp(-2 * gap(z_a[i], z_a[j])) for i in range(10) for j in range(i)]
@@ -337,7 +337,7 @@ NARROW = {
     "kmeans": lambda z: ops.kmeans(jax.random.key(0), z[0], jnp.ones(8), 3, 4, True)[0],
     "sinkhorn": lambda z: ops.sinkhorn(z[0], 0.5, 3),
     "alignment": lambda z: metrics.alignment(*z),
-    "rest": lambda z: [f(z[0]) for f in (metrics.spread, metrics.uniformity, metrics.rankme)],
+    "rest": lambda z: [f(z[0]) for f in (metrics.feature_std, metrics.uniformity, metrics.rankme)],
 }
 
 

@@ -54,13 +54,13 @@ def masks_of(rng, counts):
 
 def hides(name, mask):
     """Parts of a module: `name` draws this mask; a network that is given it says its weights."""
-    mask = jnp.asarray(mask)
+    drawn = jnp.asarray(mask)
 
-    def apply(module, params, stats, images, hide, **kw):
-        assert hide[0] is mask and hide[1] == "token"
+    def apply(module, params, stats, images, mask, mask_token, **kw):
+        assert mask is drawn and mask_token == "token"
         return params, stats
 
-    return {name: lambda *args, **kw: mask, "apply": apply}
+    return {name: lambda *args, **kw: drawn, "apply": apply}
 
 
 def objective_of(monkeypatch, module, parts, info=None, **changes):
@@ -114,11 +114,11 @@ def test_koleo_is_dinov2s_and_finite_where_rows_are_the_same_or_zero():
 ROWS, HIDDEN, NARROW, OUTPUTS = 10, 8, 8, 12  # of iBOT: views of 5 images, and as the recipe has it
 FULL, PARTLY = [8] * ROWS, [8, 0, 3, 5, 1, 0, 8, 2, 0, 4]  # hidden patches of each view
 HEAT = 0.04 + (0.07 - 0.04) * 2 / 3  # after 2 of 3 steps of warm-up
-KINDS = [("centre", PARTLY, 0, 0.0), ("centre", PARTLY, 2, 0.3), ("sinkhorn", FULL, 1, 0.0)]
+KINDS = [("center", PARTLY, 0, 0.0), ("center", PARTLY, 2, 0.3), ("sinkhorn", FULL, 1, 0.0)]
 KINDS += [("sinkhorn", PARTLY, 0, 0.0)]
 
 
-def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0, momentum=0.9):
+def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9):
     """(our loss, the reference, their arguments, the centres wanted).
 
     The reference is main_ibot.py's iBOTLoss: each pair of a teacher's and another crop; the mean
@@ -126,9 +126,12 @@ def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0, momentum=0.9):
     hidden ones, as in DINOv2 (in iBOT the centre is of all); KoLeo is the sum over both
     views, as in its ssl_meta_arch.py.
     """
-    changes = dict(centring=centring, koleo=spread, center_momentum=momentum)
+    changes = dict(centering=centering, koleo_weight=spread, center_momentum=momentum)
     objective = objective_of(monkeypatch, ibot, {}, **changes)
-    rng, names = np.random.default_rng(4), ("cls", "teacher_cls", "h", "patch", "teacher_patch")
+    rng, names = (
+        np.random.default_rng(4),
+        ("cls", "teacher_cls", "class_token", "patch", "teacher_patch"),
+    )
     shapes = 3 * [(ROWS,)] + 2 * [(ROWS, PLACES)] + [(local * ROWS // 2,)] + 4 * [(OUTPUTS,)]
     given = [0.5 * rng.normal(size=(*shape, NARROW)) for shape in shapes]
     mask, centre = masks_of(rng, counts), 0.1 * rng.normal(size=(2, OUTPUTS))
@@ -142,14 +145,14 @@ def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0, momentum=0.9):
         found |= {"local": arrays[5]} if local else {}
         heads = [{"direction": w} for w in arrays[6:]]
         new, old = (both(("head", "patch_head"), x) for x in (heads[:2], heads[2:]))
-        state = state_of(2, centre=both(("cls", "patch"), jnp.float32(centre)))
-        state.buffers["target"] = {"prototypes": old}
+        state = state_of(2, center=both(("cls", "patch"), jnp.float32(centre)))
+        state.buffers["teacher"] = {"prototypes": old}
         return objective.stages[1]({"prototypes": new}, found, state, None, KEY)
 
     told = given[1] @ unit(given[8]).T, given[4][mask] @ unit(given[9]).T
 
     def aim(i):
-        if centring == "sinkhorn":
+        if centering == "sinkhorn":
             return reference_sinkhorn(told[i], HEAT, 3)
         return np.exp(log_softmax((told[i] - centre[i]) / HEAT))
 
@@ -170,9 +173,9 @@ def ibot_case(monkeypatch, centring, counts, local=0, spread=0.0, momentum=0.9):
 
 
 @pytest.mark.parametrize(("centering", "counts", "local", "spread"), KINDS)
-def test_ibot_is_its_authors_loss(monkeypatch, centring, counts, local, spread):
+def test_ibot_is_its_authors_loss(monkeypatch, centering, counts, local, spread):
     """And what the teacher says gets no gradient: the reference does not depend on it."""
-    ours, reference, given, _ = ibot_case(monkeypatch, centring, counts, local, spread)
+    ours, reference, given, _ = ibot_case(monkeypatch, centering, counts, local, spread)
     agree(lambda *arrays: ours(*arrays)[0], reference, *given)
 
 
@@ -180,8 +183,8 @@ def test_ibot_is_its_authors_loss(monkeypatch, centring, counts, local, spread):
 def test_ibots_centres_follow_the_class_tokens_and_the_hidden_patches(
     monkeypatch, counts, momentum
 ):
-    ours, _, given, wanted = ibot_case(monkeypatch, "centre", counts, momentum=momentum)
-    found = jax.jit(lambda *arrays: ours(*arrays)[1][0]["centre"])(*map(jnp.float32, given))
+    ours, _, given, wanted = ibot_case(monkeypatch, "center", counts, momentum=momentum)
+    found = jax.jit(lambda *arrays: ours(*arrays)[1][0]["center"])(*map(jnp.float32, given))
     close([found["cls"], found["patch"]], wanted, atol=1e-6)
 
 
@@ -193,27 +196,27 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
     tokens = {who: draw(rows, n, WIDTH) for who, n in dict(student=17, teacher=17, local=5).items()}
     heads = {name: draw(2, WIDTH, NARROW) for name in ("head", "patch_head")}  # two networks'
 
-    def speak(module, params, stats, x, hide=None, **kw):
+    def speak(module, params, stats, x, mask=None, mask_token=None, **kw):
         if not isinstance(params, str):
             return x @ params, stats
         who = params if x.shape[1] == 32 else "local"
-        seen[who] = hide
+        seen[who] = None if mask is None else (mask, mask_token)
         return jnp.asarray(tokens[who]), stats
 
     keep = lambda *a, **k: seen.setdefault("mask", draw_mask(*a, **k))
     views = {"global": jnp.zeros((rows, 32, 32, 3)), "local": jnp.zeros((rows, 16, 16, 3))}
-    monkeypatch.setattr(ibot.views, "multi_crop", lambda config: lambda rng, batch: views)
-    made = objective_of(monkeypatch, ibot, dict(beit_mask=keep, apply=speak), tie_heads=tied)
+    monkeypatch.setattr(ibot, "multi_crop", lambda config: lambda rng, batch: views)
+    made = objective_of(monkeypatch, ibot, dict(beit_mask=keep, apply=speak), shared_head=tied)
     whose = lambda who, i: {"encoder": who} | {name: w[i] for name, w in heads.items()}
     stats = {"encoder": {}, "head": {}, "patch_head": {}}
-    state = state_of(stats=stats, target=whose("teacher", 1), target_stats=stats)
+    state = state_of(stats=stats, teacher=whose("teacher", 1), teacher_stats=stats)
     found, _ = made.stages[0](whose("student", 0) | {"mask_token": "token"}, state, None, KEY)
 
     mask, near = np.asarray(hide := seen.pop("mask")), lambda *x: close(*x, 1e-4, 1e-5)
     there = np.arange(HIDDEN) < mask.sum(1, keepdims=True)
     assert seen == {"student": (hide, "token"), "teacher": None, "local": None}
     SAME(found["weight"], there)
-    SAME(found["h"], tokens["student"][:, 0])
+    SAME(found["class_token"], tokens["student"][:, 0])
     near(found["local"], unit(tokens["local"][:, 0] @ heads["head"][0]))
     for i, (who, key) in enumerate([("student", ""), ("teacher", "teacher_")]):
         near(found[f"{key}cls"], unit(tokens[who][:, 0] @ heads["head"][i]))
@@ -240,7 +243,7 @@ def agree_linear(loss, state, images, reference, out):
 def test_simmim_is_equation_1_of_the_raw_pixels(monkeypatch):
     rng = np.random.default_rng(7)
     images, mask = 2 * rng.normal(size=(3, 32, 32, 3)), masks_of(rng, [1, 9, 2])
-    given = objective_of(monkeypatch, simmim, hides("unit_mask", mask)).loss, state_of(), images
+    given = objective_of(monkeypatch, simmim, hides("grouped_mask", mask)).loss, state_of(), images
     agree_linear(*given, lambda said: np.abs(said - cut_up(images))[mask].mean(), PIXELS)
 
 
@@ -258,7 +261,7 @@ def test_data2vec_regresses_the_normalized_mean_of_the_last_blocks(monkeypatch, 
     plain = {"params": teacher | {"norm": {"scale": jnp.ones(WIDTH), "bias": jnp.zeros(WIDTH)}}}
     say = lambda depth: encoder.clone(depth=depth).apply(plain, images, train=False)[:, 1:]
     wanted = layer_norm(np.mean([np.float64(say(depth)) for depth in (1, 2)[-layers:]], 0))
-    given = made.loss, state_of(target={"encoder": teacher}), images
+    given = made.loss, state_of(teacher={"encoder": teacher}), images
     agree_linear(*given, lambda said: smooth_l1((said - wanted)[mask], 2.0), WIDTH)
 
 
@@ -270,18 +273,18 @@ def test_ijepa_regresses_the_averages_normalised_tokens_at_the_targets(monkeypat
     seen = np.arange(kept) < np.array([[5], [2], [4]])
     made, asked = rng.normal(size=(images, PLACES, WIDTH)) * 2 + 1, {}
 
-    def speak(module, params, stats, x, *rest, keep=None, seen=None, **kw):
+    def speak(module, params, stats, x, *rest, keep_ids=None, valid=None, **kw):
         if rest:
             asked.update(row=x[:, 0, 0], where=rest[0], at=rest[1], valid=rest[2])
-        elif keep is not None:
-            asked.update(keep=keep, seen=seen)
+        elif keep_ids is not None:
+            asked.update(keep=keep_ids, seen=valid)
             params = jnp.broadcast_to(jnp.arange(images)[:, None, None], (images, kept, WIDTH))
         return jnp.float32(params), stats
 
-    ask = ijepa.Asked(*map(jnp.asarray, (where, seen, at, np.arange(most) < asks)))
-    parts = dict(draws=lambda *a: lambda rng, batch: ask, apply=speak)
+    ask = ijepa.Blocks(*map(jnp.asarray, (where, seen, at, np.arange(most) < asks)))
+    parts = dict(block_sampler=lambda *a: lambda rng, batch: ask, apply=speak)
     loss = objective_of(monkeypatch, ijepa, parts).loss
-    given = state_of(target={"encoder": made}), batch_of(np.zeros((images, 32, 32, 3))), KEY
+    given = state_of(teacher={"encoder": made}), batch_of(np.zeros((images, 32, 32, 3))), KEY
     ours = lambda said: loss(dict(encoder=None, predictor=said), *given)[0]
     told = [layer_norm(made)[b][at[b][t]] for b in range(images) for t in range(blocks)]
     said = rng.normal(size=(images * blocks, most, WIDTH)) * 2

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jssl.config import Config, UserError, load
-from jssl.nn.masked_image import Setup, num_masked
+from jssl.nn import masked_image
+from jssl.nn.masked_image import num_masked
 from jssl.training.setup import setup_run
 from jssl.transforms import masking
 
@@ -105,27 +106,27 @@ def test_pictures_of_every_masked_method(name):
     run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")), make_mesh(1))
     batch = {key: value for key, value in run.example.items()}
     picture = jax.jit(run.method.render)(run.init(), batch, jax.random.key(0))["masked"]
-    one = Setup(run.config)
+    encoder = masked_image.vit_from_config(run.config)
     mean, std = (np.array(run.config.augment[key]) for key in ("mean", "std"))
     original, masked, rebuilt = np.split(np.asarray(picture), 3, axis=2)
-    np.testing.assert_allclose(original, one.centre(batch) * std + mean, atol=1e-5)
+    view = masked_image.eval_view(run.config)(batch)
+    np.testing.assert_allclose(original, view * std + mean, atol=1e-5)
     gray = (np.abs(masked - mean) < 1e-5).all(-1)
     seen = ~gray
     np.testing.assert_allclose(masked[seen], original[seen], atol=1e-5)
     np.testing.assert_allclose(rebuilt[seen], original[seen], atol=1e-5)
-    patch = one.encoder.patch
-    hidden = gray.reshape(2, one.grid, patch, one.grid, patch).all((2, 4))
+    grid, patch = masked_image.grid_side(run.config, encoder), encoder.patch
+    hidden = gray.reshape(2, grid, patch, grid, patch).all((2, 4))
     assert 0 < hidden.mean() < 1
     assert np.abs(rebuilt - masked)[gray].max() > 0.01 and np.isfinite(rebuilt).all()
 
 
 def test_lookup_finds_the_patch_of_the_nearest_feature():
-    one = Setup(Config(load("configs/simmim_imagenette.py:tiny")))
     rng = np.random.default_rng(0)
     told, patches = rng.normal(size=(2, 3, 5)), rng.normal(size=(2, 3, 4))
     order = np.array([[[0, 2], [1, 1], [0, 0]], [[1, 0], [0, 1], [1, 2]]])
     said = told[order[..., 0], order[..., 1]] + 0.01 * rng.normal(size=(2, 3, 5))
-    found = one.lookup(*map(jnp.float32, (said, told, patches)))
+    found = masked_image.nearest_patches(*map(jnp.float32, (said, told, patches)))
     np.testing.assert_allclose(found, patches[order[..., 0], order[..., 1]], rtol=1e-6)
 
 

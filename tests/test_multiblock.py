@@ -12,6 +12,7 @@ import pytest
 from jssl.config import Config, UserError, load
 from jssl.methods import ijepa
 from jssl.methods import load as load_method
+from jssl.nn import masked_image
 from jssl.transforms import multiblock
 from jssl.transforms.masking import mask_to_indices
 
@@ -50,7 +51,7 @@ def test_sizes_are_those_of_the_authors_code_as_often(grid, share, aspect):
 def test_targets_are_whole_rectangles_of_one_size_a_batch(grid):
     recipe = "configs/ijepa_vith_imagenet.py" if grid == 16 else "configs/ijepa_imagenette.py"
     config = Config(load(recipe))
-    draw = jax.jit(multiblock.draws(config, grid, 20), static_argnums=1)
+    draw = jax.jit(multiblock.block_sampler(config, grid, 20), static_argnums=1)
     sizes, corners = set(), set()
     for seed in range(12):
         ask = draw(jax.random.key(seed), 24)
@@ -111,18 +112,19 @@ def test_what_fills_a_row_changes_nothing():
     """Encoder and predictor say the same of a short context and a small target, alone and in arrays
     that are filled up with other patches."""
     config = Config(load(TINY))
-    one = ijepa.masked.Setup(config)
+    encoder = masked_image.vit_from_config(config)
+    grid = masked_image.grid_side(config, encoder)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     context = jnp.zeros((2, 16), bool).at[:, jnp.array([0, 5, 6])].set(True)
     target = jnp.zeros((2, 16), bool).at[:, jnp.array([10, 11])].set(True)
-    f, _ = ijepa.init(one.encoder, jax.random.key(1), images)
-    head = ijepa.predictor(**config.predictor, grid=one.grid, like=one.encoder)
+    f, _ = ijepa.init(encoder, jax.random.key(1), images)
+    head = ijepa.predictor(**config.predictor, grid=grid, encoder=encoder)
 
     def say(kept, asked):
         where, at = mask_to_indices(context, kept), mask_to_indices(target, asked)
         seen = jnp.take_along_axis(context, where, axis=1)
         valid = jnp.take_along_axis(target, at, axis=1)
-        tokens, _ = ijepa.apply(one.encoder, f, {}, images, train=False, keep=where, seen=seen)
+        tokens, _ = ijepa.apply(encoder, f, {}, images, train=False, keep_ids=where, valid=seen)
         both = jnp.concatenate([seen, valid], axis=1)
         g, _ = ijepa.init(head, jax.random.key(2), tokens, where, at, both)
         said, _ = ijepa.apply(head, g, {}, tokens, where, at, both, train=False)

@@ -332,7 +332,7 @@ def test_only_the_kept_patches_are_seen_each_with_its_own_position():
     keep = np.array([[4, 1], [0, 4]])
     changed = x.copy()
     changed[:, 8:, 8:] += 1.0  # patch 8, which `keep` leaves out
-    see = lambda p, x, keep: apply(net, p, {}, x, train=False, keep=keep)[0]
+    see = lambda p, x, keep: apply(net, p, {}, x, train=False, keep_ids=keep)[0]
     calls = lambda p, x, y: (see(p, x, None), see(p, x, order), see(p, x, keep), see(p, y, keep))
     full, shuffled, few, same = run(calls, p, x, changed)
     np.testing.assert_allclose(shuffled[:, 0], full[:, 0], rtol=1e-4, atol=1e-5)
@@ -451,7 +451,7 @@ def test_parameters_do_not_depend_on_the_call():
     rngs = {"params": KEY, "drop_path": KEY}
 
     def calls(x):
-        kept = init(net, KEY, x, keep=np.array([[1, 2], [3, 4]]))[0]
+        kept = init(net, KEY, x, keep_ids=np.array([[1, 2], [3, 4]]))[0]
         return init(net, KEY, x)[0], kept, net.init(rngs, x, train=True)["params"]
 
     plain, kept, trained = run(calls, images())

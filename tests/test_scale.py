@@ -36,7 +36,7 @@ MAE = "configs/mae_imagenette.py:tiny"
             P(None, "fsdp", "tensor"),
         ),
         ("opt_state/0/mu/encoder/blocks/0/mlp/fc1/kernel", (768, 3072), P("fsdp", "tensor")),
-        ("buffers/target/encoder/blocks/0/mlp/fc2/kernel", (3072, 768), P("tensor", "fsdp")),
+        ("buffers/teacher/encoder/blocks/0/mlp/fc2/kernel", (3072, 768), P("tensor", "fsdp")),
         ("params/encoder/tokens/embedding", (30522, 768), P("tensor", "fsdp")),
         ("params/prototypes/direction", (65536, 256), P("tensor", "fsdp")),
         ("params/encoder/conv1/kernel", (7, 7, 3, 64), P()),
