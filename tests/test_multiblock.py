@@ -55,20 +55,20 @@ def test_targets_are_whole_rectangles_of_one_size_a_batch(grid):
     sizes, corners = set(), set()
     for seed in range(12):
         ask = draw(jax.random.key(seed), 24)
-        count = int(ask.asked.sum())
-        np.testing.assert_array_equal(ask.asked, np.arange(len(ask.asked)) < count)
-        for at in np.asarray(ask.at)[..., :count].reshape(-1, count):
+        count = int(ask.target_valid.sum())
+        np.testing.assert_array_equal(ask.target_valid, np.arange(len(ask.target_valid)) < count)
+        for at in np.asarray(ask.target_ids)[..., :count].reshape(-1, count):
             rows, columns = at // grid, at % grid
             box = (np.ptp(rows) + 1, np.ptp(columns) + 1)
             assert len(set(at)) == count == box[0] * box[1]
             sizes.add((seed, box))
             corners.add((rows.max() == grid - 1, columns.max() == grid - 1))
-        where, seen = np.asarray(ask.where), np.asarray(ask.seen)
+        where, seen = np.asarray(ask.context_ids), np.asarray(ask.context_valid)
         assert seen.sum(1).min() > config.min_context_patches
         for row in range(24):
             context = set(where[row][seen[row]])
             assert len(context) == seen[row].sum()
-            assert not context & set(np.asarray(ask.at)[row, :, :count].ravel())
+            assert not context & set(np.asarray(ask.target_ids)[row, :, :count].ravel())
     assert len(sizes) == 12 and len({box for _, box in sizes}) > 1
     assert len(corners) == 4, "every row and column can be asked for"
 
