@@ -25,7 +25,8 @@ def negatives_logsumexp(queries, keys, skip, temperature):
         logits = jnp.where(out, MASKED_LOGIT, logits)
         return jax.nn.logsumexp(logits, axis=1), lax.stop_gradient(logits.max(axis=1))
 
-    len_keys, ids = len(keys), jnp.arange(len(keys))
+    len_keys = len(keys)
+    ids = jnp.arange(len(keys))
     if len(queries) * len_keys <= MAX_DENSE_ELEMENTS:
         return block(keys, ids)
     blocks = -(-len_keys // CHUNK_COLUMNS)
@@ -85,7 +86,8 @@ def info_nce(q, k, temperature: float, queue=None):
     Without `queue` among all k of the batch (MoCo v3, algorithm 1; NNCLR, equation 3), with it
     [N, D] among k_i and the queue's rows (MoCo, equation 1). Returns (loss [], top1 []).
     """
-    q, k = l2_normalize(q), l2_normalize(k)
+    q = l2_normalize(q)
+    k = l2_normalize(k)
     own = (q * k).sum(-1) / temperature
     if queue is None:
         others, rival = negatives_logsumexp(q, k, jnp.arange(len(k))[:, None], temperature)
@@ -139,7 +141,8 @@ def barlow_twins(z_a, z_b, weight: float):
     batch, should be the identity: squared deviation of the diagonal, plus `weight` (lambda) times
     that of the rest. Reference: facebookresearch/barlowtwins main.py (BatchNorm without affine).
     """
-    a, b = standardize(z_a), standardize(z_b)
+    a = standardize(z_a)
+    b = standardize(z_b)
     c = jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST) / len(z_a)
     on = jnp.diagonal(c)
     return jnp.square(on - 1).sum() + weight * off_diagonal(c)
@@ -157,8 +160,13 @@ def vicreg(z_a, z_b, invariance: float, variance: float, covariance: float):
     facebookresearch/vicreg main_vicreg.py. z_a, z_b: [B, D]. Returns (loss, its three terms)."""
     views = [z.astype(jnp.float32) for z in (z_a, z_b)]
     centred = [z - z.mean(0) for z in views]
-    hinge = lambda z: jnp.maximum(0, 1 - jnp.sqrt(z.var(0, ddof=1) + 1e-4)).mean()
-    moment = lambda z: jnp.matmul(z.T, z, precision=lax.Precision.HIGHEST) / (len(z) - 1)
+
+    def hinge(z):
+        return jnp.maximum(0, 1 - jnp.sqrt(z.var(0, ddof=1) + 1e-4)).mean()
+
+    def moment(z):
+        return jnp.matmul(z.T, z, precision=lax.Precision.HIGHEST) / (len(z) - 1)
+
     terms = {
         "invariance": jnp.square(views[0] - views[1]).mean(),
         "variance": sum(map(hinge, views)) / 2,
@@ -174,7 +182,8 @@ def cross_entropy(logits, answer, weight=None):
     weight = jnp.ones(len(answer)) if weight is None else weight
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     cost = -jnp.take_along_axis(log_p, answer[:, None], axis=1)[:, 0]
-    right, total = log_p.argmax(1) == answer, jnp.maximum(weight.sum(), 1e-9)
+    right = log_p.argmax(1) == answer
+    total = jnp.maximum(weight.sum(), 1e-9)
     return (cost * weight).sum() / total, (right * weight).sum() / total
 
 
@@ -196,7 +205,9 @@ def next_token_nll(hidden, table, tokens, segment, chunk: int):
     """
     answer = jnp.roll(tokens, -1, axis=1)
     follows = (jnp.roll(segment, -1, axis=1) == segment) & (segment > 0)
-    cut = lambda x: x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+    def cut(x):
+        return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
 
     @jax.checkpoint
     def one(_, part):
@@ -253,7 +264,10 @@ def sigreg(rng, z, slices: int):
     """SIGReg of LeJEPA (Balestriero & LeCun 2025, algorithm 1): how far the embeddings z [V, B, D]
     of each view are from a standard Gaussian, on `slices` random directions; mean over V."""
     directions = l2_normalize(jax.random.normal(rng, (slices, z.shape[-1]))).T
-    one = lambda x: epps_pulley(jnp.matmul(x, directions, precision=lax.Precision.HIGHEST)).mean()
+
+    def one(x):
+        return epps_pulley(jnp.matmul(x, directions, precision=lax.Precision.HIGHEST)).mean()
+
     # View by view, and once more on the way back: [V, B, slices, knots] is never in memory.
     return lax.map(jax.checkpoint(one), z.astype(jnp.float32)).mean()
 

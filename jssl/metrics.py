@@ -63,7 +63,8 @@ def rankme(z):
 
 def monitor_from_config(config: Config) -> Callable[..., Metrics]:
     """(step, z_a [N, D], z_b [N, D] or None) -> the metrics of the table; z_b: the other views."""
-    every, steps = config.log.rank_every, config.steps
+    every = config.log.rank_every
+    steps = config.steps
 
     @jax.named_scope("diagnose")
     def monitor(step, z_a, z_b=None):
@@ -83,5 +84,8 @@ def monitor_from_config(config: Config) -> Callable[..., Metrics]:
 def entropy(p):
     """Mean entropy of the rows of p [B, K], and the entropy of their mean, in nats: how sure each
     assignment is, and how evenly all prototypes are used (log K if so)."""
-    log = lambda p: -(p * jnp.log(jnp.maximum(p, 1e-12))).sum(-1)
+
+    def log(p):
+        return -(p * jnp.log(jnp.maximum(p, 1e-12))).sum(-1)
+
     return {"assignment_entropy": log(p).mean(), "usage_entropy": log(p.mean(0))}

@@ -104,7 +104,9 @@ def sinkhorn(scores, epsilon: float, iterations: int, weight=None):
 def nearest_index(x, centroids, spherical: bool):
     """int32 [N]: which of the centroids [K, D] is nearest to each row of x [N, D]: by the inner
     product if `spherical`, else by Euclid. No [N, K] matrix is held, only [N, COLUMNS]."""
-    k, width, centroids = len(centroids), min(COLUMNS, len(centroids)), replicate(centroids)
+    k = len(centroids)
+    width = min(COLUMNS, len(centroids))
+    centroids = replicate(centroids)
     blocks = -(-k // width)
     half = 0.0 if spherical else jnp.square(centroids).sum(1) / 2
     offset = jnp.full(blocks * width, -jnp.inf).at[:k].set(-half)
@@ -133,7 +135,8 @@ def kmeans(rng, x, weight, k: int, iterations: int, spherical: bool):
     cluster stays where it was. `spherical`: centroids are unit vectors, as DeepCluster v2's
     (facebookresearch/swav main_deepclusterv2.py); else plain k-means, as in DeepCluster.
     """
-    x, weight = x.astype(jnp.float32), weight.astype(jnp.float32)
+    x = x.astype(jnp.float32)
+    weight = weight.astype(jnp.float32)
     start = jax.random.choice(rng, len(x), (k,), replace=False, p=weight / weight.sum())
 
     def again(_, centroids):
@@ -151,7 +154,8 @@ def kmeans(rng, x, weight, k: int, iterations: int, spherical: bool):
 def whiten(x, weight, dims: int):
     """PCA of the rows of x [N, D] that have weight: [N, min(dims, D)] of unit variance, in order
     of variance (DeepCluster, Caron et al. 2018, section 3.3; its clustering.py)."""
-    x, total = x.astype(jnp.float32), weight.sum()
+    x = x.astype(jnp.float32)
+    total = weight.sum()
     x = x - (x * weight[:, None]).sum(0) / total
     high = lax.Precision.HIGHEST
     covariance = jnp.matmul((x * weight[:, None]).T, x, precision=high) / total

@@ -15,53 +15,113 @@ DEFAULTS = dict(
     grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
     mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all that are left
     data=dict(
-        source="", name="", path="", dir="", split="train", max_side=0, channels=3,
-        aspect=1.5, exif="auto", max_value=0.0,  # of images
-        on_device=False, workers=0, max_corrupt_fraction=0.01,
-        tokenizer="", seq_len=0, pack_documents=True, word_ids=False,  # of text
-        encoding="", text_key="text",  # of files of text
+        source="",
+        name="",
+        path="",
+        dir="",
+        split="train",
+        max_side=0,
+        channels=3,
+        aspect=1.5,
+        exif="auto",
+        max_value=0.0,  # of images
+        on_device=False,
+        workers=0,
+        max_corrupt_fraction=0.01,
+        tokenizer="",
+        seq_len=0,
+        pack_documents=True,
+        word_ids=False,  # of text
+        encoding="",
+        text_key="text",  # of files of text
     ),
     optim=dict(
-        name="", lr=0.0, lr_final=0.0, lr_scaling="none", warmup_steps=0, schedule="cosine",
-        weight_decay=0.0, weight_decay_final=-1.0, no_decay=("bias$", "scale$"), clip_norm=0.0,
-        clip_norm_per_tensor=0.0, lr_factors=(), lr_constant=(), momentum=0.9, nesterov=False,
+        name="",
+        lr=0.0,
+        lr_final=0.0,
+        lr_scaling="none",
+        warmup_steps=0,
+        schedule="cosine",
+        weight_decay=0.0,
+        weight_decay_final=-1.0,
+        no_decay=("bias$", "scale$"),
+        clip_norm=0.0,
+        clip_norm_per_tensor=0.0,
+        lr_factors=(),
+        lr_constant=(),
+        momentum=0.9,
+        nesterov=False,
         b1=0.9,
-        b2=0.999, eps=1e-8, trust_coefficient=0.001, trust_clip=False, freeze=(), freeze_steps=0,
+        b2=0.999,
+        eps=1e-8,
+        trust_coefficient=0.001,
+        trust_clip=False,
+        freeze=(),
+        freeze_steps=0,
         muon_params=("/blocks/", r"/layer\d+_\d+/"),  # hidden kernels of a ViT, of a ResNet
     ),
     checkpoint=dict(every=1000, keep_latest=2, keep_best=1),
     eval=dict(
-        every=0, split="test", size=0, crop_fraction=1.0, batch_size=256, knn_k=200,
+        every=0,
+        split="test",
+        size=0,
+        crop_fraction=1.0,
+        batch_size=256,
+        knn_k=200,
         knn_temperature=0.1,
-        linear_lrs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), linear_weight_decays=(0.0, 1e-4, 1e-3, 1e-2),
-        linear_epochs=50, linear_batch_size=256, linear_val_fraction=0.1, linear_standardize=True,
+        linear_lrs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+        linear_weight_decays=(0.0, 1e-4, 1e-3, 1e-2),
+        linear_epochs=50,
+        linear_batch_size=256,
+        linear_val_fraction=0.1,
+        linear_standardize=True,
         online_linear_epochs=10,  # of the probe beside the kNN; 0: none
-        lowshot_per_class=0, label_fraction=0.01,  # labels: so many a class, or (0) this share
-        lowshot_seeds=5, lowshot_epochs=200,  # draws of them; epochs of each probe
+        lowshot_per_class=0,
+        label_fraction=0.01,  # labels: so many a class, or (0) this share
+        lowshot_seeds=5,
+        lowshot_epochs=200,  # draws of them; epochs of each probe
         max_rows=512,  # of text whose perplexity is found; 0: all
-        prompt="", samples=4, new_tokens=64,  # of generate, fill-mask; "": of the held-out text
-        temperature=0.8, top_k=40,  # of generate; top_k 0: all
+        prompt="",
+        samples=4,
+        new_tokens=64,  # of generate, fill-mask; "": of the held-out text
+        temperature=0.8,
+        top_k=40,  # of generate; top_k 0: all
     ),
     finetune=dict(  # MAE's (table 9 of the paper) but for batch_size, there 1,024
-        seed=0, epochs=100, batch_size=256, lr=1e-3,  # of 256 examples
+        seed=0,
+        epochs=100,
+        batch_size=256,
+        lr=1e-3,  # of 256 examples
         layer_decay=0.75,  # of the rate from layer to layer; 1.0: none
-        weight_decay=0.05, warmup_fraction=0.05,  # share of all steps
-        drop_path=0.1, pool="",  # ViT alone; pool: cls, mean, as in pretraining
+        weight_decay=0.05,
+        warmup_fraction=0.05,  # share of all steps
+        drop_path=0.1,
+        pool="",  # ViT alone; pool: cls, mean, as in pretraining
         dropout=0.1,  # text alone
-        mixup=0.8, label_smoothing=0.1,  # mixup: alpha of Beta(alpha, alpha); 0: off
-        view="crop", crop_scale=(0.08, 1.0), flip_prob=0.5,  # or the view of pretraining: augment
+        mixup=0.8,
+        label_smoothing=0.1,  # mixup: alpha of Beta(alpha, alpha); 0: off
+        view="crop",
+        crop_scale=(0.08, 1.0),
+        flip_prob=0.5,  # or the view of pretraining: augment
     ),
     alarm=dict(
-        collapse="warn", min_feature_std=0.01, patience=3,
+        collapse="warn",
+        min_feature_std=0.01,
+        patience=3,
         max_consecutive_nonfinite=10,  # skipped updates, after which the run is rolled back
         max_rollbacks=3,
         loss_spike_factor=3.0,  # warn where the loss is so many times its recent median; 0: off
     ),
     log=dict(
-        every=20, tensorboard=True, wandb="", mlflow="",
-        profile_step=0, render_every=0, rank_every=200,
+        every=20,
+        tensorboard=True,
+        wandb="",
+        mlflow="",
+        profile_step=0,
+        render_every=0,
+        rank_every=200,
     ),
-)  # fmt: skip
+)
 
 
 def recipe(variant: str, sections: dict, **variants: dict) -> ml_collections.ConfigDict:
@@ -85,24 +145,43 @@ def resnet(name: str, stem: str, *, init="torch", zero_init=False) -> dict:
     """`model`: a ResNet of the published width in bfloat16; see `jssl.nn.resnet.build`."""
     return dict(
         name=name, stem=stem, width=64, zero_init_residual=zero_init, init=init, dtype="bfloat16"
-    )  # fmt: skip
+    )
 
 
 def vit(name: str, patch: int, size: int, *, positions="learned", init="trunc02", drop_path=0.0):
     """`model`: a ViT in bfloat16 with a class token; see `jssl.nn.vit.build`."""
     return dict(
-        name=name, patch=patch, image_size=size, class_token=True, pool="cls",
-        positions=positions, drop_path=drop_path, remat="none", scan=False, attention="auto",
-        init=init, dtype="bfloat16", residual_dtype="float32",
-    )  # fmt: skip
+        name=name,
+        patch=patch,
+        image_size=size,
+        class_token=True,
+        pool="cls",
+        positions=positions,
+        drop_path=drop_path,
+        remat="none",
+        scan=False,
+        attention="auto",
+        init=init,
+        dtype="bfloat16",
+        residual_dtype="float32",
+    )
 
 
 def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positions="learned"):
     """`model`: a text encoder in bfloat16; see `jssl.nn.text.build`."""
     return dict(
-        name=name, length=length, positions=positions, pool=pool, dropout=dropout, remat="none",
-        scan=False, attention="auto", init=init, dtype="bfloat16", residual_dtype="float32",
-    )  # fmt: skip
+        name=name,
+        length=length,
+        positions=positions,
+        pool=pool,
+        dropout=dropout,
+        remat="none",
+        scan=False,
+        attention="auto",
+        init=init,
+        dtype="bfloat16",
+        residual_dtype="float32",
+    )
 
 
 # `finetune` of text: BERT's (Devlin et al. 2019, appendix A.3), with Turc et al.'s four epochs; the
@@ -110,10 +189,15 @@ def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positio
 # which nothing trains without next-sentence prediction; finetune.pool="first" is the published one
 # (both are measured in benchmarks/RESULTS.md).
 TEXT_FINETUNE = dict(
-    epochs=4, batch_size=32, lr=4e-4, layer_decay=1.0, weight_decay=0.01, warmup_fraction=0.1,
+    epochs=4,
+    batch_size=32,
+    lr=4e-4,
+    layer_decay=1.0,
+    weight_decay=0.01,
+    warmup_fraction=0.1,
     mixup=0.0,
     label_smoothing=0.0,
-)  # fmt: skip
+)
 
 
 LAST = {  # the end of a head: (last_norm, last_scale, last_bias)
@@ -129,9 +213,14 @@ def mlp(*features: int, last: str, norm=True, activation="relu", init="torch") -
     """`head`, `predictor`: an MLP of these widths; see `jssl.nn.heads`."""
     last_norm, last_scale, last_bias = LAST[last]
     return dict(
-        features=features, norm=norm, last_norm=last_norm, last_scale=last_scale,
-        last_bias=last_bias, activation=activation, init=init,
-    )  # fmt: skip
+        features=features,
+        norm=norm,
+        last_norm=last_norm,
+        last_scale=last_scale,
+        last_bias=last_bias,
+        activation=activation,
+        init=init,
+    )
 
 
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -145,12 +234,23 @@ def simclr_augment(
     (brightness, contrast, saturation, hue), grayscale .2, blur, solarize."""
     brightness, contrast, saturation, hue = jitter
     return dict(
-        mode="fused", size=size, crop_scale=scale, crop_ratio=(3 / 4, 4 / 3), flip_prob=0.5,
-        jitter_prob=0.8, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
-        gray_prob=0.2, blur_prob=blur, blur_sigma=(0.1, 2.0), blur_kernel="whole",
+        mode="fused",
+        size=size,
+        crop_scale=scale,
+        crop_ratio=(3 / 4, 4 / 3),
+        flip_prob=0.5,
+        jitter_prob=0.8,
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        gray_prob=0.2,
+        blur_prob=blur,
+        blur_sigma=(0.1, 2.0),
+        blur_kernel="whole",
         solarize_prob=solarize,
         **pixels,
-    )  # fmt: skip
+    )
 
 
 def crop_and_flip(size: int, scale: tuple, *, jitter=(0.0, 0.0, 0.0, 0.0), flip=0.5):
@@ -161,18 +261,36 @@ def crop_and_flip(size: int, scale: tuple, *, jitter=(0.0, 0.0, 0.0, 0.0), flip=
 
 # Sizes for the laws: the embedded digits, two steps a second.
 TINY = {
-    "steps": 6, "batch_size": 16, "data.source": "digits", "data.split": "train[:3%]",
-    "data.max_side": 32, "data.workers": 0, "augment.size": 32, "model.dtype": "float32",
-    "checkpoint.every": 2, "eval.every": 3, "eval.split": "test[:5%]", "log.every": 1,
+    "steps": 6,
+    "batch_size": 16,
+    "data.source": "digits",
+    "data.split": "train[:3%]",
+    "data.max_side": 32,
+    "data.workers": 0,
+    "augment.size": 32,
+    "model.dtype": "float32",
+    "checkpoint.every": 2,
+    "eval.every": 3,
+    "eval.split": "test[:5%]",
+    "log.every": 1,
     "log.rank_every": 2,
-}  # fmt: skip
+}
 TINY_RESNET = TINY | {"model.name": "resnet_test", "model.width": 8}
 TINY_VIT = TINY | {"model.name": "vit_test", "model.patch": 8, "model.image_size": 32}
 TINY_TEXT = {  # the pages of Python's own help
-    "steps": 6, "batch_size": 16, "data.source": "pydoc", "data.tokenizer": "bytes",
-    "data.split": "train[:10%]", "data.seq_len": 32, "model.length": 32, "model.dtype": "float32",
-    "optim.warmup_steps": 1, "checkpoint.every": 2, "log.every": 1, "log.rank_every": 2,
-}  # fmt: skip
+    "steps": 6,
+    "batch_size": 16,
+    "data.source": "pydoc",
+    "data.tokenizer": "bytes",
+    "data.split": "train[:10%]",
+    "data.seq_len": 32,
+    "model.length": 32,
+    "model.dtype": "float32",
+    "optim.warmup_steps": 1,
+    "checkpoint.every": 2,
+    "log.every": 1,
+    "log.rank_every": 2,
+}
 # lightly's CIFAR-10 benchmark (docs/source/getting_started/benchmarks/cifar10_benchmark.py): SGD,
 # rate .06 at 128 examples, decay of every parameter, no warm-up, cosine to 0, no blur.
 LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, no_decay=())
@@ -182,11 +300,13 @@ LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, no_d
 # there: convolution padding 1 and not 2 in the stem, warm-up from 0 and not 3e-5.
 SOLO_OPTIM = dict(
     name="larc", lr_scaling="linear", warmup_steps=1_950, trust_coefficient=0.02, trust_clip=True
-)  # fmt: skip
+)
 SOLO_LEARN = {
-    "steps": 195_000, "batch_size": 256, "model.init": "fan_out",
+    "steps": 195_000,
+    "batch_size": 256,
+    "model.init": "fan_out",
     "optim.no_decay": ("bias$", "scale$"),
     **{f"optim.{key}": value for key, value in SOLO_OPTIM.items()},
     **{f"augment.{key}": value for key, value in CIFAR.items()},
-}  # fmt: skip
+}
 EPOCHS50 = {"steps": 4_882, "batch_size": 512}  # of CIFAR-10's 50,000

@@ -30,7 +30,8 @@ def bench(tree, steps: int, vocab_size: int = 0, warmup: int = 3) -> dict:
     run = setup_run(config, source=made_up(config, vocab_size))
     check_batch(run)
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, 0)
-    fed, began = feed.next(), time.perf_counter()
+    fed = feed.next()
+    began = time.perf_counter()
     state = run.init()
     with memory.explained(run):
         step = compile_step(run, feed).lower(state, feed.held, fed).compile()
@@ -45,7 +46,8 @@ def bench(tree, steps: int, vocab_size: int = 0, warmup: int = 3) -> dict:
         state, alone = timed(step, state, feed, 1)
         one_by_one.append(alone * 1e3)
     feed.close()
-    device, work = run.mesh.devices.flat[0], model_flops(run)
+    device = run.mesh.devices.flat[0]
+    work = model_flops(run)
     peak = flops.peak(device.device_kind)
     rate = work * steps / seconds
     return {

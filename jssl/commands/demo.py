@@ -59,7 +59,8 @@ def demo(workdir: str, spec: str, seed: int = 0) -> dict:
         Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True
     )
     features = Features(run.method.embed, run.mesh, view.eval.batch_size)
-    untrained, trained = run.init(), saves.restore(run.shapes)
+    untrained = run.init()
+    trained = saves.restore(run.shapes)
     rows = {
         "raw pixels": [pixels(source) for source in sources],
         "untrained encoder": [features(untrained, source) for source in sources],

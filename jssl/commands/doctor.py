@@ -87,7 +87,8 @@ def collectives(size: int = 2**22, times: int = 5) -> dict:
     there = call_with_section(
         mesh.make_mesh, {"data": -1, "fsdp": 1, "tensor": 1}, "mesh", devices=None
     )
-    n, split = there.size, NamedSharding(there, P(mesh.AXES))
+    n = there.size
+    split = NamedSharding(there, P(mesh.AXES))
     rows = jax.make_array_from_callback(
         (n, size), split, lambda at: np.full((1, size), at[0].start or 0, np.float32)
     )
@@ -157,7 +158,8 @@ def held(folder: str, tree) -> dict:
         if tree is not None:
             count = run_folder.recorded_info(path).num_examples
             run_folder.check_same(path, run_folder.recorded(path), durations.resolved(tree, count))
-        mark, steps = run_folder.mark(path), Retention(path / "checkpoints", 1, 0).listed()
+        mark = run_folder.mark(path)
+        steps = Retention(path / "checkpoints", 1, 0).listed()
         run_folder.result(path)
         for step in steps:
             identity.check_note(path / "checkpoints" / str(step), step, mark)
@@ -171,7 +173,8 @@ def held(folder: str, tree) -> dict:
 
 def shared_memory(config) -> dict:
     """Room in /dev/shm, through which data workers hand over their batches."""
-    path, workers = pathlib.Path(SHM), 0 if config.data.on_device else config.data.workers
+    path = pathlib.Path(SHM)
+    workers = 0 if config.data.on_device else config.data.workers
     if not path.is_dir():
         return {"free_bytes": None}
     free = shutil.disk_usage(path).free

@@ -60,35 +60,59 @@ def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
 
 
 def run_knn(config, mesh, classes, train_pair, test_pair) -> dict:
-    (bank, known), (asked, labels), section = train_pair, test_pair, config.eval
+    (bank, known) = train_pair
+    (asked, labels) = test_pair
+    section = config.eval
     top1 = knn.top1(
-        bank, known, asked, labels, classes=classes, k=section.knn_k,
-        temperature=section.knn_temperature, mesh=mesh, chunk=section.batch_size,
-    )  # fmt: skip
+        bank,
+        known,
+        asked,
+        labels,
+        classes=classes,
+        k=section.knn_k,
+        temperature=section.knn_temperature,
+        mesh=mesh,
+        chunk=section.batch_size,
+    )
     return {"top1": top1, "n_train": int((known >= 0).sum()), "n_test": int((labels >= 0).sum())}
 
 
 def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
     section = config.eval
     return linear.probe(
-        *train_pair, *test_pair, classes=classes, lrs=section.linear_lrs,
-        weight_decays=section.linear_weight_decays, epochs=section.linear_epochs,
-        batch_size=section.linear_batch_size, held_out=section.linear_val_fraction,
-        standardize=section.linear_standardize, seed=config.seed, mesh=mesh,
+        *train_pair,
+        *test_pair,
+        classes=classes,
+        lrs=section.linear_lrs,
+        weight_decays=section.linear_weight_decays,
+        epochs=section.linear_epochs,
+        batch_size=section.linear_batch_size,
+        held_out=section.linear_val_fraction,
+        standardize=section.linear_standardize,
+        seed=config.seed,
+        mesh=mesh,
         progress=log_progress("linear probe, epochs"),
-    )  # fmt: skip
+    )
 
 
 def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
     section = config.eval
     return lowshot.probe(
-        *train_pair, *test_pair, classes=classes, per_class=section.lowshot_per_class,
-        share=section.label_fraction, seeds=section.lowshot_seeds, mesh=mesh,
-        progress=log_progress("low-shot probe, draws"), lrs=section.linear_lrs,
-        weight_decays=section.linear_weight_decays, epochs=section.lowshot_epochs,
-        batch_size=section.linear_batch_size, held_out=section.linear_val_fraction,
+        *train_pair,
+        *test_pair,
+        classes=classes,
+        per_class=section.lowshot_per_class,
+        share=section.label_fraction,
+        seeds=section.lowshot_seeds,
+        mesh=mesh,
+        progress=log_progress("low-shot probe, draws"),
+        lrs=section.linear_lrs,
+        weight_decays=section.linear_weight_decays,
+        epochs=section.lowshot_epochs,
+        batch_size=section.linear_batch_size,
+        held_out=section.linear_val_fraction,
         standardize=section.linear_standardize,
-    )  # fmt: skip
+    )
 
 
 PROTOCOLS = {"knn": run_knn, "linear": run_linear}

@@ -10,7 +10,8 @@ FLAGS = {  # default, help
     "config": ("", "recipe.py[:variant]; of jssl eval: the run's, where its method is your own"),
     "workdir": ("", "the folder of the run"),
     "protocol": (
-        "knn", "of jssl eval: knn, linear, lowshot, finetune; perplexity, generate, fill-mask"
+        "knn",
+        "of jssl eval: knn, linear, lowshot, finetune; perplexity, generate, fill-mask",
     ),
     "untrained": (False, "of jssl eval: as before training"),
     "extend": (False, "of jssl train: the run in --workdir gets more config.steps"),
@@ -23,7 +24,7 @@ FLAGS = {  # default, help
     "examples": ("", "of jssl plan: examples of the data set"),
     "name": ("", "of jssl data prepare: a data set of TFDS, such as cifar10"),
     "dir": ("", "of jssl data prepare: where data sets are; or TFDS_DATA_DIR"),
-}  # fmt: skip
+}
 TAKES = {  # the flags of each command
     "train": ("config", "workdir", "extend", "changed-data"),
     "eval": ("workdir", "config", "protocol", "untrained"),
@@ -47,12 +48,14 @@ def parser(about: str, commands: dict[str, Callable]) -> Parser:
         f"  {name:6} {(run.__doc__ or '').partition(chr(10))[0]}" for name, run in commands.items()
     ]
     found = Parser(
-        "jssl", usage="jssl COMMAND [--FLAG=VALUE ...] [--config.KEY=VALUE ...]",
+        "jssl",
+        usage="jssl COMMAND [--FLAG=VALUE ...] [--config.KEY=VALUE ...]",
         description="\n".join([about, "commands:", *lines]),
         epilog="--config.KEY=VALUE changes one key of the config, e.g. --config.optim.lr=0.3",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS, allow_abbrev=False,
-    )  # fmt: skip
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
     found.add_argument("words", nargs="*", metavar="COMMAND", help=", ".join(commands))
     for name, (default, text) in FLAGS.items():
         action = "store_true" if default is False else "store"
@@ -69,7 +72,8 @@ def arguments(
     `UserError` for a word, a flag or a command that has no meaning, and for a flag that is another
     command's.
     """
-    own, overrides = [], {}
+    own = []
+    overrides = {}
     for word in argv:
         if word.startswith("--config."):
             key, found, text = word.removeprefix("--config.").partition("=")

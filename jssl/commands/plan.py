@@ -33,9 +33,12 @@ EXAMPLES = 1_281_167  # of ImageNet
 # leaves the collectives as they are.
 EFFORT = {"exec_time_optimization_effort": -1.0}
 NOWHERE = {
-    "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}  # fmt: skip
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 def plan(
@@ -59,12 +62,17 @@ def plan(
         half = Config(tree).changed({"batch_size": config.batch_size // 2})
         half = compiled_for(planned(half, there, *size))
     result = {
-        "config": config.method, "topology": topology or f"{devices} x local",
-        "device": there.devices.flat[0].device_kind, "devices": there.size,
-        "mesh": dict(there.shape), "batch_size": config.batch_size,
-        "examples": num_examples, "vocab": run.data_info.vocab_size, **found,
+        "config": config.method,
+        "topology": topology or f"{devices} x local",
+        "device": there.devices.flat[0].device_kind,
+        "devices": there.size,
+        "mesh": dict(there.shape),
+        "batch_size": config.batch_size,
+        "examples": num_examples,
+        "vocab": run.data_info.vocab_size,
+        **found,
         "largest_batch": largest(config, there, chip, found, half),
-    }  # fmt: skip
+    }
     if chip:
         refused = found["traffic"] is None  # the system keeps some of a chip's memory for itself
         fits = not refused and found["bytes_per_device"] <= chip.memory
@@ -112,11 +120,13 @@ def planned(config: Config, there: Mesh, num_examples: int, vocab_size: int) -> 
 
 def compiled_for(run) -> dict:
     """Bytes, FLOPs and collectives of the compiled step."""
-    config, there = run.config, run.mesh
+    config = run.config
+    there = run.mesh
     split = mesh.batch_sharding(there)
-    grow = lambda x: jax.ShapeDtypeStruct(
-        (config.batch_size, *x.shape[1:]), x.dtype, sharding=split
-    )
+
+    def grow(x):
+        return jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype, sharding=split)
+
     batch = jax.tree.map(grow, {key: np.asarray(value) for key, value in run.example.items()})
     step = compile_step(run, SimpleNamespace(batch=lambda held, fed: fed))
     log.info("compiling for %d x %s", there.size, there.devices.flat[0].device_kind)
@@ -179,7 +189,10 @@ def roofline(found: dict, chip, devices: int) -> dict:
     compute = found["flops_per_device"] / chip.flops
     traffic = (found["traffic"] or 0.0) / chip.bandwidth
     work = max(compute, traffic)
-    link = lambda n: sum(bytes_sent(one, n, devices) for one in found["collectives"]) / chip.link
+
+    def link(n):
+        return sum(bytes_sent(one, n, devices) for one in found["collectives"]) / chip.link
+
     return {
         "seconds": {"compute": compute, "memory": traffic, "interconnect": link(devices)},
         "step_seconds": work + link(devices),
@@ -190,7 +203,9 @@ def roofline(found: dict, chip, devices: int) -> dict:
 def bytes_sent(one: dict, n: int, devices: int) -> float:
     """Bytes that a device sends on rings of n chips, with the batch of a chip as it is: a group of
     all devices becomes one of n, and what is gathered from all grows with n."""
-    kind, size, whole = one["kind"], one["bytes"], one["group"] == devices
+    kind = one["kind"]
+    size = one["bytes"]
+    whole = one["group"] == devices
     group = n if whole else min(one["group"], n)
     size *= n / devices if whole and kind == "all-gather" else 1
     return (

@@ -35,7 +35,8 @@ def load(spec: str, overrides: dict[str, str] | None = None) -> ml_collections.C
 def read(spec: str) -> ml_collections.ConfigDict:
     """What ``get_config`` of ``path/to/recipe.py[:variant]`` returns. `UserError` in one line for
     whatever a recipe may do wrong."""
-    path, variant = spec, ""
+    path = spec
+    variant = ""
     if ":" in spec and not expanded(spec).is_file():
         path, _, variant = spec.rpartition(":")
     file = expanded(path)
@@ -86,8 +87,10 @@ def call(make: Callable, variant: str, path: str) -> Any:
     if not callable(make):
         raise UserError(f"--config={path}: get_config is no function; see configs/ for examples")
     wants = inspect.signature(make).parameters.values()
-    if any(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)
-           for one in wants):  # fmt: skip
+    if any(
+        one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)
+        for one in wants
+    ):
         return make(variant)
     if variant:
         raise UserError(f"--config={path} has no variants, and so no {variant!r}; leave it out")
@@ -107,13 +110,15 @@ def said_by(error: BaseException) -> str:
 
 def resolve_key(config, dotted: str):
     """(section, last name) of ``a.b.c``; `UserError` naming the nearest known key if it is not."""
-    section, path = config, "config"
+    section = config
+    path = "config"
     *parents, name = dotted.split(".")
     for part in parents:
         if part not in section or not isinstance(section[part], ml_collections.ConfigDict):
             cure = suggest(part, section.keys())
             raise UserError(f"{path}.{part} is not a section; {elsewhere(config, dotted) or cure}")
-        section, path = section[part], f"{path}.{part}"
+        section = section[part]
+        path = f"{path}.{part}"
     if name not in section:
         cure = elsewhere(config, dotted) or suggest(name, section.keys())
         raise UserError(f"{path}.{name} is not a key; {cure}")
@@ -129,7 +134,8 @@ def elsewhere(config, dotted: str) -> str:
 
 def parse(key: str, text: str, old):
     """`text` from the command line as a value of the type of `old`."""
-    kind, given = type(old).__name__, values.short(text)
+    kind = type(old).__name__
+    given = values.short(text)
     wrong = UserError(f"{key}={given} must be of type {kind}, as in {key}={old!r}")
     if isinstance(old, ml_collections.ConfigDict):
         raise UserError(f"{key} is a section; set one of its keys: {', '.join(sorted(old))}")
@@ -175,7 +181,8 @@ class Config:
     def __getitem__(self, key):
         if key not in self._tree:
             raise UserError(f"{self._path}.{key} is missing; {suggest(key, self._tree.keys())}")
-        path, value = f"{self._path}.{key}", self._tree[key]
+        path = f"{self._path}.{key}"
+        value = self._tree[key]
         if isinstance(value, ml_collections.ConfigDict):
             return Config(value, path, self._seen)
         self._seen.add(path)

@@ -12,7 +12,7 @@ import ml_collections
 
 from jssl import data, optim
 from jssl.config import values
-from jssl.config.values import (  # fmt: skip
+from jssl.config.values import (
     Count,
     Every,
     Length,

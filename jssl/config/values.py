@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from jssl.errors import UserError, suggest
 
 INT = 2**31 - 1  # JAX computes steps, sizes and counts in int32
-SMALLEST, LARGEST = 1.2e-38, 3.4e38  # of float32; what is nearer to 0 becomes 0
+SMALLEST = 1.2e-38
+LARGEST = 3.4e38  # of float32; what is nearer to 0 becomes 0
 
 
 class Range(NamedTuple):

@@ -135,16 +135,31 @@ def load_again(section, info: Any) -> DataConfig:
 
 
 def open_source(
-    *, source: str, name: str, path: str, dir: str, split: str, canvas: int, channels: int,
-    tokenizer: str = "", length: int = 0, pack: bool = True, words: bool = False,
-    encoding: str = "", text_key: str = "text", max_damaged: float = 0.01,
-    aspect: float = canvases.ASPECT, exif: str = "auto", max_value: float = 0.0,
-):  # fmt: skip
+    *,
+    source: str,
+    name: str,
+    path: str,
+    dir: str,
+    split: str,
+    canvas: int,
+    channels: int,
+    tokenizer: str = "",
+    length: int = 0,
+    pack: bool = True,
+    words: bool = False,
+    encoding: str = "",
+    text_key: str = "text",
+    max_damaged: float = 0.01,
+    aspect: float = canvases.ASPECT,
+    exif: str = "auto",
+    max_value: float = 0.0,
+):
     """Only the source of `load`, for evaluations and tools."""
     from jssl.data.text import corpora
 
     known = (*_OPEN, "text", "pydoc")
-    dir, path = require_local_path("data.dir", dir), require_local_path("data.path", path)
+    dir = require_local_path("data.dir", dir)
+    path = require_local_path("data.path", path)
     if source not in known:
         raise UserError(f"data.source={source!r} is unknown; {suggest(source, known)}")
     corpora.refuse(source, encoding, text_key)

@@ -26,7 +26,8 @@ def canvas_of(short: int, aspect: float = ASPECT) -> tuple[int, int]:
 
 def fitted(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
     """(height, width) that an image keeps on a canvas (height, width)."""
-    short, long = min(height, width), max(height, width)
+    short = min(height, width)
+    long = max(height, width)
     if short > canvas[0]:
         long = max(1, int(canvas[0] * long / short))  # rounded down, as torchvision does
         short = canvas[0]

@@ -34,7 +34,8 @@ from jssl.data.limits import (
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 if features.check("avif"):
     _FORMATS += ("AVIF",)
-_STRIPS, _TILES = 273, 324  # tags of TIFF: where the parts of an image begin
+_STRIPS = 273
+_TILES = 324  # tags of TIFF: where the parts of an image begin
 _PLAIN_JPEG = ("YCbCr", "Gray", "RGB")
 _TURNS = {  # EXIF orientation -> [h, w, C] upright
     2: lambda x: x[:, ::-1],

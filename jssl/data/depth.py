@@ -52,7 +52,8 @@ def levels(image: Image.Image, data: bytes) -> Levels:
 
     Raises ValueError for a layout that cannot be read in full depth.
     """
-    kind, said = "16-bit", 0.0
+    kind = "16-bit"
+    said = 0.0
     if image.mode[0] in "IF":
         if image.mode == "F":
             kind = "floating-point"

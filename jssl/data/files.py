@@ -24,9 +24,20 @@ from jssl.config import UserError
 JSON_LIMIT = 64 * 2**20  # bytes of a JSON file
 # The system could not read, but the bytes may be right: permissions, a mount that hiccups, limits.
 PASSING = (
-    errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY,
-    errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOMEM,
-)  # fmt: skip
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOMEM,
+)
 
 
 class Damaged(Exception):
@@ -34,7 +45,8 @@ class Damaged(Exception):
 
     def __init__(self, name: str | os.PathLike, reason: str):
         super().__init__(f"{os.fspath(name)} is damaged: {reason}")
-        self.name, self.reason = os.fspath(name), reason
+        self.name = os.fspath(name)
+        self.reason = reason
 
     def __reduce__(self):  # a worker process hands it over
         return type(self), (self.name, self.reason)
@@ -48,7 +60,8 @@ class Unreachable(UserError):
             f"{os.fspath(name)} cannot be read now ({reason}); nothing was changed; "
             "check the disk and the permissions, and start again"
         )
-        self.name, self.reason = os.fspath(name), reason
+        self.name = os.fspath(name)
+        self.reason = reason
 
     def __reduce__(self):  # a worker process hands it over
         return type(self), (self.name, self.reason)

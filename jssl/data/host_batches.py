@@ -32,7 +32,10 @@ class Steps:
     of the rows `rows` (int64 [r], positions in the global batch) of that step."""
 
     def __init__(self, source, seed: int, batch_size: int, rows: np.ndarray, passed=()):
-        self.source, self.seed, self.batch_size, self.rows = source, seed, batch_size, rows
+        self.source = source
+        self.seed = seed
+        self.batch_size = batch_size
+        self.rows = rows
         self.passed = passed
         self.parts = math.ceil(len(rows) * example_bytes(source) / _PART)
 
@@ -66,13 +69,16 @@ def stream(
     caller's script (`surroundings.check_rerun`). Closing the generator ends the workers; where
     `closing` is true, one that was killed ends the stream.
     """
-    steps, step, deaths = Steps(source, seed, batch_size, rows, passed), start, 0
+    steps = Steps(source, seed, batch_size, rows, passed)
+    step = start
+    deaths = 0
     while True:
         elements = _elements(steps, step, workers)
         try:
             while True:
                 yield _next(elements, steps.parts, workers > 0)
-                step, deaths = step + 1, 0
+                step = step + 1
+                deaths = 0
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):  # Grain's words for a killed worker
                 raise
@@ -98,7 +104,8 @@ def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarr
 
     Only a few chunks are in memory at a time. Calls `progress(done, total)` after each.
     """
-    total, threads = len(source), min(16, os.cpu_count() or 1)
+    total = len(source)
+    threads = min(16, os.cpu_count() or 1)
     size = max(1, min(1024, _CHUNK // example_bytes(source)))
     ahead = deque()
     starts = iter(range(0, total, size))

@@ -14,7 +14,8 @@ class Relabeled:
     """A source whose labels are numbered like `classes`; see `relabel`."""
 
     def __init__(self, source, classes: list[str]):
-        self.source, self.classes = source, list(classes)
+        self.source = source
+        self.classes = list(classes)
         self._table = _table(_names(source), self.classes)
 
     def __len__(self):

@@ -36,7 +36,8 @@ class Budget:
     """So many pixels at once, for all threads of the process together."""
 
     def __init__(self, total: int):
-        self._total, self._free = total, total
+        self._total = total
+        self._free = total
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
@@ -93,5 +94,6 @@ def silence_tiff() -> None:
         library = ctypes.CDLL(Image.core.__file__)  # and what it is linked with
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             switch = getattr(library, name)
-            switch.argtypes, switch.restype = [ctypes.c_void_p], ctypes.c_void_p
+            switch.argtypes = [ctypes.c_void_p]
+            switch.restype = ctypes.c_void_p
             switch(None)

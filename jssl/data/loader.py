@@ -59,12 +59,16 @@ class Feed:
         progress: Callable[[int, int], None] = quiet,
         passed=(),
     ):
-        self.held, self.waited, self.damaged = {}, 0.0, {}
+        self.held = {}
+        self.waited = 0.0
+        self.damaged = {}
         self._stop = threading.Event()
-        self._source, self._max_damaged = data.source, data.max_corrupt_fraction
+        self._source = data.source
+        self._max_damaged = data.max_corrupt_fraction
         check_batch("config.batch_size", batch_size, batch_parts(mesh), "devices")
         self._sharding = batch_sharding(mesh)
-        self._batch_size, self._rows = batch_size, _local_rows(self._sharding, batch_size)
+        self._batch_size = batch_size
+        self._rows = _local_rows(self._sharding, batch_size)
         if data.on_device:
             self.held = self._hold(mesh, progress)
             host = self._places(seed, start, passed)
@@ -81,7 +85,8 @@ class Feed:
                 closing=self._stop.is_set,
             )
         # One batch in the queue and one in the thread's hand: two wait on the device.
-        self._ahead, self._error = queue.Queue(maxsize=1), None
+        self._ahead = queue.Queue(maxsize=1)
+        self._error = None
         self._thread = threading.Thread(target=self._carry, args=(host,), daemon=True, name="feed")
         self._thread.start()
         atexit.register(self.close)
@@ -175,7 +180,10 @@ class Feed:
         whole = read_all(self._source, progress)
         self._note(whole.pop("damaged"))
         everywhere = NamedSharding(mesh, P())
-        put = lambda x: jax.make_array_from_callback(x.shape, everywhere, lambda at: x[at])
+
+        def put(x):
+            return jax.make_array_from_callback(x.shape, everywhere, lambda at: x[at])
+
         return jax.tree.map(put, whole)
 
     def _note(self, damaged):

@@ -38,7 +38,8 @@ def indices(seed: int, step: int, n: int, batch_size: int) -> np.ndarray:
     `seed`, `step` >= 0; `n` >= 1.
     """
     epochs, places = np.divmod(step * batch_size + np.arange(batch_size, dtype=np.int64), n)
-    first, last = int(epochs[0]), int(epochs[-1])
+    first = int(epochs[0])
+    last = int(epochs[-1])
     parts = [permutation(seed, e, n)[places[epochs == e]] for e in range(first, last + 1)]
     return np.concatenate(parts).astype(np.int64)
 
@@ -93,7 +94,8 @@ def split_span(split: str, documents: int, units: int) -> tuple[int, int] | None
 def _range(split, n, what="examples"):
     """(first, behind the last) of `n` things that a slice holds; UserError if it holds none."""
     found = _parse(split)
-    start, stop = _bound(found["start"], n, 0), _bound(found["stop"], n, n)
+    start = _bound(found["start"], n, 0)
+    stop = _bound(found["stop"], n, n)
     if start < stop:
         return start, stop
     half = f" or {found['name']}[:50%]" if n > 1 else ""

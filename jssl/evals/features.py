@@ -46,7 +46,8 @@ class Features:
     """
 
     def __init__(self, embed: Callable, mesh: Mesh, batch_size: int):
-        self.mesh, self.devices = mesh, meshes.batch_parts(mesh)
+        self.mesh = mesh
+        self.devices = meshes.batch_parts(mesh)
         self.batch_size = -(-batch_size // self.devices) * self.devices  # rounded up
         self.split = meshes.batch_sharding(mesh)
         self._named: set[str] = set()
@@ -104,7 +105,10 @@ class Features:
         rows = source.read(ids)
         damaged = rows.pop("damaged") >= 0
         labels = rows.pop("label", None)
-        put = lambda x: jax.make_array_from_callback(x.shape, self.split, lambda at: x[at])
+
+        def put(x):
+            return jax.make_array_from_callback(x.shape, self.split, lambda at: x[at])
+
         return {key: put(value) for key, value in rows.items()}, labels, damaged
 
     def _name(self, source, missing):

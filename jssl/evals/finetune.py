@@ -62,18 +62,28 @@ def finetune(run, state, test, say) -> dict:
     note).
 
     Returns top1, n_train and n_test (labelled), epochs, seconds (all of it, compiling too)."""
-    began, section, source = time.perf_counter(), run.config.finetune, run.data.source
+    began = time.perf_counter()
+    section = run.config.finetune
+    source = run.data.source
     size = section.batch_size
     mesh.check_batch("config.finetune.batch_size", size, mesh.batch_parts(run.mesh), "devices")
     epoch, steps = (-(-epochs * len(source) // size) for epochs in (1, section.epochs))
     method = build(run, optimizer(section, steps))
-    keys = lambda: jax.random.split(jax.random.key(section.seed))
-    start = lambda state: method.init(keys()[0], state)
+
+    def keys():
+        return jax.random.split(jax.random.key(section.seed))
+
+    def start(state):
+        return method.init(keys()[0], state)
+
     places = mesh.shardings(jax.eval_shape(start, state), run.mesh)
     tuned = jax.jit(start, out_shardings=places)(state)
     feed = Feed(run.data, section.seed, size, run.mesh, 0, say(f"reading {source.name}"))
     update = mesh.with_mesh(run.mesh, method.train_step)
-    step = lambda now, held, fed: update(now, feed.batch(held, fed), keys()[1])
+
+    def step(now, held, fed):
+        return update(now, feed.batch(held, fed), keys()[1])
+
     step = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     with contextlib.closing(feed):
         tuned = loop(step, tuned, feed, steps, epoch, section.lr, say("fine-tuning, steps"))
@@ -81,7 +91,8 @@ def finetune(run, state, test, say) -> dict:
     read = features.whole(tuned, test, say(test.name))
     classes = len(source.classes)
     answers, labels = knn.labelled(read.features, read.labels, classes=classes, name="test")
-    top1, known = float(np.mean(answers[:, 0] == labels)), int(tuned.buffers["known"])
+    top1 = float(np.mean(answers[:, 0] == labels))
+    known = int(tuned.buffers["known"])
     found = {"top1": top1, "n_train": known, "n_test": len(labels), "epochs": section.epochs}
     found["unreadable_examples"] = read.unreadable + len(feed.damaged)
     return found | {"seconds": round(time.perf_counter() - began, 1)}
@@ -107,12 +118,11 @@ def loop(step, state, feed, steps: int, epoch: int, lr: float, progress, ahead: 
 def build(run, tx) -> Method:
     """Fine-tuning as a method whose `init` takes the pretrained state in the place of a batch, and
     whose `embed` gives the predicted class, float32 [B, 1]."""
-    section, source = run.config.finetune, run.data.source
-    read, encoder, classes = (
-        reader(run),
-        finetune_encoder(run.config, run.data_info),
-        len(source.classes),
-    )
+    section = run.config.finetune
+    source = run.data.source
+    read = reader(run)
+    encoder = finetune_encoder(run.config, run.data_info)
+    classes = len(source.classes)
 
     def encode(f, stats, x, extra, rng=None):
         rngs = None if rng is None else {"drop_path": rng, "dropout": rng}
@@ -138,7 +148,8 @@ def build(run, tx) -> Method:
         target = smoothed_one_hot(batch["label"], classes, section.label_smoothing)
         if section.mixup and "image" in batch:
             share = jax.random.beta(rng_mix, section.mixup, section.mixup)
-            x, target = mixup(x, share), mixup(target, share)
+            x = mixup(x, share)
+            target = mixup(target, share)
         logits, stats = forward(params, state.buffers["stats"], x, extra, rng_net)
         place = jnp.minimum(state.step, 1 + len(source) // len(x)) * len(x) + jnp.arange(len(x))
         known = jnp.sum((batch["label"] >= 0) & (place < len(source)))  # the first are an epoch
@@ -146,7 +157,9 @@ def build(run, tx) -> Method:
         return soft_cross_entropy(logits, target), buffers
 
     def train_step(state, batch, rng):
-        now = lambda params: loss(params, state, batch, rng)
+        def now(params):
+            return loss(params, state, batch, rng)
+
         params, opt_state, buffers, metrics = gradient_step(now, state.params, state.opt_state, tx)
         return TrainState(state.step + 1, params, opt_state, buffers), metrics
 
@@ -160,7 +173,8 @@ def build(run, tx) -> Method:
 def finetune_encoder(config, data_info):
     """The encoder of pretraining, with fine-tuning's drop path, dropout and pooling, where it has
     them."""
-    section, model = config.finetune, dict(config.model)
+    section = config.finetune
+    model = dict(config.model)
     model |= {key: section[key] for key in ("drop_path", "dropout") if key in model}
     model |= {"pool": section.pool} if section.pool else {}
     try:
@@ -178,14 +192,19 @@ def reader(run):
     """
     if "image" not in run.example:
         return lambda batch, rng=None: (batch["tokens"], {"segment": batch["segment"]})
-    some, centre = view(run.config), views.eval_view(run.config)
-    look = lambda batch, rng: some(rng, batch["image"], batch["size"])
+    some = view(run.config)
+    centre = views.eval_view(run.config)
+
+    def look(batch, rng):
+        return some(rng, batch["image"], batch["size"])
+
     return lambda batch, rng=None: (centre(batch) if rng is None else look(batch, rng), {})
 
 
 def view(config):
     """The view of training, see `reader`."""
-    section, (first, second) = config.finetune, views.sections(config)
+    section = config.finetune
+    (first, second) = views.sections(config)
     plain = dict.fromkeys(("jitter_prob", "gray_prob", "blur_prob", "solarize_prob"), 0.0)
     plain |= {"crop_scale": section.crop_scale, "flip_prob": section.flip_prob}
     known = {"crop": first | plain, "augment": first, "augment_second_view": second or first}
@@ -208,11 +227,19 @@ def mixup(x, share):
 def optimizer(section, steps: int) -> optax.GradientTransformation:
     """AdamW with the learning rates of `lr_scales`."""
     rate = optim.learning_rate(
-        lr=section.lr, lr_final=0.0, lr_scaling="linear", schedule="cosine", steps=steps,
-        warmup_steps=int(section.warmup_fraction * steps), batch_size=section.batch_size,
-    )  # fmt: skip
+        lr=section.lr,
+        lr_final=0.0,
+        lr_scaling="linear",
+        schedule="cosine",
+        steps=steps,
+        warmup_steps=int(section.warmup_fraction * steps),
+        batch_size=section.batch_size,
+    )
     adamw = optax.adamw(rate, weight_decay=section.weight_decay, mask=optim.mask(NO_DECAY))
-    scaled = lambda u, _: jax.tree.map(jnp.multiply, u, lr_scales(u, section.layer_decay))
+
+    def scaled(u, _):
+        return jax.tree.map(jnp.multiply, u, lr_scales(u, section.layer_decay))
+
     return optax.chain(adamw, optax.stateless(scaled))
 
 

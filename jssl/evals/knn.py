@@ -23,9 +23,17 @@ log = logging.getLogger(__name__)
 
 
 def top1(
-    bank, bank_labels, queries, labels, *, classes: int, k: int, temperature: float,
-    mesh: Mesh | None = None, chunk: int,
-) -> float:  # fmt: skip
+    bank,
+    bank_labels,
+    queries,
+    labels,
+    *,
+    classes: int,
+    k: int,
+    temperature: float,
+    mesh: Mesh | None = None,
+    chunk: int,
+) -> float:
     """Fraction (0..1) of the labelled queries that their neighbours in the bank classify rightly.
 
     bank [N, D] and queries [M, D] are floats, their labels int [N] and [M], -1 = unlabelled (left
@@ -96,7 +104,8 @@ def labelled(features, labels, *, classes: int, name: str) -> tuple[np.ndarray, 
     Raises UserError if no row has one, if a label is not below `classes`, or if a feature is not
     finite. `name` is the split that a message speaks of.
     """
-    features, labels = np.asarray(features, np.float32), np.asarray(labels, np.int32)
+    features = np.asarray(features, np.float32)
+    labels = np.asarray(labels, np.int32)
     known = labels >= 0
     if not known.any():
         raise UserError(
@@ -112,7 +121,8 @@ def labelled(features, labels, *, classes: int, name: str) -> tuple[np.ndarray, 
         log.info(
             "eval: %d of %d %s examples unlabelled, left out", (~known).sum(), len(known), name
         )
-        features, labels = features[known], labels[known]
+        features = features[known]
+        labels = labels[known]
     bad = len(features) - np.isfinite(features).all(axis=1).sum()
     if bad:
         raise UserError(

@@ -24,8 +24,11 @@ class Subset:
     """`count` rows of a source of text, evenly over it; 0: all."""
 
     def __init__(self, source, count: int):
-        self.source, self.name, self.classes = source, source.name, None
-        self.modality, self.fingerprint = source.modality, source.fingerprint
+        self.source = source
+        self.name = source.name
+        self.classes = None
+        self.modality = source.modality
+        self.fingerprint = source.fingerprint
         self.fields = {name: field for name, field in source.fields.items() if name != "label"}
         rows = min(count or len(source), len(source))
         self.rows = np.linspace(0, len(source) - 1, rows).astype(np.int64)
@@ -57,12 +60,15 @@ def perplexity(run, state, some: Subset, say) -> dict:
         raise UserError(f"--protocol=perplexity: config.method={run.config.method!r} has no score")
     features = Features(run.method.token_nll, run.mesh, run.config.eval.batch_size)
     read = features.whole(state, some, say(some.name))
-    costs, some.rows = read.features, some.rows[read.rows]
+    costs = read.features
+    some.rows = some.rows[read.rows]
     counted = costs != -1
-    tokens, nats = counted.sum(), costs[counted].sum(dtype=np.float64)
+    tokens = counted.sum()
+    nats = costs[counted].sum(dtype=np.float64)
     if not tokens:
         raise UserError(f"--protocol=perplexity: no row of {some.name} has a token to predict")
-    per_token, size = nats / tokens, utf8(some, counted)
+    per_token = nats / tokens
+    size = utf8(some, counted)
     return {
         "perplexity": float(np.exp(per_token)),
         "nats_per_token": float(per_token),
@@ -86,7 +92,9 @@ def utf8(some: Subset, counted) -> int:
 
 def sample_text(run, state, source, protocol: str) -> dict:
     """{key: [texts]} of the method's `render`, for `eval.prompt` or some held-out rows."""
-    config, keys, count = run.config.eval, SHOWN[protocol], run.config.eval.samples
+    config = run.config.eval
+    keys = SHOWN[protocol]
+    count = run.config.eval.samples
     if config.prompt:  # its masks are filled in one way only
         batch = prompt(source, config.prompt, count if protocol == "generate" else 1)
     else:
@@ -99,8 +107,11 @@ def sample_text(run, state, source, protocol: str) -> dict:
     if protocol == "generate" and given + config.new_tokens > source.length:
         log.warning(
             "config.eval.new_tokens=%d: %d fit behind %d in a row of config.data.seq_len=%d",
-            config.new_tokens, source.length - given, given, source.length,
-        )  # fmt: skip
+            config.new_tokens,
+            source.length - given,
+            given,
+            source.length,
+        )
     render = jax.jit(run.method.render) if run.method.render else lambda *given: {}
     made = jax.device_get(render(state, batch, jax.random.key(run.config.seed)))
     if keys[0] not in made:
@@ -124,7 +135,8 @@ def text(tokenizer, ids) -> str:
 
 def prompt(source, words: str, samples: int) -> dict:
     """A batch of `samples` rows that begin with the text `words`; <mask> is the mask token."""
-    vocab, length = source.vocab, source.length
+    vocab = source.vocab
+    length = source.length
     encode = getattr(source.tokenizer, "encode", None)
     if encode is None:
         raise UserError(

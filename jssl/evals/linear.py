@@ -20,10 +20,22 @@ from jssl.evals.knn import labelled, one_device, place
 
 
 def probe(
-    train, train_labels, test, test_labels, *, classes: int, lrs: tuple, weight_decays: tuple,
-    epochs: int, batch_size: int, held_out: float, standardize: bool, seed: int,
-    mesh: Mesh | None = None, progress=None,
-) -> dict:  # fmt: skip
+    train,
+    train_labels,
+    test,
+    test_labels,
+    *,
+    classes: int,
+    lrs: tuple,
+    weight_decays: tuple,
+    epochs: int,
+    batch_size: int,
+    held_out: float,
+    standardize: bool,
+    seed: int,
+    mesh: Mesh | None = None,
+    progress=None,
+) -> dict:
     """Top-1 on test of the (lr, weight decay) that is best on a held-out part of train.
 
     train [N, D], test [M, D] floats, labels int [N], [M], -1 = unlabelled (left out); all whole on
@@ -44,9 +56,17 @@ def probe(
     kept, held = split(len(x), held_out, seed)
     mesh = mesh or one_device()
     learn = functools.partial(
-        fit, place(x, mesh, P()), place(y, mesh, P()), classes=classes, epochs=epochs,
-        batch_size=batch_size, standardize=standardize, seed=seed, mesh=mesh, progress=progress,
-    )  # fmt: skip
+        fit,
+        place(x, mesh, P()),
+        place(y, mesh, P()),
+        classes=classes,
+        epochs=epochs,
+        batch_size=batch_size,
+        standardize=standardize,
+        seed=seed,
+        mesh=mesh,
+        progress=progress,
+    )
     grid = list(itertools.product(lrs, weight_decays))
     right, cost = measure(*learn(kept, grid), x[held], y[held], mesh=mesh)
     right = np.where(np.isfinite(cost), right, -1)[: len(grid)]  # the answer of not-a-number is 0
@@ -117,10 +137,12 @@ def train_epoch(heads, velocity, x, y, moments, order, rates, grid) -> tuple[jax
 
     v = 0.9 v + gradient + decay * weight, weight -= lr * v, as torch.optim.SGD; the bias does not
     decay, as in penalized regression (Hastie et al., Elements of Statistical Learning, 4.4.4)."""
-    lr, decay = grid[:, :1], grid[:, 1:]  # [G, 1] over the classes
+    lr = grid[:, :1]
+    decay = grid[:, 1:]  # [G, 1] over the classes
 
     def step(carry, now):
-        (heads, velocity), (rows, rate) = carry, now
+        (heads, velocity) = carry
+        (rows, rate) = now
         gradient = jax.grad(loss)(heads, moments, x[rows], y[rows])
         velocity = 0.9 * velocity + gradient + decay * heads.at[-1].set(0)
         return (heads - rate * lr * velocity, velocity), None

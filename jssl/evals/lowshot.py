@@ -13,9 +13,19 @@ from jssl.evals.knn import labelled
 
 
 def probe(
-    train, train_labels, test, test_labels, *, classes: int, per_class: int, share: float,
-    seeds: int, mesh=None, progress=None, **options,
-) -> dict:  # fmt: skip
+    train,
+    train_labels,
+    test,
+    test_labels,
+    *,
+    classes: int,
+    per_class: int,
+    share: float,
+    seeds: int,
+    mesh=None,
+    progress=None,
+    **options,
+) -> dict:
     """Top-1 on test of `linear.probe` on `per_class` labels of each class, or, where that is 0, on
     this `share` of them: mean and standard deviation (n - 1) over the draws 0 ... `seeds` - 1.
 

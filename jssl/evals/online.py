@@ -37,11 +37,14 @@ class OnlineProbes:
     """
 
     def __init__(self, run, recorder, scored=lambda step, accuracy: None):
-        self.run, self.recorder, self.scored = run, recorder, scored
+        self.run = run
+        self.recorder = recorder
+        self.scored = scored
         self.found = {name: recorder.last[name] for name in NAMES if name in recorder.last}
         self.at = recorder.seen.get("knn_top1")
         self.failed = 0
-        self.every, self.steps = run.config.eval.every, run.config.steps
+        self.every = run.config.eval.every
+        self.steps = run.config.steps
         self.pair = labelled(run) if self.every else None
         self.features = Features(run.method.embed, run.mesh, run.config.eval.batch_size)
         if self.pair:
@@ -74,7 +77,8 @@ class OnlineProbes:
             log.warning("step %d: not evaluated (%s: %s); training goes on", step, what, said)
             return
         seconds = time.perf_counter() - began
-        self.found, self.at = found, step
+        self.found = found
+        self.at = step
         self.scored(step, found["knn_top1"])
         self.recorder.write(step, found | {"eval_seconds": seconds})
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
@@ -140,20 +144,31 @@ def evaluation_source(config: Config, data_info: DatasetInfo, classes: list[str]
 
 def probe(run, state, bank, queries, features) -> dict[str, float]:
     """Top-1 of the weighted kNN, whose bank is the training split, and of a quick linear probe."""
-    config, mesh = run.config.eval, run.mesh
+    config = run.config.eval
+    mesh = run.mesh
     pairs = (*features(state, bank), *features(state, queries))
     classes = len(bank.classes)
     found = {
         "knn_top1": knn.top1(
-            *pairs, classes=classes, k=config.knn_k, temperature=config.knn_temperature,
-            mesh=mesh, chunk=config.batch_size,
+            *pairs,
+            classes=classes,
+            k=config.knn_k,
+            temperature=config.knn_temperature,
+            mesh=mesh,
+            chunk=config.batch_size,
         )
-    }  # fmt: skip
+    }
     if config.online_linear_epochs:
         found["linear_top1"] = linear.probe(
-            *pairs, classes=classes, lrs=config.linear_lrs, weight_decays=(0.0,),
-            epochs=config.online_linear_epochs, batch_size=config.linear_batch_size,
-            held_out=config.linear_val_fraction, standardize=config.linear_standardize,
-            seed=run.config.seed, mesh=mesh,
-        )["top1"]  # fmt: skip
+            *pairs,
+            classes=classes,
+            lrs=config.linear_lrs,
+            weight_decays=(0.0,),
+            epochs=config.online_linear_epochs,
+            batch_size=config.linear_batch_size,
+            held_out=config.linear_val_fraction,
+            standardize=config.linear_standardize,
+            seed=run.config.seed,
+            mesh=mesh,
+        )["top1"]
     return found

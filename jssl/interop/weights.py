@@ -94,8 +94,14 @@ def patch_out(w: np.ndarray, channels: int) -> np.ndarray:
     return w.reshape(side, side, channels, -1).transpose(3, 2, 0, 1)
 
 
-same = lambda w, channels: w
-turned = lambda w, channels: w.T
+def same(w, channels):
+    return w
+
+
+def turned(w, channels):
+    return w.T
+
+
 BIAS = ("/bias", ".bias", same, same)
 KINDS = {  # the tensors of a line: (end of our name, end of theirs, theirs -> ours, ours -> theirs)
     "array": [("", "", same, same)],
@@ -126,7 +132,8 @@ def layout(name: str) -> Layout:
 
 def same_names(found, wanted, what: str):
     """`UserError` that names what is missing or too much."""
-    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    missing = sorted(set(wanted) - set(found))
+    extra = sorted(set(found) - set(wanted))
     for names, why in ((missing, "lacks"), (extra, "has no place for")):
         if names:
             more = f" and {len(names) - 1} more" if names[1:] else ""
@@ -169,7 +176,10 @@ def to_state(name: str, params: dict, channels: int = 3) -> dict:
     if "layers" in blocks:
         layers = blocks["layers"]
         depth = len(jax.tree.leaves(layers)[0])
-        pick = lambda i: jax.tree.map(lambda x: x[i], layers)
+
+        def pick(i):
+            return jax.tree.map(lambda x: x[i], layers)
+
         blocks = {str(i): pick(i) for i in range(depth)}
         params = params | {"blocks": blocks}
     flat = {key: np.asarray(value) for key, value in flatten_dict(params, sep="/").items()}

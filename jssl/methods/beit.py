@@ -117,7 +117,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
 def update_codebook(config: Config, buffers: Buffers, patches: Array, rng: Array) -> Buffers:
     """One step of online k-means; a code that is hardly used restarts at some patch."""
-    num_codes, decay = config.num_codes, config.tokenizer_decay
+    num_codes = config.num_codes
+    decay = config.tokenizer_decay
     codebook = buffers["codebook"]
     x = patches.reshape(-1, patches.shape[-1])
     assigned = nearest_index(x, codebook, spherical=False)

@@ -59,7 +59,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
     def loss(params, state, batch, rng):
         rng_select, rng_corrupt, rng_net = jax.random.split(rng, 3)
-        tokens, segment = batch["tokens"], batch["segment"]
+        tokens = batch["tokens"]
+        segment = batch["segment"]
         special = is_special(vocab, tokens, segment)
         word = batch["word"] if config.whole_words else None
         index, weight = select(rng_select, special, word, config.mask_rate, most)
@@ -79,7 +80,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return encoder.features(hidden, batch["segment"])
 
     def token_nll(params, buffers, batch):
-        tokens, segment = batch["tokens"], batch["segment"]
+        tokens = batch["tokens"]
+        segment = batch["segment"]
 
         def log_p_at(position):
             masked = tokens.at[:, position].set(vocab.mask)
@@ -92,7 +94,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
     def render(params, buffers, batch, rng):
         """Rows with masks, filled with the likeliest tokens. Rows without masks get some first."""
-        tokens, segment = batch["tokens"], batch["segment"]
+        tokens = batch["tokens"]
+        segment = batch["segment"]
         special = is_special(vocab, tokens, segment)
         index, weight = select(rng, special, None, config.mask_rate, most)
         has_masks = (tokens == vocab.mask).any(1, keepdims=True)

@@ -59,7 +59,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     @jax.named_scope("cluster")
     def cluster(state, rng):
         bank = state.buffers["bank"]
-        features, seen = bank["a"], bank["seen"]
+        features = bank["a"]
+        seen = bank["seen"]
         x = l2_normalize(whiten(features, seen, config.pca_dims))
         rng_kmeans = jax.random.fold_in(rng, 0)
         _, label = kmeans(
@@ -82,7 +83,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     def loss(params, outputs, state, batch, rng):
         bank = state.buffers["bank"]
         labels = bank["label"][batch["index"], 0]
-        kernel, bias = params["classifier"]["kernel"], params["classifier"]["bias"]
+        kernel = params["classifier"]["kernel"]
+        bias = params["classifier"]["bias"]
         value = cluster_loss({size: z @ kernel + bias for size, z in outputs.items()}, labels)
         z_a, z_b = split_views(lax.stop_gradient(outputs["global"]))
         bank = write_bank(bank, batch["index"], {"a": z_a})

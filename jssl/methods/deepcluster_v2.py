@@ -65,7 +65,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         centroids = {}
         for i, k in enumerate(clusters):
             rng_i = jax.random.fold_in(rng, i)
-            x, seen = bank["ab"[i % 2]], bank["seen"]
+            x = bank["ab"[i % 2]]
+            seen = bank["seen"]
             centroids[str(i)], label = kmeans(
                 rng_i, x, seen, k, config.kmeans_iterations, spherical=True
             )
@@ -81,7 +82,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return z, state.buffers | {"stats": stats}
 
     def loss(params, outputs, state, batch, rng):
-        bank, centroids = state.buffers["bank"], state.buffers["centroids"]
+        bank = state.buffers["bank"]
+        centroids = state.buffers["centroids"]
         labels = bank["label"][batch["index"]]  # [B, heads]
         losses = []
         for i in range(len(clusters)):

@@ -30,7 +30,8 @@ KEYS = {
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack_documents)
-    chunk, seq_len = config.chunk, config.data.seq_len
+    chunk = config.chunk
+    seq_len = config.data.seq_len
     if seq_len % chunk:
         raise UserError(f"config.chunk={chunk} must divide config.data.seq_len={seq_len}")
     if not encoder.style.causal:
@@ -52,7 +53,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return apply(encoder, params["encoder"], {}, tokens, segment=segment, train=False)[0]
 
     def loss(params, state, batch, rng):
-        tokens, segment = batch["tokens"], batch["segment"]
+        tokens = batch["tokens"]
+        segment = batch["segment"]
         rngs = {"dropout": rng}
         hidden, _ = apply(
             encoder, params["encoder"], {}, tokens, segment=segment, train=True, rngs=rngs
@@ -66,13 +68,15 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return encoder.features(hidden, batch["segment"])
 
     def token_nll(params, buffers, batch):
-        tokens, segment = batch["tokens"], batch["segment"]
+        tokens = batch["tokens"]
+        segment = batch["segment"]
         hidden = encode(params, tokens, segment)
         nll, _, follows = next_token_nll(hidden, output_table(params), tokens, segment, chunk)
         return jnp.roll(jnp.where(follows > 0, nll, -1.0), 1, axis=1)  # at the predicted token
 
     def render(params, buffers, batch, rng):
-        tokens, segment = batch["tokens"], batch["segment"]
+        tokens = batch["tokens"]
+        segment = batch["segment"]
         size = tokens.shape[1]
         rows = jnp.arange(len(tokens))
         in_prompt = (segment == segment[:, :1]) & (tokens != vocab.end)

@@ -122,7 +122,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
     def encode_context(params, images, blocks, train, rngs=None):
         """[B targets, K, D]: the tokens of each context, once for each of its targets."""
-        ids, valid = blocks.context_ids, blocks.context_valid
+        ids = blocks.context_ids
+        valid = blocks.context_valid
         tokens, _ = apply(
             encoder, params, {}, images, train=train, keep_ids=ids, valid=valid, rngs=rngs
         )

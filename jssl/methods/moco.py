@@ -64,7 +64,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return {"q": out["head"], "k": l2_normalize(keys)}, buffers | {"stats": stats}
 
     def loss(params, outputs, state, batch, rng):
-        q, k = outputs["q"], outputs["k"]
+        q = outputs["q"]
+        k = outputs["k"]
         queue = state.buffers["queue"]
         other_view = jnp.arange(len(k)) ^ 1  # rows 2i and 2i + 1 are views of one image
         positives = k[other_view] if config.symmetric else k

@@ -57,7 +57,8 @@ class EncoderWithHeads(NamedTuple):
 
     def init(self, rng: Array, x: Array) -> tuple[Tree, Tree]:
         """(params, stats) for inputs shaped like x."""
-        params, stats = {}, {}
+        params = {}
+        stats = {}
         for name, key in zip(self.modules, jax.random.split(rng, len(self.modules)), strict=True):
             params[name], stats[name] = init(self.modules[name], key, x)
             one = partial(self._one, name, params[name], stats[name], train=False, rng=None)
@@ -67,7 +68,8 @@ class EncoderWithHeads(NamedTuple):
 
     def __call__(self, params: Tree, stats: Tree, x: Array, train: bool, rng: Array | None = None):
         """({name: output}, stats) of x; `rng` drops paths, if the encoder does."""
-        outputs, updated = {}, {}
+        outputs = {}
+        updated = {}
         for name in self.modules:
             x, updated[name] = self._one(name, params[name], stats[name], x, train, rng)
             outputs[name] = x
@@ -78,7 +80,8 @@ class EncoderWithHeads(NamedTuple):
         goes through the encoder by itself, and all together through what follows it, so that a
         head's BatchNorm sees all crops (facebookresearch/swav resnet50.py `forward`)."""
         first, *rest = self.modules
-        found, stats = {}, dict(stats)
+        found = {}
+        stats = dict(stats)
         for i, (size, x) in enumerate(crops.items()):
             key = jax.random.fold_in(rng, i)
             h, stats[first] = self._one(first, params[first], stats[first], x, True, key)
@@ -97,6 +100,7 @@ class EncoderWithHeads(NamedTuple):
         return only(params, stats, x, train=False)[0]["encoder"]
 
     def _one(self, name, params, stats, x, train, rng):
-        module, rngs = self.modules[name], None if rng is None else {"drop_path": rng}
+        module = self.modules[name]
+        rngs = None if rng is None else {"drop_path": rng}
         x, stats = apply(module, params, stats, shard_batch(x), train=train, rngs=rngs)
         return (module.features(x) if name == "encoder" else x), stats

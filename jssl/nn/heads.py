@@ -124,7 +124,8 @@ def chain(config, *names: str) -> EncoderWithHeads:
             build, config[name], name, dtype=config.model.dtype, section=name
         )
     if "predictor" in modules:
-        ours, wanted = modules["predictor"].features[-1], modules["head"].features[-1]
+        ours = modules["predictor"].features[-1]
+        wanted = modules["head"].features[-1]
         if ours != wanted:
             raise UserError(
                 f"config.predictor.features ends in {ours} and config.head.features in {wanted}, "

@@ -50,7 +50,8 @@ def train_view(config: Config) -> Callable[[Array, Batch], Array]:
 def eval_view(config: Config) -> Callable[[Batch], Array]:
     """f(batch) -> float32 [B, H, W, C]: the view of evaluation."""
     size = config.eval.size or config.augment.size
-    mean, std = config.augment.mean, config.augment.std
+    mean = config.augment.mean
+    std = config.augment.std
     view = augment.center(
         size=size, crop=config.eval.crop_fraction, mean=mean, std=std, dtype="float32"
     )

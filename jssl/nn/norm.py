@@ -44,7 +44,8 @@ class SplitBatchNorm(nn.Module):
         axes = tuple(range(1, runs.ndim - 1))
         mu = runs.mean(axes, keepdims=True)
         variance = jnp.maximum(jnp.square(runs).mean(axes, keepdims=True) - jnp.square(mu), 0)
-        old, new = self.momentum, 1 - self.momentum
+        old = self.momentum
+        new = 1 - self.momentum
         mean.value = old * mean.value + new * mu.reshape(self.splits, -1).mean(0)
         var.value = old * var.value + new * variance.reshape(self.splits, -1).mean(0)
         out = (runs - mu) * (lax.rsqrt(variance + self.epsilon) * scale) + bias

@@ -227,7 +227,8 @@ def apply_rotary(x: Array, angles: Array) -> Array:
     how GPT-NeoX and Llama have it.
     """
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    cos = jnp.cos(angles)[..., None, :]
+    sin = jnp.sin(angles)[..., None, :]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
@@ -240,5 +241,8 @@ def stack(layers: dict) -> dict:
 def unstack(layers: dict) -> dict:
     """The inverse of `stack`."""
     depth = len(jax.tree.leaves(layers)[0])
-    pick = lambda i: jax.tree.map(lambda leaf: leaf[i], layers["layers"])
+
+    def pick(i):
+        return jax.tree.map(lambda leaf: leaf[i], layers["layers"])
+
     return {str(i): pick(i) for i in range(depth)}

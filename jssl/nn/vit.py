@@ -157,7 +157,8 @@ class ViT(nn.Module):
 
     def position_table(self, patches: int) -> Array:
         """float32 [1 + patches, D], the class token's row first; [patches, D] without it."""
-        side, grid = round(patches**0.5), self.image_size // self.patch
+        side = round(patches**0.5)
+        grid = self.image_size // self.patch
         if self.positions == "sincos":
             return jnp.asarray(sincos(self.dim, side, self.class_token))
         shape = (1, grid * grid + self.class_token, self.dim)
@@ -201,7 +202,8 @@ def bicubic(old: int, new: int, factor: float) -> np.ndarray:
     line: Keys' cubic convolution with a = -.75, of the pixels' centers, not aligned by corners; a
     place outside is the nearest one inside; a smaller grid is not smoothed first.
     """
-    a, weight = -0.75, np.zeros((new, old))
+    a = -0.75
+    weight = np.zeros((new, old))
     for i in range(new):
         at = (i + 0.5) / factor - 0.5
         first = int(np.floor(at)) - 1
@@ -224,7 +226,8 @@ def sincos(dim: int, grid: int, class_token: bool) -> np.ndarray:
     omega = 10000.0 ** (-np.arange(dim // 4) / (dim / 4))
     angles = np.arange(grid)[:, None] * omega
     line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # [grid, dim / 2]
-    column, row = np.tile(line, (grid, 1)), np.repeat(line, grid, axis=0)
+    column = np.tile(line, (grid, 1))
+    row = np.repeat(line, grid, axis=0)
     table = np.concatenate([column, row], axis=1)
     return np.pad(table, ((int(class_token), 0), (0, 0))).astype(np.float32)
 

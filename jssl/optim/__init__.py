@@ -87,7 +87,8 @@ def larc(rate, weight_decay, keep, trust, clip, momentum, nesterov) -> optax.Gra
         def scaled(g, w, adapts):
             if not adapts:
                 return g
-            size, slope = jnp.linalg.norm(w.ravel()), jnp.linalg.norm(g.ravel())
+            size = jnp.linalg.norm(w.ravel())
+            slope = jnp.linalg.norm(g.ravel())
             ratio = trust * size / (slope + weight_decay * size + 1e-8)
             ratio = jnp.minimum(ratio / jnp.maximum(now, 1e-12), 1) if clip else ratio
             return jnp.where((size > 0) & (slope > 0), ratio * (g + weight_decay * w), g)
@@ -148,7 +149,9 @@ def dropped(patterns: tuple[str, ...]) -> optax.GradientTransformation:
     free = mask(patterns)
 
     def zero(grads, params):
-        kept = lambda g, is_free: g if is_free else jnp.zeros_like(g)
+        def kept(g, is_free):
+            return g if is_free else jnp.zeros_like(g)
+
         return jax.tree.map(kept, grads, free(grads))
 
     return optax.stateless(zero)
@@ -187,7 +190,10 @@ def scale_updates(tx, rate, peak, factors, constant) -> optax.GradientTransforma
 
 def clip_per_tensor(limit: float) -> optax.GradientTransformation:
     """Every tensor's gradient to a norm of at most `limit` (DINO, utils.py clip_gradients)."""
-    clip = lambda g: g * jnp.minimum(1, limit / (jnp.linalg.norm(g.ravel()) + 1e-6))
+
+    def clip(g):
+        return g * jnp.minimum(1, limit / (jnp.linalg.norm(g.ravel()) + 1e-6))
+
     return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
 
 
@@ -262,18 +268,27 @@ def build(
     if name not in NAMES:
         raise UserError(f"optim.name={name!r} is unknown; {suggest(name, NAMES)}")
     rate = learning_rate(
-        lr=lr, lr_final=lr_final, lr_scaling=lr_scaling, warmup_steps=warmup_steps,
-        schedule=schedule, steps=steps, batch_size=batch_size,
-    )  # fmt: skip
-    keep, decay = mask(no_decay), weight_decay
+        lr=lr,
+        lr_final=lr_final,
+        lr_scaling=lr_scaling,
+        warmup_steps=warmup_steps,
+        schedule=schedule,
+        steps=steps,
+        batch_size=batch_size,
+    )
+    keep = mask(no_decay)
+    decay = weight_decay
     if weight_decay_final >= 0:
         if name in ("larc", "muon"):
             raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
-        decay = lambda step: ops.cosine_schedule(step, steps, weight_decay, weight_decay_final)
+
+        def decay(step):
+            return ops.cosine_schedule(step, steps, weight_decay, weight_decay_final)
 
     def rule(shift: int) -> optax.GradientTransformation:
         """The optimizer without clipping, its schedules `shift` steps ahead."""
-        now, fade = ahead(rate, shift), ahead(decay, shift)
+        now = ahead(rate, shift)
+        fade = ahead(decay, shift)
         decayed = optax.add_decayed_weights(fade, keep)
         if name == "sgd":
             tx = optax.chain(decayed, optax.sgd(now, momentum, nesterov))
@@ -291,9 +306,15 @@ def build(
             tx = optax.chain(adam, decayed, adapted, optax.scale_by_learning_rate(now))
         else:
             tx = muon(
-                now, beta=momentum, weight_decay=fade, keep=keep, b1=b1, b2=b2, eps=eps,
+                now,
+                beta=momentum,
+                weight_decay=fade,
+                keep=keep,
+                b1=b1,
+                b2=b2,
+                eps=eps,
                 hidden=muon_params,
-            )  # fmt: skip
+            )
         if lr_factors or lr_constant:
             tx = scale_updates(
                 tx, now, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant

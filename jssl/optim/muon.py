@@ -86,7 +86,10 @@ def scale_by_muon(beta: float) -> optax.GradientTransformation:
 
     def update(grads, state, params=None):
         del params
-        mix = lambda m, g: beta * m + (1 - beta) * g
+
+        def mix(m, g):
+            return beta * m + (1 - beta) * g
+
         momentum = jax.tree.map(mix, state.momentum, grads)
         ahead = jax.tree.map(mix, momentum, grads)
         updates = jax.tree_util.tree_map_with_path(lambda p, x: direction(_name(p), x), ahead)

@@ -47,7 +47,8 @@ def run_on_all_processes(local: Callable[[], T]) -> T:
     The worst error wins: `Unreachable`, a `UserError`, `Damaged`, then any other, which is a
     `ValueError` on the processes where it was not raised.
     """
-    value, error = None, None
+    value = None
+    error = None
     try:
         value = local()
     except Exception as found:

@@ -70,7 +70,8 @@ RULES = (
 def make_mesh(*, data: Axis, fsdp: Axis, tensor: Axis = 1, devices: list | None = None) -> Mesh:
     """The mesh of all devices (or of `devices`). -1 on one axis: all that are left."""
     devices = jax.devices() if devices is None else devices
-    count, sizes = len(devices), {"data": data, "fsdp": fsdp, "tensor": tensor}
+    count = len(devices)
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [axis for axis, n in sizes.items() if n == -1]
     known = math.prod(n for n in sizes.values() if n != -1)
     if len(free) > 1 or known < 1 or count % known or (not free and known != count):

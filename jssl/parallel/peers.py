@@ -30,8 +30,9 @@ FATE = "jssl/end"
 # What those say that carry data between processes: Gloo, NCCL, gRPC (its codes), TCP.
 TRANSPORT = re.compile(
     r"\bgloo\b|\bnccl|\bby peer\b|connection (closed|reset|refused)|\bUNAVAILABLE\b"
-    r"|DEADLINE_EXCEEDED|\bABORTED\b|coordination service", re.IGNORECASE,
-)  # fmt: skip
+    r"|DEADLINE_EXCEEDED|\bABORTED\b|coordination service",
+    re.IGNORECASE,
+)
 DONE = "done"
 
 
@@ -39,7 +40,10 @@ class Watch:
     """The signs of life of one process among `count`; `end(code, line)` ends it."""
 
     def __init__(self, client, index: int, count: int, end: Callable[[int, str], None]):
-        self.client, self.index, self.count, self.end = client, index, count, end
+        self.client = client
+        self.index = index
+        self.count = count
+        self.end = end
         self.beats = 0
         self.leaving = False
         now = time.monotonic()

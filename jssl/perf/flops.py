@@ -96,7 +96,8 @@ def _conv(eqn) -> int:
 def _attention(eqn, products: int) -> int:
     """cuDNN's fused attention, q [B, T, N, H] and k [B, S, N, H]: 2 matrix products forward, and
     4 backward; those that it computes again do not count. The layout is `jax.nn`'s."""
-    query, key = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
+    query = eqn.invars[0].aval.shape
+    key = eqn.invars[1].aval.shape
     return 2 * products * math.prod(query) * key[1]
 
 

@@ -26,9 +26,21 @@ LISTED = re.compile(r"replica_groups=\{\{([0-9,]*)\}")
 MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)? ?\{([^}]*)\}")
 AXIS = re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")  # 'x', or of a part of it 'x':(from)size
 FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
-    "call", "after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency", "iota",
-}  # fmt: skip
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+    "add-dependency",
+    "iota",
+}
 PARTS = {"dynamic-slice", "slice", "gather"}  # read no more than they make
 
 
@@ -61,7 +73,9 @@ class Program:
     """The computations of an HLO module, each {name: Op}, and how often a step runs them."""
 
     def __init__(self, text: str):
-        self.bodies, name, entry = defaultdict(dict), None, None
+        self.bodies = defaultdict(dict)
+        name = None
+        entry = None
         for line in text.splitlines():
             if head := HEAD.match(line):
                 name = head[1]
@@ -69,7 +83,8 @@ class Program:
             elif name and (found := OP.match(line)):
                 last, called, *parts = found.groups()
                 self.bodies[name][called] = Op(called, *parts, bool(last))
-        self.times, self.flow = defaultdict(int), set()
+        self.times = defaultdict(int)
+        self.flow = set()
         self._visit(entry, 1, True)
 
     def _visit(self, name: str, count: int, flow: bool) -> None:
@@ -136,13 +151,17 @@ class Program:
 
     def _read(self, place: int, body: dict) -> int:
         """Bytes that a fusion reads of its parameter of that place."""
-        is_it = lambda op: op.kind == "parameter" and int(op.within) == place
+
+        def is_it(op):
+            return op.kind == "parameter" and int(op.within) == place
+
         name = next(op.name for op in body.values() if is_it(op))
         return self._used(name, body)
 
     def _used(self, name: str, body: dict) -> int:
         """Bytes that the operations of a fusion take of what has that name there."""
-        whole, total = bytes_held(body[name].made, everywhere=True), 0
+        whole = bytes_held(body[name].made, everywhere=True)
+        total = 0
         for op in body.values():
             if name not in op.operands:
                 continue

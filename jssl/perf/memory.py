@@ -21,7 +21,9 @@ class Step:
     """A jitted step that is checked by `check` when it is called for the first time."""
 
     def __init__(self, run, jitted: Callable):
-        self.run, self.jitted, self.checked = run, jitted, False
+        self.run = run
+        self.jitted = jitted
+        self.checked = False
 
     def __call__(self, state, held, fed):
         if not self.checked:
@@ -39,7 +41,8 @@ def check(compiled, run, batch: bool = True) -> None:
     """`UserError` if a compiled program needs more than this machine has free, where its devices
     are CPUs. `batch`: whether its needs grow with the batch."""
     devices = run.mesh.local_devices
-    free, stats = free_bytes(), compiled.memory_analysis()
+    free = free_bytes()
+    stats = compiled.memory_analysis()
     if devices[0].platform != "cpu" or free is None or stats is None:
         return
     new = stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -117,7 +120,8 @@ def more_parts(run, share: float) -> int:
     """The smallest doubling of config.accumulate whose micro-batches need at most `share` of the
     present ones' memory, and which divides the batch; 0 if there is none."""
     config = run.config
-    devices, count = mesh.batch_parts(run.mesh), config.accumulate
+    devices = mesh.batch_parts(run.mesh)
+    count = config.accumulate
     while config.batch_size % (2 * count * devices) == 0:
         count *= 2
         if config.accumulate / count <= share:

@@ -25,12 +25,15 @@ def rows(shapes) -> list[dict]:
         groups[name, str(leaf.dtype), placed(spec)].append(leaf)
     return [
         {
-            "arrays": name, "count": len(leaves), "dtype": dtype, "placed": where,
+            "arrays": name,
+            "count": len(leaves),
+            "dtype": dtype,
+            "placed": where,
             "largest": list(max((leaf.shape for leaf in leaves), key=math.prod)),
             "bytes_per_device": sum(map(bytes_per_device, leaves)),
         }
         for (name, dtype, where), leaves in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def placed(spec) -> str:
@@ -53,9 +56,13 @@ def show(result: dict, places: list[dict]) -> None:
     for row in sorted(places, key=lambda row: -row["bytes_per_device"]):
         size = " x ".join(map(str, row["largest"])) or "scalar"
         table.add_row(
-            row["arrays"], str(row["count"]), size, row["dtype"], row["placed"],
+            row["arrays"],
+            str(row["count"]),
+            size,
+            row["dtype"],
+            row["placed"],
             format_si(row["bytes_per_device"], 1024) + "B",
-        )  # fmt: skip
+        )
     console.print(table)
     for name, text in lines(result):
         console.print(f"{name:19}{text}")
@@ -70,7 +77,8 @@ def lines(found: dict):
     yield "parameters", format_si(found["parameters"])
     step, each = (format_si(found[f"flops_per_{what}"]) for what in ("step", "device"))
     yield "FLOPs", f"{step} a step, {each} a device"
-    fits, each = found.get("fits"), format_si(found["bytes_per_device"], 1024) + "B a device"
+    fits = found.get("fits")
+    each = format_si(found["bytes_per_device"], 1024) + "B a device"
     if fits is not None:
         word = "fits" if fits else "does not fit"
         each += f" of {format_si(found['memory'], 1024)}B: {word}"

@@ -38,18 +38,22 @@ class CollapseAlarm:
             raise UserError(f"alarm.collapse={collapse!r} is unknown; {suggest(collapse, CHOICES)}")
         if patience < 1:
             raise UserError(f"alarm.patience={patience} must be at least 1")
-        self.stops, self.on = collapse == "stop", collapse != "off"
+        self.stops = collapse == "stop"
+        self.on = collapse != "off"
         self.threshold = min_feature_std
         self.patience = patience
-        self.workdir, self.checkpoints = workdir, checkpoints
-        self.low, self.healthy = 0, start  # visits below the threshold; the last step above it
+        self.workdir = workdir
+        self.checkpoints = checkpoints
+        self.low = 0
+        self.healthy = start  # visits below the threshold; the last step above it
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         now = values.get("feature_std")
         if not self.on or now is None or math.isnan(now):
             return
         if now >= self.threshold:
-            self.low, self.healthy = 0, step
+            self.low = 0
+            self.healthy = step
             return
         self.low += 1
         if self.low == self.patience:

@@ -70,7 +70,10 @@ def skip_nonfinite(new, old, metrics, ok=None):
     """
     if ok is None:
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+
+    def keep(new, old):
+        return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+
     row, total = old.skipped
     state = new.replace(
         params=keep(new.params, old.params),
@@ -78,8 +81,10 @@ def skip_nonfinite(new, old, metrics, ok=None):
         buffers=keep(new.buffers, old.buffers),
         skipped=jnp.where(ok, jnp.stack([0 * row, total]), old.skipped + 1),
     )
-    return state, metrics | {"skipped_row": state.skipped[0].astype(jnp.float32),
-                             "skipped": state.skipped[1].astype(jnp.float32)}  # fmt: skip
+    return state, metrics | {
+        "skipped_row": state.skipped[0].astype(jnp.float32),
+        "skipped": state.skipped[1].astype(jnp.float32),
+    }
 
 
 def stays_finite(new, old):
@@ -139,8 +144,10 @@ def gradient_fn(objective, n: int, grad_cache: bool):
     if grad_cache and n == 1:
         raise UserError("config.grad_cache=True needs config.accumulate above 1; try 4")
     if grad_cache and not objective.stages:
-        raise UserError("config.grad_cache=True, but the method's loss is not split in two "
-                        "(jssl.core.split_objective); set it to False")  # fmt: skip
+        raise UserError(
+            "config.grad_cache=True, but the method's loss is not split in two "
+            "(jssl.core.split_objective); set it to False"
+        )
     if n == 1:
         return lambda state, batch, rng: jax.value_and_grad(objective.loss, has_aux=True)(
             state.params, state, batch, rng
@@ -154,7 +161,8 @@ def mean_gradient(objective, state, batch, rng, *, n: int):
 
     def micro(carry, part):
         buffers, total = carry
-        now, (some, key) = state.replace(buffers=buffers), part
+        now = state.replace(buffers=buffers)
+        (some, key) = part
         (value, (buffers, metrics)), grads = gradient(state.params, now, some, key)
         return (buffers, jax.tree.map(jnp.add, total, grads)), (value, metrics)
 
@@ -197,7 +205,10 @@ def grad_cache_gradient(objective, state, batch, rng, *, n: int):
     def backward(carry, part):
         buffers, total = carry
         part, cotangent = part
-        again = lambda params: encode(params, state.replace(buffers=buffers), *part)
+
+        def again(params):
+            return encode(params, state.replace(buffers=buffers), *part)
+
         _, pull, buffers = jax.vjp(again, state.params, has_aux=True)
         (grads,) = pull(cotangent)
         return (buffers, jax.tree.map(jnp.add, total, grads)), None
@@ -222,8 +233,9 @@ def warn_of_norm(rows: int, batch: int) -> None:
         "config.grad_cache=True: BatchNorm takes its statistics from each micro-batch of %d "
         "examples, not from all %d, so that the gradient is not the whole batch's; it is without "
         "BatchNorm: a ViT as config.model, and norm=False and last_norm=False in its heads",
-        rows, batch,
-    )  # fmt: skip
+        rows,
+        batch,
+    )
 
 
 def split_microbatches(batch: Tree, n: int) -> Tree:

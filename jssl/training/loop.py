@@ -103,7 +103,8 @@ def _train(run: Run, stored, folder, at_exit, stop) -> dict:
     saves.check_space(run.shapes)
     state = saves.restore(run.shapes)
     state = run.init() if state is None else state
-    start, reading = int(state.step), log_progress(f"reading {run.data.source.name}")
+    start = int(state.step)
+    reading = log_progress(f"reading {run.data.source.name}")
     feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
     claim.clear(folder, stored)
     passed = rollback.skipped_ranges(folder, config.steps)
@@ -124,7 +125,8 @@ def _train(run: Run, stored, folder, at_exit, stop) -> dict:
     ]
     tell(summary.beginning(run, start, folder))
     probes.resume(start, state)
-    step, count = compile_step(run, feeds[0]), len(run.data.source)
+    step = compile_step(run, feeds[0])
+    count = len(run.data.source)
     recorder.begin()
     while int(state.step) < config.steps:
         try:
@@ -164,7 +166,8 @@ def check_updates(state, config) -> None:
 def outcome(state, recorder, probes, feeds) -> dict:
     """The result of a run at its last step, of JSON's types; a number that is not known is None,
     and a note says why."""
-    step, known = int(state.step), recorder.seen.get("loss") is not None
+    step = int(state.step)
+    known = recorder.seen.get("loss") is not None
     scored = probes.found if probes.at == step else {}
     notes = {} if known else {"loss_note": "not known: metrics.jsonl has no loss of this run"}
     if notes:
@@ -193,7 +196,8 @@ def loop(step, state, feed, start, steps, watchers, saves, stop, ahead: int = 8)
     Where a stop is asked for, by a signal or in any wait below, the state of the last step that was
     begun is saved, and SystemExit(75) is raised.
     """
-    pace, done = Pace(ahead), start
+    pace = Pace(ahead)
+    done = start
     try:
         if why := stop(start):
             raise Stopped(why)
@@ -222,8 +226,11 @@ def end_early(why: Stopped, start: int, done: int, state, saves) -> NoReturn:
     else:
         log.warning(
             "%s: stopped in step %d, which not all processes can finish; nothing was saved since "
-            "step %s; start again to go on", why, done + 1, saves.latest() or 0,
-        )  # fmt: skip
+            "step %s; start again to go on",
+            why,
+            done + 1,
+            saves.latest() or 0,
+        )
     sys.exit(PREEMPTED)
 
 
@@ -246,7 +253,8 @@ def make_alarms(config, folder, start, saves):
 
 
 def make_recorder(run: Run, feeds, folder, start, saves):
-    config, device = run.config, run.mesh.devices.flat[0]
+    config = run.config
+    device = run.mesh.devices.flat[0]
     peak = flops.peak(device.device_kind)
     if peak is None:
         log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
@@ -254,17 +262,26 @@ def make_recorder(run: Run, feeds, folder, start, saves):
     if jax.process_index() == 0:
         log_to = config.log
         opened = loggers.open_all(
-            folder, start=start, config=config._tree.to_dict(), tensorboard=log_to.tensorboard,
-            wandb=log_to.wandb, mlflow=log_to.mlflow,
-        )  # fmt: skip
+            folder,
+            start=start,
+            config=config._tree.to_dict(),
+            tensorboard=log_to.tensorboard,
+            wandb=log_to.wandb,
+            mlflow=log_to.mlflow,
+        )
     return observers.Recorder(
-        start=start, steps=config.steps, every=config.log.every,
-        examples=config.batch_size, flops=model_flops(run), waited=lambda: feeds[-1].waited,
-        peak=peak and peak * run.mesh.devices.size, rates=optim.lr_per_step(config),
+        start=start,
+        steps=config.steps,
+        every=config.log.every,
+        examples=config.batch_size,
+        flops=model_flops(run),
+        waited=lambda: feeds[-1].waited,
+        peak=peak and peak * run.mesh.devices.size,
+        rates=optim.lr_per_step(config),
         newest=loggers.newest(folder, start),
         alarm=make_alarms(config, folder, start, saves),
         sinks=opened,
-    )  # fmt: skip
+    )
 
 
 def saver(saves, recorder, steps):
@@ -280,11 +297,15 @@ def saver(saves, recorder, steps):
 
 def optional_observers(run: Run, recorder, folder):
     """The observers that a config asks for: pictures, a profile. None of them can end the run."""
-    made, log_to = [], run.config.log
+    made = []
+    log_to = run.config.log
     if run.method.render and log_to.render_every:
         album = None
         if jax.process_index() == 0:
-            opens = lambda: visualize.Album(folder, run.data.source)
+
+            def opens():
+                return visualize.Album(folder, run.data.source)
+
             album = recorder.closes(Outbox("pictures", opens, limit=4))
         made.append(Soft("a picture", visualize.renderer(run, album, log_to.render_every)))
     if log_to.profile_step:

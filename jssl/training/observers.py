@@ -55,9 +55,14 @@ class Recorder:
     ):
         if every < 1:
             raise UserError(f"config.log.every={every} must be at least 1; try 20")
-        self.every, self.steps = every, steps
-        self.examples, self.flops, self.peak, self.waited = examples, flops, peak, waited
-        self.lr, self.alarm = rates, alarm
+        self.every = every
+        self.steps = steps
+        self.examples = examples
+        self.flops = flops
+        self.peak = peak
+        self.waited = waited
+        self.lr = rates
+        self.alarm = alarm
         self.last = {name: value for name, (_, value) in newest.items()}
         self.seen = {name: step for name, (step, _) in newest.items()}
         self.sinks = sinks
@@ -81,9 +86,11 @@ class Recorder:
 
     def _flush(self, alarm=True):
         """Fetches the metrics of the last visit and hands them to every sink."""
-        (step, metrics), self.pending = self.pending, None
+        (step, metrics) = self.pending
+        self.pending = None
         values = fetch(metrics)
-        now, waited = time.perf_counter(), self.waited()
+        now = time.perf_counter()
+        waited = self.waited()
         (before, done, waited_before) = self.mark
         self.mark = (now, step, waited)
         seconds = max(now - before, 1e-9)
@@ -125,7 +132,8 @@ class Recorder:
     def rewind(self, step: int) -> None:
         """The run goes on from an earlier step; what was not fetched yet is of steps that are no
         more."""
-        self.pending, self.mark = None, (time.perf_counter(), step, self.waited())
+        self.pending = None
+        self.mark = (time.perf_counter(), step, self.waited())
         self.progress.rewind(step)
         for sink in self.sinks:
             sink.post(lambda sink: sink.rewind(step), records=0)

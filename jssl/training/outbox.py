@@ -65,8 +65,9 @@ class Outbox:
         if tell:
             log.warning(
                 "%s: %d records wait and none gets through; more are dropped; training goes on",
-                self.name, self.limit,
-            )  # fmt: skip
+                self.name,
+                self.limit,
+            )
         return room
 
     def flush(self, seconds: float) -> bool:

@@ -28,7 +28,8 @@ class Diverged(Exception):
 
     def __init__(self, step: int, row: int):
         super().__init__(f"{row} updates in a row were not finite, up to step {step}")
-        self.step, self.row = step, row
+        self.step = step
+        self.row = row
 
 
 class NonFinite:
@@ -36,7 +37,8 @@ class NonFinite:
     each visit that saw a new one. 0: only warns."""
 
     def __init__(self, limit: int):
-        self.limit, self.seen = limit, None
+        self.limit = limit
+        self.seen = None
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         total = values.get("skipped", 0)
@@ -80,13 +82,16 @@ def check_passed(folder: pathlib.Path, known: list, note: dict, step: int) -> li
 def roll_back(folder, config, saves, shapes, found: Diverged, examples: int, limit: int):
     """(the state to go on with, what `skipped_ranges` now is). `UserError` after `limit` rollbacks,
     and where no checkpoint from before is left."""
-    known, first, main = skipped_ranges(folder), found.step - found.row, jax.process_index() == 0
+    known = skipped_ranges(folder)
+    first = found.step - found.row
+    main = jax.process_index() == 0
     size = config.batch_size
     steps = [step for step in saves.steps() if step <= first]
     if len(known) >= limit or not steps:
-        of = lambda step: indices(
-            config.seed, step + data_offset(known, step), examples, size
-        ).tolist()
+
+        def of(step):
+            return indices(config.seed, step + data_offset(known, step), examples, size).tolist()
+
         bad = {str(step): of(step) for step in range(first, found.step)}
         if main:
             run_folder.write(folder / "nonfinite.json", bad)

@@ -158,7 +158,8 @@ def found_in(source: Source) -> dict[str, Any]:
 def check_honored(config: Config, method: Method) -> None:
     """`UserError` for a key that every recipe has and this method does nothing with."""
     for key in ("accumulate", "grad_cache"):
-        wanted, found = config[key], getattr(method, key)
+        wanted = config[key]
+        found = getattr(method, key)
         if wanted != found:
             raise UserError(
                 f"config.{key}={wanted} means nothing to config.method={config.method!r}; set it "
@@ -215,7 +216,10 @@ def train_step(run: Run, state, batch):
 def compile_step(run: Run, feed):
     """(state, held, fed) -> (state, metrics), compiled; the state's memory is reused. The first
     call raises `UserError` if the program needs more memory than is free."""
-    step = lambda state, held, fed: train_step(run, state, feed.batch(held, fed))
+
+    def step(state, held, fed):
+        return train_step(run, state, feed.batch(held, fed))
+
     places = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
     return memory.Step(run, jax.jit(step, donate_argnums=0, out_shardings=(places, None)))
 
@@ -229,7 +233,10 @@ def model_flops(run: Run) -> int:
     method = run.method if plain._tree == config._tree else build_method(plain, run.data_info)
     place = mesh.batch_sharding(run.mesh)
     size = config.batch_size
-    grow = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=place)
+
+    def grow(x):
+        return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=place)
+
     batch = jax.tree.map(grow, run.example)
     rng = jax.eval_shape(jax.random.key, 0)
     rng = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=mesh.replicated(run.mesh))

@@ -37,9 +37,13 @@ class Wandb:
 
         known = kept(workdir / "wandb_id") or keep(workdir / "wandb_id", uuid.uuid4().hex[:12])
         self.run = wandb.init(
-            project=project, dir=str(workdir), name=workdir.name, id=known, resume="allow",
+            project=project,
+            dir=str(workdir),
+            name=workdir.name,
+            id=known,
+            resume="allow",
             config=config,
-        )  # fmt: skip
+        )
 
     def __call__(self, step, values):
         self.run.log(values, step=step)

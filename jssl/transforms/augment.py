@@ -46,11 +46,27 @@ Zoom = Annotated[float, Range(0.01, 1)]
 _warn_once = functools.cache(logging.warning)
 
 
-def view(*, mode: Literal["exact", "fused"], size: Pixels, crop_scale: Areas, crop_ratio: Factors,
-         flip_prob: Share, jitter_prob: Share, brightness: NonNegative, contrast: NonNegative,
-         saturation: NonNegative, hue: Hue, gray_prob: Share, blur_prob: Share, blur_sigma: Factors,
-         solarize_prob: Share, mean: Mean, std: Std, dtype: Dtype,
-         blur_kernel: Literal["whole", "tenth"] = "whole") -> Callable:  # fmt: skip
+def view(
+    *,
+    mode: Literal["exact", "fused"],
+    size: Pixels,
+    crop_scale: Areas,
+    crop_ratio: Factors,
+    flip_prob: Share,
+    jitter_prob: Share,
+    brightness: NonNegative,
+    contrast: NonNegative,
+    saturation: NonNegative,
+    hue: Hue,
+    gray_prob: Share,
+    blur_prob: Share,
+    blur_sigma: Factors,
+    solarize_prob: Share,
+    mean: Mean,
+    std: Std,
+    dtype: Dtype,
+    blur_kernel: Literal["whole", "tenth"] = "whole",
+) -> Callable:
     """One random view: f(rng, image uint8 [B, H, W, C], valid int32 [B, 2]) -> [B, size, size, C].
 
     uint16 images are as good: white is the largest number of each. `valid` is height and width, and
@@ -131,7 +147,8 @@ def sample_params(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str
     for column, name in enumerate(("flip", "gray", "blur", "solarize")):
         params[name] = u[:, column] < getattr(recipe, f"{name}_prob")
     for column, name in enumerate(JITTER, 5):
-        strength, neutral = getattr(recipe, name), float(name != "hue")
+        strength = getattr(recipe, name)
+        neutral = float(name != "hue")
         low = -strength if name == "hue" else max(0.0, 1 - strength)
         value = low + u[:, column] * (neutral + strength - low)
         params[name] = jnp.where(u[:, 4] < recipe.jitter_prob, value, neutral)
@@ -158,10 +175,14 @@ def _draw_crop(u, valid, scale, ratio):
 
 def apply_exact(recipe: SimpleNamespace, image: Array, params: dict[str, Array]) -> Array:
     """uint8 [B, H, W, C] -> [B, size, size, C], operation by operation, clipping after each."""
-    active, planes = _active(recipe, image.shape[3]), jnp.swapaxes(image, 2, 3)
+    active = _active(recipe, image.shape[3])
+    planes = jnp.swapaxes(image, 2, 3)
     x = _resample(planes.astype(jnp.float32), *_crop_weights(recipe, image, params))
     x = _upright(x / full(image), params.get("turned"))
-    average = lambda gray: gray.mean(axis=(1, 3), keepdims=True)
+
+    def average(gray):
+        return gray.mean(axis=(1, 3), keepdims=True)
+
     x = color.jitter(x, params, active, color.rotate_hsv, average, lambda x: x.clip(0, 1))
     if recipe.blur_prob:
         blur = blur_matrix(params["sigma"], params["blur"], recipe.size, blur_radius(recipe))
@@ -174,7 +195,8 @@ def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
 
     The map is found by colouring the C unit colours, black, and the mean, on which contrast turns.
     """
-    active, channels = _active(recipe, image.shape[3]), image.shape[3]
+    active = _active(recipe, image.shape[3])
+    channels = image.shape[3]
     exact = recipe.dtype if image.dtype == jnp.uint8 else "float32"  # 0..255 in bfloat16 too
     planes = jnp.swapaxes(image, 2, 3).astype(exact)
     rows, columns = crop = _crop_weights(recipe, image, params)
@@ -211,9 +233,13 @@ def _crop_weights(recipe, image, params):
     columns = resize_weights(left, width, left, left + width, image.shape[2], recipe.size)
     if recipe.flip_prob:
         flip = params["flip"]
-        mirror = lambda on, weights: jnp.where(on[:, None, None], weights[:, ::-1], weights)
+
+        def mirror(on, weights):
+            return jnp.where(on[:, None, None], weights[:, ::-1], weights)
+
         if turn is not None:
-            rows, flip = mirror(flip & turn, rows), flip & ~turn
+            rows = mirror(flip & turn, rows)
+            flip = flip & ~turn
         columns = mirror(flip, columns)
     return rows, columns
 
@@ -223,7 +249,8 @@ def resize_weights(start, extent, low, high, length: int, size: int) -> Array:
 
     Pillow's `precompute_coeffs` (Resample.c), triangle filter, of the pixels [low, high) alone.
     """
-    scale, pixel = extent[:, None, None] / size, jnp.arange(length)
+    scale = extent[:, None, None] / size
+    pixel = jnp.arange(length)
     middle = start[:, None, None] + (jnp.arange(size)[:, None] + 0.5) * scale
     weight = jnp.maximum(0, 1 - jnp.abs(pixel + 0.5 - middle) / jnp.maximum(scale, 1))
     weight *= (pixel >= low[:, None, None]) & (pixel < high[:, None, None])
@@ -249,9 +276,14 @@ def blur_matrix(sigma: Array, on: Array, size: int, radius: int) -> Array:
     Edges reflect, as in torchvision's GaussianBlur (SimCLR's zeros darken the border); the radius
     is less than `size`, so that no pixel is reflected twice.
     """
-    i, j, radius = np.arange(size)[:, None], np.arange(size), min(radius, max(1, size - 1))
+    i = np.arange(size)[:, None]
+    j = np.arange(size)
+    radius = min(radius, max(1, size - 1))
     mirrors = ((i - j, j >= 0), (i + j, j > 0), (2 * size - 2 - i - j, j < size - 1))
-    kernel = lambda distance: jnp.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
+
+    def kernel(distance):
+        return jnp.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
+
     matrix = sum(kernel(d) * (keep & (abs(d) <= radius)) for d, keep in mirrors)
     return jnp.where(on[:, None, None], matrix / matrix.sum(2, keepdims=True), jnp.eye(size))
 
@@ -264,7 +296,8 @@ def _resample(x, rows, columns):
 def _matmul(spec, a, b, dtype):
     """To float32 from inputs in dtype; those of float32 are multiplied as such, not as TF32."""
     how = {"precision": "highest" if dtype == "float32" else None}
-    a, b = a.astype(dtype), b.astype(dtype)
+    a = a.astype(dtype)
+    b = b.astype(dtype)
     return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32, **how)
 
 

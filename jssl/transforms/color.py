@@ -11,8 +11,13 @@ LUMA = {1: (1.0,), 3: (0.299, 0.587, 0.114)}  # ITU-R BT.601, as torchvision's r
 
 def jitter(x, params, active, rotate, average, clip):
     """torchvision's ColorJitter, three of four a blend, and RandomGrayscale, of [B, h, C, w]."""
-    gray = lambda x: sum(w * x[:, :, c, None] for c, w in enumerate(LUMA[x.shape[2]]))
-    per_image = lambda value: value[:, None, None, None]
+
+    def gray(x):
+        return sum(w * x[:, :, c, None] for c, w in enumerate(LUMA[x.shape[2]]))
+
+    def per_image(value):
+        return value[:, None, None, None]
+
     ops = [name for name in JITTER if name in active]
     place = params["order"][:, [JITTER.index(name) for name in ops]]
     place = jnp.sum(place[:, :, None] > place[:, None], axis=2)  # among those that are active
@@ -44,6 +49,8 @@ def rotate_gray(x: Array, shift: Array) -> Array:
     """Hue of [B, h, 3, w] by shift [B, 1, 1, 1] of the circle, linear in x: a turn of RGB space
     about its gray axis (Rodrigues' formula). Gray stays, and a third of the circle takes red to
     green to blue, as in HSV; between those it is nearer to HSV's hue than a turn in YIQ."""
-    cos, sin = jnp.cos(2 * jnp.pi * shift), jnp.sin(2 * jnp.pi * shift) / 3**0.5
-    before, after = jnp.roll(x, 1, axis=2), jnp.roll(x, -1, axis=2)
+    cos = jnp.cos(2 * jnp.pi * shift)
+    sin = jnp.sin(2 * jnp.pi * shift) / 3**0.5
+    before = jnp.roll(x, 1, axis=2)
+    after = jnp.roll(x, -1, axis=2)
     return cos * x + (1 - cos) * x.mean(axis=2, keepdims=True) + sin * (before - after)

@@ -56,7 +56,8 @@ def block_mask(rng, batch: int, grid: int, count, *, area: tuple, aspect: tuple,
 
 def beit_mask(rng, batch: int, grid: int, count, least: float, most: int):
     """`block_mask` with BEiT's rectangles: `least` to `most` patches, aspect .3 to 1 / .3."""
-    area, aspect = (least, float(most)), (0.3, 1 / 0.3)
+    area = (least, float(most))
+    aspect = (0.3, 1 / 0.3)
     return block_mask(rng, batch, grid, count, area=area, aspect=aspect)
 
 
@@ -75,8 +76,12 @@ def cover(u, height, width, grid: int):
     the grid are uniform in u [2, ...], numbers of [0, 1)."""
     top, left = (jnp.floor(x * (grid + 1 - n)) for x, n in zip(u, (height, width), strict=True))
     at = jnp.arange(grid)
-    within = lambda start, n: (at >= start[..., None]) & (at < (start + n)[..., None])
-    rows, columns = within(top, height), within(left, width)
+
+    def within(start, n):
+        return (at >= start[..., None]) & (at < (start + n)[..., None])
+
+    rows = within(top, height)
+    columns = within(left, width)
     return (rows[..., :, None] & columns[..., None, :]).reshape(*u.shape[1:], grid * grid)
 
 

@@ -108,7 +108,10 @@ def context_mask(rng, hidden: jax.Array, grid: int, size: jax.Array, least: int,
     found = (counts > least).reshape(batch, -1).argmax(1)  # the first; 0 if there is none
     none = ~(counts > least).any((1, 2))
     level = jnp.where(none, targets, found // tries)
-    pick = lambda x, i: jnp.take_along_axis(x, i[:, None, None], axis=1)[:, 0]
+
+    def pick(x, i):
+        return jnp.take_along_axis(x, i[:, None, None], axis=1)[:, 0]
+
     return pick(tried, found % tries) & ~pick(covered, level)
 
 

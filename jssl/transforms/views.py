@@ -46,7 +46,8 @@ def multi_crop(config) -> Callable:
     and what they change in ``config.augment``; no key "local" where n is 0. SwAV (Caron et al.
     2020), section 3.2.
     """
-    two, local = two_views(config), dict(config.local)
+    two = two_views(config)
+    local = dict(config.local)
     count = local.pop("count")
     values.check("config.local.count", count, values.Whole)
     section = dict(config.augment) | local

@@ -52,7 +52,9 @@ class Checkpoints:
             if n < least:
                 raise UserError(f"config.checkpoint.{key}={n} must be at least {least}")
         self.folder = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
-        self.every, self.read_only, self.mark = every, read_only, mark
+        self.every = every
+        self.read_only = read_only
+        self.mark = mark
         self.passed: list[list[int]] = []
         self.restored: dict = {}
         self._saving = -1  # the step that is being written
@@ -148,7 +150,8 @@ class Checkpoints:
         )
 
     def _newest(self, shapes):
-        steps, damaged = self.steps()[::-1], {}
+        steps = self.steps()[::-1]
+        damaged = {}
         for step in steps:
             try:
                 state = self._read(step, shapes)
@@ -207,8 +210,10 @@ class Checkpoints:
         elif self.mark is None:
             log.warning(
                 "checkpoint %d has no %s (it is older, or the list is lost): a bit that has "
-                "flipped in it would not be seen", step, checksums.NAME,
-            )  # fmt: skip
+                "flipped in it would not be seen",
+                step,
+                checksums.NAME,
+            )
             checksums.probe(folder)
         else:
             raise Damaged(folder, f"{checksums.NAME} is gone")
@@ -220,8 +225,10 @@ class Checkpoints:
         found = self._reader.metadata(self.folder / str(step) / "state").item_metadata
         if found is None:
             raise ValueError("its list of arrays is missing")
-        stored, wanted = tree_signature(found.tree), tree_signature(shapes)
-        missing, extra = sorted(wanted - stored), sorted(stored - wanted)
+        stored = tree_signature(found.tree)
+        wanted = tree_signature(shapes)
+        missing = sorted(wanted - stored)
+        extra = sorted(stored - wanted)
         if missing or extra:
             raise UserError(
                 f"workdir={self.folder.parent} step {step} does not fit this model: missing "
@@ -286,5 +293,8 @@ def _border(name: pathlib.Path, function):
 def tree_signature(tree) -> set[str]:
     """ "path shape" of every array of a tree."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+
+    def name(path):
+        return jax.tree_util.keystr(path, simple=True, separator="/")
+
     return {f"{name(path)} {tuple(leaf.shape)}" for path, leaf in flat}

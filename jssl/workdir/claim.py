@@ -174,8 +174,11 @@ def _extend(folder, found, steps: int) -> None:
     old = found["config"]["steps"]
     log.warning(
         "%s is extended from %d to %d steps: schedules now end there, so the learning rate "
-        "leaps to where a run of that length has it", folder, old, steps,
-    )  # fmt: skip
+        "leaps to where a run of that length has it",
+        folder,
+        old,
+        steps,
+    )
     found["earlier"] = [*found["earlier"], {"digest": found["digest"], "steps": old}]
     found["config"] = found["config"] | {"steps": steps}
     found["digest"] = identity.digest(found["config"], found["data_info"])
@@ -245,7 +248,8 @@ def write_config(folder: pathlib.Path, stored: dict[str, Any]) -> None:
 
 
 def _claim(folder, stored):
-    path, result = folder / "config.json", folder / "result.json"
+    path = folder / "config.json"
+    result = folder / "result.json"
     if os.path.lexists(path) and run_folder.claimed(folder) and run_folder.stored(folder) == stored:
         return
     files.write_json(path, stored)

@@ -67,7 +67,8 @@ def packages() -> dict[str, str]:
 
 def code() -> str:
     """The SHA-256 of jssl's own source files, wherever they lie."""
-    root, total = pathlib.Path(__file__).parent.parent, hashlib.sha256()
+    root = pathlib.Path(__file__).parent.parent
+    total = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         total.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     return total.hexdigest()[:16]

@@ -30,7 +30,8 @@ def exclusive_lock(folder: pathlib.Path):
     """
     path = folder / ".lock"
     file = agreement.run_on_all_processes(lambda: _open(path) if jax.process_index() == 0 else None)
-    until, told = time.monotonic() + LOCK_TIMEOUT_S, False
+    until = time.monotonic() + LOCK_TIMEOUT_S
+    told = False
     try:
         while mesh.any_across_processes(file is not None and not _taken(file)):
             if mesh.any_across_processes(bool(preemption.requested())):

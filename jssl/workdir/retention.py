@@ -26,7 +26,9 @@ class Retention:
     """The steps of one folder of checkpoints. Only the first process writes and deletes."""
 
     def __init__(self, folder: pathlib.Path, keep_latest: int, keep_best: int):
-        self.folder, self.keep_latest, self.keep_best = folder, keep_latest, keep_best
+        self.folder = folder
+        self.keep_latest = keep_latest
+        self.keep_best = keep_best
         self.path = folder / SCORES
         self.main = jax.process_index() == 0
         self.scores = self._read() if self.main else {}
@@ -60,7 +62,8 @@ class Retention:
         ranked = sorted((self.scores[step], step) for step in steps if step in self.scores)
         best = [step for _, step in ranked[::-1][: self.keep_best]]
         for step in sorted({*steps} - {*steps[-self.keep_latest :], *best} - self._kept):
-            path, doomed = self.folder / str(step), self.folder / f"{DOOMED}{step}"
+            path = self.folder / str(step)
+            doomed = self.folder / f"{DOOMED}{step}"
             try:
                 if path.is_symlink():
                     raise OSError("it is a link")
@@ -104,7 +107,8 @@ class Retention:
 
 def rename(path: pathlib.Path, name: str) -> None:
     """Gives a file or folder another name beside it, with a number if that name is taken."""
-    target, number = path.with_name(name), 0
+    target = path.with_name(name)
+    number = 0
     while os.path.lexists(target):
         number += 1
         target = path.with_name(f"{name}-{number}")

@@ -119,7 +119,8 @@ def check_parts(folder: pathlib.Path) -> None:
 def check_same(folder, old, new, extend: bool = False) -> None:
     """`UserError` naming the first key in which the configs of two runs differ, ``method`` before
     all others. With `extend` the new one may have more ``steps``."""
-    old, new = flatten(old), flatten(new)
+    old = flatten(old)
+    new = flatten(new)
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "config.method", key)):
         if key.removeprefix("config.").startswith(MAY_CHANGE_ON_RESUME) or old.get(key) == new.get(
             key
@@ -192,10 +193,13 @@ def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
     path = folder / "result.json"
     if not os.path.lexists(path):
         return None
-    found, config = read(path), stored(folder)
+    found = read(path)
+    config = stored(folder)
     if not isinstance(found, dict):
         raise unreadable(path, "it is not what jssl writes")
-    mine, run, digest = identity.mark_of(config), found.pop("run", ""), found.pop("digest", "")
+    mine = identity.mark_of(config)
+    run = found.pop("run", "")
+    digest = found.pop("digest", "")
     if run != mine.run:
         raise UserError(
             f"{path} is of run {identity.short(run)}, and config.json of "

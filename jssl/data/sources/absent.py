@@ -27,12 +27,15 @@ class Absent:
     fingerprint = ""
 
     def __init__(self, config: Config, info: DatasetInfo, reason: str):
-        self.reason, self.info = reason, info
+        self.reason = reason
+        self.info = info
         self.name = config.data.path or config.data.name or config.data.source
-        self.modality, self.fields = info.modality, info.fields
+        self.modality = info.modality
+        self.fields = info.fields
         self.max_value = info.max_value
         if info.vocab is not None:
-            self.length, self.pack = config.data.seq_len, config.data.pack_documents
+            self.length = config.data.seq_len
+            self.pack = config.data.pack_documents
             vocab = info.vocab._asdict()
             self.tokenizer = SimpleNamespace(fingerprint=vocab.pop("fingerprint"), vocab=vocab)
             if config.data.tokenizer:  # it can be read without the data

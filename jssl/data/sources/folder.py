@@ -52,7 +52,9 @@ class ImageFolder:
     modality = "image"
 
     def __init__(self, root, files, pixels, labels, classes, single_class=None):
-        self.name, self.pixels, self.classes = root, pixels, classes
+        self.name = root
+        self.pixels = pixels
+        self.classes = classes
         self.single_class = single_class
         self.max_value = pixels.white
         self._labels = labels
@@ -133,7 +135,9 @@ def open_folder(
     labels, classes = _labels(names, [name for name in found.unreadable if os.sep not in name])
     single = None
     if classes and len(classes) == 1:
-        (single,), labels, classes = classes, None, None
+        (single,) = classes
+        labels = None
+        classes = None
     if classes:
         listed = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         log.info("labels: %d classes from folder names (%s)", len(classes), listed)
@@ -191,7 +195,8 @@ def read_patiently(path: str) -> bytes:
 def _root(path, split):
     if not os.path.isdir(path):
         raise UserError(f"data.path={path!r} is wrong because {_no_folder(path)}")
-    wanted, folders = split_name(split), split_folders(path)
+    wanted = split_name(split)
+    folders = split_folders(path)
     inner = os.path.join(path, wanted)
     if os.sep in wanted and os.path.isdir(inner):
         return inner

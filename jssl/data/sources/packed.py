@@ -42,8 +42,13 @@ class ArrayImages:
     modality = "image"
 
     def __init__(self, name, images, sizes, labels, classes, rows=None, folder=""):
-        self.name, self.classes, self.rows, self.folder = name, classes, rows, folder
-        self.images, self.sizes, self.labels = images, sizes, labels
+        self.name = name
+        self.classes = classes
+        self.rows = rows
+        self.folder = folder
+        self.images = images
+        self.sizes = sizes
+        self.labels = labels
 
     def __len__(self):
         return len(self.images) if self.rows is None else len(self.rows)
@@ -115,7 +120,8 @@ def open_packed(path: str, split: str) -> ArrayImages:
 def locate(path: str, split: str) -> str:
     """The packed directory of a split: the one in `path` that is the split (`splits.find_split`);
     else the split must be "train", and is all of `path`. Raises UserError if there is none."""
-    path, wanted = os.path.expanduser(path), split_name(split)
+    path = os.path.expanduser(path)
+    wanted = split_name(split)
     inner = os.path.join(path, wanted)
     if os.path.isfile(os.path.join(inner, "meta.json")):
         return inner
@@ -220,7 +226,8 @@ def _arrays(folder, meta):
     """What a folder of images holds; ValueError where its content cannot be."""
     check_version(meta, VERSION)
     name, classes = named(meta)
-    count, canvas = meta["examples"], meta["canvas"]
+    count = meta["examples"]
+    canvas = meta["canvas"]
     depth = meta.get("dtype", "uint8")
     if depth not in DTYPES:
         raise ValueError(f"dtype {depth!r} of images is none of {', '.join(DTYPES)}")
@@ -302,7 +309,8 @@ def check_labels(labels: np.ndarray | None, classes: list[str] | None) -> None:
 
 def named(meta: dict[str, Any]) -> tuple[str, list[str] | None]:
     """The name and the classes that a meta.json gives; ValueError if they are none."""
-    name, classes = meta["name"], meta["classes"]
+    name = meta["name"]
+    classes = meta["classes"]
     words = [name] if classes is None else [name, *classes]
     if not isinstance(classes, list | None) or not all(isinstance(word, str) for word in words):
         raise ValueError("name must be a text, and classes a list of texts or null")

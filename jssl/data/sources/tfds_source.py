@@ -30,9 +30,13 @@ class TfdsImages:
     modality = "image"
 
     def __init__(self, name, blame, records, image_key, pixels, classes):
-        self.name, self.pixels, self.classes = name, pixels, classes
+        self.name = name
+        self.pixels = pixels
+        self.classes = classes
         self.max_value = pixels.white
-        self._blame, self._records, self._image_key = blame, records, image_key
+        self._blame = blame
+        self._records = records
+        self._image_key = image_key
 
     def __len__(self):
         return len(self._records)
@@ -109,7 +113,8 @@ def open_tfds(
     image.
     """
     records, features, key, classes = _open(name, dir, split, "Image")
-    shape, known = canvases.canvas_of(canvas, aspect), features[key].shape[:2]
+    shape = canvases.canvas_of(canvas, aspect)
+    known = features[key].shape[:2]
     if None not in known:
         height, width = canvases.fitted(*known, shape)
         shape = (min(height, width), max(height, width))

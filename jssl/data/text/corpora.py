@@ -32,9 +32,16 @@ class Corpus(NamedTuple):
 
 
 def open_corpus(
-    *, source: str, name: str, path: str, dir: str, split: str, encoding: str = "",
-    text_key: str = "text", max_corrupt_fraction: float = 0.01,
-) -> Corpus:  # fmt: skip
+    *,
+    source: str,
+    name: str,
+    path: str,
+    dir: str,
+    split: str,
+    encoding: str = "",
+    text_key: str = "text",
+    max_corrupt_fraction: float = 0.01,
+) -> Corpus:
     """The documents that the config's section `data` names; see `jssl.data.load`."""
     how = Reading(encodings.codec(encoding), text_key, max_corrupt_fraction)
     refuse(source, encoding, text_key)
@@ -42,15 +49,24 @@ def open_corpus(
         from jssl.data.sources.tfds_source import open_text
 
         records, key, classes = open_text(name, dir, split)
-        parts = lambda tally: _records(records, key, classes, tally)
+
+        def parts(tally):
+            return _records(records, key, classes, tally)
+
         return Corpus(f"{name} {split}", f"data.name={name}", parts, classes, "")
     if source == "pydoc":
-        parts = lambda tally: ((key, text, -1) for key, text in sorted(topics.items()))
+
+        def parts(tally):
+            return ((key, text, -1) for key, text in sorted(topics.items()))
+
         return Corpus(f"pydoc {split}", "data.source=pydoc", parts, None, split)
     if source != "text":
         raise UserError(f"data.source={source!r} is wrong: it is no text; {suggest(source, TEXT)}")
     files = text_files.find(os.path.expanduser(path), split)
-    parts = lambda tally: text_files.parts(files, how, tally)
+
+    def parts(tally):
+        return text_files.parts(files, how, tally)
+
     return Corpus(f"{path} {split}", f"data.path={path}", parts, None, split)
 
 
@@ -77,7 +93,8 @@ def pieces(corpus: Corpus, tally: Tally) -> Iterator[tuple[int, str, int]]:
     if "[" not in corpus.split:
         yield from _numbered(corpus, tally)
         return
-    count, size = 0, 0
+    count = 0
+    size = 0
     for number, text, _ in _numbered(corpus, Tally()):
         count = number + 1
         size += len(text)
@@ -111,13 +128,15 @@ def _space(text, place):
 def _numbered(corpus, tally):
     number = 0
     for _, parts in itertools.groupby(corpus.parts(tally), itemgetter(0)):
-        blank, begun = "", False
+        blank = ""
+        begun = False
         for _, text, label in parts:
             if not begun and not text.strip():
                 blank = (blank + text)[-_BLANK:]
                 continue
             yield number, blank + text, label
-            blank, begun = "", True
+            blank = ""
+            begun = True
         number += begun
         tally["empty"] += not begun
 

@@ -20,9 +20,22 @@ _MARKS = (  # the one of UTF-32 begins with the one of UTF-16
     (codecs.BOM_UTF8, "utf-8"),
 )
 _KNOWN = (
-    "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "iso-8859-15", "cp1252",
-    "cp1251", "koi8-r", "shift_jis", "euc-jp", "euc-kr", "gb18030", "big5",
-)  # fmt: skip
+    "utf-8",
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32",
+    "latin-1",
+    "iso-8859-15",
+    "cp1252",
+    "cp1251",
+    "koi8-r",
+    "shift_jis",
+    "euc-jp",
+    "euc-kr",
+    "gb18030",
+    "big5",
+)
 _UNFIT = ("idna", "punycode", "undefined", "unicode_escape", "raw-unicode-escape", "mbcs", "oem")
 _FEW = 32  # odd characters of a part that are put up with, whatever share they are
 
@@ -96,7 +109,9 @@ def decoded(stream: IO[bytes], encoding: str, tally) -> Iterator[str]:
     name = encoding or detect(raw)
     tally.encodings[name] += 1
     decoder = codecs.getincrementaldecoder(name)("replace")
-    spelled, tail, first = _spelled(name), b"", True
+    spelled = _spelled(name)
+    tail = b""
+    first = True
     while True:
         try:
             text = decoder.decode(raw, final=not raw)
@@ -110,7 +125,8 @@ def decoded(stream: IO[bytes], encoding: str, tally) -> Iterator[str]:
         yield text.removeprefix("\ufeff") if first else text
         if not raw:
             return
-        raw, first = stream.read(PART), False
+        raw = stream.read(PART)
+        first = False
 
 
 def _spelled(name):

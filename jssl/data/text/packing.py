@@ -38,8 +38,11 @@ def load_in_memory(
 def tokenize(corpus: corpora.Corpus, tokens, file):
     """Writes all tokens to a binary file; returns offsets int64 [D + 1], labels int32 [D], and a
     count of what was passed over. Streams: documents need not fit into memory."""
-    offsets, labels, tally = array.array("q", [0]), array.array("i"), corpora.Tally()
-    end, say = np.array(tokens.vocab["end"], tokens.dtype).tobytes(), _now_and_then(5.0)
+    offsets = array.array("q", [0])
+    labels = array.array("i")
+    tally = corpora.Tally()
+    end = np.array(tokens.vocab["end"], tokens.dtype).tobytes()
+    say = _now_and_then(5.0)
     for _, parts in itertools.groupby(_encoded(corpus, tokens, tally), itemgetter(0)):
         size = 0
         for _, label, ids in parts:  # noqa: B007 - a document has one label
@@ -86,13 +89,16 @@ def _now_and_then(seconds):
 
 
 def _encoded(corpus, tokens, tally):
-    batch, size, limit = [], 0, _BATCH // tokens.growth
+    batch = []
+    size = 0
+    limit = _BATCH // tokens.growth
     for piece in corpora.pieces(corpus, tally):
         batch.append(piece)
         size += len(piece[1]) + 1000  # short documents count too
         if size > limit:
             yield from _ids(batch, tokens)
-            batch, size = [], 0
+            batch = []
+            size = 0
     yield from _ids(batch, tokens)
 
 
@@ -137,7 +143,9 @@ def _sample(corpus):
     time grows with the square of a word's length, so runs of more than `_RUN` characters are cut.
     """
     say = _now_and_then(5.0)
-    cost, size, seen = 0, 0, set()
+    cost = 0
+    size = 0
+    seen = set()
     for number, part, _ in corpora.pieces(corpus, corpora.Tally()):
         new = set(part.split()) - seen
         cost += sum(map(len, new))
@@ -149,8 +157,10 @@ def _sample(corpus):
     if every > 1:
         log.warning(
             "%s: hardly a word occurs twice: of its %d characters, one part in %d is used",
-            corpus.name, size, every,
-        )  # fmt: skip
+            corpus.name,
+            size,
+            every,
+        )
     for _, part, _ in itertools.islice(corpora.pieces(corpus, corpora.Tally()), 0, None, every):
         if _LONG.search(part):
             yield from (part[at : at + _RUN] for at in range(0, len(part), _RUN))

@@ -155,12 +155,14 @@ def _lines(path, chunks, how, tally):
 
 def _split(chunks):
     """The lines of a text; None for one that is longer than `LINE`."""
-    held, size = [], 0
+    held = []
+    size = 0
     for chunk in chunks:
         for count, part in enumerate(chunk.split("\n")):
             if count:
                 yield "".join(held) if size <= LINE else None
-                held, size = [], 0
+                held = []
+                size = 0
             size += len(part)
             if size <= LINE:
                 held.append(part)

@@ -42,14 +42,32 @@ class Tokens:
     modality = "text"
 
     def __init__(
-        self, name, flat, offsets, tokenizer, length, pack, words=False, labels=None, classes=None,
-        rows=None, folder="", span=None,
-    ):  # fmt: skip
-        self.name, self.tokenizer, self.vocab = name, tokenizer, tokenizer.vocab
+        self,
+        name,
+        flat,
+        offsets,
+        tokenizer,
+        length,
+        pack,
+        words=False,
+        labels=None,
+        classes=None,
+        rows=None,
+        folder="",
+        span=None,
+    ):
+        self.name = name
+        self.tokenizer = tokenizer
+        self.vocab = tokenizer.vocab
         self.classes = None if pack else classes
         self._fields = name, flat, offsets, tokenizer, length, pack, words, labels, classes
-        self._folder, self._with_words, self._span = folder, words, span
-        self._flat, self._labels, self.length, self.pack = flat, labels, length, pack
+        self._folder = folder
+        self._with_words = words
+        self._span = span
+        self._flat = flat
+        self._labels = labels
+        self.length = length
+        self.pack = pack
         self._starts = offsets[:-1] if rows is None else offsets[rows]
         self._ends = offsets[1:] if rows is None else offsets[rows + 1]
         self._rows = rows
@@ -187,7 +205,8 @@ def _tokenizer(folder, meta):
 def _arrays(folder, meta, tokenizer):
     """What a folder of tokens holds. Ids are checked when they are read: there may be billions."""
     name, classes = named(meta)
-    documents, total = meta["documents"], meta["tokens"]
+    documents = meta["documents"]
+    total = meta["tokens"]
     flat = mapped(folder, "tokens", tokenizer.dtype, (total,))
     offsets = mapped(folder, "offsets", np.int64, (documents + 1,))
     if documents < 1 or offsets[0] != 0 or offsets[-1] != total:

@@ -46,7 +46,8 @@ class ByteTokenizer:
 
     def __init__(self):
         self.vocab = {"size": _BASE + 256} | {name: k for k, name in enumerate(SPECIAL)}
-        self.dtype, self.fingerprint = np.dtype(np.uint16), _sha256(["bytes", self.vocab])
+        self.dtype = np.dtype(np.uint16)
+        self.fingerprint = _sha256(["bytes", self.vocab])
         self.follows = np.zeros(_BASE + 256, bool)
         self.follows[[*range(_BASE), *(_BASE + byte for byte in b" \t\n\r\v\f")]] = True
         self.begins = np.arange(_BASE + 256) < _BASE
@@ -103,7 +104,9 @@ class HFTokenizer:
             self.dtype = np.dtype(np.uint16 if self.vocab["size"] <= 2**16 else np.uint32)
             self.fingerprint = _sha256([described, self.vocab])
             self.begins, self.follows = _words(made, described["model"], self.vocab)
-        self._definition, self._made, self._name = definition, made, name
+        self._definition = definition
+        self._made = made
+        self._name = name
 
     def encode(self, text: str) -> list[int]:
         with self._border():
@@ -195,10 +198,12 @@ def train(texts: Iterable[str], size: int) -> HFTokenizer:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, min_frequency=2, show_progress=False,
+        vocab_size=size,
+        min_frequency=2,
+        show_progress=False,
         special_tokens=[names[0] for names in SPECIAL.values()],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     made.train_from_iterator(texts, trainer)
     return HFTokenizer(made.to_str(pretty=True))
 
@@ -209,7 +214,8 @@ def _words(made, model, vocab):
     follows = np.zeros(vocab["size"], bool)
     tokens = made.get_vocab()
     ids = np.fromiter(tokens.values(), np.int64, len(tokens))
-    prefix, suffix = model.get("continuing_subword_prefix"), model.get("end_of_word_suffix")
+    prefix = model.get("continuing_subword_prefix")
+    suffix = model.get("end_of_word_suffix")
     if model.get("type") == "WordLevel":
         begins[:] = True
     elif prefix:  # BERT: "##" goes on
