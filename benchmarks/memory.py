@@ -33,11 +33,11 @@ def temporary(function, *args) -> int:
 def nt_xent(views: int, width: int) -> dict:
     z = jax.ShapeDtypeStruct((views // 2, width), jnp.float32)
     train = jax.value_and_grad(lambda a, b: losses.nt_xent(a, b, 0.1)[0], (0, 1))
-    found, limit = {"matrix_bytes": 4 * views**2}, losses.MAX_DENSE_ELEMENTS
+    found, limit = {"matrix_bytes": 4 * views**2}, losses.contrastive.MAX_DENSE_ELEMENTS
     for name, whole in (("chunked", limit), ("whole", views**2)):
-        losses.MAX_DENSE_ELEMENTS = whole
+        losses.contrastive.MAX_DENSE_ELEMENTS = whole
         found[name] = temporary(lambda a, b: train(a, b), z, z)
-    losses.MAX_DENSE_ELEMENTS = limit
+    losses.contrastive.MAX_DENSE_ELEMENTS = limit
     return {"work": f"NT-Xent, {views:,} views x {width}, value and gradient", **found}
 
 

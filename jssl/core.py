@@ -56,8 +56,7 @@ class DatasetInfo(NamedTuple):
         return self.vocab.size if self.vocab else 0
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """All that a run carries from step to step, and so all that a checkpoint holds."""
 
     step: Array  # int32 []: updates done
@@ -152,7 +151,9 @@ def split_objective(
     `forward` runs the networks, `loss` is computed from their outputs. GradCache needs the split.
     """
 
-    def whole(params, state, batch, rng):
+    def whole(
+        params: Params, state: TrainState, batch: Batch, rng: Array
+    ) -> tuple[Array, tuple[Buffers, Metrics]]:
         rng_forward, rng_loss = jax.random.split(rng)
         outputs, buffers = forward(params, state, batch, rng_forward)
         return loss(params, outputs, state.replace(buffers=buffers), batch, rng_loss)

@@ -1,5 +1,5 @@
-"""What is said of wrong input: an error of one line, the nearest name that is known, and how a
-missing optional package is installed.
+"""Errors for wrong input: one line each, with the most similar known name, and with the command
+that installs a missing optional package.
 """
 
 import difflib
@@ -17,23 +17,30 @@ class UserError(Exception):
     """The user's input is wrong. One line: key, value, cure. The command exits with 2."""
 
 
-def suggest(word: object, choices: Iterable) -> str:
-    """The cure for a name that is not known: the nearest known one, and all, if they are few;
-    some of them, if there are many and none is near."""
-    known = sorted(str(choice) for choice in choices)
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+class MissingKeyError(UserError, AttributeError):
+    """A config lacks a key. It is an `AttributeError` too, so that `hasattr` and `copy` work."""
+
+
+def suggest(word: object, choices: Iterable[object]) -> str:
+    """Returns the cure for an unknown name, as in "did you mean 'lr'? known: lr, name".
+
+    It names the most similar choice, and all choices if there are few; it lists some of them if
+    there are many and none is similar.
+    """
+    names = sorted(str(choice) for choice in choices)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     cure = [f"did you mean {close[0]!r}?"] if close else []
-    if len(known) <= 12 or not close:
-        more = f" and {len(known) - 12} more" if len(known) > 14 else ""
-        shown = known[:12] if more else known
+    if len(names) <= 12 or not close:
+        more = f" and {len(names) - 12} more" if len(names) > 14 else ""
+        shown = names[:12] if more else names
         cure.append(f"known: {', '.join(shown) or 'none'}{more}")
     return " ".join(cure)
 
 
 def install(extra: str) -> str:
-    """The command that installs the extra `extra` of jssl into the Python that runs this.
+    """Returns the command that installs the extra `extra` of jssl into the running Python.
 
-    A checkout has no name in a package index: there the command names its folder.
+    A checkout has no name in a package index, so the command names its folder there.
     """
     python = pathlib.Path(sys.executable)
     pip = f"{shlex.quote(str(python))} -m pip install"
@@ -43,7 +50,7 @@ def install(extra: str) -> str:
 
 
 def checkout() -> bool:
-    """Whether this is a checkout: imported from one, or installed from one with pip -e."""
+    """Whether jssl is imported from a checkout, or installed from one with pip -e."""
     if (ROOT / "pyproject.toml").is_file():
         return True
     try:

@@ -7,49 +7,54 @@
 | uniformity | near -4 | 0 | Wang & Isola 2020, t = 2 |
 | rank | a good part of D | 1 | RankMe (Garrido et al. 2023), equations 1 and 2 |
 
-The first three cost one small product a step; the rank needs eigenvalues and is found every
-``log.rank_every`` steps; between them it is `NOT_DUE`, which is not written.
+The first three cost one small product per step. The rank needs eigenvalues and is computed every
+``log.rank_every`` steps. At all other steps it is `NOT_DUE`, which is not logged.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from jssl.config import Config
 from jssl.core import Metrics
 from jssl.ops import l2_normalize
 
-OCCASIONAL = ("rank",)  # `NOT_DUE` at a step where it was not due
-NOT_DUE = -1.0  # no NaN, which JAX_DEBUG_NANS would take for a fault; no rank is below 0
-ROWS = 256  # of the batch that uniformity and rank look at
+OCCASIONAL = ("rank",)  # metrics that are `NOT_DUE` at most steps
+NOT_DUE = -1.0  # no NaN, which JAX_DEBUG_NANS would report as an error; no rank is below 0
+ROWS = 256  # the rows of a batch of which uniformity and rank are computed
 
 
-def feature_std(z):
-    """The deviation of each feature of the unit rows of z [N, D], mean over features, times
-    sqrt(D): 1 if the rows are spread evenly over the sphere, 0 if they are all the same."""
+def feature_std(z: Array) -> Array:
+    """The standard deviation of each feature of the unit rows of z [N, D], mean over the features,
+    times sqrt(D); float32 [].
+
+    It is 1 if the rows are spread evenly over the sphere, and 0 if all rows are equal.
+    """
     return l2_normalize(z).std(0).mean() * z.shape[-1] ** 0.5
 
 
-def alignment(z_a, z_b):
-    """Mean squared distance of the unit vectors of a pair, z_a and z_b [N, D]."""
+def alignment(z_a: Array, z_b: Array) -> Array:
+    """Mean squared distance of the unit vectors of a pair, z_a and z_b [N, D]; float32 []."""
     return jnp.square(l2_normalize(z_a) - l2_normalize(z_b)).sum(-1).mean()
 
 
-def uniformity(z):
-    """log mean exp(-2 d^2) over the pairs of unit rows of z [N, D], d their distance."""
-    z, n = l2_normalize(z), len(z)
-    similar = jnp.matmul(z, z.T, precision=lax.Precision.HIGHEST)
-    similar = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, 4 * similar - 4)  # d^2 = 2 - 2 cos
-    return jax.nn.logsumexp(similar) - jnp.log(n * (n - 1.0))
+def uniformity(z: Array) -> Array:
+    """log mean exp(-2 d^2) over the pairs of unit rows of z [N, D] at distance d; float32 []."""
+    z = l2_normalize(z)
+    n = len(z)
+    similarity = jnp.matmul(z, z.T, precision=lax.Precision.HIGHEST)
+    exponent = 4 * similarity - 4  # d^2 = 2 - 2 cos
+    exponent = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, exponent)
+    return jax.nn.logsumexp(exponent) - jnp.log(n * (n - 1.0))
 
 
-def rankme(z):
-    """exp of the entropy of the singular values of z [N, D], each over their sum: 1 .. min(N, D).
+def rankme(z: Array) -> Array:
+    """exp of the entropy of the normalized singular values of z [N, D], float32 []: 1 to min(N, D).
 
-    Singular values by the eigenvalues of the smaller Gram matrix, which every backend compiles
-    quickly; what is below its rounding error counts as zero.
+    The singular values are roots of the eigenvalues of the smaller Gram matrix, which every backend
+    compiles quickly. Eigenvalues below the rounding error of the Gram matrix count as zero.
     """
     z = z.astype(jnp.float32)
     z = z if z.shape[0] >= z.shape[1] else z.T
@@ -62,30 +67,41 @@ def rankme(z):
 
 
 def monitor_from_config(config: Config) -> Callable[..., Metrics]:
-    """(step, z_a [N, D], z_b [N, D] or None) -> the metrics of the table; z_b: the other views."""
+    """``monitor(step, z_a, z_b=None)``, which computes the metrics of the table.
+
+    Its arguments are the step, int32 [], the embeddings [N, D] of one view of each example, and
+    those of another view. Without `z_b` there is no "alignment". No gradient flows to the
+    embeddings.
+    """
     every = config.log.rank_every
     steps = config.steps
 
     @jax.named_scope("diagnose")
-    def monitor(step, z_a, z_b=None):
+    def monitor(step: Array, z_a: Array, z_b: Array | None = None) -> Metrics:
         z_a = lax.stop_gradient(z_a)
-        few = z_a[:ROWS]
-        found = {"feature_std": feature_std(z_a), "uniformity": uniformity(few)}
+        rows = z_a[:ROWS]
+        metrics = {"feature_std": feature_std(z_a), "uniformity": uniformity(rows)}
         if z_b is not None:
-            found["alignment"] = alignment(z_a, lax.stop_gradient(z_b))
+            metrics["alignment"] = alignment(z_a, lax.stop_gradient(z_b))
         if every:
-            due = ((step + 1) % every == 0) | (step + 1 == steps)
-            found["rank"] = lax.cond(due, rankme, lambda z: jnp.float32(NOT_DUE), few)
-        return found
+            is_due = ((step + 1) % every == 0) | (step + 1 == steps)
+            metrics["rank"] = lax.cond(is_due, rankme, lambda z: jnp.float32(NOT_DUE), rows)
+        return metrics
 
     return monitor
 
 
-def entropy(p):
-    """Mean entropy of the rows of p [B, K], and the entropy of their mean, in nats: how sure each
-    assignment is, and how evenly all prototypes are used (log K if so)."""
+def entropy(p: Array) -> Metrics:
+    """Two entropies, in nats, of distributions p [B, K].
 
-    def log(p):
+    "assignment_entropy" is the mean entropy of the rows: low if each assignment is certain.
+    "usage_entropy" is the entropy of the mean row: log K if all prototypes are used equally.
+    """
+
+    def row_entropy(p):
         return -(p * jnp.log(jnp.maximum(p, 1e-12))).sum(-1)
 
-    return {"assignment_entropy": log(p).mean(), "usage_entropy": log(p.mean(0))}
+    return {
+        "assignment_entropy": row_entropy(p).mean(),
+        "usage_entropy": row_entropy(p.mean(0)),
+    }

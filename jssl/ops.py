@@ -1,25 +1,27 @@
 """Small pure functions that more than one method needs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from jssl.parallel.mesh import replicate
 
 COLUMNS = 1024  # centroids that are compared with all rows at a time
 
 
-def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
+def l2_normalize(x: Array, eps: float = 1e-12) -> Array:
     """x / max(|x|, eps) along the last axis, as torch.nn.functional.normalize has it.
 
     Args:
       x: float [..., D].
-      eps: the norm below which a row is only divided by `eps`; a row of zeros stays zero.
+      eps: a row with a norm below it is divided by `eps`; a row of zeros stays zero.
 
     Returns:
       float32 [..., D]. Rows are divided by their largest element first, so that no square
       underflows or overflows: rows of any norm from `eps` to 3e38 are unit vectors, and their
-      gradient has no part along the row. A row with an infinite element is NaN there.
+      gradient has no component along the row. A row with an infinite element is NaN there.
     """
     x = x.astype(jnp.float32)
     largest = lax.stop_gradient(jnp.abs(x).max(-1, keepdims=True))
@@ -29,27 +31,36 @@ def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
     return jnp.where(norm < eps, x / eps, y * lax.rsqrt(jnp.where(norm < eps, 1, square)))
 
 
-def standardize(x, eps: float = 1e-5):
-    """(x - mean) / deviation of each column over the batch, in float32: BatchNorm, no affine."""
+def standardize(x: Array, eps: float = 1e-5) -> Array:
+    """(x - mean) / deviation of each column of x [B, D], float32 [B, D].
+
+    It is BatchNorm without affine parameters; `eps` is added to the variance.
+    """
     x = x.astype(jnp.float32)
-    return (x - x.mean(0)) / jnp.sqrt(x.var(0) + eps)  # rsqrt's gradient underflows from 1e13 on
+    # The gradient of rsqrt underflows from 1e13 on.
+    return (x - x.mean(0)) / jnp.sqrt(x.var(0) + eps)
 
 
-def layer_norm_rows(x, eps: float = 1e-5):
-    """(x - mean) / deviation along the last axis, in float32: LayerNorm without parameters."""
+def layer_norm_rows(x: Array, eps: float = 1e-5) -> Array:
+    """(x - mean) / deviation along the last axis of x [..., D], float32 [..., D].
+
+    It is LayerNorm without affine parameters; `eps` is added to the variance.
+    """
     x = x.astype(jnp.float32)
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + eps)
 
 
-def patchify(images, patch: int):
-    """[B, H, W, C] -> [B, H/p * W/p, p * p * C]: rows of patches, pixels in order (row, column,
-    channel) as in MAE's models_mae.py."""
+def patchify(images: Array, patch: int) -> Array:
+    """Images [B, H, W, C] -> rows of patches [B, H/p * W/p, p * p * C], for p = `patch`.
+
+    The pixels of a patch are in the order (row, column, channel), as in MAE's models_mae.py.
+    """
     b, h, w, c = images.shape
     x = images.reshape(b, h // patch, patch, w // patch, patch, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, (h // patch) * (w // patch), patch * patch * c)
 
 
-def unpatchify(patches, patch: int, channels: int):
+def unpatchify(patches: Array, patch: int, channels: int) -> Array:
     """The inverse of `patchify` for square images: [B, N, p * p * C] -> [B, H, W, C]."""
     b, n, _ = patches.shape
     side = round(n**0.5)
@@ -57,7 +68,7 @@ def unpatchify(patches, patch: int, channels: int):
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, side * patch, side * patch, channels)
 
 
-def normalize_patches(patches: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def normalize_patches(patches: Array) -> tuple[Array, Array, Array]:
     """Each patch of [..., P] by its own mean and variance: (normalized, mean, deviation).
 
     MAE, section 4.2; models_mae.py `norm_pix_loss`, whose torch.var divides by n - 1.
@@ -68,30 +79,46 @@ def normalize_patches(patches: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arr
     return (patches - mean) / deviation, mean, deviation
 
 
-def ema(old, new, decay):
-    """decay * old + (1 - decay) * new, leaf by leaf; no gradient flows to `new`."""
+def ema(old: Any, new: Any, decay: Array | float) -> Any:
+    """decay * old + (1 - decay) * new for each leaf of two trees; no gradient flows to `new`."""
     return jax.tree.map(lambda a, b: decay * a + (1 - decay) * lax.stop_gradient(b), old, new)
 
 
-def cosine_schedule(step, steps: int, first: float, last: float):
+def cosine_schedule(step: Array | int, steps: int, first: float, last: float) -> Array:
     """`first` at step 0, `last` at `steps`, half a cosine between (BYOL, section 3.2)."""
     return last - (last - first) * (jnp.cos(jnp.pi * step / steps) + 1) / 2
 
 
-def linear_schedule(step, steps: int, first: float, last: float):
-    """A straight line from `first` at step 0 to `last` at `steps`, and `last` from there on."""
+def linear_schedule(step: Array | int, steps: int, first: float, last: float) -> Array:
+    """A straight line from `first` at step 0 to `last` at `steps`; `last` after that."""
     return first + (last - first) * jnp.minimum(step / max(steps, 1), 1)
 
 
-def enqueue(queue, z):
-    """[N, D] with the rows of z [B, D] first; the oldest B rows fall out."""
+def enqueue(queue: Array, z: Array) -> Array:
+    """The queue [N, D] with the rows of z [B, D] in front and without its last B rows, the oldest.
+
+    No gradient flows to z.
+    """
     return jnp.concatenate([lax.stop_gradient(z).astype(queue.dtype), queue])[: len(queue)]
 
 
-def sinkhorn(scores, epsilon: float, iterations: int, weight=None):
-    """Soft assignments [B, K] of B rows to K prototypes that share the batch out evenly; rows sum
-    to 1 (SwAV, Caron et al. 2020, section 3.1 and appendix A.1). No gradient flows through. Rows
-    whose `weight` [B] is 0 do not count in the balance, if others do."""
+def sinkhorn(
+    scores: Array, epsilon: float | Array, iterations: int, weight: Array | None = None
+) -> Array:
+    """Soft assignments of B rows to K prototypes, under which all prototypes get equal shares.
+
+    Source: SwAV (Caron et al. 2020), section 3.1 and appendix A.1. No gradient flows through.
+
+    Args:
+      scores: float [B, K].
+      epsilon: the temperature of the scores.
+      iterations: of Sinkhorn-Knopp, each of which normalizes columns, then rows.
+      weight: float [B] or None. Rows of weight 0 do not count in the balance, unless all rows have
+        weight 0.
+
+    Returns:
+      float32 [B, K]; rows sum to 1.
+    """
     log_q = lax.stop_gradient(scores).astype(jnp.float32) / epsilon
     if weight is not None:
         weight = jnp.where(weight.any(), weight, 1.0)[:, None]
@@ -101,9 +128,16 @@ def sinkhorn(scores, epsilon: float, iterations: int, weight=None):
     return jnp.exp(log_q)
 
 
-def nearest_index(x, centroids, spherical: bool):
-    """int32 [N]: which of the centroids [K, D] is nearest to each row of x [N, D]: by the inner
-    product if `spherical`, else by Euclid. No [N, K] matrix is held, only [N, COLUMNS]."""
+def nearest_index(x: Array, centroids: Array, spherical: bool) -> Array:
+    """The index of the centroid that is nearest to each row, int32 [N].
+
+    No [N, K] matrix is in memory, only [N, COLUMNS].
+
+    Args:
+      x: float [N, D].
+      centroids: float [K, D].
+      spherical: nearest by the inner product; False: by the Euclidean distance.
+    """
     k = len(centroids)
     width = min(COLUMNS, len(centroids))
     centroids = replicate(centroids)
@@ -112,54 +146,77 @@ def nearest_index(x, centroids, spherical: bool):
     offset = jnp.full(blocks * width, -jnp.inf).at[:k].set(-half)
     padded = jnp.pad(centroids, ((0, blocks * width - k), (0, 0)))
 
-    def better(carry, part):
-        best, found = carry
-        centroids, offset, first = part
+    def compare_block(carry, block):
+        best_score, best_index = carry
+        centroids, offset, first_index = block
         score = jnp.matmul(x, centroids.T, precision=lax.Precision.HIGHEST) + offset
-        here = score.max(1)
+        block_score = score.max(1)
         return (
-            jnp.maximum(best, here),
-            jnp.where(here > best, first + score.argmax(1).astype(jnp.int32), found),
+            jnp.maximum(best_score, block_score),
+            jnp.where(
+                block_score > best_score,
+                first_index + score.argmax(1).astype(jnp.int32),
+                best_index,
+            ),
         ), None
 
     start = (jnp.full(len(x), -jnp.inf), jnp.zeros(len(x), jnp.int32))
-    firsts = jnp.arange(blocks, dtype=jnp.int32) * width
-    parts = (padded.reshape(blocks, width, -1), offset.reshape(blocks, width), firsts)
-    return lax.scan(better, start, parts)[0][1]
+    first_indices = jnp.arange(blocks, dtype=jnp.int32) * width
+    inputs = (padded.reshape(blocks, width, -1), offset.reshape(blocks, width), first_indices)
+    return lax.scan(compare_block, start, inputs)[0][1]
 
 
-def kmeans(rng, x, weight, k: int, iterations: int, spherical: bool):
-    """Lloyd's k-means: (centroids [k, D], assignment int32 [N]) of the rows of x [N, D].
+def kmeans(
+    rng: Array, x: Array, weight: Array, k: int, iterations: int, spherical: bool
+) -> tuple[Array, Array]:
+    """Lloyd's k-means of the rows of x.
 
-    Starts at k different rows drawn by `weight` [N]; rows of weight 0 do not count. An empty
-    cluster stays where it was. `spherical`: centroids are unit vectors, as DeepCluster v2's
-    (facebookresearch/swav main_deepclusterv2.py); else plain k-means, as in DeepCluster.
+    An empty cluster keeps its centroid.
+
+    Args:
+      rng: a random key, for the start: k different rows, drawn by their weights.
+      x: float [N, D].
+      weight: [N]; rows of weight 0 do not count.
+      k: the number of clusters.
+      iterations: each assigns the rows, then moves the centroids.
+      spherical: centroids are unit vectors, as in DeepCluster v2 (facebookresearch/swav
+        main_deepclusterv2.py); False: plain k-means, as in DeepCluster.
+
+    Returns:
+      (centroids float32 [k, D], assignment int32 [N]).
     """
     x = x.astype(jnp.float32)
     weight = weight.astype(jnp.float32)
     start = jax.random.choice(rng, len(x), (k,), replace=False, p=weight / weight.sum())
 
-    def again(_, centroids):
-        found = nearest_index(x, centroids, spherical)
-        total = jax.ops.segment_sum(x * weight[:, None], found, k)
-        count = jax.ops.segment_sum(weight, found, k)[:, None]
+    def move(_, centroids):
+        assignment = nearest_index(x, centroids, spherical)
+        total = jax.ops.segment_sum(x * weight[:, None], assignment, k)
+        count = jax.ops.segment_sum(weight, assignment, k)[:, None]
         moved = jnp.where(count > 0, total / jnp.maximum(count, 1e-9), centroids)
         return l2_normalize(moved) if spherical else moved
 
     centroids = l2_normalize(x[start]) if spherical else x[start]
-    centroids = lax.fori_loop(0, iterations, again, centroids)
+    centroids = lax.fori_loop(0, iterations, move, centroids)
     return centroids, nearest_index(x, centroids, spherical)
 
 
-def whiten(x, weight, dims: int):
-    """PCA of the rows of x [N, D] that have weight: [N, min(dims, D)] of unit variance, in order
-    of variance (DeepCluster, Caron et al. 2018, section 3.3; its clustering.py)."""
+def whiten(x: Array, weight: Array, dims: int) -> Array:
+    """PCA with whitening: float32 [N, min(dims, D)] of unit variance, the largest component first.
+
+    Source: DeepCluster (Caron et al. 2018), section 3.3; its clustering.py.
+
+    Args:
+      x: float [N, D].
+      weight: [N]; rows of weight 0 do not count in the mean and the covariance.
+      dims: the number of components to keep.
+    """
     x = x.astype(jnp.float32)
     total = weight.sum()
     x = x - (x * weight[:, None]).sum(0) / total
-    high = lax.Precision.HIGHEST
-    covariance = jnp.matmul((x * weight[:, None]).T, x, precision=high) / total
+    highest = lax.Precision.HIGHEST
+    covariance = jnp.matmul((x * weight[:, None]).T, x, precision=highest) / total
     values, vectors = jnp.linalg.eigh(covariance)
-    few = slice(None, -min(dims, x.shape[1]) - 1, -1)  # the largest first
-    scale = lax.rsqrt(jnp.maximum(values[few], 1e-6 * values[-1]))
-    return jnp.matmul(x, vectors[:, few] * scale, precision=high)
+    kept = slice(None, -min(dims, x.shape[1]) - 1, -1)  # eigh sorts in ascending order
+    scale = lax.rsqrt(jnp.maximum(values[kept], 1e-6 * values[-1]))
+    return jnp.matmul(x, vectors[:, kept] * scale, precision=highest)

@@ -44,10 +44,10 @@ def array(name, key):
     return jnp.float32(GOLDEN[name][key])
 
 
-@pytest.fixture(params=[losses.CHUNK_COLUMNS, 4], ids=["whole", "chunks"])
+@pytest.fixture(params=[losses.contrastive.CHUNK_COLUMNS, 4], ids=["whole", "chunks"])
 def chunk(request, monkeypatch):
     """The similarity matrix at once, and a few columns at a time."""
-    monkeypatch.setattr(losses, "CHUNK_COLUMNS", request.param)
+    monkeypatch.setattr(losses.contrastive, "CHUNK_COLUMNS", request.param)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])

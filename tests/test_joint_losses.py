@@ -108,10 +108,10 @@ CONTRASTIVE = {
 def test_columns_in_chunks_are_the_whole_matrix(monkeypatch, name, batch):
     """And, forward and backward, no array of the traced program is as large as that matrix."""
     z, noise = np.float32(np.random.default_rng(5).normal(size=(2, batch, 3)))
-    monkeypatch.setattr(losses, "CHUNK_COLUMNS", 4)
+    monkeypatch.setattr(losses.contrastive, "CHUNK_COLUMNS", 4)
     found, largest = [], []
-    for whole in (losses.MAX_DENSE_ELEMENTS, 0):
-        monkeypatch.setattr(losses, "MAX_DENSE_ELEMENTS", whole)
+    for whole in (losses.contrastive.MAX_DENSE_ELEMENTS, 0):
+        monkeypatch.setattr(losses.contrastive, "MAX_DENSE_ELEMENTS", whole)
         loss = jax.value_and_grad(lambda a, b: CONTRASTIVE[name](a, b), (0, 1), has_aux=True)
         found.append(jax.jit(loss)(z, z + noise))
         shapes = re.findall(r"\w+\[([\d,]+)\]", str(jax.make_jaxpr(loss)(z, z)))

@@ -6,6 +6,8 @@ another batch size or another data set leaves nothing stale. As in published sch
 partial step of a duration is left out.
 """
 
+from typing import Any
+
 import ml_collections
 
 from jssl import methods
@@ -14,38 +16,50 @@ from jssl.errors import UserError
 
 
 def resolved(config: ml_collections.ConfigDict, examples: int) -> ml_collections.ConfigDict:
-    """A copy of the config in which every duration is a number of steps (int), at least 1.
+    """Returns a copy of the config in which every duration is a number of steps (int), at least 1.
 
     Args:
       config: a whole config.
-      examples: of the data set; 0 if that is not known yet, and then nothing is resolved.
+      examples: the size of the data set; 0 if it is not known yet: then nothing is resolved.
 
     Raises:
-      UserError: a number of steps that its key does not allow.
+      UserError: a key does not allow the number of steps.
     """
-    given = {key: text for key, text in flatten(config).items() if values.is_duration(text)}
-    given = {key: text for key, text in given.items() if values.counts_steps(kind(config, key))}
-    if not given or not examples:
+    texts = {key: text for key, text in flatten(config).items() if values.is_duration(text)}
+    texts = {key: text for key, text in texts.items() if values.counts_steps(kind(config, key))}
+    if not texts or not examples:
         return config
-    total = config.steps
+    total: Any = config.steps
+    batch_size: Any = config.batch_size
     if values.is_duration(total):
-        total = steps("config.steps", total, examples, config.batch_size, 0)
-    found = {
-        key: steps(key, text, examples, config.batch_size, 0 if key == "config.steps" else total)
-        for key, text in given.items()
+        total = steps("config.steps", total, examples, batch_size, 0)
+    numbers = {
+        key: steps(key, text, examples, batch_size, 0 if key == "config.steps" else total)
+        for key, text in texts.items()
     }
-    for key, number in found.items():
+    for key, number in numbers.items():
         if wrong := values.wrong(number, kind(config, key)):
-            raise UserError(f"{key}={given[key]!r} is {number} steps of the data here; it {wrong}")
+            raise UserError(f"{key}={texts[key]!r} is {number} steps of the data here; it {wrong}")
     config = config.copy_and_resolve_references().unlock()
     config.update_from_flattened_dict(
-        {key.removeprefix("config."): number for key, number in found.items()}
+        {key.removeprefix("config."): number for key, number in numbers.items()}
     )
     return config.lock()
 
 
 def steps(key: str, text: str, examples: int, batch_size: int, all_steps: int) -> int:
-    """The steps of a duration, rounded down, at least 1; `all_steps` 0: it may be no share."""
+    """Converts a duration to steps, rounded down, at least 1.
+
+    Args:
+      key: the key of the duration, for messages.
+      text: the duration, as in "10 epochs".
+      examples: the size of the data set.
+      batch_size: examples per step.
+      all_steps: the steps of the run; 0 if `text` may not be a percentage of them.
+
+    Raises:
+      UserError: `text` is a percentage and `all_steps` is 0.
+    """
     amount, unit = values.duration(text)
     if unit == "percent":
         if not all_steps:
@@ -61,9 +75,10 @@ def steps(key: str, text: str, examples: int, batch_size: int, all_steps: int) -
 
 
 def kind(config: ml_collections.ConfigDict, key: str) -> object:
-    """The kind of a key, ``config.a.b`` or ``config.a``; object if no schema has it."""
+    """Returns the kind of a key, ``config.a.b`` or ``config.a``; `object` for an unknown key."""
     section, _, name = key.removeprefix("config.").rpartition(".")
     if section:
         return schema.SECTIONS.get(section, {}).get(name, object)
-    own = getattr(methods.module(config.method), "KEYS", {})
+    method: Any = config.method
+    own = getattr(methods.module(method), "KEYS", {})
     return {**own, **schema.TOP}.get(name, object)

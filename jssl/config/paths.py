@@ -1,6 +1,7 @@
 """Paths in a config mean the same wherever the next command is started."""
 
 import os
+from typing import Any
 
 import ml_collections
 
@@ -8,13 +9,14 @@ PATHS = ("path", "dir", "tokenizer")  # of the section data
 
 
 def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy of a config in which the paths of its section ``data`` are absolute.
+    """Returns a copy of a config in which the paths of its section ``data`` are absolute.
 
-    A run stores this one, so that its data is found again from any folder. "~" is the home folder;
-    what is no path stays as it is: "", "bytes" and addresses such as "gs://bucket".
+    A run stores this copy, so that it finds its data again from any folder. "~" becomes the home
+    folder. Values that are no paths stay as they are: "", "bytes" and addresses such as
+    "gs://bucket".
     """
     config = config.copy_and_resolve_references().unlock()
-    section = config.get("data", {})
+    section: Any = config.get("data", {})
     for key in PATHS:
         if isinstance(section.get(key), str):
             section[key] = _absolute(section[key], key)
@@ -27,5 +29,5 @@ def _absolute(name: str, key: str) -> str:
     path = os.path.expanduser(name)
     if not os.path.isabs(path):
         path = os.path.join(os.getcwd(), path)
-    # Behind a link, "a/.." is another folder than none.
+    # Behind a link, "a/.." is not the folder that holds "a".
     return path if ".." in path.split(os.sep) else os.path.normpath(path)

@@ -1,7 +1,7 @@
-"""The kinds of the keys that every recipe has, and their check before anything is built of them.
+"""The kinds of the keys that every recipe has, and their check before anything is built.
 
-A section that is a function's keyword arguments has its kinds in that function's signature; the
-others (`SECTIONS`) have them here. A method's own keys are in `KEYS` of its module
+A section that holds a function's keyword arguments has its kinds in the signature of that function.
+The other sections (`SECTIONS`) have them here. The keys of a method are in `KEYS` of its module
 (`jssl.methods.load`).
 """
 
@@ -29,7 +29,7 @@ from jssl.errors import UserError
 from jssl.parallel import mesh
 from jssl.transforms import augment
 
-TOP = {
+TOP: dict[str, Any] = {
     "method": str,
     "seed": Annotated[int, Range(0, 2**63 - 1)],
     "steps": Steps,
@@ -37,7 +37,7 @@ TOP = {
     "accumulate": Count,
     "grad_cache": bool,
 }
-SECTIONS = {
+SECTIONS: dict[str, dict[str, Any]] = {
     "eval": {
         "every": Every,
         "split": str,
@@ -102,7 +102,7 @@ SECTIONS = {
 }
 for section, function in (("mesh", mesh.make_mesh), ("data", data.load), ("optim", optim.build)):
     SECTIONS[section] = values.kinds_of(function)
-# Sections that a method binds to a function of its choice.
+# Each method passes these sections to a function of its choice.
 BOUND = (
     "model",
     "augment",
@@ -116,11 +116,15 @@ BOUND = (
 
 
 def check(tree: ml_collections.ConfigDict) -> None:
-    """`UserError` in one line for the first value of a config that is not of its kind.
+    """Checks every value of a config against the kind of its key.
 
-    Of keys that are not known here only numbers that are not finite, and sections where values are
-    due, and the other way round, are wrong.
+    An unknown key is wrong only if it holds a number that is not finite.
+
+    Raises:
+      UserError: one line for the first wrong value, for a section in place of a value, or for a
+        value in place of a section.
     """
+    value: Any
     for key, value in tree.items():
         section = isinstance(value, ml_collections.ConfigDict)
         if key in SECTIONS:
@@ -134,13 +138,13 @@ def check(tree: ml_collections.ConfigDict) -> None:
 
 
 def check_key(dotted: str, value: Any) -> None:
-    """`check` of one key of a section, for those who call what it is for without a config."""
+    """Checks one key, ``section.name``, for callers that have a value and no config."""
     section, _, name = dotted.partition(".")
     values.check(dotted, value, SECTIONS[section][name])
 
 
 def check_finite(key: str, value: Any) -> None:
-    """`UserError` for a number in `value`, or in a section of that name, that is not finite."""
+    """Raises `UserError` if a number in `value`, a value or a section, is not finite."""
     if isinstance(value, Mapping | ml_collections.ConfigDict):
         for name, inner in value.items():
             check_finite(f"{key}.{name}", inner)

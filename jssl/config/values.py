@@ -1,4 +1,4 @@
-"""The kinds of values that a config may have, and the one place where a value is checked.
+"""The kinds of values that a config may have, and the functions that check a value.
 
 A kind is a type hint: ``int``, ``float``, ``str``, ``bool``, ``Literal["a", "b"]``, a tuple of
 kinds, or one of these with a rule, `Range` for numbers and `Length` for tuples:
@@ -6,9 +6,9 @@ kinds, or one of these with a rule, `Range` for numbers and `Length` for tuples:
     def probe(*, lrs: Annotated[tuple[Positive, ...], Length(1)], epochs: Count): ...
 
 So the signature of a function is the schema of its section (`jssl.config.call_with_section`).
-Everywhere a number is finite, a float fits float32, an int fits int32 unless its range says
-otherwise, and a truth value is no number. Other hints (``object``, classes) accept all but numbers
-that are not finite.
+Every number is finite, a float fits float32, an int fits int32 unless its range allows more, and a
+truth value is no number. Other hints (``object``, classes) accept every value but numbers that are
+not finite.
 """
 
 import inspect
@@ -21,12 +21,19 @@ from jssl.errors import UserError, suggest
 
 INT = 2**31 - 1  # JAX computes steps, sizes and counts in int32
 SMALLEST = 1.2e-38
-LARGEST = 3.4e38  # of float32; what is nearer to 0 becomes 0
+LARGEST = 3.4e38  # of float32; a value nearer to 0 than `SMALLEST` becomes 0
 
 
 class Range(NamedTuple):
-    """Numbers from `low` to `high`, without `low` if `above`, without `high` if `below`; and those
-    in `also`, which switch something off."""
+    """Numbers from `low` to `high`.
+
+    Attributes:
+      low: the lower end.
+      high: the upper end.
+      above: whether `low` itself is excluded.
+      below: whether `high` itself is excluded.
+      also: other allowed numbers, which usually switch a feature off.
+    """
 
     low: float
     high: float = math.inf
@@ -35,24 +42,24 @@ class Range(NamedTuple):
     also: tuple = ()
 
     def has(self, value: float) -> bool:
-        """Whether the number is one of them."""
+        """Whether the range contains the number."""
         over = value > self.low if self.above else value >= self.low
         under = value < self.high if self.below else value <= self.high
         return value in self.also or (over and under)
 
     def text(self, value: float) -> str:
-        """What a wrong value must be, as in "above 0"."""
+        """Describes the range for a wrong value, as in "above 0"."""
         first = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         last = f"below {self.high:g}" if self.below else f"at most {whole(self.high)}"
-        said = f"{first} and {last}"
-        if self.high >= INT - 1:  # an end that few meet
-            said = first if value < self.high else last
+        bounds = f"{first} and {last}"
+        if self.high >= INT - 1:  # a limit that few values reach
+            bounds = first if value < self.high else last
         elif not self.above and not self.below:
-            said = f"{self.low:g} to {whole(self.high)}"
-        return " or ".join([said, *(f"{other:g}" for other in self.also)])
+            bounds = f"{self.low:g} to {whole(self.high)}"
+        return " or ".join([bounds, *(f"{other:g}" for other in self.also)])
 
     def nearest(self, value: float) -> str:
-        """The cure: "; try 1", where an end of the range can be tried."""
+        """Returns a cure, as in "; try 1", if an end of the range is a sensible value."""
         if value < self.low and not self.above and self.low > -INT:
             return f"; try {whole(self.low)}"
         if self.high < value and not self.below and self.high < INT - 1:
@@ -61,7 +68,7 @@ class Range(NamedTuple):
 
 
 class Length(NamedTuple):
-    """Tuples of at least so many elements, that do not descend if `ordered`."""
+    """Tuples of at least `least` elements, in ascending order if `ordered`."""
 
     least: int
     ordered: bool = False
@@ -81,7 +88,7 @@ Width = Annotated[int, Range(1, 2**20)]  # of a layer
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
-Above = Annotated[float, Range(0, 1, above=True)]  # a share that is some
+Above = Annotated[float, Range(0, 1, above=True)]  # a share above 0
 Part = Annotated[float, Range(0, 1, above=True, below=True)]
 Rate = Annotated[float, Range(0, 1, below=True)]  # of dropout, of a moving average
 Widths = Annotated[tuple[Width, ...], Length(1)]
@@ -91,13 +98,13 @@ ShareSpan = Annotated[tuple[Share, Share], Length(2, ordered=True)]
 
 
 def check(key: str, value: Any, kind: Any) -> None:
-    """`UserError` that names the key unless `value` is of the kind."""
-    if said := wrong(value, kind):
-        raise UserError(f"{key}={short(value)} {said}")
+    """Raises `UserError`, with the key in its message, unless `value` is of the kind."""
+    if problem := wrong(value, kind):
+        raise UserError(f"{key}={short(value)} {problem}")
 
 
-def check_all(prefix: str, values: Mapping, kinds: Mapping) -> None:
-    """`check` of each of `values`; a key that `kinds` does not have is a `UserError` as well."""
+def check_all(prefix: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Checks each of `values`; raises `UserError` for a key that `kinds` lacks."""
     if not hasattr(values, "items"):
         raise UserError(f"{prefix}={short(values)} must be a section; {', '.join(kinds)}")
     for key, value in values.items():
@@ -106,33 +113,34 @@ def check_all(prefix: str, values: Mapping, kinds: Mapping) -> None:
         check(f"{prefix}.{key}", value, kinds[key])
 
 
-def kinds_of(function: Callable) -> dict[str, Any]:
-    """{name of an argument: its kind} of a signature; what has no hint accepts all."""
-    wants = inspect.signature(function, eval_str=True).parameters
+def kinds_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Returns {name of an argument: its kind} of a signature; `object` without a hint."""
+    parameters = inspect.signature(function, eval_str=True).parameters
     bare = inspect.Parameter.empty
     return {
-        name: object if one.annotation is bare else one.annotation for name, one in wants.items()
+        name: object if parameter.annotation is bare else parameter.annotation
+        for name, parameter in parameters.items()
     }
 
 
 def wrong(value: Any, kind: Any) -> str:
-    """What is wrong with the value, as in "must be above 0"; "" if nothing is."""
+    """Describes the fault of the value, as in "must be above 0"; "" if it is of the kind."""
     base, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     if isinstance(value, str) and counts_steps(kind):
         return wrong_duration(value)
     rules = [rule for rule in rules if not isinstance(rule, Duration)]
     if get_origin(base) is Literal:
-        known = get_args(base)
-        said = "" if value in known else f"is not known; {suggest(value, known)}"
+        choices = get_args(base)
+        problem = "" if value in choices else f"is not known; {suggest(value, choices)}"
     elif base in (int, float):
-        said = wrong_number(value, base, rules)
+        problem = wrong_number(value, base, rules)
     elif base is tuple or get_origin(base) is tuple:
-        said = wrong_tuple(value, get_args(base), rules)
+        problem = wrong_tuple(value, get_args(base), rules)
     elif base in (str, bool):
-        said = "" if isinstance(value, base) else f"must be of type {base.__name__}"
+        problem = "" if isinstance(value, base) else f"must be of type {base.__name__}"
     else:
-        said = "" if all_finite(value) else "must be finite"
-    return said
+        problem = "" if all_finite(value) else "must be finite"
+    return problem
 
 
 UNITS = ("steps", "epochs", "examples", "percent")
@@ -145,43 +153,53 @@ def is_duration(value: Any) -> bool:
 
 
 def duration(text: str) -> tuple[float, str]:
-    """(amount, one of `UNITS`) of a duration."""
-    amount, unit = DURATION.fullmatch(text).groups()
+    """Splits a duration into its amount and its unit, one of `UNITS`.
+
+    Raises:
+      ValueError: `text` is no duration.
+    """
+    match = DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no duration")
+    amount, unit = match.groups()
     return float(amount), "percent" if unit in ("percent", "%") else f"{unit}s"
 
 
 def counts_steps(kind: Any) -> bool:
-    """Whether a kind is one whose values may be durations."""
+    """Whether values of this kind may be durations."""
     return any(isinstance(rule, Duration) for rule in get_args(kind)[1:])
 
 
 def wrong_duration(value: str) -> str:
-    """`wrong` of a text where a duration is due."""
+    """As `wrong`, for a text in place of a duration."""
     if not is_duration(value):
         return f"is no duration; write steps, or a number of {', '.join(UNITS[1:])}: '10 epochs'"
     return "" if duration(value)[0] <= INT else f"must be at most {INT}"
 
 
-def wrong_number(value: Any, base: type, rules: list) -> str:
-    """`wrong` of an int or a float with ranges."""
+def wrong_number(value: Any, base: type, rules: list[Range]) -> str:
+    """As `wrong`, for an int or a float with ranges."""
     types = (int,) if base is int else (int, float)
-    ranges = rules or [Range(-INT, INT)] * (base is int)
+    ranges = rules or ([Range(-INT, INT)] if base is int else [])
     if not isinstance(value, types) or isinstance(value, bool):
         integral = isinstance(value, float) and value.is_integer() and abs(value) <= INT
         cure = f"; write {value:.0f}" if integral else ""
         return f"must be of type {base.__name__}{cure}"
     if not all_finite(value):
         return "must be finite"
-    for one in ranges:
-        if not one.has(value):
-            return f"must be {one.text(value)}{one.nearest(value)}"
+    for allowed in ranges:
+        if not allowed.has(value):
+            return f"must be {allowed.text(value)}{allowed.nearest(value)}"
     if base is float and (abs(value) > LARGEST or 0 < abs(value) < SMALLEST):
         return f"must be a number of float32, {SMALLEST} to {LARGEST} or 0"
     return ""
 
 
-def wrong_tuple(value: Any, kinds: tuple, rules: list) -> str:
-    """`wrong` of a tuple (or list) whose elements have these kinds; (kind, ...): all that one."""
+def wrong_tuple(value: Any, kinds: tuple[Any, ...], rules: list[Length]) -> str:
+    """As `wrong`, for a tuple or list whose elements have these kinds.
+
+    (kind, ...) means any number of elements of one kind.
+    """
     if not isinstance(value, tuple | list):
         return "must be of type tuple"
     if not kinds:
@@ -193,30 +211,30 @@ def wrong_tuple(value: Any, kinds: tuple, rules: list) -> str:
     for rule in rules:
         if len(value) < rule.least:
             return f"must have at least {rule.least} element{'s' * (rule.least > 1)}"
-    for one, kind in zip(value, kinds, strict=True):
-        if said := wrong(one, kind):
-            return f"is wrong: its element {short(one)} {said}"
+    for element, kind in zip(value, kinds, strict=True):
+        if problem := wrong(element, kind):
+            return f"is wrong: its element {short(element)} {problem}"
     if any(rule.ordered for rule in rules) and list(value) != sorted(value):
         return f"must ascend; try {tuple(sorted(value))}"
     return ""
 
 
 def all_finite(value: Any) -> bool:
-    """Whether no number in a value, or in a tuple of values, is infinite or not a number."""
+    """Whether every number in a value, or in a tuple of values, is finite."""
     if isinstance(value, tuple | list):
         return all(map(all_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def short(value: Any, limit: int = 120) -> str:
-    """The value as Python writes it, in one line, cut if it is long."""
+    """Returns ``repr(value)`` in one line of at most `limit` characters."""
     try:
-        said = " ".join(repr(value).split())
+        text = " ".join(repr(value).split())
     except ValueError:  # an int of more digits than Python writes
-        said = f"a {type(value).__name__} of many digits"
-    return said if len(said) <= limit else f"{said[: limit - 3]}..."
+        text = f"a {type(value).__name__} of many digits"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def whole(number: float) -> str:
-    """The number without an exponent where it is whole."""
+    """Formats a number, without an exponent if it is whole."""
     return f"{number:.0f}" if number % 1 == 0 else f"{number:g}"

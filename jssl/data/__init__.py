@@ -1,29 +1,31 @@
-"""Data: one interface for every source, and one order law for every run.
+"""Data: one protocol for every source, and one fixed order of examples for every run.
 
-`jssl.data.source.Source` is the protocol. A source of images returns for n indices
+`jssl.data.source.Source` is the protocol. For n indices, a source of images returns
 
-    image    uint8 [n, H, W, C]   the example at the top-left of the canvas, zero elsewhere; uint16
-                                  if the files have more than 8 bits (`dtype`): white is 65,535
-    size     int32 [n, 2]         its height and width. If this height exceeds H, the example was
-                                  turned to fit: its rows are columns of the canvas
-    index    int32 [n]            which example it is, below len(source), the same in every run
-    label    int32 [n]            only if there are classes; -1 means unlabelled
-    damaged  int32 [n]            -1, or the unreadable example that another one stands in for (then
-                                  the label is -1)
+    image    uint8 [n, H, W, C]   the example at the top left of the canvas, and zeros elsewhere;
+                                  uint16 if the files have more than 8 bits (`jssl.data.depth`):
+                                  white is 65,535
+    size     int32 [n, 2]         height and width of the example. If this height exceeds H, the
+                                  example is turned to fit: its rows are columns of the canvas
+    index    int32 [n]            index of the example, below len(source), the same in every run
+    label    int32 [n]            only if there are classes; -1 means unlabeled
+    damaged  int32 [n]            -1, or the index of the unreadable example that this example
+                                  replaces (then the label is -1)
 
-A source of text returns instead of image and size
+Instead of image and size, a source of text returns
 
-    tokens   int32 [n, L]         ids, of which `vocab` says how many there are and which is special
-    segment  int32 [n, L]         0 at padding, else which document of the row it is: 1, 2, ...
-    word     int32 [n, L]         if asked for: which word of the row a token is in: 0, 1, ...
+    tokens   int32 [n, L]         token ids; `vocab` holds their number and the special ones
+    segment  int32 [n, L]         0 at padding, else the document number in the row: 1, 2, ...
+    word     int32 [n, L]         with `word_ids`: the number of the word in the row: 0, 1, ...
 
-and has a `tokenizer` and a `vocab` (see `jssl.data.text.tokenizer`). `jssl.data.sampling`
-says which indices a step reads.
+and has a `tokenizer` and a `vocab` (see `jssl.data.text.tokenizer`). `jssl.data.sampling` decides
+which indices a step reads.
 """
 
 import logging
 import os
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,19 +33,33 @@ from jssl.config import UserError, call_with_section, require_local_path, sugges
 from jssl.config.values import Count, NonNegative, Range, Share, Whole
 from jssl.data import canvas as canvases
 from jssl.data.sampling import split_name
+from jssl.data.source import Source
+
+if TYPE_CHECKING:
+    from jssl.core import DatasetInfo
+    from jssl.data.sources.packed import ArrayImages
+    from jssl.data.text.text_source import Tokens
 
 log = logging.getLogger("jssl")
-DARK = 0.02  # share of the range; images whose mean is below it, or so near to white, are suspect
+DARK = 0.02  # fraction of the range; a mean closer than this to black or to white is suspect
 AtLeastOne = Annotated[float, Range(1, 16)]
 
 
 class DataConfig(NamedTuple):
-    """A source and how to carry it to the device."""
+    """A source, and how its examples reach the device.
 
-    source: Any
-    on_device: bool  # the whole data set lives on the device
-    workers: int  # processes that read ahead; 0: a thread
-    max_corrupt_fraction: float  # of the examples; see `loader.allowed_share`
+    Attributes:
+      source: the source of the examples.
+      on_device: whether the whole data set lives on the device.
+      workers: number of processes that read ahead; 0 means one thread.
+      max_corrupt_fraction: fraction of the examples that may be unreadable
+        (`jssl.data.loader.allowed_share`).
+    """
+
+    source: Source
+    on_device: bool
+    workers: int
+    max_corrupt_fraction: float
 
 
 def load(
@@ -68,29 +84,36 @@ def load(
     exif: Literal["auto", "on", "off"] = "auto",
     max_value: NonNegative = 0.0,
 ) -> DataConfig:
-    """Opens what the config's section `data` names. Raises UserError for any wrong key.
+    """Opens the data set that the config section `data` describes.
 
-    source       digits | tfds | folder | packed | text | pydoc (Python's own help)
-    name, dir    tfds: the data set, and the folder in which TFDS prepared it
-    path         folder, packed: the folder; text: a file, a folder or a pattern of files
-    split        "train", "test", or a slice such as "train[:90%]"
-    max_side     shorter side that an image keeps, in pixels; larger ones are shrunk to it
-    aspect       longer side that an image keeps, in shorter sides of the canvas: what exceeds it is
-                 cut off at both ends; memory grows with it (`jssl.data.canvas`)
-    exif         whether images are turned as their EXIF says; "auto": those of a folder
-    max_value    the pixel that is white; 0: 255, and for images of more than 8 bits it is found,
-                 and stored with the run (`jssl.data.depth`)
-    channels     3 (RGB) or 1 (grey); packed: as many as were packed on_device    keep the whole
-    data set on the device, for data sets that fit there workers      processes that read and decode
-    ahead, at most one a core; 0: one thread max_corrupt_fraction share of unreadable examples above
-    which the run stops, 0 to 1; of fewer than 100
-                 examples half may be unreadable, unless it is 0
-    encoding     text files: "": by their byte order mark or NULs, else UTF-8; or "latin-1", ...
-    text_key     text files: where in a line of JSON the text is
-    seq_len      tokens of a row of text; 0: images
-    tokenizer    text: "bytes", or a tokenizer.json; packed: may be left empty
-    pack_documents  text: documents are joined and cut into rows; False: one document a row
-    word_ids     text: rows say which word a token is in, for whole-word masking
+    Args:
+      source: "digits", "tfds", "folder", "packed", "text" or "pydoc" (Python's own help).
+      name: tfds: name of the data set.
+      path: folder, packed: the folder; text: a file, a folder or a pattern of files.
+      dir: tfds: the folder in which TFDS prepared the data set.
+      split: "train", "test", or a slice such as "train[:90%]".
+      max_side: the shorter side that an image keeps, in pixels. Larger images are shrunk to it.
+      channels: 3 (RGB) or 1 (gray); packed: the number of channels that was packed.
+      on_device: whether to keep the whole data set on the device, if it fits there.
+      workers: number of processes that read and decode ahead, at most one per core; 0: one thread.
+      max_corrupt_fraction: fraction of unreadable examples, 0 to 1, above which the run stops. In
+        sets of fewer than 100 examples half may be unreadable, unless this is 0.
+      tokenizer: text: "bytes", or the path of a tokenizer.json; packed: may stay empty.
+      seq_len: tokens of a row of text; 0 for images.
+      pack_documents: text: whether documents are joined and cut into rows. If False, a row holds
+        one document.
+      word_ids: text: whether rows hold the word number of each token, for whole-word masking.
+      encoding: text files: an encoding such as "latin-1". If empty, the byte order mark or NULs
+        decide, else it is UTF-8.
+      text_key: text files: the key of the text in a line of JSON.
+      aspect: the longer side that an image keeps, in multiples of the canvas's shorter side. A
+        longer image is cropped at both ends. Memory grows with `aspect` (`jssl.data.canvas`).
+      exif: whether images are turned by their EXIF orientation; "auto": only those of a folder.
+      max_value: the pixel value that is white. 0 means 255; for images of more than 8 bits it means
+        a value that is inferred from the data and stored with the run (`jssl.data.depth`).
+
+    Raises:
+      UserError: a key has a wrong value, or the data cannot be used.
     """
     if workers < 0:
         raise UserError(f"data.workers={workers} is wrong because it is negative; use 0 or more")
@@ -126,8 +149,13 @@ def load(
     return DataConfig(opened, on_device, min(workers, cores), max_corrupt_fraction)
 
 
-def load_again(section, info: Any) -> DataConfig:
-    """`load` of the config's section `data`, with what the run has found in its data before."""
+def load_again(section: Any, info: "DatasetInfo | None") -> DataConfig:
+    """Calls `load` with the config section `data` and the facts that the run stored of its data.
+
+    Args:
+      section: the section, a `Config`, a ConfigDict or a dict.
+      info: the stored `DatasetInfo`; None for a new run.
+    """
     section = dict(section)
     if info is not None and not section["max_value"]:
         section["max_value"] = info.max_value
@@ -153,15 +181,17 @@ def open_source(
     aspect: float = canvases.ASPECT,
     exif: str = "auto",
     max_value: float = 0.0,
-):
-    """Only the source of `load`, for evaluations and tools."""
+) -> Source:
+    """Opens only the source of `load`, for evaluations and tools. The arguments are those of
+    `load`: `canvas` is `max_side`, `length` is `seq_len`, `pack` is `pack_documents`, `words` is
+    `word_ids` and `max_damaged` is `max_corrupt_fraction`."""
     from jssl.data.text import corpora
 
-    known = (*_OPEN, "text", "pydoc")
+    names = (*_OPEN, "text", "pydoc")
     dir = require_local_path("data.dir", dir)
     path = require_local_path("data.path", path)
-    if source not in known:
-        raise UserError(f"data.source={source!r} is unknown; {suggest(source, known)}")
+    if source not in names:
+        raise UserError(f"data.source={source!r} is unknown; {suggest(source, names)}")
     corpora.refuse(source, encoding, text_key)
     if source in ("text", "pydoc") or length:
         reading = {"encoding": encoding, "text_key": text_key, "max_corrupt_fraction": max_damaged}
@@ -181,12 +211,13 @@ def open_source(
     return _OPEN[source](name, path, dir, split, canvas, channels)
 
 
-def check_range(source, blame: str, count: int = 32) -> None:
+def check_range(source: Source, blame: str, count: int = 32) -> None:
     """Warns if the pixels of a source are nearly all black or nearly all white.
 
     Args:
-        source: A source of images; so many of them, spread over all, are read.
-        blame: The key and value that the message names.
+      source: a source of images.
+      blame: the key and the value that the message names.
+      count: number of images to read, evenly spaced over the source.
     """
     rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(np.int64)
     batch = source.read(rows)
@@ -210,7 +241,19 @@ def check_range(source, blame: str, count: int = 32) -> None:
         )
 
 
-def _text(source, name, path, dir, split, tokenizer, length, pack, words, reading):
+def _text(
+    source: str,
+    name: str,
+    path: str,
+    dir: str,
+    split: str,
+    tokenizer: str,
+    length: int,
+    pack: bool,
+    words: bool,
+    reading: dict[str, Any],
+) -> "Tokens":
+    """Opens rows of text. `reading` holds the keys that only text files have."""
     from jssl.data.sources import packed
     from jssl.data.text import corpora, packing, text_source
     from jssl.data.text import tokenizer as tokenizers
@@ -230,29 +273,33 @@ def _text(source, name, path, dir, split, tokenizer, length, pack, words, readin
     return packing.load_in_memory(corpus, tokenizers.load(tokenizer), length, pack, words)
 
 
-def _digits(name, path, dir, split, canvas, channels):
+def _digits(name: str, path: str, dir: str, split: str, canvas: int, channels: int) -> Source:
     from jssl.data.sources import digits, packed
 
-    wanted = split_name(split)
-    if wanted not in ("train", "test"):
+    base = split_name(split)
+    if base not in ("train", "test"):
         raise UserError(f"data.split={split} is wrong because digits has none; use train or test")
-    images, labels = digits.load(wanted)
+    images, labels = digits.load(base)
     return _fits(packed.arrays(images, labels, "digits", split), canvas, channels)
 
 
-def _tfds(name, path, dir, split, canvas, channels, **files):
+def _tfds(
+    name: str, path: str, dir: str, split: str, canvas: int, channels: int, **files: Any
+) -> Source:
     from jssl.data.sources import tfds_source
 
     return tfds_source.open_tfds(name, dir, split, canvas, channels, **files)
 
 
-def _folder(name, path, dir, split, canvas, channels, **files):
+def _folder(
+    name: str, path: str, dir: str, split: str, canvas: int, channels: int, **files: Any
+) -> Source:
     from jssl.data.sources import folder
 
     return folder.open_folder(path, split, canvas, channels, **files)
 
 
-def _packed(name, path, dir, split, canvas, channels):
+def _packed(name: str, path: str, dir: str, split: str, canvas: int, channels: int) -> Source:
     from jssl.data.sources import packed
     from jssl.data.text import text_source
 
@@ -262,8 +309,14 @@ def _packed(name, path, dir, split, canvas, channels):
     return _fits(packed.open_packed(path, split), canvas, channels)
 
 
-def _fits(source, canvas, channels):
-    """Arrays are stored on a canvas already, and are neither shrunk nor recoloured."""
+def _fits(source: "ArrayImages", canvas: int, channels: int) -> "ArrayImages":
+    """Returns `source` if its images fit the config.
+
+    Arrays are already stored on a canvas. They are neither shrunk nor converted to other channels.
+
+    Raises:
+      UserError: the stored images are larger, or have another number of channels.
+    """
     height, width, stored_channels = source.fields["image"].shape
     stored = min(height, width)
     if stored > canvas:
@@ -279,5 +332,5 @@ def _fits(source, canvas, channels):
     return source
 
 
-_FILES = {"tfds": _tfds, "folder": _folder}
-_OPEN = _FILES | {"digits": _digits, "packed": _packed}
+_FILES: Mapping[str, Callable[..., Source]] = {"tfds": _tfds, "folder": _folder}
+_OPEN: Mapping[str, Callable[..., Source]] = dict(_FILES) | {"digits": _digits, "packed": _packed}

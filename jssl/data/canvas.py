@@ -1,12 +1,12 @@
-"""The canvas: one shape for all images of a data set, whatever their own shapes are.
+"""The canvas: one shape for all images of a data set, although their own shapes differ.
 
-Torchvision's `Resize(256)` bounds the shorter side of an image, and so does a canvas. It is as high
-as the shorter side and `aspect` times as wide, in landscape; an image in portrait lies on its side.
-Examples, for a shorter side of 256 and an aspect of 1.5 (256 x 384):
+Torchvision's `Resize(256)` bounds the shorter side of an image, and so does a canvas. The canvas is
+in landscape: its height is the shorter side, and its width is `aspect` times the height. An image
+in portrait is turned. Examples, for a shorter side of 256 and an aspect of 1.5 (256 x 384):
 
     500 x 375 (width x height)   shrunk to 341 x 256
     375 x 500                    shrunk to 256 x 341, and turned: rows become columns
-    600 x 400                    shrunk to 384 x 256: the widest that is kept as a whole
+    600 x 400                    shrunk to 384 x 256: the widest image that is kept as a whole
     900 x 400                    shrunk to 576 x 256, of which the middle 384 are kept
     100 x 80                     kept as it is, and never enlarged
 """
@@ -16,16 +16,16 @@ import math
 import numpy as np
 from PIL import Image
 
-ASPECT = 1.5  # of the photos of most cameras; those of telephones have 4:3
+ASPECT = 1.5  # of photos of most cameras; photos of phones have 4:3
 
 
 def canvas_of(short: int, aspect: float = ASPECT) -> tuple[int, int]:
-    """(height, width) of the canvas for images whose shorter side is `short` at most."""
+    """Returns (height, width) of the canvas for images whose shorter side is at most `short`."""
     return short, math.ceil(short * aspect - 1e-6)
 
 
 def fitted(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) that an image keeps on a canvas (height, width)."""
+    """Returns (height, width) that an image keeps on a canvas (height, width)."""
     short = min(height, width)
     long = max(height, width)
     if short > canvas[0]:
@@ -39,20 +39,20 @@ def pad_to_canvas(image: np.ndarray, canvas: tuple[int, int]) -> tuple[np.ndarra
     """Puts an image at the top left of a canvas.
 
     An image whose shorter side exceeds the canvas is shrunk, with Pillow's antialiased bilinear
-    filter (torchvision's `Resize`); none is ever enlarged. Of a longer side that then exceeds the
-    canvas the middle is kept. An image that is higher than the canvas is turned: its rows are the
+    filter (torchvision's `Resize`). No image is enlarged. If the longer side then exceeds the
+    canvas, its middle is kept. An image that is higher than the canvas is turned: its rows are the
     columns of the canvas.
 
     Args:
-        image: uint8 or uint16 [h, w, C].
-        canvas: Height and width, of which the height is not larger.
+      image: uint8 or uint16 [h, w, C].
+      canvas: height and width of the canvas; the height must not exceed the width.
 
     Returns:
-        The canvas, [height, width, C] of the image's dtype, zero beside the image; and the height
-        and width of the image before it was turned, int32 [2]. It was turned if and only if this
-        height exceeds the canvas.
+      The canvas, [height, width, C] of the image's dtype, zero beside the image; and the height and
+      width of the image before it was turned, int32 [2]. The image was turned if and only if this
+      height exceeds the canvas.
     """
-    height, width = fitted(*image.shape[:2], canvas)
+    height, width = fitted(image.shape[0], image.shape[1], canvas)
     image = _shrink(_middle(image, canvas), height, width)
     if height > canvas[0]:
         image = image.swapaxes(0, 1)
@@ -61,17 +61,17 @@ def pad_to_canvas(image: np.ndarray, canvas: tuple[int, int]) -> tuple[np.ndarra
     return placed, np.array([height, width], np.int32)
 
 
-def _middle(image, canvas):
-    """The image without what the canvas has no room for at both ends of its longer side."""
+def _middle(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """Crops both ends of the longer side if it is too long for the canvas."""
     height, width = image.shape[:2]
-    shrinking = max(1.0, min(height, width) / canvas[0])
-    keep = math.ceil(canvas[1] * shrinking)
+    scale = max(1.0, min(height, width) / canvas[0])
+    keep = math.ceil(canvas[1] * scale)
     top, left = (max(0, (side - keep) // 2) for side in (height, width))
     return image[top : top + keep, left : left + keep]
 
 
-def _shrink(image, height, width):
-    """Pillow's resize to a smaller size; of 16 bits channel by channel, in floating point."""
+def _shrink(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes to a smaller size by Pillow; 16 bits channel by channel, in floating point."""
     if image.shape[:2] == (height, width):
         return image
     if image.dtype == np.uint8:
@@ -83,5 +83,5 @@ def _shrink(image, height, width):
     return np.round(np.stack(small, axis=2)).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
 
 
-def _resize(picture, height, width):
-    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
+def _resize(image: Image.Image, height: int, width: int) -> np.ndarray:
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))

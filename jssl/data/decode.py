@@ -1,9 +1,9 @@
-"""From encoded bytes to pixels on a canvas, and what happens where the bytes are damaged.
+"""Decodes images to pixels on a canvas, and replaces the examples that cannot be decoded.
 
-Pixels are what the file stores, and an alpha channel is dropped. EXIF orientation is applied if
-asked for: photos of telephones need it, and ImageNet practice ignores it (the
-`PIL.Image.convert("RGB")` of torchvision/datasets/folder.py, `tf.io.decode_jpeg` of TFDS). TIFF's
-own orientation is always applied, by Pillow. Of an animation the first frame is taken.
+Pixels are the stored ones, and an alpha channel is dropped. EXIF orientation is applied on request:
+photos of phones need it, and ImageNet practice ignores it (the `PIL.Image.convert("RGB")` of
+torchvision/datasets/folder.py, `tf.io.decode_jpeg` of TFDS). Pillow always applies TIFF's own
+orientation. Only the first frame of an animation is read.
 """
 
 import functools
@@ -12,7 +12,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -29,13 +29,16 @@ from jssl.data.limits import (
     check_scans,
     silence_tiff,
 )
+from jssl.data.source import Batch
 
-# Named, so that no bytes can reach Pillow's slow or external decoders (EPS starts Ghostscript).
+Example = tuple[np.ndarray, np.ndarray, int]  # image [H, W, C], size int32 [2], label
+
+# A fixed list, so that no bytes reach Pillow's slow or external decoders (EPS starts Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 if features.check("avif"):
     _FORMATS += ("AVIF",)
-_STRIPS = 273
-_TILES = 324  # tags of TIFF: where the parts of an image begin
+_STRIPS = 273  # tags of TIFF: the offsets of the parts of an image
+_TILES = 324
 _PLAIN_JPEG = ("YCbCr", "Gray", "RGB")
 _TURNS = {  # EXIF orientation -> [h, w, C] upright
     2: lambda x: x[:, ::-1],
@@ -47,19 +50,19 @@ _TURNS = {  # EXIF orientation -> [h, w, C] upright
     8: lambda x: x.swapaxes(0, 1)[::-1],
 }
 
-# Pillow remarks on odd metadata once per file. A damaged example is reported by the feed instead.
+# Pillow warns of unusual metadata once per file. The feed reports a damaged example instead.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class Pixels(NamedTuple):
-    """How the images of a data set become pixels on a canvas: ``pixels(data) -> (image, size)``.
+    """Decodes the images of a data set to pixels on a canvas: ``pixels(data) -> (image, size)``.
 
     Attributes:
-        short: The shorter side that an image keeps.
-        canvas: (H, W, C) of all of them.
-        exif: Whether EXIF orientation is applied.
-        white: 0 for images of 8 bits, which stay uint8; else see `jssl.data.depth`.
+      short: the shorter side that an image keeps.
+      canvas: (H, W, C) of all images.
+      exif: whether EXIF orientation is applied.
+      white: 0 for images of 8 bits, which stay uint8; else see `jssl.data.depth`.
     """
 
     short: int
@@ -69,9 +72,18 @@ class Pixels(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the pixels."""
         return np.dtype(np.uint16 if self.white else np.uint8)
 
     def __call__(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes an encoded image.
+
+        Returns:
+          The image on its canvas [H, W, C] and its size int32 [2] (`canvas.pad_to_canvas`).
+
+        Raises:
+          Unreadable: see `decode`.
+        """
         image = decode(data, self.canvas[2], self.short, exif=self.exif, white=self.white)
         return pad_to_canvas(image, self.canvas[:2])
 
@@ -79,18 +91,23 @@ class Pixels(NamedTuple):
 def decode(
     data: bytes, channels: int, short: int = 0, *, exif: bool = False, white: float = 0.0
 ) -> np.ndarray:
-    """The pixels of an encoded image: [h, w, channels], channels 1 (luma) or 3 (RGB).
+    """Decodes an image to [h, w, channels].
 
-    JPEG is decoded by libjpeg-turbo; with `short` > 0 and a shorter side of at least four times
-    that, at a reduced size of still at least twice as much (DCT scaling, as Pillow's
-    `reducing_gap=2.0`). Everything else, and JPEG that libjpeg-turbo objects to, goes to Pillow.
+    libjpeg-turbo decodes JPEG. If the shorter side is at least four times `short`, it decodes at a
+    reduced size of at least twice `short` (DCT scaling, as Pillow's `reducing_gap=2.0`). Pillow
+    decodes everything else, and any JPEG that libjpeg-turbo refuses.
 
-    With `white` the pixels are uint16, and `white` becomes 65,535; white of an image of 8 bits is
-    255 at most. Without, they are uint8.
+    Args:
+      data: the encoded image.
+      channels: 1 (luma) or 3 (RGB).
+      short: the shorter side that the caller keeps, in pixels; 0: no reduction.
+      exif: whether EXIF orientation is applied.
+      white: the pixel value that becomes 65,535 in a uint16 result (for an image of 8 bits at most
+        255). If it is 0, the result is uint8.
 
     Raises:
-        Unreadable: For any bytes that are no image, or one that costs too much (`jssl.data.limits`)
-            or has more than 8 bits while `white` is 0. Nothing else is raised.
+      Unreadable: the bytes are not an image, or the image is too expensive (`jssl.data.limits`), or
+        it has more than 8 bits while `white` is 0. Nothing else is raised.
     """
     try:
         with files.foreign("the image"):
@@ -101,7 +118,10 @@ def decode(
 
 
 def look(data: bytes) -> depth.Levels | None:
-    """The numbers of an image of more than 8 bits; None for others, and for what is no image."""
+    """Returns the stored numbers of an image of more than 8 bits.
+
+    Returns None for an image of 8 bits, and for bytes that are not an image.
+    """
     try:
         with files.foreign("the image"), _opened(data) as image:
             if not depth.is_deep(image):
@@ -113,15 +133,32 @@ def look(data: bytes) -> depth.Levels | None:
 
 
 def assemble(
-    indices: np.ndarray, load: Callable, length: int, pixels: Pixels, labelled: bool, key: str
-) -> dict[str, np.ndarray]:
-    """Reads n examples by `load(i) -> (image, size, label)`, which may raise Unreadable.
+    indices: np.ndarray,
+    load: Callable[[int], Example],
+    length: int,
+    pixels: Pixels,
+    labeled: bool,
+    key: str,
+) -> Batch:
+    """Reads n examples into a batch.
 
-    Returns image [n, H, W, C] of the dtype of `pixels`, size int32 [n, 2], index int32 [n], label
-    int32 [n] if `labelled`, and damaged int32 [n]: -1, or the wanted example where that was
-    unreadable. The next readable one (index + 1, + 2, ... modulo `length`) stands in for it, and
-    `index` is then the substitute's and `label` -1. Raises UserError naming `key` (as
-    "data.path=x") if no example can be read.
+    The next readable example (index + 1, + 2, ... modulo `length`) replaces an unreadable one.
+    `index` is then the index of the replacement, and `label` is -1.
+
+    Args:
+      indices: int [n], the examples.
+      load: load(i) -> (image, size, label); it may raise Unreadable.
+      length: number of examples of the source.
+      pixels: the canvas and the dtype of the images.
+      labeled: whether the batch has labels.
+      key: the key and the value that the error names (as "data.path=x").
+
+    Returns:
+      image [n, H, W, C] of the dtype of `pixels`, size int32 [n, 2], index int32 [n], label int32
+      [n] if `labeled`, and damaged int32 [n]: -1, or the index of the unreadable example.
+
+    Raises:
+      UserError: no example can be read.
     """
     n = len(indices)
     batch = {
@@ -131,20 +168,25 @@ def assemble(
         "damaged": np.full(n, -1, np.int32),
     }
     labels = np.empty(n, np.int32)
-    for row, wanted in enumerate(indices.tolist()):
-        found, example = _readable(wanted, load, length, key)
-        batch["image"][row], batch["size"][row], label = example
-        labels[row] = label if found == wanted else -1  # a substitute's label would count twice
-        batch["index"][row] = found
-        batch["damaged"][row] = -1 if found == wanted else wanted
-    return batch | {"label": labels} if labelled else batch
+    for row, index in enumerate(indices.tolist()):
+        actual, (image, size, label) = _readable(index, load, length, key)
+        batch["image"][row] = image
+        batch["size"][row] = size
+        labels[row] = label if actual == index else -1  # a replacement's label would count twice
+        batch["index"][row] = actual
+        batch["damaged"][row] = -1 if actual == index else index
+    return batch | {"label": labels} if labeled else batch
 
 
-def _readable(wanted, load, length, key):
+def _readable(
+    index: int, load: Callable[[int], Example], length: int, key: str
+) -> tuple[int, Example]:
+    """Returns (index, example) of the first readable example from `index` on."""
+    reason = ""
     for offset in range(length):
-        found = (wanted + offset) % length
+        actual = (index + offset) % length
         try:
-            return found, load(found)
+            return actual, load(actual)
         except Unreadable as error:
             reason = error.reason
     raise UserError(
@@ -153,13 +195,14 @@ def _readable(wanted, load, length, key):
     )
 
 
-def _decoded(data, channels, short, exif, white):
+def _decoded(data: bytes, channels: int, short: int, exif: bool, white: float) -> np.ndarray:
+    """Does the work of `decode`; raises errors of any type."""
     try:
         image = _jpeg(data, channels, short)
         turn = _orientation_of(data) if exif else 1
     except Unreadable:
         raise
-    except Exception:  # noqa: BLE001 - no JPEG, or one with an oddity that Pillow may forgive: it decides
+    except Exception:  # noqa: BLE001 - not a JPEG, or one that Pillow may still read
         image, turn = _pillow(data, channels, exif, white)
     image = _TURNS[turn](image) if turn in _TURNS else image
     if white and image.dtype == np.uint8:
@@ -167,20 +210,24 @@ def _decoded(data, channels, short, exif, white):
     return image
 
 
-def _jpeg(data, channels, short):
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+def _jpeg(data: bytes, channels: int, short: int) -> np.ndarray:
+    """Decodes a JPEG by libjpeg-turbo."""
+    header = simplejpeg.decode_jpeg_header(data)
+    height = int(header[0])
+    width = int(header[1])
+    color_space = header[2]
     check_pixels(height, width)
     check_jpeg(data, height, width)
-    if colours not in _PLAIN_JPEG:
-        raise ValueError(f"{colours} is left to Pillow, which knows Adobe's inverted inks")
+    if color_space not in _PLAIN_JPEG:
+        raise ValueError(f"{color_space} is left to Pillow, which knows Adobe's inverted inks")
     reduce = 0 < 4 * short <= min(height, width)
     least = {"min_height" if width >= height else "min_width": 2 * short} if reduce else {}
     with DECODING.hold(height * width):
         return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", **least)
 
 
-def _pillow(data, channels, exif, white):
-    """(pixels, EXIF orientation)."""
+def _pillow(data: bytes, channels: int, exif: bool, white: float) -> tuple[np.ndarray, int]:
+    """Decodes an image by Pillow: (pixels, EXIF orientation)."""
     with _opened(data) as image:
         deep = depth.is_deep(image)
         with DECODING.hold((1 + deep) * image.height * image.width):
@@ -192,8 +239,8 @@ def _pillow(data, channels, exif, white):
     return pixels.reshape(*pixels.shape[:2], channels), turn
 
 
-def _opened(data):
-    """The image as Pillow opens it, without its pixels."""
+def _opened(data: bytes) -> Image.Image:
+    """Opens an image by Pillow, without decoding its pixels."""
     image = Image.open(io.BytesIO(data), formats=_FORMATS + _phones(data))
     check_pixels(image.height, image.width)
     if image.format in ("JPEG", "MPO"):
@@ -201,51 +248,53 @@ def _opened(data):
     if image.format == "TIFF":
         silence_tiff()
         if image.info.get("compression") == "jpeg":
-            parts = image.tag_v2.get(_STRIPS) or image.tag_v2.get(_TILES) or (0,)
-            check_scans(data, image.height, image.width, len(parts))
+            tags = getattr(image, "tag_v2")  # noqa: B009 - only a TIFF has it
+            offsets = tags.get(_STRIPS) or tags.get(_TILES) or (0,)
+            check_scans(data, image.height, image.width, len(offsets))
     return image
 
 
-def _deep(image, data, channels, white):
-    found = depth.levels(image, data)
+def _deep(image: Image.Image, data: bytes, channels: int, white: float) -> np.ndarray:
+    """Decodes an image of more than 8 bits."""
+    levels = depth.levels(image, data)
     if not white:
         raise Unreadable(
-            f"it has {found.kind} pixels, and the images that were looked at have 8 bits; "
-            f"set data.max_value, as data.max_value={found.white or found.values.max():g}"
+            f"it has {levels.kind} pixels, and the images that were looked at have 8 bits; "
+            f"set data.max_value, as data.max_value={levels.white or levels.values.max():g}"
         )
-    return depth.full_scale(found.values, white, channels)
+    return depth.full_scale(levels.values, white, channels)
 
 
-def _phones(data):
-    """The format of pillow-heif, for bytes that are of this kind, where it is installed."""
+def _phones(data: bytes) -> tuple[str, ...]:
+    """Returns the format of pillow-heif, if the bytes have it and pillow-heif is installed."""
     return ("HEIF",) if data[4:8] == b"ftyp" and _has_heif() else ()
 
 
 @functools.cache
-def _has_heif():
+def _has_heif() -> bool:
     if not importlib.util.find_spec("pillow_heif"):
         return False
-    import pillow_heif  # takes a while, and few need it
+    import pillow_heif  # pyright: ignore[reportMissingImports] - optional, and slow to import
 
     pillow_heif.register_heif_opener()
     return True
 
 
-def _orientation_of(data):
-    """The EXIF orientation of a JPEG; most have no EXIF, and are not opened a second time."""
+def _orientation_of(data: bytes) -> int:
+    """Returns the EXIF orientation of a JPEG. One without EXIF is not opened a second time."""
     if b"Exif\0\0" not in data[: 2**17]:
         return 1
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return _orientation(image)
 
 
-def _orientation(image):
+def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - EXIF of any bytes; the pixels are fine without
+    except Exception:  # noqa: BLE001 - EXIF may hold any bytes; the pixels do not need it
         return 1
 
 
-def _one_line(error):
+def _one_line(error: BaseException) -> str:
     text = str(error).split(" <", 1)[0]  # "cannot identify image file <_io.BytesIO ...>"
     return " ".join(text.split()) or type(error).__name__

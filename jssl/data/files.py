@@ -1,12 +1,13 @@
 """Files that somebody else may have written: opened without trust, replaced as a whole.
 
-Three rules, for every file of a workdir, a data set or a tokenizer:
+Three rules hold for every file of a workdir, a data set or a tokenizer:
 
 - A file is opened only if it is a regular file of a bounded size. In a workdir no link is followed,
   so that a run cannot be made to write to a file outside it.
 - A file is replaced atomically, through a temporary file with a unique name.
-- What a library raises on foreign bytes becomes `Damaged`; a read error of the system, which may
-  pass, becomes `Unreachable`. Only the first of them means that the bytes are wrong.
+- If a library raises an error on foreign bytes, the error becomes `Damaged`. A read error of the
+  system, which may be temporary, becomes `Unreachable`. Only `Damaged` means that the bytes are
+  wrong.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import IO, Any
 from jssl.config import UserError
 
 JSON_LIMIT = 64 * 2**20  # bytes of a JSON file
-# The system could not read, but the bytes may be right: permissions, a mount that hiccups, limits.
+# The system could not read, but the bytes may be right: permissions, an unstable mount, limits.
 PASSING = (
     errno.EACCES,
     errno.EPERM,
@@ -41,19 +42,19 @@ PASSING = (
 
 
 class Damaged(Exception):
-    """The bytes of `name` are not what they should be; `reason` says why in one line."""
+    """The bytes of the file `name` are wrong. `reason` is the cause, in one line."""
 
     def __init__(self, name: str | os.PathLike, reason: str):
         super().__init__(f"{os.fspath(name)} is damaged: {reason}")
         self.name = os.fspath(name)
         self.reason = reason
 
-    def __reduce__(self):  # a worker process hands it over
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:  # a worker process sends it
         return type(self), (self.name, self.reason)
 
 
 class Unreachable(UserError):
-    """The system could not read `name`. Nothing is known of its bytes, so nothing is changed."""
+    """The system could not read the file `name`. Its bytes may be right, so nothing is changed."""
 
     def __init__(self, name: str | os.PathLike, reason: str):
         super().__init__(
@@ -63,17 +64,20 @@ class Unreachable(UserError):
         self.name = os.fspath(name)
         self.reason = reason
 
-    def __reduce__(self):  # a worker process hands it over
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:  # a worker process sends it
         return type(self), (self.name, self.reason)
 
 
 @contextlib.contextmanager
 def foreign(name: str | os.PathLike) -> Iterator[None]:
-    """The border to foreign bytes: whatever is raised inside becomes `Damaged` or `Unreachable`.
+    """Converts any error inside the block to `Damaged` or `Unreachable`, for foreign bytes.
 
-    `UserError`, `Damaged`, `FileNotFoundError` and what ends a program pass through. A panic of a
-    library written in Rust is a `BaseException` that no `except Exception` meets; here it is
-    `Damaged` too.
+    `UserError`, `Damaged`, `FileNotFoundError` and the exceptions that end a program pass through.
+    A panic of a library in Rust is a `BaseException`, which ``except Exception`` does not catch;
+    here it becomes `Damaged` too.
+
+    Args:
+      name: the file, for the message.
     """
     try:
         yield
@@ -92,7 +96,7 @@ def foreign(name: str | os.PathLike) -> Iterator[None]:
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """The message of an error in one line, or the name of its type."""
+    """Returns the message of an error in one line, or the name of its type."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:limit] or type(error).__name__
@@ -100,15 +104,17 @@ def one_line(error: BaseException, limit: int = 200) -> str:
 
 def open_regular(
     path: str | os.PathLike, mode: str = "rb", *, follow: bool = False, limit: int | None = None
-) -> IO:
-    """Opens a regular file; text is UTF-8.
+) -> IO[Any]:
+    """Opens a regular file; text is UTF-8. Opening a pipe does not block.
 
-    follow  whether a link is followed; never in a workdir
-    limit   bytes that the file may have; None: any
+    Args:
+      path: the file.
+      mode: as for `open`: "rb" and "r" read, "ab" and "a" append (and create the file if needed).
+      follow: whether a link is followed; never in a workdir.
+      limit: the largest size in bytes; None: any.
 
-    Modes are those of `open`: "rb" and "r" read, "ab" and "a" append (the file is made if there is
-    none). Raises `Damaged` for a link, a folder, a pipe, a device and a larger file. A pipe does
-    not block.
+    Raises:
+      Damaged: `path` is a link, a folder, a pipe, a device or too large.
     """
     flags = {"r": os.O_RDONLY, "a": os.O_RDWR | os.O_APPEND | os.O_CREAT}[mode[0]]
     flags |= os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
@@ -121,11 +127,11 @@ def open_regular(
             raise Damaged(path, "it is no regular file") from None
         raise
     try:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode):
             raise Damaged(path, "it is no regular file")
-        if limit is not None and found.st_size > limit:
-            raise Damaged(path, f"it has {found.st_size:,} bytes, and {limit:,} are the limit")
+        if limit is not None and status.st_size > limit:
+            raise Damaged(path, f"it has {status.st_size:,} bytes, and {limit:,} are the limit")
         encoding = None if "b" in mode else "utf-8"
         return os.fdopen(number, mode, encoding=encoding)
     except BaseException:
@@ -134,40 +140,40 @@ def open_regular(
 
 
 def read_bytes(path: str | os.PathLike, limit: int | None = None, follow: bool = False) -> bytes:
-    """The content of a regular file; see `open_regular` and `foreign` for the errors."""
+    """Returns the content of a regular file; see `open_regular` and `foreign` for the errors."""
     with foreign(path), open_regular(path, follow=follow, limit=limit) as file:
         return file.read()
 
 
 def read_json(path: str | os.PathLike, limit: int = JSON_LIMIT, follow: bool = False) -> Any:
-    """The value of a JSON file; `Damaged` if it holds no JSON."""
+    """Returns the value of a JSON file; raises `Damaged` if it is not JSON."""
     with foreign(path):
         return json.loads(read_bytes(path, limit, follow))
 
 
 def replace(path: str | os.PathLike, text: str) -> None:
-    """Writes a file as a whole or not at all. A link in its place is replaced, not followed."""
+    """Writes a text file atomically. A link at `path` is replaced, not followed."""
     path = pathlib.Path(path)
-    number, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fchmod(file.fileno(), 0o666 & ~_umask())
-        os.replace(part, path)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(part)
+            os.unlink(temporary)
         raise
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as JSON, as a whole or not at all."""
+    """Writes `value` as JSON, atomically."""
     replace(path, json.dumps(value, indent=1) + "\n")
 
 
 def _umask() -> int:
-    """The mask of the process; the system has no call that reads it without setting it."""
+    """Returns the umask of the process. The system cannot read it without setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -1,7 +1,7 @@
-"""Whether a data set is the one that a run began with, told without reading all of it.
+"""Fingerprints: detect that a data set changed, without reading all of it.
 
-A fingerprint is a SHA-256 in hexadecimal. It depends on what the data set holds and on its split,
-and not on the folder in which it lies, so that a copy elsewhere has the same one.
+A fingerprint is a SHA-256 in hexadecimal. It depends on the content of the data set and on its
+split, and not on the folder, so that a copy elsewhere has the same fingerprint.
 """
 
 import errno
@@ -16,25 +16,25 @@ import numpy as np
 
 from jssl.data import files
 
-SAMPLE = 2**16  # files whose sizes count, and rows of small arrays
-CONTENT = 64  # rows of large arrays
+SAMPLE = 2**16  # number of files whose sizes are hashed, and of rows of small arrays
+CONTENT = 64  # number of rows of large arrays that are hashed
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
 def of_files(names: bytes, ends: np.ndarray, path: Callable[[int], str]) -> str:
-    """The fingerprint of many files: all names, and the sizes of some (`SAMPLE`).
+    """Returns the fingerprint of many files: all names, and the sizes of at most `SAMPLE` files.
 
     Args:
-        names: The relative names, sorted and joined.
-        ends: int64 [N], where each of them ends.
-        path: path(i) is where file i lies.
+      names: the relative names, sorted and joined.
+      ends: int64 [N], the end of each name in `names`.
+      path: path(i) is the path of file i.
 
     Raises:
-        files.Unreachable: The size of a file could not be found out now.
+      files.Unreachable: the system could not read the size of a file now.
     """
     digest = hashlib.sha256(names + np.ascontiguousarray(ends).tobytes())
     rows = spread(len(ends), SAMPLE).tolist()
-    with ThreadPoolExecutor(16) as pool:  # a file server answers many at a time
+    with ThreadPoolExecutor(16) as pool:  # a file server answers many requests at a time
         sizes = list(pool.map(lambda row: size_of(path(row)), rows))
     digest.update(np.array(sizes, np.int64).tobytes())
     return digest.hexdigest()
@@ -45,12 +45,12 @@ def of_arrays(
     small: Sequence[np.ndarray | None],
     about: Any,
 ) -> str:
-    """The fingerprint of arrays whose first axis is the example.
+    """Returns the fingerprint of arrays whose first axis is the example.
 
     Args:
-        large: Arrays of which `CONTENT` rows count, evenly spaced: images.
-        small: Arrays of which `SAMPLE` rows count: labels, sizes; None is none.
-        about: What else decides the content, as JSON: names of classes.
+      large: arrays, such as images, of which `CONTENT` rows are hashed, evenly spaced.
+      small: arrays, such as labels and sizes, of which `SAMPLE` rows are hashed; None if absent.
+      about: a JSON value with all else that decides the content, such as class names.
     """
     digest = hashlib.sha256(json.dumps(about).encode())
     for arrays, count in ((large, CONTENT), (small, SAMPLE)):
@@ -64,31 +64,38 @@ def of_arrays(
 
 
 def of_records(instructions: Sequence[Any], about: Any) -> str:
-    """The fingerprint of a split of record files: of each file its name, its size and which of its
-    records are read (TFDS's FileInstruction: filename, skip, take, examples_in_shard)."""
-    parts = [
+    """Returns the fingerprint of a split of record files.
+
+    Hashes the name and the size of each file, and which of its records are read.
+
+    Args:
+      instructions: TFDS's FileInstruction objects, with filename, skip, take and
+        examples_in_shard.
+      about: a JSON value with all else that decides the content.
+    """
+    shards = [
         (
-            os.path.basename(os.fspath(part.filename)),
-            size_of(part.filename),
-            part.skip,
-            part.take,
-            part.examples_in_shard,
+            os.path.basename(os.fspath(shard.filename)),
+            size_of(shard.filename),
+            shard.skip,
+            shard.take,
+            shard.examples_in_shard,
         )
-        for part in instructions
+        for shard in instructions
     ]
-    return hashlib.sha256(json.dumps([about, parts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([about, shards]).encode()).hexdigest()
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of `range(count)`, evenly spaced: int64, ascending."""
+    """Returns at most `most` elements of `range(count)`, evenly spaced: int64, ascending."""
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
 def size_of(path: str | os.PathLike) -> int:
-    """The bytes of a file; -1 if it is not there, or not for this user.
+    """Returns the bytes of a file; -1 if it does not exist, or the user may not read it.
 
     Raises:
-        files.Unreachable: Any other error: it says nothing of the data.
+      files.Unreachable: any other error, which proves nothing about the data.
     """
     try:
         return os.stat(path).st_size

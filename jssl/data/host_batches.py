@@ -1,4 +1,4 @@
-"""Batches on the host: sources are read here, by threads or by worker processes. Knows no JAX."""
+"""Batches on the host: threads or worker processes read sources here. Does not import JAX."""
 
 import itertools
 import logging
@@ -8,30 +8,50 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
 from jssl.config import UserError
 from jssl.data.sampling import data_offset, indices
-from jssl.data.source import example_bytes
+from jssl.data.source import Batch, Source, example_bytes
 from jssl.parallel import host, preemption
 
 _log = logging.getLogger("jssl")
-DEATHS = 3  # of workers, in a row
+DEATHS = 3  # of workers without a batch in between, after which the run stops
 SCRIPT = (
     "a worker process imports the script that started it, and this one trains when it is imported; "
     'put its code under `if __name__ == "__main__":`, or set data.workers=0'
 )
-_PART = 64 * 2**20  # bytes that a worker hands over at a time; bounds its memory for large batches
+_PART = 64 * 2**20  # bytes that a worker sends at a time; bounds its memory for large batches
 _CHUNK = 8 * 2**20  # bytes that a thread reads at a time
 
 
 class Steps:
-    """Random access to the endless stream, for Grain: element ``step * parts + k`` is the k-th part
-    of the rows `rows` (int64 [r], positions in the global batch) of that step."""
+    """Random access to the endless stream of batches, for Grain.
 
-    def __init__(self, source, seed: int, batch_size: int, rows: np.ndarray, passed=()):
+    A step is read in several parts. Element ``step * parts + k`` is part k of a step.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        seed: int,
+        batch_size: int,
+        rows: np.ndarray,
+        passed: Iterable[Sequence[int]] = (),
+    ):
+        """Describes the stream.
+
+        Args:
+          source: the source of the examples.
+          seed: seed of their order.
+          batch_size: examples of the global batch.
+          rows: int64 [r], the positions in the global batch that are read.
+          passed: the skipped ranges of the run (`jssl.data.sampling.data_offset`).
+        """
         self.source = source
         self.seed = seed
         self.batch_size = batch_size
@@ -39,35 +59,47 @@ class Steps:
         self.passed = passed
         self.parts = math.ceil(len(rows) * example_bytes(source) / _PART)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 2**40 * self.parts
 
-    def __getitem__(self, element: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, element: int) -> Batch:
         step, part = divmod(int(element), self.parts)
         step += data_offset(self.passed, step)
-        wanted = indices(self.seed, step, len(self.source), self.batch_size)[self.rows]
-        return self.source.read(np.array_split(wanted, self.parts)[part])
+        examples = indices(self.seed, step, len(self.source), self.batch_size)[self.rows]
+        return self.source.read(np.array_split(examples, self.parts)[part])
 
 
 def stream(
-    source,
+    source: Source,
     *,
     seed: int,
     batch_size: int,
     rows: np.ndarray,
     start: int,
     workers: int,
-    passed=(),
+    passed: Iterable[Sequence[int]] = (),
     closing: Callable[[], bool] = lambda: False,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields what `source.read` gives for the rows of steps `start`, `start` + 1, ... of a run that
-    has `passed` over examples (`order.lead`).
+) -> Generator[Batch]:
+    """Yields the batches of steps `start`, `start` + 1, ... of a run, as `source.read` gives them.
 
-    `workers` processes read ahead, or one thread if there are none; the stream is the same. Errors
-    of a worker are raised here. Where a worker was killed, new ones go on at the step that is due;
-    `UserError` if that happens `DEATHS` times without a batch between, or if a worker ran the
-    caller's script (`surroundings.check_rerun`). Closing the generator ends the workers; where
-    `closing` is true, one that was killed ends the stream.
+    Worker processes read ahead, or one thread if `workers` is 0; the stream is the same. If a
+    worker is killed, new workers start at the step that is due. An error in a worker is raised
+    here. Closing the generator ends the workers.
+
+    Args:
+      source: the source of the examples.
+      seed: seed of their order.
+      batch_size: examples of the global batch.
+      rows: int64 [r], the positions in the global batch that are read.
+      start: the first step.
+      workers: number of worker processes.
+      passed: the skipped ranges of the run (`jssl.data.sampling.data_offset`).
+      closing: returns whether the stream is being closed. If it is, a killed worker ends the
+        stream.
+
+    Raises:
+      UserError: workers were killed `DEATHS` times without a batch in between, or a worker ran the
+        caller's script (`jssl.parallel.host.check_rerun`).
     """
     steps = Steps(source, seed, batch_size, rows, passed)
     step = start
@@ -80,7 +112,7 @@ def stream(
                 step = step + 1
                 deaths = 0
         except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):  # Grain's words for a killed worker
+            if "terminated unexpectedly" not in str(error):  # Grain's message for a killed worker
                 raise
             if closing():
                 return
@@ -99,21 +131,21 @@ def stream(
             elements.close()
 
 
-def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def chunks(source: Source, progress: Callable[[int, int], None]) -> Generator[tuple[int, Batch]]:
     """Reads a whole source once, in order, by threads: yields (first index, batch).
 
-    Only a few chunks are in memory at a time. Calls `progress(done, total)` after each.
+    Only a few chunks are in memory at a time. Calls `progress(done, total)` after each chunk.
     """
     total = len(source)
     threads = min(16, os.cpu_count() or 1)
     size = max(1, min(1024, _CHUNK // example_bytes(source)))
-    ahead = deque()
+    ahead: deque[tuple[int, Future[Batch]]] = deque()
     starts = iter(range(0, total, size))
     with preemption.pool(threads) as pool:
         while True:
             for first in itertools.islice(starts, 2 * threads - len(ahead)):
-                wanted = np.arange(first, min(first + size, total))
-                ahead.append((first, pool.submit(source.read, wanted)))
+                rows = np.arange(first, min(first + size, total))
+                ahead.append((first, pool.submit(source.read, rows)))
             if not ahead:
                 return
             first, future = ahead.popleft()
@@ -121,9 +153,9 @@ def chunks(source, progress: Callable) -> Iterator[tuple[int, dict[str, np.ndarr
             progress(min(first + size, total), total)
 
 
-def read_all(source, progress: Callable) -> dict[str, np.ndarray]:
-    """A whole source as one batch of len(source) examples."""
-    whole = {}
+def read_all(source: Source, progress: Callable[[int, int], None]) -> Batch:
+    """Returns a whole source as one batch of len(source) examples."""
+    whole: Batch = {}
     for first, batch in chunks(source, progress):
         for key, value in batch.items():
             if first == 0:
@@ -132,8 +164,9 @@ def read_all(source, progress: Callable) -> dict[str, np.ndarray]:
     return whole
 
 
-def _elements(steps, start, workers):
-    import grain  # takes a second, and resident data sets never need it
+def _elements(steps: Steps, start: int, workers: int) -> Any:
+    """Returns Grain's iterator over the elements of `steps` from step `start` on."""
+    import grain  # takes a second, and data sets on the device never need it
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, and fail without
@@ -146,10 +179,10 @@ def _elements(steps, start, workers):
     return iter(ds)
 
 
-def _start_worker(index, count):
-    """The run's own process decides on signals: it saves first, while workers still read.
+def _start_worker(index: int, count: int) -> None:
+    """Ignores signals in a worker, and ends the worker when its parent process dies.
 
-    In return a worker watches that process, and ends with it even if it is killed.
+    The parent process handles signals: it first saves, while workers still read.
     """
     for kind in preemption.KINDS:
         signal.signal(kind, signal.SIG_IGN)
@@ -157,14 +190,17 @@ def _start_worker(index, count):
 
 
 def kill_workers() -> None:
-    """Kills the data workers of this process. A run that still needs its own starts new ones."""
+    """Kills the data workers of this process. A run that still needs workers starts new ones."""
     for process in multiprocessing.active_children():
         if process.name.startswith("grain-process-prefetch"):
             process.kill()
 
 
 def check_start(workers: int) -> None:
-    """`UserError` if `workers` are wanted by a process that may start none; see `check_rerun`."""
+    """Raises UserError if `workers` > 0 and this process may not start processes.
+
+    See `jssl.parallel.host.check_rerun`.
+    """
     host.check_rerun()
     if workers and multiprocessing.current_process().daemon:
         raise UserError(
@@ -173,15 +209,18 @@ def check_start(workers: int) -> None:
         )
 
 
-def _end_with_parent():
-    multiprocessing.parent_process().join()
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a worker process calls this"
+    parent.join()
     os._exit(1)
 
 
-def _next(elements, count, shared):
+def _next(elements: Any, count: int, shared: bool) -> Batch:
+    """Joins the next `count` parts to the batch of a step. `shared`: they are in shared memory."""
     parts = list(itertools.islice(elements, count))
     if count == 1 and not shared:
         return parts[0]
-    # A copy even of one part, if it lies in a worker's shared memory: that is then free again at
-    # once, where JAX on a CPU would take it for its own and keep it.
+    # Copies even a single part if it is in a worker's shared memory, which is then free again at
+    # once. Without the copy, JAX on a CPU would keep that memory as its own.
     return {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in parts[0]}

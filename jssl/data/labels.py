@@ -1,67 +1,75 @@
-"""Labels of two splits mean the same: classes are compared by name, never by number."""
+"""Gives the labels of two splits the same meaning: classes are compared by name, not by number."""
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from jssl.config import UserError
+from jssl.data.source import Batch, Source
 from jssl.data.splits import few, nfc
 
 log = logging.getLogger("jssl")
 
 
 class Relabeled:
-    """A source whose labels are numbered like `classes`; see `relabel`."""
+    """A source whose labels are the class numbers of another set; see `relabel`.
 
-    def __init__(self, source, classes: list[str]):
+    Any attribute that is not defined here is the attribute of `source`.
+    """
+
+    def __init__(self, source: Any, classes: Sequence[str]):
         self.source = source
         self.classes = list(classes)
-        self._table = _table(_names(source), self.classes)
+        self._table = _table(_names(source) or [], self.classes)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def __getattr__(self, name):
-        if name == "source":  # not there yet, while it is unpickled
+    def __getattr__(self, name: str) -> Any:
+        if name == "source":  # it does not exist yet during unpickling
             raise AttributeError(name)
         return getattr(self.source, name)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Any, list[str]]]:
         return Relabeled, (self.source, self.classes)
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at `indices`, as the source gives them but for `label`."""
+    def read(self, indices: np.ndarray) -> Batch:
+        """Returns the examples at `indices` as the source does, with other numbers in `label`."""
         batch = self.source.read(indices)
         n = len(batch["index"])
-        given = batch["label"] if "label" in batch else np.where(batch["damaged"] < 0, 0, -1)
+        own = batch["label"] if "label" in batch else np.where(batch["damaged"] < 0, 0, -1)
         label = np.full(n, -1, np.int32)
-        known = given >= 0
-        label[known] = self._table[np.asarray(given)[known]]
+        labeled = own >= 0
+        label[labeled] = self._table[np.asarray(own)[labeled]]
         return batch | {"label": label}
 
 
-def relabel(source, classes: list[str], what: str):
-    """The source, with its labels mapped by class name onto `classes`, those of the training set.
+def relabel(source: Source, classes: Sequence[str], what: str) -> Source:
+    """Maps the labels of a source by class name to the class numbers of the training set.
 
-    Names are compared in Unicode's NFC. A name that `classes` lacks counts as unlabeled (-1), and
-    is named in the log. A source that lacks some of `classes` keeps their numbers. `source` itself
-    is returned where nothing changes: also where it has no labels at all.
+    Names are compared in Unicode's NFC. A name that is not in `classes` counts as unlabeled (-1)
+    and is logged. If a source does not have all of `classes`, their numbers are kept.
 
     Args:
-        source: Any source of `jssl.data`.
-        classes: Names, by their number.
-        what: The split that messages name: "config.eval.split=test".
+      source: any source of `jssl.data`.
+      classes: the class names of the training set, by number.
+      what: the split that messages name: "config.eval.split=test".
+
+    Returns:
+      The mapped source; `source` itself if nothing changes or it has no labels at all.
 
     Raises:
-        UserError: The two have no class in common.
+      UserError: the two sets have no class in common.
     """
     names = _names(source)
     if names is None or (source.classes is not None and names == list(classes)):
         return source
-    known = {nfc(name) for name in classes}
-    strange = [name for name in names if nfc(name) not in known]
+    trained = {nfc(name) for name in classes}
+    strange = [name for name in names if nfc(name) not in trained]
     if len(strange) == len(names):
-        if source.classes is None:  # all images in one folder, which then means nothing
+        if source.classes is None:  # all images are in one folder, whose name is then not a class
             return source
         raise UserError(
             f"{what} of {source.name} has the classes {few(names)}, and training has "
@@ -75,16 +83,19 @@ def relabel(source, classes: list[str], what: str):
             len(names),
             few(strange),
         )
-    return Relabeled(source, classes)
+    relabeled: Any = Relabeled(source, classes)  # the rest of the protocol by `__getattr__`
+    return relabeled
 
 
-def _names(source) -> list[str] | None:
+def _names(source: Source) -> list[str] | None:
+    """Returns the class names of a source, or the single folder of its images, or None."""
     if source.classes is not None:
         return list(source.classes)
     single = getattr(source, "single_class", None)
     return None if single is None else [single]
 
 
-def _table(names, classes):
+def _table(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Returns int32 [len(names)]: the number in `classes` of each name, or -1."""
     number = {nfc(name): k for k, name in enumerate(classes)}
     return np.array([number.get(nfc(name), -1) for name in names], np.int32)

@@ -1,7 +1,7 @@
-"""What one encoded image may cost: pixels, scans, and memory while others are decoded beside it.
+"""Limits for one encoded image: pixels, scans, and memory while other images are decoded.
 
-The decoders are C, and nothing can interrupt one. So what an image will cost is read from its
-header, and an image that costs too much is refused before it is decoded.
+The decoders are C code, and nothing can interrupt them. So the cost of an image is read from its
+header, and an image that is too expensive is refused before it is decoded.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from PIL import Image
 # Pillow's own limit against decompression bombs; the largest image of ImageNet has 61 megapixels.
 PIXELS = 89_478_485
 SCANS = 16  # of a progressive JPEG; encoders write about ten
-SCANNED = 10**9  # pixels times scans, where there are more scans: about two seconds
-MOST_SCANS = 1000
+SCANNED = 10**9  # pixels times scans, above SCANS scans: about two seconds
+MOST_SCANS = 1000  # in any case
 # Pixels for each byte. Baseline JPEG has at most 170 (a bit for each block and coefficient table),
 # progressive 341; the rest is room for arithmetic coding.
 JPEG_RATIO = 1024
-SMALL = 2**23  # pixels that need no turn; sixteen threads have 2**27 of them at most
-AT_ONCE = 2**27  # pixels of larger images that are decoded at the same time, about 1.5 GB
+SMALL = 2**23  # pixels; an image up to this size never waits. 16 threads have 2**27 at most
+AT_ONCE = 2**27  # pixels of larger images that threads decode at the same time, about 1.5 GB
 
 
 class Unreadable(Exception):
-    """The bytes of one example are no image; `reason` says why in one line."""
+    """The bytes of one example are not an image. `reason` is the cause, in one line."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 class Budget:
-    """So many pixels at once, for all threads of the process together."""
+    """A limit on the pixels that all threads of the process decode at the same time."""
 
     def __init__(self, total: int):
         self._total = total
@@ -42,7 +42,7 @@ class Budget:
 
     @contextlib.contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Waits until there is room for an image of so many pixels; small ones never wait."""
+        """Waits until there is room for an image of `pixels` pixels. Small images never wait."""
         if pixels <= SMALL:
             yield
             return
@@ -62,13 +62,13 @@ DECODING = Budget(AT_ONCE)
 
 
 def check_pixels(height: int, width: int) -> None:
-    """Raises Unreadable for an image of too many pixels."""
+    """Raises Unreadable if an image has too many pixels."""
     if height * width > PIXELS:
         raise Unreadable(f"{width}x{height} pixels are more than the limit of {PIXELS}")
 
 
 def check_jpeg(data: bytes, height: int, width: int) -> None:
-    """Raises Unreadable for a JPEG that claims more than its bytes can hold, or that has too many
+    """Raises Unreadable if a JPEG claims more pixels than its bytes can hold, or has too many
     scans."""
     pixels = height * width
     if pixels > max(2**20, JPEG_RATIO * len(data)):
@@ -77,8 +77,16 @@ def check_jpeg(data: bytes, height: int, width: int) -> None:
 
 
 def check_scans(data: bytes, height: int, width: int, parts: int = 1) -> None:
-    """Raises Unreadable for JPEG data whose many scans would each go over all pixels again; in a
-    TIFF so many parts of the image are JPEGs of their own."""
+    """Raises Unreadable if a JPEG has so many scans that decoding takes too long.
+
+    The decoder visits all pixels again in each scan.
+
+    Args:
+      data: the encoded image.
+      height: height in pixels.
+      width: width in pixels.
+      parts: number of separate JPEGs in the data. A TIFF stores each strip or tile as one.
+    """
     scans = data.count(b"\xff\xda") / parts  # coded data never has this marker
     if scans > MOST_SCANS or (scans > SCANS and scans * height * width > SCANNED):
         raise Unreadable(f"{scans:.0f} scans of {width}x{height} pixels take too long to decode")
@@ -86,12 +94,13 @@ def check_scans(data: bytes, height: int, width: int, parts: int = 1) -> None:
 
 @functools.cache
 def silence_tiff() -> None:
-    """libtiff writes about every damaged file to stderr, past Python; its own switch is turned off.
+    """Turns off the messages of libtiff with libtiff's own switch.
 
-    Other builds of Pillow, which hide the switch, keep these lines.
+    libtiff writes about every damaged file to stderr, and bypasses Python. Builds of Pillow that
+    hide the switch keep these lines.
     """
     with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(Image.core.__file__)  # and what it is linked with
+        library = ctypes.CDLL(Image.core.__file__)  # it is linked with libtiff
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             switch = getattr(library, name)
             switch.argtypes = [ctypes.c_void_p]

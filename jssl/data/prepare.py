@@ -1,7 +1,7 @@
-"""`jssl data prepare`: a data set of TFDS as ArrayRecord, which is read without TensorFlow.
+"""`jssl data prepare`: converts a data set of TFDS to ArrayRecord, which needs no TensorFlow.
 
-What is prepared as TFRecord is converted, record by record. What is not prepared is downloaded and
-prepared by TFDS; its only need of TensorFlow, to write PNG, is met by Pillow.
+A set that is prepared as TFRecord is converted, record by record. A set that is not prepared is
+downloaded and prepared by TFDS. TFDS needs TensorFlow only to write PNG; here Pillow does that.
 """
 
 import contextlib
@@ -21,17 +21,21 @@ from jssl.data.sources import tfds_source
 from jssl.data.sources.tfds_trust import INFO, open_builder
 
 log = logging.getLogger("jssl")
-_RECORD = 2**30  # bytes that a record may have
+_RECORD = 2**30  # largest number of bytes of a record
 _FORMAT = "array_record"
 _NAME = re.compile(r"\w[\w/.+-]*(:\d+\.\d+\.\d+)?")
 
 
 def prepare(name: str, dir: str) -> dict[str, Any]:
-    """Makes data set `name` readable in the folder `dir`; says where it is, and how many examples
-    each split has.
+    """Makes the data set `name` readable in the folder `dir`.
 
-    A set that is there as TFRecord keeps these files, and gets others beside them. Raises UserError
-    where a download or TFDS fails.
+    A set that exists as TFRecord keeps these files, and gets ArrayRecord files beside them.
+
+    Returns:
+      {"path": the folder of the set, "splits": {split: number of examples}}.
+
+    Raises:
+      UserError: a download or TFDS fails.
     """
     root = tfds_source.root_of(dir)
     os.makedirs(os.path.expanduser(root), exist_ok=True)
@@ -53,16 +57,21 @@ def prepare(name: str, dir: str) -> dict[str, Any]:
 
 
 def convert(folder: str, builder: Any) -> None:
-    """Writes ArrayRecord files beside the TFRecord files of a set, and says so in its info."""
+    """Writes ArrayRecord files beside the TFRecord files of a set, and updates its info.
+
+    Args:
+      folder: the folder of the prepared set.
+      builder: TFDS's builder of it.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     for split in builder.info.splits.values():
         lengths = split.shard_lengths
         for path, length in zip(map(os.fspath, split.filepaths), lengths, strict=True):
             new = os.path.join(folder, os.path.basename(path).replace("tfrecord", _FORMAT))
-            part = f"{new}.{os.getpid()}.part"
+            temporary = f"{new}.{os.getpid()}.part"
             try:
-                writer = ArrayRecordWriter(part, "group_size:1")
+                writer = ArrayRecordWriter(temporary, "group_size:1")
                 count = 0
                 for record in _records(path):
                     writer.write(record)
@@ -70,10 +79,10 @@ def convert(folder: str, builder: Any) -> None:
                 writer.close()
                 if count != length:
                     raise UserError(f"{path} holds {count} records, not {length}; copy it again")
-                os.replace(part, new)
+                os.replace(temporary, new)
             finally:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(part)
+                    os.unlink(temporary)
             log.info("%s: %d records", new, count)
     info = read_json(os.path.join(folder, INFO), follow=True)
     for split in info["splits"]:
@@ -85,7 +94,10 @@ def convert(folder: str, builder: Any) -> None:
 
 
 def _records(path: str) -> Iterator[bytes]:
-    """The records of a TFRecord file: length uint64, its checksum, the bytes, their checksum."""
+    """Yields the records of a TFRecord file.
+
+    A record is stored as length uint64, its checksum, the bytes, their checksum.
+    """
     with foreign(path), open_regular(path, follow=True) as file:
         while head := file.read(12):
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else _RECORD + 1
@@ -97,19 +109,17 @@ def _records(path: str) -> Iterator[bytes]:
             yield record
 
 
-def _build(name, root):
-    """Downloads and prepares a set by TFDS's own code for it."""
+def _build(name: str, root: str) -> None:
+    """Downloads and prepares a set with the code of the installed TFDS."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 
     if not _NAME.fullmatch(name):  # a namespace would fetch code: "kaggle:..."
         raise UserError(f"--name={name!r} is no data set of TFDS; use cifar10")
-    downloader.MAX_RETRIES = 1  # ten take minutes where there is no network
+    downloader.MAX_RETRIES = 1  # ten retries take minutes without a network
     try:
         with _png_by_pillow():
-            builder = tfds.builder(
-                name, data_dir=root, file_format=_FORMAT, try_gcs=False
-            )  # the code is that of the installed TFDS
+            builder = tfds.builder(name, data_dir=root, file_format=_FORMAT, try_gcs=False)
             builder.download_and_prepare()
     except tfds.core.DatasetNotFoundError:
         raise UserError(
@@ -126,24 +136,25 @@ def _build(name, root):
 
 
 @contextlib.contextmanager
-def _png_by_pillow():
-    """TFDS asks TensorFlow to encode arrays; PNG is the same from Pillow, which keeps all bits."""
+def _png_by_pillow() -> Iterator[None]:
+    """Encodes PNG by Pillow instead of TensorFlow while TFDS prepares a set. Both are lossless."""
     from PIL import Image
     from tensorflow_datasets.core.features import image_feature
 
     encoder = image_feature._ImageEncoder
-    before = encoder._encode_image
+    encode_by_tensorflow = encoder._encode_image
 
-    def encode(self, image):
-        if self.encoding_format != "png" or image.dtype != np.uint8 or image.shape[-1] == 2:
-            return before(self, image)
-        image_feature._validate_np_array(image, shape=self.shape, dtype=self.np_dtype)
+    def encode(self, np_image):
+        if self.encoding_format != "png" or np_image.dtype != np.uint8 or np_image.shape[-1] == 2:
+            return encode_by_tensorflow(self, np_image)
+        image_feature._validate_np_array(np_image, shape=self.shape, dtype=self.np_dtype)
+        gray = np_image.shape[-1] == 1
         file = io.BytesIO()
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+        Image.fromarray(np_image[..., 0] if gray else np_image).save(file, "PNG")
         return file.getvalue()
 
     encoder._encode_image = encode
     try:
         yield
     finally:
-        encoder._encode_image = before
+        encoder._encode_image = encode_by_tensorflow

@@ -1,12 +1,14 @@
-"""Which examples a step sees: a function of (seed, step) alone, and so a law of the project. (Where
-a run had to pass over some, of the list of these passes too.)
+"""The order of examples: which examples a step reads, as a function of (seed, step) alone.
 
-Nothing here knows of workers, processes or checkpoints. A run that resumes at step i, on any number
-of hosts, sees in step i what it would have seen had it never stopped.
+If a run had to skip examples, the order also depends on the list of the skipped ranges.
+
+Nothing here depends on workers, processes or checkpoints. A run that resumes at step i, on any
+number of hosts, reads the same examples in step i as a run that never stopped.
 """
 
 import functools
 import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.random import MT19937, RandomState, SeedSequence
@@ -14,12 +16,12 @@ from numpy.random import MT19937, RandomState, SeedSequence
 from jssl.config import UserError
 
 _SPLIT = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,15}%?)?:(?P<stop>\d{1,15}%?)?\])?")
-_SLICE_SEED = 1  # fixed for ever: "train[:90%]" must name the same examples in every run
+_SLICE_SEED = 1  # fixed for ever: "train[:90%]" names the same examples in every run
 
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The order of `range(n)` in an epoch: int [n], read-only.
+    """Returns the order of `range(n)` in an epoch: int [n], read-only.
 
     `RandomState` over `MT19937` is NumPy's legacy stream, which its compatibility policy (NEP 19)
     freezes bit for bit; `Generator.permutation` may change with a release.
@@ -31,32 +33,48 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def indices(seed: int, step: int, n: int, batch_size: int) -> np.ndarray:
-    """The examples of a step in their order in the global batch: int64 [batch_size].
+    """Returns the examples of a step in their order in the global batch: int64 [batch_size].
 
-    These are positions ``step * batch_size`` and on in the endless row of epochs, each a
-    permutation of `range(n)`. A batch may straddle epochs, and `batch_size` may exceed `n`.
-    `seed`, `step` >= 0; `n` >= 1.
+    The epochs form an endless sequence, and each epoch is a permutation of `range(n)`. A step reads
+    the positions from ``step * batch_size`` on. A batch may span several epochs, and `batch_size`
+    may exceed `n`.
+
+    Args:
+      seed: seed of the permutations, at least 0.
+      step: the step, at least 0.
+      n: number of examples, at least 1.
+      batch_size: number of examples of the global batch.
     """
-    epochs, places = np.divmod(step * batch_size + np.arange(batch_size, dtype=np.int64), n)
+    epochs, positions = np.divmod(step * batch_size + np.arange(batch_size, dtype=np.int64), n)
     first = int(epochs[0])
     last = int(epochs[-1])
-    parts = [permutation(seed, e, n)[places[epochs == e]] for e in range(first, last + 1)]
-    return np.concatenate(parts).astype(np.int64)
+    by_epoch = [permutation(seed, e, n)[positions[epochs == e]] for e in range(first, last + 1)]
+    return np.concatenate(by_epoch).astype(np.int64)
 
 
-def data_offset(passed, step: int) -> int:
-    """By how many steps the data leads a run at `step`: of `passed`, [[step, shift], ...] (see
-    `jssl.training.rollback`), the largest shift that begins at it or before."""
-    return max((shift for at, shift in passed if at <= step), default=0)
+def data_offset(passed: Iterable[Sequence[int]], step: int) -> int:
+    """Returns the number of steps of data to skip at `step`.
+
+    Args:
+      passed: [[step, offset], ...], the skipped ranges of a run (`jssl.training.rollback`). From
+        `step` on, the data order is shifted by `offset` steps.
+      step: the step of the run.
+
+    Returns:
+      The largest offset in `passed` that starts at `step` or before; 0 if there is none.
+    """
+    return max((offset for start, offset in passed if start <= step), default=0)
 
 
 def sequential(step: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every example once, in order, for evaluation: (int64 [batch_size], bool [batch_size]).
+    """Returns a batch of an evaluation, which reads every example once, in order.
 
-    The last batch is filled up by repeating example n - 1; the mask is False there.
+    Returns:
+      The indices int64 [batch_size], and a mask bool [batch_size]. The last batch repeats example
+      n - 1 to be full; the mask is False there.
     """
-    places = step * batch_size + np.arange(batch_size, dtype=np.int64)
-    return np.minimum(places, n - 1), places < n
+    positions = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    return np.minimum(positions, n - 1), positions < n
 
 
 def split_name(split: str) -> str:
@@ -65,11 +83,16 @@ def split_name(split: str) -> str:
 
 
 def split_rows(split: str, n: int) -> np.ndarray | None:
-    """Which of `n` examples a split such as "train[:90%]" or "train[100:]" holds.
+    """Returns the examples, of `n`, in a split such as "train[:90%]" or "train[100:]".
 
-    Returns None for all of them, else int64, ascending. The slice is cut from one fixed permutation
-    and not from the stored order, which is often sorted by class; so "train[:90%]" and
-    "train[90%:]" share nothing and together are everything. Raises UserError if nothing is left.
+    The slice is cut from one fixed permutation and not from the stored order, which is often sorted
+    by class. So "train[:90%]" and "train[90%:]" are disjoint, and together they are everything.
+
+    Returns:
+      None for all examples, else int64, ascending.
+
+    Raises:
+      UserError: the split is not valid, or holds no example.
     """
     start, stop = _range(split, n)
     if (start, stop) == (0, n):
@@ -78,44 +101,52 @@ def split_rows(split: str, n: int) -> np.ndarray | None:
 
 
 def split_span(split: str, documents: int, units: int) -> tuple[int, int] | None:
-    """Which of the `units` (characters, tokens) of a single document a slice in percent holds.
+    """Returns the range of units of a single document that a slice in percent holds.
 
-    Returns (first, behind the last): "train[:95%]" and "train[95%:]" are two parts in the order of
-    the text. None where documents are not cut, because there are several, or none, or the slice
-    counts documents. Raises UserError if nothing is left.
+    Args:
+      split: the split, such as "train[:95%]".
+      documents: number of documents in the data set.
+      units: number of units (characters or tokens) of the only document.
+
+    Returns:
+      (start, stop). "train[:95%]" and "train[95%:]" are two parts in the order of the text. None if
+      the documents are not cut: there are several or none, or the slice counts documents.
+
+    Raises:
+      UserError: the split is not valid, or holds no unit.
     """
-    found = _parse(split)
-    bounds = [bound for bound in (found["start"], found["stop"]) if bound]
+    match = _parse(split)
+    bounds = [bound for bound in (match["start"], match["stop"]) if bound]
     if documents != 1 or not bounds or not all(bound.endswith("%") for bound in bounds):
         return None
     return _range(split, units, "units of its only document")
 
 
-def _range(split, n, what="examples"):
-    """(first, behind the last) of `n` things that a slice holds; UserError if it holds none."""
-    found = _parse(split)
-    start = _bound(found["start"], n, 0)
-    stop = _bound(found["stop"], n, n)
+def _range(split: str, n: int, what: str = "examples") -> tuple[int, int]:
+    """Returns (start, stop) of a slice of `n` items; UserError if the slice is empty."""
+    match = _parse(split)
+    start = _bound(match["start"], n, 0)
+    stop = _bound(match["stop"], n, n)
     if start < stop:
         return start, stop
-    half = f" or {found['name']}[:50%]" if n > 1 else ""
+    half = f" or {match['name']}[:50%]" if n > 1 else ""
     raise UserError(
         f"data.split={split} is wrong because it holds none of the {n} {what}; "
-        f"try {found['name']}{half}"
+        f"try {match['name']}{half}"
     )
 
 
-def _parse(split):
-    found = _SPLIT.fullmatch(split)
-    if not found:
+def _parse(split: str) -> re.Match[str]:
+    match = _SPLIT.fullmatch(split)
+    if not match:
         raise UserError(
             f"data.split={split!r} is wrong because it is no split name with an optional slice; "
             "write train, train[:90%], train[90%:] or train[:1000]"
         )
-    return found
+    return match
 
 
-def _bound(text, n, missing):
+def _bound(text: str | None, n: int, missing: int) -> int:
     if text is None:
         return missing
     return min(n, n * int(text[:-1]) // 100 if text.endswith("%") else int(text))

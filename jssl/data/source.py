@@ -1,14 +1,14 @@
 """The protocol of a source of examples, for every modality.
 
-Sources are read in worker processes, which do not import JAX. Therefore this module imports it
-only inside the functions that need it.
+Worker processes read sources, and they do not import JAX. Therefore this module imports JAX only
+inside the functions that need it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -23,41 +23,74 @@ Batch = dict[str, np.ndarray]
 class Source(Protocol):
     """Random access to the examples of one split.
 
-    A source pickles, so that worker processes can read it.
+    A source can be pickled, so that worker processes can read it.
 
     Attributes:
-      name: of the data set, for messages.
-      modality: decides which other attributes there are.
-      fields: the arrays of one example, as `read` gives them without the leading axis.
-      classes: names by number, or None if there are no labels.
-      fingerprint: of what it holds (`jssl.data.fingerprint`).
+      name: name of the data set, for messages.
+      modality: kind of the examples. It decides which other attributes exist.
+      fields: shape and dtype of each array of one example. `read` returns these arrays with a
+        leading axis.
+      classes: class names by class number, or None if there are no labels.
+      fingerprint: hash of the content (`jssl.data.fingerprint`).
     """
 
-    name: str
-    modality: Modality
-    fields: dict[str, ShapeDtypeStruct]
-    classes: Sequence[str] | None
-    fingerprint: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modality(self) -> Modality: ...
+
+    @property
+    def fields(self) -> Mapping[str, ShapeDtypeStruct]: ...
+
+    @property
+    def classes(self) -> Sequence[str] | None: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 
     def read(self, indices: np.ndarray) -> Batch:
-        """The examples at `indices` [n]: `fields` with a leading axis n, and ``damaged`` int32 [n],
-        -1, or the unreadable example that another one stands in for (then its label is -1)."""
+        """Returns the examples at `indices` int [n].
+
+        The batch holds the arrays of `fields` with a leading axis n, and ``damaged`` int32 [n]. An
+        entry of ``damaged`` is -1, or the index of an unreadable example. Another example replaces
+        an unreadable one, and its label is then -1.
+        """
         ...
 
     def describe(self, index: int) -> str:
-        """The file or record of an example, for messages."""
+        """Returns the file or the record of an example, for messages."""
         ...
 
 
-def image_fields(canvas: tuple[int, ...], dtype: Any, labeled: bool) -> dict[str, ShapeDtypeStruct]:
-    """The fields of an image on a canvas (height, width, channels)."""
+class TextSource(Source, Protocol):
+    """A source of rows of tokens.
+
+    Attributes:
+      tokenizer: a `jssl.data.text.tokenizer.Tokenizer`; if the data is absent, an object that has
+        only its `vocab` and its `fingerprint`.
+      vocab: vocabulary size and the ids of special tokens (`jssl.data.text.tokenizer`).
+      length: tokens of a row.
+      pack: whether a row joins several documents.
+    """
+
+    tokenizer: Any
+    vocab: dict[str, int]
+    length: int
+    pack: bool
+
+
+def image_fields(
+    canvas: tuple[int, ...], dtype: np.typing.DTypeLike, labeled: bool
+) -> dict[str, ShapeDtypeStruct]:
+    """Returns the fields of an image on a canvas (height, width, channels)."""
     return _fields({"image": (canvas, dtype), "size": ((2,), np.int32)}, labeled)
 
 
 def text_fields(length: int, word_ids: bool, labeled: bool) -> dict[str, ShapeDtypeStruct]:
-    """The fields of a row of `length` tokens."""
+    """Returns the fields of a row of `length` tokens."""
     names = ("tokens", "segment", "word") if word_ids else ("tokens", "segment")
     return _fields(dict.fromkeys(names, ((length,), np.int32)), labeled)
 
@@ -75,17 +108,18 @@ def _fields(arrays: dict[str, tuple], labeled: bool) -> dict[str, ShapeDtypeStru
 
 
 def example_bytes(source: Source) -> int:
-    """Bytes of one example."""
+    """Returns the bytes of one example."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in source.fields.values())
 
 
 def dataset_info(source: Source) -> DatasetInfo:
-    """What a method and the run's folder need to know of a training set."""
+    """Returns the facts about a training set that a method and the run folder need."""
     from jssl.core import DatasetInfo, Vocab
 
     vocab = getattr(source, "vocab", None)
     if vocab is not None:
-        vocab = Vocab(**vocab, fingerprint=source.tokenizer.fingerprint)
+        fingerprint = cast(TextSource, source).tokenizer.fingerprint
+        vocab = Vocab(**vocab, fingerprint=fingerprint)
     return DatasetInfo(
         num_examples=len(source),
         modality=source.modality,
@@ -96,14 +130,18 @@ def dataset_info(source: Source) -> DatasetInfo:
 
 
 def info_to_json(info: DatasetInfo) -> dict[str, Any]:
-    """A `DatasetInfo` as JSON values; `info_from_json` is the inverse."""
+    """Returns a `DatasetInfo` as JSON values; `info_from_json` is the inverse."""
     fields = {name: [list(x.shape), str(x.dtype)] for name, x in info.fields.items()}
     vocab = None if info.vocab is None else info.vocab._asdict()
     return info._asdict() | {"fields": fields, "vocab": vocab}
 
 
 def info_from_json(values: dict[str, Any]) -> DatasetInfo:
-    """Raises KeyError, TypeError or ValueError for what `info_to_json` does not write."""
+    """Returns the `DatasetInfo` that `info_to_json` wrote.
+
+    Raises:
+      KeyError, TypeError, ValueError: `values` has another structure.
+    """
     from jax import ShapeDtypeStruct
 
     from jssl.core import DatasetInfo, Vocab

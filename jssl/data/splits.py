@@ -1,8 +1,8 @@
-"""Which folder of a data set is which split, however it is spelled.
+"""Maps the folders of a data set to splits, for all usual spellings.
 
-"train" is also named by `Train`, `TRAINING` and `train2017`, and "validation" by `val`: names are
-compared without case, in Unicode's NFC, without a year or number behind them, and by the synonyms
-of `SYNONYMS`. An exact name comes before all others.
+"train" is also named `Train`, `TRAINING` and `train2017`, and "validation" is also named `val`.
+Names are compared without case, in Unicode's NFC, without a year or number at the end, and with the
+synonyms of `SYNONYMS`. An exact name has priority.
 """
 
 import os
@@ -21,27 +21,27 @@ _NUMBER = re.compile(r"[\W_]*\d+$")
 
 
 def nfc(name: str) -> str:
-    """The name in Unicode's composed form, which file systems do not agree on."""
+    """Returns the name in Unicode's composed form, because file systems use different forms."""
     return unicodedata.normalize("NFC", name)
 
 
 def split_kind(name: str) -> str:
-    """The split that a folder's name means: "train", "test", "validation"; "" if it means none."""
+    """Returns the split that a folder name means: "train", "test", "validation" or "" (none)."""
     plain = nfc(name).lower()
     plain = _NUMBER.sub("", plain) or plain
     return next((group[0] for group in SYNONYMS if plain in group), "")
 
 
 def find_split(wanted: str, names: Iterable[str], where: str) -> str | None:
-    """The one of `names` that is the split `wanted`; None if there is none.
+    """Returns the name in `names` that means the split `wanted`; None if there is none.
 
     Args:
-        wanted: A split without its slice: "train".
-        names: Of the folders (or files without their endings) of the data set.
-        where: The folder, for the message.
+      wanted: a split without its slice: "train".
+      names: names of the folders (or of the files, without their endings) of the data set.
+      where: the folder, for the message.
 
     Raises:
-        UserError: Several names mean this split, and none is exactly it.
+      UserError: several names mean this split, and none equals it.
     """
     names = sorted(names)
     kind = split_kind(wanted)
@@ -52,19 +52,19 @@ def find_split(wanted: str, names: Iterable[str], where: str) -> str | None:
         lambda name: bool(kind) and split_kind(name) == kind,
     )
     for rule in rules:
-        fitting = [name for name in names if rule(name)]
-        if len(fitting) > 1:
+        matches = [name for name in names if rule(name)]
+        if len(matches) > 1:
             raise UserError(
-                f"data.split={wanted} is ambiguous: {where} has {few(fitting)}; "
-                f"use data.split={fitting[0]}"
+                f"data.split={wanted} is ambiguous: {where} has {few(matches)}; "
+                f"use data.split={matches[0]}"
             )
-        if fitting:
-            return fitting[0]
+        if matches:
+            return matches[0]
     return None
 
 
 def split_folders(path: str | os.PathLike) -> dict[str, str]:
-    """{name of a folder in `path`: the split that it means, "" for none}; {} for no folder."""
+    """Returns {name of a folder in `path`: its split, or ""}; {} if `path` is not a folder."""
     try:
         with os.scandir(path) as entries:
             folders = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
@@ -74,5 +74,5 @@ def split_folders(path: str | os.PathLike) -> dict[str, str]:
 
 
 def few(names: Sequence[str], shown: int = 5) -> str:
-    """The first of several names, for a message: "a, b, c, d, e, ..."."""
+    """Returns the first of several names, for a message: "a, b, c, d, e, ..."."""
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

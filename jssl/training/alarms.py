@@ -1,12 +1,14 @@
-"""The alarms: collapsed features (warn, or stop before more time is lost), a loss that leaps.
+"""Alarms for collapsed features (a warning or a stop) and for a loss that jumps.
 
-They hear the metrics that the recorder fetches anyway, so they never make the loop wait.
+They read the metrics that the recorder fetches anyway, so they never make the loop wait.
 """
 
 import collections
 import logging
 import math
+import os
 import statistics
+from collections.abc import Callable, Sequence
 
 from jssl.config import UserError, suggest
 from jssl.config.values import Count, NonNegative
@@ -16,12 +18,21 @@ CHOICES = ("warn", "stop", "off")
 
 
 class CollapseAlarm:
-    """A sink of metrics: ``alarm(step, values)``.
+    """Reports collapsed features; call it as ``alarm(step, values)`` at every visit.
 
-    Rings when `feature_std` (1: evenly spread, 0: all features equal; `jssl.metrics`) was below
-    the threshold at `patience` visits in a row: "warn" logs a line, "stop" raises a `UserError`
-    that names the last checkpoint from before. `checkpoints()` gives the steps that are on disk;
-    `start` is the step where this process began, whose features count as healthy.
+    It reacts when the metric `feature_std` (1: evenly spread, 0: all features equal;
+    `jssl.metrics`) was below the threshold at `patience` consecutive visits.
+
+    Args:
+      collapse: "warn" logs a line, "stop" raises, "off" does nothing.
+      min_feature_std: the threshold.
+      patience: visits.
+      workdir: the folder of the run, for messages.
+      checkpoints: returns the steps of the checkpoints on disk.
+      start: the step where this process began; its features count as healthy.
+
+    Raises:
+      UserError: from a call, with "stop"; the message names the last good checkpoint.
     """
 
     def __init__(
@@ -30,10 +41,10 @@ class CollapseAlarm:
         collapse: str,
         min_feature_std: NonNegative,
         patience: Count,
-        workdir,
-        checkpoints,
+        workdir: str | os.PathLike[str],
+        checkpoints: Callable[[], Sequence[int]],
         start: int,
-    ):
+    ) -> None:
         if collapse not in CHOICES:
             raise UserError(f"alarm.collapse={collapse!r} is unknown; {suggest(collapse, CHOICES)}")
         if patience < 1:
@@ -44,40 +55,43 @@ class CollapseAlarm:
         self.patience = patience
         self.workdir = workdir
         self.checkpoints = checkpoints
-        self.low = 0
-        self.healthy = start  # visits below the threshold; the last step above it
+        self.low = 0  # consecutive visits below the threshold
+        self.healthy = start  # the last step above it
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
-        now = values.get("feature_std")
-        if not self.on or now is None or math.isnan(now):
+        feature_std = values.get("feature_std")
+        if not self.on or feature_std is None or math.isnan(feature_std):
             return
-        if now >= self.threshold:
+        if feature_std >= self.threshold:
             self.low = 0
             self.healthy = step
             return
         self.low += 1
         if self.low == self.patience:
-            said = (
-                f"step {step}: the features have collapsed: feature_std={now:.4f} is below "
+            message = (
+                f"step {step}: the features have collapsed: feature_std={feature_std:.4f} is below "
                 f"config.alarm.min_feature_std={self.threshold} since step {self.healthy + 1}"
             )
             if self.stops:
-                raise UserError(f"{said}; {self.cure()}")
-            log.warning("%s; see config.alarm", said)
+                raise UserError(f"{message}; {self.cure()}")
+            log.warning("%s; see config.alarm", message)
 
     def cure(self) -> str:
+        """Names the last good checkpoint and what to change."""
         good = [step for step in self.checkpoints() if step <= self.healthy]
         where = f"{self.workdir}/checkpoints/{max(good)}" if good else "none is left"
         return f"last good checkpoint: {where}; try a lower optim.lr, or alarm.collapse='warn'"
 
 
 class SpikeAlarm:
-    """A sink of metrics: warns where the loss is above `spike` times its median of the last 50
-    visits; 0: never. For losses above 0; the first ten visits only fill the memory."""
+    """Warns if the loss is above `factor` times its median over the last 50 visits; 0: never.
 
-    def __init__(self, *, factor: float):
+    For losses above 0. The first ten visits only fill the memory.
+    """
+
+    def __init__(self, *, factor: float) -> None:
         self.factor = factor
-        self.recent = collections.deque(maxlen=50)
+        self.recent: collections.deque[float] = collections.deque(maxlen=50)
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         loss = values.get("loss", math.nan)

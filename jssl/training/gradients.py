@@ -1,10 +1,12 @@
-"""Gradients of an objective: of a whole batch, of micro-batches, by GradCache; and the guard that
-skips an update that is not finite.
+"""Gradients of an objective: of a whole batch, of micro-batches, or by GradCache; and the guard
+that skips an update that is not finite.
 """
 
 import functools
 import logging
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,21 @@ import optax
 from jax import Array
 
 from jssl.config import UserError
-from jssl.core import Batch, Method, Metrics, Objective, TrainState, Tree, apply_gradients
+from jssl.core import (
+    Batch,
+    Buffers,
+    Method,
+    Metrics,
+    Objective,
+    Params,
+    TrainState,
+    Tree,
+    apply_gradients,
+)
+
+# ((loss float32 [], (next buffers, metrics)), gradient as `params`)
+LossAndGradient = tuple[tuple[Array, tuple[Buffers, Metrics]], Params]
+GradientFn = Callable[[TrainState, Batch, Array], LossAndGradient]
 
 
 def minimize(
@@ -21,11 +37,18 @@ def minimize(
     accumulate: int = 1,
     grad_cache: bool = False,
 ) -> Method:
-    """Objective + optimizer = Method.
+    """Combines an objective and an optimizer to a method.
 
-    `accumulate` micro-batches run one after another. Buffers pass through them in order, and the
-    mean gradient is applied once. The loss then compares only the examples of a micro-batch, unless
-    `grad_cache` is set.
+    Args:
+      objective: init, loss and embed.
+      tx: the optimizer.
+      accumulate: micro-batches of one update. They run one after another, the buffers pass through
+        them in order, and the mean gradient is applied once.
+      grad_cache: whether the loss compares the examples of all micro-batches; without it, it
+        compares only those of one micro-batch.
+
+    Raises:
+      UserError: `accumulate` and `grad_cache` do not fit each other or the objective.
     """
     gradient = gradient_fn(objective, accumulate, grad_cache)
 
@@ -44,29 +67,44 @@ def minimize(
         new = TrainState(state.step + 1, params, opt_state, buffers)
         return skip_nonfinite(new, state, {**extra, **metrics})
 
-    def of_state(function):
-        if function is None:
-            return None
-        return lambda state, *rest: function(state.params, state.buffers, *rest)
-
     return Method(
         init,
         train_step,
-        embed=of_state(objective.embed),
-        render=of_state(objective.render),
-        token_nll=of_state(objective.token_nll),
+        embed=_of_state(objective.embed),
+        render=_of_state(objective.render) if objective.render else None,
+        token_nll=_of_state(objective.token_nll) if objective.token_nll else None,
         accumulate=accumulate,
         grad_cache=grad_cache,
         compares=objective.stages is not None,
     )
 
 
-def skip_nonfinite(new, old, metrics, ok=None):
-    """(state, metrics): `new`, or, where the update is not finite, `old` at the next step.
+def _of_state(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes ``f(params, buffers, ...)`` a function of (state, ...)."""
 
-    `ok` bool []: whether the update is finite; None: whether loss and gradient are. `skipped` of
-    the state counts such updates, in a row and in all; no transfer to the host is needed.
-    `rollback` decides what then happens.
+    def call(state: TrainState, *arguments: Any) -> Any:
+        return function(state.params, state.buffers, *arguments)
+
+    return call
+
+
+def skip_nonfinite(
+    new: TrainState, old: TrainState, metrics: Metrics, ok: Array | None = None
+) -> tuple[TrainState, Metrics]:
+    """Keeps the weights of `old` if the update to `new` is not finite.
+
+    `skipped` of the state counts such updates, consecutive ones and all. The count stays on the
+    device. `jssl.training.rollback` reacts to it.
+
+    Args:
+      new: the state after the update.
+      old: the state before it.
+      metrics: of the update; has "loss" and, without `ok`, "grad_norm".
+      ok: bool [], whether the update is finite; None: whether loss and gradient norm are.
+
+    Returns:
+      (state, metrics): `new`, or `old` at the next step; the metrics also have "skipped" and
+      "skipped_row".
     """
     if ok is None:
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
@@ -87,31 +125,39 @@ def skip_nonfinite(new, old, metrics, ok=None):
     }
 
 
-def stays_finite(new, old):
-    """bool []: whether every number of the state `new` is finite that was so in `old`."""
+def stays_finite(new: TrainState, old: TrainState) -> Array:
+    """bool []: whether every number that is finite in the state `old` is finite in `new`."""
 
-    def one(a, b):
+    def finite(a: Array, b: Array) -> Array | bool:
         if not jnp.issubdtype(a.dtype, jnp.inexact):
             return True
         return jnp.all(jnp.isfinite(a) | ~jnp.isfinite(b))
 
     trees = [(state.params, state.opt_state, state.buffers) for state in (new, old)]
-    return jnp.all(jnp.stack([jnp.asarray(x) for x in jax.tree.leaves(jax.tree.map(one, *trees))]))
+    return jnp.all(
+        jnp.stack([jnp.asarray(x) for x in jax.tree.leaves(jax.tree.map(finite, *trees))])
+    )
 
 
 def skip_nonfinite_updates(method: Method, name: str) -> Method:
-    """`method` whose `train_step` skips updates that are not finite, whoever wrote it.
+    """Makes the `train_step` of any method skip updates that are not finite.
 
-    Setup does this to every method. `minimize` guards its own step by loss and gradient, which
-    costs nothing; any other step is judged by its loss, by the metrics whose name ends in
-    "grad_norm", and by the new state: what was finite stays finite. `name` is for messages.
-    `UserError`, while the step is traced, if its metrics are not float scalars with a "loss".
+    Setup applies this to every method. `minimize` already guards its step by loss and gradient,
+    which costs nothing. Any other step is checked by its loss, by the metrics whose name ends in
+    "grad_norm", and by the new state, in which finite numbers must stay finite.
+
+    Args:
+      method: any method.
+      name: ``config.method``, for messages.
+
+    Raises:
+      UserError: while the step is traced, if its metrics are not float scalars with a "loss".
     """
 
-    def train_step(state, batch, rng):
+    def train_step(state: TrainState, batch: Batch, rng: Array) -> tuple[TrainState, Metrics]:
         new, metrics = method.train_step(state, batch, rng)
         check_metrics(metrics, name)
-        if "skipped_row" in metrics:  # it has guarded itself
+        if "skipped_row" in metrics:  # the step has its own guard
             return new, metrics
         norms = [value for key, value in metrics.items() if key.endswith("grad_norm")]
         ok = stays_finite(new, state)
@@ -123,7 +169,7 @@ def skip_nonfinite_updates(method: Method, name: str) -> Method:
 
 
 def check_metrics(metrics: Metrics, name: str) -> None:
-    """`UserError` unless `metrics` is a dict of scalars with a "loss"."""
+    """Raises `UserError` unless `metrics` is a dict of scalars with a "loss"."""
     if not isinstance(metrics, dict) or "loss" not in metrics:
         raise UserError(
             f"config.method={name!r}: train_step gives metrics without 'loss'; "
@@ -137,8 +183,12 @@ def check_metrics(metrics: Metrics, name: str) -> None:
             )
 
 
-def gradient_fn(objective, n: int, grad_cache: bool):
-    """(state, batch, rng) -> ((loss, (buffers, metrics)), gradient), in n micro-batches."""
+def gradient_fn(objective: Objective, n: int, grad_cache: bool) -> GradientFn:
+    """Returns (state, batch, rng) -> ((loss, (buffers, metrics)), gradient), in n micro-batches.
+
+    Raises:
+      UserError: `n` and `grad_cache` do not fit each other or the objective.
+    """
     if n < 1:
         raise UserError(f"config.accumulate={n} must be at least 1")
     if grad_cache and n == 1:
@@ -155,80 +205,96 @@ def gradient_fn(objective, n: int, grad_cache: bool):
     return partial(grad_cache_gradient if grad_cache else mean_gradient, objective, n=n)
 
 
-def mean_gradient(objective, state, batch, rng, *, n: int):
-    """(loss, (buffers, metrics)), gradient: means over n micro-batches, one at a time in memory."""
+def mean_gradient(
+    objective: Objective, state: TrainState, batch: Batch, rng: Array, *, n: int
+) -> LossAndGradient:
+    """Averages loss, metrics and gradient over n micro-batches; one at a time is in memory."""
     gradient = jax.value_and_grad(objective.loss, has_aux=True)
 
-    def micro(carry, part):
+    def add_gradient(carry: tuple[Buffers, Params], inputs: tuple[Batch, Array]) -> Any:
         buffers, total = carry
         now = state.replace(buffers=buffers)
-        (some, key) = part
-        (value, (buffers, metrics)), grads = gradient(state.params, now, some, key)
+        micro_batch, key = inputs
+        (value, (buffers, metrics)), grads = gradient(state.params, now, micro_batch, key)
         return (buffers, jax.tree.map(jnp.add, total, grads)), (value, metrics)
 
     carry = (state.buffers, jax.tree.map(jnp.zeros_like, state.params))
-    parts = (split_microbatches(batch, n), jax.random.split(rng, n))
-    (buffers, total), (values, metrics) = jax.lax.scan(micro, carry, parts)
+    micro_batches = (split_microbatches(batch, n), jax.random.split(rng, n))
+    (buffers, total), (values, metrics) = jax.lax.scan(add_gradient, carry, micro_batches)
     mean = jax.tree.map(lambda m: m.mean(0), metrics)
     return (values.mean(), (buffers, mean)), jax.tree.map(lambda g: g / n, total)
 
 
-def grad_cache_gradient(objective, state, batch, rng, *, n: int):
+def grad_cache_gradient(
+    objective: Objective, state: TrainState, batch: Batch, rng: Array, *, n: int
+) -> LossAndGradient:
     """As `mean_gradient`, but the loss compares all examples of the batch: GradCache
     (Gao et al. 2021, arXiv 2101.06983, section 3.3).
 
-    Encodes the micro-batches without gradient, differentiates the comparison of all their outputs,
-    and encodes each anew to carry its part of that gradient back to the parameters. Only outputs,
-    never activations, are held for the whole batch. Equal to the whole batch without BatchNorm.
-    With it, statistics are each micro-batch's own and the gradient is another one (a layer's
-    statistics depend on those of all layers before it, so that two passes do not find the batch's):
-    a warning says so.
+    (1) Runs the forward pass of all micro-batches without gradients. (2) Differentiates the loss
+    with respect to their outputs. (3) Runs each forward pass again and backpropagates its slice of
+    that gradient. Only outputs, never activations, are in memory for the whole batch.
+
+    Without BatchNorm the result equals that of the whole batch. With BatchNorm each micro-batch has
+    its own statistics and the gradient differs: the statistics of a layer depend on those of all
+    layers before it, so two passes cannot find the statistics of the whole batch. Then a warning is
+    logged.
     """
-    encode, compare = objective.stages
+    assert objective.stages is not None
+    forward, loss = objective.stages
     rows = len(jax.tree.leaves(batch)[0]) // n
     if normalizes(state.buffers):
         warn_of_norm(rows, rows * n)
-    rng_encode, rng_compare = jax.random.split(rng)
-    parts = (split_microbatches(batch, n), jax.random.split(rng_encode, n))
+    rng_forward, rng_loss = jax.random.split(rng)
+    micro_batches = (split_microbatches(batch, n), jax.random.split(rng_forward, n))
 
-    def forward(buffers, part):
-        out, buffers = encode(state.params, state.replace(buffers=buffers), *part)
+    def run_forward(buffers: Buffers, inputs: tuple[Batch, Array]) -> tuple[Buffers, Tree]:
+        out, buffers = forward(state.params, state.replace(buffers=buffers), *inputs)
         return buffers, out
 
-    buffers, outputs = jax.lax.scan(forward, state.buffers, parts)
-    coupled = jax.value_and_grad(compare, (0, 1), has_aux=True)
+    buffers, outputs = jax.lax.scan(run_forward, state.buffers, micro_batches)
+    loss_and_gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)
     now = state.replace(buffers=buffers)
-    found, (direct, cotangent) = coupled(
-        state.params, merge_microbatches(outputs, rows), now, batch, rng_compare
+    loss_and_aux, (direct, cotangent) = loss_and_gradient(
+        state.params, merge_microbatches(outputs, rows), now, batch, rng_loss
     )
-
-    def backward(carry, part):
-        buffers, total = carry
-        part, cotangent = part
-
-        def again(params):
-            return encode(params, state.replace(buffers=buffers), *part)
-
-        _, pull, buffers = jax.vjp(again, state.params, has_aux=True)
-        (grads,) = pull(cotangent)
-        return (buffers, jax.tree.map(jnp.add, total, grads)), None
-
-    carry = (state.buffers, direct)
     cotangents = jax.tree.map(
         lambda x: split_microbatches(x.reshape(rows * n, -1, *x.shape[1:]), n), cotangent
     )
     cotangents = jax.tree.map(lambda c, o: c.reshape(o.shape), cotangents, outputs)
-    return found, jax.lax.scan(backward, carry, (parts, cotangents))[0][1]
+    backward = partial(_backpropagate, objective, state)
+    (_, grads), _ = jax.lax.scan(backward, (state.buffers, direct), (micro_batches, cotangents))
+    return loss_and_aux, grads
 
 
-def normalizes(buffers: dict) -> bool:
-    """Whether a trained network has BatchNorm: whether a method's `buffers` hold its statistics."""
+def _backpropagate(
+    objective: Objective,
+    state: TrainState,
+    carry: tuple[Buffers, Params],
+    inputs: tuple[tuple[Batch, Array], Tree],
+) -> tuple[tuple[Buffers, Params], None]:
+    """Adds the gradient of one micro-batch, whose outputs have the gradient `cotangent`."""
+    assert objective.stages is not None
+    forward, _ = objective.stages
+    buffers, total = carry
+    micro_batch, cotangent = inputs
+
+    def run_again(params: Params) -> tuple[Tree, Buffers]:
+        return forward(params, state.replace(buffers=buffers), *micro_batch)
+
+    _, pullback, buffers = jax.vjp(run_again, state.params, has_aux=True)
+    (grads,) = pullback(cotangent)
+    return (buffers, jax.tree.map(jnp.add, total, grads)), None
+
+
+def normalizes(buffers: Buffers) -> bool:
+    """Whether a trained network has BatchNorm, which keeps its statistics in the buffers."""
     return bool(jax.tree.leaves(buffers.get("stats", {})))
 
 
 @functools.cache
 def warn_of_norm(rows: int, batch: int) -> None:
-    """Says, once, what BatchNorm makes of GradCache."""
+    """Warns, once, that BatchNorm changes the gradient of GradCache."""
     logging.getLogger("jssl").warning(
         "config.grad_cache=True: BatchNorm takes its statistics from each micro-batch of %d "
         "examples, not from all %d, so that the gradient is not the whole batch's; it is without "
@@ -239,18 +305,22 @@ def warn_of_norm(rows: int, batch: int) -> None:
 
 
 def split_microbatches(batch: Tree, n: int) -> Tree:
-    """[B, ...] -> [n, B/n, ...]: n strided micro-batches, so that every device holds a part of
-    each."""
+    """Splits arrays [B, ...] into n strided micro-batches, [n, B/n, ...].
+
+    The stride lets every device hold a part of each micro-batch.
+    """
     return jax.tree.map(lambda x: x.reshape(len(x) // n, n, *x.shape[1:]).swapaxes(0, 1), batch)
 
 
-def merge_microbatches(outputs, rows: int):
-    """The inverse of `split_microbatches` for outputs [n, rows * v, ...], v in a row of each
-    example: [B v, ...] in the order of the batch."""
+def merge_microbatches(outputs: Tree, rows: int) -> Tree:
+    """Merges outputs [n, rows * v, ...] to [B v, ...], in the order of the batch.
 
-    def one(x):
+    The inverse of `split_microbatches`, for `v` consecutive rows of each example.
+    """
+
+    def merge(x: Array) -> Array:
         n = len(x)
         x = x.reshape(n, rows, -1, *x.shape[2:]).swapaxes(0, 1)
         return x.reshape(-1, *x.shape[3:])
 
-    return jax.tree.map(one, outputs)
+    return jax.tree.map(merge, outputs)

@@ -1,6 +1,8 @@
-"""Where scalars go: metrics.jsonl, TensorBoard, trackers. A sink is called with
-(step, {name: float}), hears `rewind(step)` when a run goes on from an earlier step, and is closed
-at the end. Each is behind an `Outbox`, and so may be slow or fail.
+"""Where scalars are written: metrics.jsonl, TensorBoard, trackers.
+
+A sink is called with (step, {name: float}). The recorder calls its `rewind(step)` when a run
+continues from an earlier step, and its `close()` at the end. Each sink is behind an `Outbox`, so it
+may be slow or fail.
 """
 
 import json
@@ -12,9 +14,18 @@ import stat
 import struct
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+# The modules that protobuf generates have no static members.
+from tensorboardX.proto.event_pb2 import (  # pyright: ignore[reportAttributeAccessIssue]
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.proto.summary_pb2 import (
+    Summary,  # pyright: ignore[reportAttributeAccessIssue]
+)
 from tensorboardX.record_writer import masked_crc32c
 
 from jssl.data import files
@@ -22,17 +33,17 @@ from jssl.training import trackers
 from jssl.training.outbox import Outbox
 
 METRICS = "metrics.jsonl"
-LINE = 2**20  # bytes; a longer line of metrics.jsonl is none of ours
+LINE = 2**20  # bytes; jssl writes no longer line to metrics.jsonl
 
 
 class Appender:
-    """A regular file that grows by whole records: what was written in part is taken back."""
+    """A regular file that grows by whole records: a partly written record is removed."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path) -> None:
         self.file = files.open_regular(path, "ab")
 
     def write(self, record: bytes) -> None:
-        """Raises `OSError` with the file as it was before."""
+        """Appends a record; if that fails, raises `OSError` and leaves the file as it was."""
         number = self.file.fileno()
         size = os.fstat(number).st_size
         rest = memoryview(record)
@@ -48,11 +59,15 @@ class Appender:
 
 
 class Jsonl:
-    """metrics.jsonl: one JSON object a line, in the order of the steps. What the system has taken
-    outlives the process. `start`: the step that the run goes on from; lines of later steps are
-    written anew, so they are removed."""
+    """The file metrics.jsonl: one JSON object per line, in the order of the steps.
 
-    def __init__(self, path, start: int | None = None):
+    Args:
+      path: the file.
+      start: the step from which the run continues. Lines of later steps are removed, because the
+        run writes them again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], start: int | None = None) -> None:
         self.path = pathlib.Path(path)
         if start is not None:
             supersede(self.path, start)
@@ -62,30 +77,35 @@ class Jsonl:
         if size and os.pread(self.out.file.fileno(), 1, size - 1) != b"\n":
             self.out.write(b"\n")
 
-    def __call__(self, step, values):
+    def __call__(self, step: int, values: dict[str, float]) -> None:
         finite = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
         self.out.write((json.dumps({"step": step, **finite}) + "\n").encode())
 
-    def rewind(self, step):
+    def rewind(self, step: int) -> None:
+        """Removes the lines of later steps."""
         self.out.close()
         try:
             supersede(self.path, step)
         finally:
             self.out = Appender(self.path)
 
-    def close(self):
+    def close(self) -> None:
         self.out.close()
 
 
 class TensorBoard:
-    """Scalars for TensorBoard, in <workdir>/tensorboard. `start`: TensorBoard hides what an earlier
-    process wrote of later steps.
+    """Scalars for TensorBoard, in <workdir>/tensorboard.
 
-    The events are written here and at once: tensorboardX would do it in a thread that ends without
-    a word when the disk is full.
+    The events are written here and at once: tensorboardX would write them in a thread, which ends
+    silently when the disk is full.
+
+    Args:
+      folder: where the file of events is made.
+      start: the step from which the run continues. TensorBoard hides later steps of an earlier
+        process.
     """
 
-    def __init__(self, folder, start: int = 0):
+    def __init__(self, folder: str | os.PathLike[str], start: int = 0) -> None:
         folder = pathlib.Path(folder)
         folder.mkdir(exist_ok=True)
         if not stat.S_ISDIR(os.lstat(folder).st_mode):
@@ -96,29 +116,31 @@ class TensorBoard:
         if start:
             self.rewind(start)
 
-    def __call__(self, step, values):
+    def __call__(self, step: int, values: dict[str, float]) -> None:
         scalars = [Summary.Value(tag=key, simple_value=value) for key, value in values.items()]
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
         self.out.write(framed(event))
 
-    def rewind(self, step):
+    def rewind(self, step: int) -> None:
+        """Tells TensorBoard to hide the values of later steps."""
         again = SessionLog(status=SessionLog.START)
         self.out.write(framed(Event(wall_time=time.time(), step=step + 1, session_log=again)))
 
-    def close(self):
+    def close(self) -> None:
         self.out.close()
 
 
 def framed(event: Event) -> bytes:
-    """A record of a TFRecord file: length and data, each with its masked CRC-32C."""
+    """Formats a record of a TFRecord file: length and data, each with its masked CRC-32C."""
     data = event.SerializeToString()
     length = struct.pack("<Q", len(data))
-    sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+    sums = [struct.pack("<I", masked_crc32c(field)) for field in (length, data)]
     return length + sums[0] + data + sums[1]
 
 
-def lines(path: pathlib.Path):
-    """(bytes, object or None) of every line of metrics.jsonl; None of what is no JSON object."""
+def lines(path: pathlib.Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Yields (bytes, object) of every line of metrics.jsonl; None for a line that jssl did not
+    write."""
     with files.open_regular(path) as file:
         while line := file.readline(LINE):
             try:
@@ -129,60 +151,86 @@ def lines(path: pathlib.Path):
 
 
 def supersede(path: pathlib.Path, step: int) -> None:
-    """Removes the lines of steps after `step` from metrics.jsonl: a run that goes on from there
-    writes them again. The file is replaced as a whole, and only if there are some."""
+    """Removes the lines of steps after `step` from metrics.jsonl, which the run writes again.
+
+    The file is replaced as a whole, and only if there are such lines.
+    """
     if not os.path.lexists(path) or not any(row and row["step"] > step for _, row in lines(path)):
         return
-    number, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=".part", dir=path.parent
+    )
     try:
-        with os.fdopen(number, "wb") as kept:
+        with os.fdopen(descriptor, "wb") as kept:
             for line, row in lines(path):
                 if row is None or row["step"] <= step:
                     kept.write(line)
             os.fchmod(kept.fileno(), stat.S_IMODE(os.lstat(path).st_mode))
-        os.replace(part, path)
+        os.replace(temporary, path)
     except BaseException:
-        pathlib.Path(part).unlink(missing_ok=True)
+        pathlib.Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def newest(folder, upto: int) -> dict[str, tuple[int, float]]:
-    """{name: (step, value)}: the newest value of every metric in metrics.jsonl, of steps up to
-    `upto`. A file that cannot be read, and every line that is none of ours, is passed over: metrics
-    are observed, never needed."""
-    found = {}
+def newest(folder: str | os.PathLike[str], upto: int) -> dict[str, tuple[int, float]]:
+    """Reads the newest value of every metric in metrics.jsonl, {name: (step, value)}.
+
+    Only steps up to `upto` count. A file that cannot be read, and lines that jssl did not write,
+    are ignored, because a run can continue without old metrics.
+    """
+    latest: dict[str, tuple[int, float]] = {}
     try:
         for _, row in lines(pathlib.Path(folder) / METRICS):
             if row and row["step"] <= upto:
-                known = {key: number(value) for key, value in row.items() if key != "step"}
-                known = {key: value for key, value in known.items() if value is not None}
-                found.update({key: (row["step"], value) for key, value in known.items()})
+                for key, value in row.items():
+                    parsed = None if key == "step" else number(value)
+                    if parsed is not None:
+                        latest[key] = (row["step"], parsed)
     except (OSError, files.Damaged):
-        return found
-    return found
+        return latest
+    return latest
 
 
-def number(value) -> float | None:
-    """A number as `Jsonl` writes it, which is "nan" or "inf" in words; None of anything else."""
+def number(value: Any) -> float | None:
+    """Parses a number as `Jsonl` writes it: "nan" and "inf" are texts. None for other values."""
     if value in ("nan", "inf", "-inf"):
         return float(value)
     return value if type(value) in (int, float) else None
 
 
-def open_all(workdir, *, start: int, config: dict, tensorboard: bool, wandb: str, mlflow: str):
-    """An `Outbox` for each sink: metrics.jsonl always, the others by config. `config`: of the run,
-    for trackers. `UserError` if the package of a tracker is missing."""
+def open_all(
+    workdir: str | os.PathLike[str],
+    *,
+    start: int,
+    config: dict[str, Any],
+    tensorboard: bool,
+    wandb: str,
+    mlflow: str,
+) -> list[Outbox]:
+    """Opens an `Outbox` for each sink: metrics.jsonl always, the others by config.
+
+    Args:
+      workdir: the folder of the run.
+      start: the step from which the run continues.
+      config: the config of the run, for trackers.
+      tensorboard: whether to write for TensorBoard.
+      wandb: a project of Weights & Biases; "": none.
+      mlflow: an experiment of MLflow; "": none.
+
+    Raises:
+      UserError: the package of a tracker is missing.
+    """
     workdir = pathlib.Path(workdir)
-    made = {METRICS: lambda: Jsonl(workdir / METRICS, start)}
+    openers: dict[str, Callable[[], Any]] = {METRICS: partial(Jsonl, workdir / METRICS, start)}
     if wandb:
         trackers.need("wandb", wandb)
-        made["log.wandb"] = lambda: trackers.Wandb(wandb, workdir, config)
+        openers["log.wandb"] = partial(trackers.Wandb, wandb, workdir, config)
     if mlflow:
         trackers.need("mlflow", mlflow)
-        made["log.mlflow"] = lambda: trackers.Mlflow(mlflow, workdir, config)
+        openers["log.mlflow"] = partial(trackers.Mlflow, mlflow, workdir, config)
     if tensorboard:
-        made["TensorBoard"] = lambda: TensorBoard(workdir / "tensorboard", start)
-    boxes = [Outbox(name, opens) for name, opens in made.items()]
+        openers["TensorBoard"] = partial(TensorBoard, workdir / "tensorboard", start)
+    boxes = [Outbox(name, opener) for name, opener in openers.items()]
     for box in boxes:
-        box.post(lambda sink: None, records=0)  # opens it, ahead of the first metrics
+        box.post(lambda sink: None, records=0)  # opens the sink before the first metrics
     return boxes

@@ -1,17 +1,22 @@
-"""The loop: config -> data -> `method.train_step` -> observers. It knows no method."""
+"""The training loop: config -> data -> `method.train_step` -> observers, for any method."""
 
 import contextlib
 import hashlib
 import logging
+import os
+import pathlib
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
+import ml_collections
 import numpy as np
 
 from jssl import optim
 from jssl.config import Config, UserError, call_with_section, durations, paths
+from jssl.core import Metrics, Params, TrainState
 from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
 from jssl.log import log_progress
@@ -34,44 +39,59 @@ from jssl.workdir import claim, identity, lock, run_folder
 from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
+Observer = Callable[[int, TrainState, Metrics], None]  # called after every step
+StopFn = Callable[[int], str]  # stop(step): the reason to stop after this step, or ""
 
 
-def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False) -> dict:
-    """Trains the config `tree` in the folder to its last step; goes on from its last checkpoint.
+def train(
+    tree: ml_collections.ConfigDict,
+    folder: str | os.PathLike[str],
+    *,
+    extend: bool = False,
+    changed_data: bool = False,
+) -> dict[str, Any]:
+    """Trains a config to its last step; continues from the last checkpoint in the folder.
 
-    extend        the run in the folder, finished or not, gets the steps of `tree`
-    changed_data  it goes on although its data set has changed since it began
+    Args:
+      tree: a whole config.
+      folder: the workdir of the run.
+      extend: whether the run in the folder, finished or not, gets the steps of `tree`.
+      changed_data: whether the run continues although its data set has changed since it began.
 
-    Returns the result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1. Raises
-    `UserError` for wrong input, SystemExit(75) if a signal asked it to stop (after saving).
+    Returns:
+      The result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1 and counts.
+
+    Raises:
+      UserError: wrong input.
+      SystemExit: with code 75, after saving, if a signal requested a stop.
     """
     host.check_rerun()
     tree = paths.absolute(tree)
     flags = {"--extend": extend, "--changed-data": changed_data}
     agreement.check(lambda: claim.common(tree, **flags))
-    folder, tree = agreement.run_on_all_processes(
+    workdir, tree = agreement.run_on_all_processes(
         partial(run_folder.open_run_folder, folder, tree, extend)
     )
-    if done := finished(folder, tree):
+    if done := finished(workdir, tree):
         return done
     try:
         with (
             stop_on_signal() as stop,
-            lock.exclusive_lock(folder),
+            lock.exclusive_lock(workdir),
             contextlib.ExitStack() as open_things,
         ):
-            claim.check_shared(folder)
+            claim.check_shared(workdir)
             # Again: this run may have waited for another one.
             _, tree = agreement.run_on_all_processes(
-                partial(run_folder.open_run_folder, folder, tree, extend)
+                partial(run_folder.open_run_folder, workdir, tree, extend)
             )
-            if done := finished(folder, tree):
+            if done := finished(workdir, tree):
                 return done
-            known = agreement.run_on_all_processes(lambda: run_folder.known_info(folder))
-            run = setup_run(Config(tree), data_info=known)
+            info = agreement.run_on_all_processes(lambda: run_folder.known_info(workdir))
+            run = setup_run(Config(tree), data_info=info)
             check_batch(run)
             stored = claim.content(
-                folder,
+                workdir,
                 durations.resolved(tree, run.data_info.num_examples),
                 run.data_info,
                 run.data.source.fingerprint,
@@ -79,47 +99,60 @@ def train(tree, folder: str, *, extend: bool = False, changed_data: bool = False
                 changed_data=changed_data,
             )
             with memory.explained(run):
-                values = _train(run, stored, folder, open_things.callback, stop)
-            return run_folder.write_result(folder, values, identity.mark_of(stored))
+                values = _train(run, stored, workdir, open_things.callback, stop)
+            return run_folder.write_result(workdir, values, identity.mark_of(stored))
     except Stopped as why:  # outside the loop: no step was done since the last checkpoint
         log.warning("%s: stopped outside the steps; start again to go on", why)
         sys.exit(PREEMPTED)
 
 
-def finished(folder, tree) -> dict | None:
-    """The result of the folder's run, if it is done. `UserError` if `tree` names other data."""
-    done = agreement.first(lambda: run_folder.result(folder, tree.steps))
+def finished(folder: pathlib.Path, tree: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """Returns the result of the run in the folder, None before the run is done.
+
+    Raises:
+      UserError: the run is done, and `tree` names other data.
+    """
+    steps: Any = tree.steps
+    done = agreement.first(lambda: run_folder.result(folder, steps))
     if done is not None:
         claim.check_data(folder, tree)
     return done
 
 
-def _train(run: Run, stored, folder, at_exit, stop) -> dict:
-    """Opens what a run needs, and runs it; `at_exit(close)` is called for each thing opened. The
-    folder is claimed by `stored` once all of it is open."""
+def _train(
+    run: Run,
+    stored: dict[str, Any],
+    folder: pathlib.Path,
+    at_exit: Callable[[Callable[[], Any]], Any],
+    stop: StopFn,
+) -> dict[str, Any]:
+    """Opens the parts of a run, writes `stored` as config.json, and runs the steps.
+
+    ``at_exit(close)`` registers a function that closes an opened part.
+    """
     config = run.config
-    given = {"workdir": folder, "read_only": False, "mark": identity.mark_of(stored)}
-    saves = call_with_section(Checkpoints, config.checkpoint, "checkpoint", **given)
-    saves.check_space(run.shapes)
-    state = saves.restore(run.shapes)
+    arguments = {"workdir": folder, "read_only": False, "mark": identity.mark_of(stored)}
+    checkpoints = call_with_section(Checkpoints, config.checkpoint, "checkpoint", **arguments)
+    checkpoints.check_space(run.shapes)
+    state = checkpoints.restore(run.shapes)
     state = run.init() if state is None else state
     start = int(state.step)
     reading = log_progress(f"reading {run.data.source.name}")
     feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
     claim.clear(folder, stored)
     passed = rollback.skipped_ranges(folder, config.steps)
-    saves.passed = rollback.check_passed(folder, passed, saves.restored, start)
+    checkpoints.passed = rollback.check_passed(folder, passed, checkpoints.restored, start)
     feeds = [feed(start, reading, passed)]
     at_exit(lambda: [feed.close() for feed in feeds])
-    recorder = make_recorder(run, feeds, folder, start, saves)
+    recorder = make_recorder(run, feeds, folder, start, checkpoints)
     at_exit(recorder.close)
-    probes = OnlineProbes(run, recorder, saves.score)
+    probes = OnlineProbes(run, recorder, checkpoints.score)
     check_unused_keys(config)
     claim.write_config(folder, stored)
-    # Saved first: nothing that an evaluation does can lose the step.
-    watchers = [
+    # The checkpoint comes before the probes: a failed evaluation cannot lose the step.
+    callbacks = [
         recorder,
-        saver(saves, recorder, config.steps),
+        saver(checkpoints, recorder, config.steps),
         probes,
         *optional_observers(run, recorder, folder),
     ]
@@ -131,16 +164,16 @@ def _train(run: Run, stored, folder, at_exit, stop) -> dict:
     while int(state.step) < config.steps:
         try:
             state = loop(
-                step, state, feeds[-1], int(state.step), config.steps, watchers, saves, stop
+                step, state, feeds[-1], int(state.step), config.steps, callbacks, checkpoints, stop
             )
-        except rollback.Diverged as found:
+        except rollback.Diverged as diverged:
             feeds[-1].close()
             state, passed = rollback.roll_back(
-                folder, config, saves, run.shapes, found, count, config.alarm.max_rollbacks
+                folder, config, checkpoints, run.shapes, diverged, count, config.alarm.max_rollbacks
             )
             feeds.append(feed(int(state.step), reading, passed))
             recorder.rewind(int(state.step))
-    saves.close()
+    checkpoints.close()
     recorder.close(observers.PATIENCE)
     check_updates(state, config)
     values = outcome(state, recorder, probes, feeds)
@@ -148,14 +181,14 @@ def _train(run: Run, stored, folder, at_exit, stop) -> dict:
     return values
 
 
-def tell(lines) -> None:
-    """Logs lines that one process says for all."""
+def tell(lines: Iterable[str]) -> None:
+    """Logs lines, on the first process only."""
     for line in lines if jax.process_index() == 0 else ():
         log.info("%s", line)
 
 
-def check_updates(state, config) -> None:
-    """`UserError` if every update was skipped: the weights are those of step 0."""
+def check_updates(state: TrainState, config: Config) -> None:
+    """Raises `UserError` if every update was skipped: the weights are those of step 0."""
     if int(state.skipped[1]) >= int(state.step) > 0:
         raise UserError(
             f"none of the {int(state.step)} updates was finite: nothing was learned; try a lower "
@@ -163,13 +196,20 @@ def check_updates(state, config) -> None:
         )
 
 
-def outcome(state, recorder, probes, feeds) -> dict:
-    """The result of a run at its last step, of JSON's types; a number that is not known is None,
-    and a note says why."""
+def outcome(
+    state: TrainState,
+    recorder: observers.Recorder,
+    probes: OnlineProbes,
+    feeds: Sequence[Feed],
+) -> dict[str, Any]:
+    """Returns the result of a run at its last step, as JSON values.
+
+    An unknown number is None; a note gives the reason.
+    """
     step = int(state.step)
-    known = recorder.seen.get("loss") is not None
-    scored = probes.found if probes.at == step else {}
-    notes = {} if known else {"loss_note": "not known: metrics.jsonl has no loss of this run"}
+    has_loss = recorder.seen.get("loss") is not None
+    scores = probes.found if probes.at == step else {}
+    notes = {} if has_loss else {"loss_note": "not known: metrics.jsonl has no loss of this run"}
     if notes:
         log.warning("the loss of step %d is not known: metrics.jsonl was lost", step)
     return summary.as_json(
@@ -179,8 +219,8 @@ def outcome(state, recorder, probes, feeds) -> dict:
             **notes,
             "examples_per_s": round(recorder.examples_per_s(), 1),
             "params_sha256": params_sha256(state.params),
-            "knn_top1": scored.get("knn_top1"),
-            "linear_top1": scored.get("linear_top1"),
+            "knn_top1": scores.get("knn_top1"),
+            "linear_top1": scores.get("linear_top1"),
             "damaged_examples": len({i for feed in feeds for i in feed.damaged}),
             "skipped_updates": int(state.skipped[1]),
             "failed_evaluations": probes.failed,
@@ -189,12 +229,36 @@ def outcome(state, recorder, probes, feeds) -> dict:
     )
 
 
-def loop(step, state, feed, start, steps, watchers, saves, stop, ahead: int = 8):
-    """The loop itself. `Pace` bounds the steps that are queued on the device: without a bound the
-    batches in flight would fill its memory, and a signal would be answered late.
+def loop(
+    step: Callable[..., tuple[TrainState, Metrics]],
+    state: TrainState,
+    feed: Feed,
+    start: int,
+    steps: int,
+    watchers: Sequence[Observer],
+    saves: Checkpoints,
+    stop: StopFn,
+    ahead: int = 8,
+) -> TrainState:
+    """Runs the steps `start` + 1 to `steps`.
 
-    Where a stop is asked for, by a signal or in any wait below, the state of the last step that was
-    begun is saved, and SystemExit(75) is raised.
+    `Pace` bounds the steps that are queued on the device. Without a bound the queued batches would
+    fill its memory, and the reaction to a signal would come late.
+
+    Args:
+      step: the compiled step, (state, held, fed) -> (state, metrics).
+      state: after step `start`.
+      feed: the batches from step `start` on.
+      start: the steps that are done.
+      steps: the last step.
+      watchers: observers.
+      saves: the checkpoints of the run.
+      stop: asked before the first step and after every step.
+      ahead: the largest number of queued steps.
+
+    Raises:
+      SystemExit: with code 75, if a signal requested a stop, here or in any wait; the state of the
+        last step that was begun is saved if all processes can finish it.
     """
     pace = Pace(ahead)
     done = start
@@ -215,13 +279,15 @@ def loop(step, state, feed, start, steps, watchers, saves, stop, ahead: int = 8)
     return state
 
 
-def end_early(why: Stopped, start: int, done: int, state, saves) -> NoReturn:
-    """Saves what can be saved of a run that was asked to stop after step `done`; exits with 75."""
+def end_early(
+    why: Stopped, start: int, done: int, state: TrainState, checkpoints: Checkpoints
+) -> NoReturn:
+    """Saves the state of a run that stops after step `done`, if possible, and exits with 75."""
     if done == start:
         log.warning("%s: stopped before step %d; start again to go on", why, done + 1)
     elif why.agreed:
-        saves.save(done, state, None)
-        saves.close()
+        checkpoints.save(done, state, None)
+        checkpoints.close()
         log.warning("%s: saved after step %d; start again to go on", why, done)
     else:
         log.warning(
@@ -229,19 +295,21 @@ def end_early(why: Stopped, start: int, done: int, state, saves) -> NoReturn:
             "step %s; start again to go on",
             why,
             done + 1,
-            saves.latest() or 0,
+            checkpoints.latest() or 0,
         )
     sys.exit(PREEMPTED)
 
 
-def make_alarms(config, folder, start, saves):
-    """One function (step, metrics) of all alarms that ``config.alarm`` describes."""
+def make_alarms(
+    config: Config, folder: pathlib.Path, start: int, checkpoints: Checkpoints
+) -> Callable[[int, dict[str, float]], None]:
+    """Combines the alarms that ``config.alarm`` describes to one function (step, metrics)."""
     section = dict(config.alarm)
     section.pop("max_rollbacks")
     nonfinite = rollback.NonFinite(section.pop("max_consecutive_nonfinite"))
     spike = SpikeAlarm(factor=section.pop("loss_spike_factor"))
     collapse = call_with_section(
-        CollapseAlarm, section, "alarm", workdir=folder, checkpoints=saves.steps, start=start
+        CollapseAlarm, section, "alarm", workdir=folder, checkpoints=checkpoints.steps, start=start
     )
 
     def check(step: int, values: dict[str, float]) -> None:
@@ -252,22 +320,25 @@ def make_alarms(config, folder, start, saves):
     return check
 
 
-def make_recorder(run: Run, feeds, folder, start, saves):
+def make_recorder(
+    run: Run, feeds: Sequence[Feed], folder: pathlib.Path, start: int, checkpoints: Checkpoints
+) -> observers.Recorder:
+    """Opens the recorder of a run; only the first process opens sinks."""
     config = run.config
     device = run.mesh.devices.flat[0]
     peak = flops.peak(device.device_kind)
     if peak is None:
         log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
-    opened = []
+    outboxes: list[Outbox] = []
     if jax.process_index() == 0:
-        log_to = config.log
-        opened = loggers.open_all(
+        log_section = config.log
+        outboxes = loggers.open_all(
             folder,
             start=start,
             config=config._tree.to_dict(),
-            tensorboard=log_to.tensorboard,
-            wandb=log_to.wandb,
-            mlflow=log_to.mlflow,
+            tensorboard=log_section.tensorboard,
+            wandb=log_section.wandb,
+            mlflow=log_section.mlflow,
         )
     return observers.Recorder(
         start=start,
@@ -276,47 +347,47 @@ def make_recorder(run: Run, feeds, folder, start, saves):
         examples=config.batch_size,
         flops=model_flops(run),
         waited=lambda: feeds[-1].waited,
-        peak=peak and peak * run.mesh.devices.size,
+        peak=None if peak is None else peak * run.mesh.devices.size,
         rates=optim.lr_per_step(config),
         newest=loggers.newest(folder, start),
-        alarm=make_alarms(config, folder, start, saves),
-        sinks=opened,
+        alarm=make_alarms(config, folder, start, checkpoints),
+        sinks=outboxes,
     )
 
 
-def saver(saves, recorder, steps):
-    """An observer that saves every ``checkpoint.every`` steps and at the end."""
+def saver(checkpoints: Checkpoints, recorder: observers.Recorder, steps: int) -> Observer:
+    """Returns an observer that saves every ``checkpoint.every`` steps and at the last step."""
 
-    def observe(step, state, metrics):
-        if step == steps or (saves.every and step % saves.every == 0):
+    def observe(step: int, state: TrainState, metrics: Metrics) -> None:
+        if step == steps or (checkpoints.every and step % checkpoints.every == 0):
             recorder.flush()
-            saves.save(step, state)
+            checkpoints.save(step, state)
 
     return observe
 
 
-def optional_observers(run: Run, recorder, folder):
-    """The observers that a config asks for: pictures, a profile. None of them can end the run."""
-    made = []
-    log_to = run.config.log
-    if run.method.render and log_to.render_every:
+def optional_observers(
+    run: Run, recorder: observers.Recorder, folder: pathlib.Path
+) -> list[Observer]:
+    """Returns the observers that a config requests: pictures, a profile. None can end the run."""
+    callbacks: list[Observer] = []
+    log_section = run.config.log
+    if run.method.render and log_section.render_every:
         album = None
         if jax.process_index() == 0:
 
-            def opens():
-                return visualize.Album(folder, run.data.source)
-
-            album = recorder.closes(Outbox("pictures", opens, limit=4))
-        made.append(Soft("a picture", visualize.renderer(run, album, log_to.render_every)))
-    if log_to.profile_step:
+            open_album = partial(visualize.Album, folder, run.data.source)
+            album = recorder.closes(Outbox("pictures", open_album, limit=4))
+        callbacks.append(Soft("a picture", visualize.renderer(run, album, log_section.render_every)))
+    if log_section.profile_step:
         writer = recorder.closes(Outbox("the profile", observers.Traces))
-        traced = observers.profiler(folder, writer, log_to.profile_step, run.config.steps)
-        made.append(Soft("the profile", traced))
-    return made
+        profile = observers.profiler(folder, writer, log_section.profile_step, run.config.steps)
+        callbacks.append(Soft("the profile", profile))
+    return callbacks
 
 
-def params_sha256(params) -> str:
-    """SHA-256 over path, dtype, shape and bytes of every parameter, in the order of the paths."""
+def params_sha256(params: Params) -> str:
+    """Returns the SHA-256 of all parameters: path, dtype, shape and bytes, in order of the paths."""
     digest = hashlib.sha256()
     for path, leaf in sorted(
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)

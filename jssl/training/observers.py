@@ -1,58 +1,82 @@
-"""What watches a run: progress, metrics.jsonl, TensorBoard, trackers, pictures, a profile.
+"""The observers of a run: progress, metrics.jsonl, TensorBoard, trackers, pictures, a profile.
 
-An observer is called after every step with (step, state, metrics); metrics are device arrays that
-may not exist yet. Only `Recorder` reads them, and it reads those of its *previous* visit, which are
-long finished: the loop never waits for the step that is under way. Nothing that is written for
-somebody to look at can end or delay a run: see `jssl.training.outbox`.
+An observer is called after every step with (step, state, metrics). The metrics are device arrays,
+which the device may still have to compute. Only `Recorder` reads them, and it reads those of its
+*previous* visit, which are long finished: the loop never waits for the current step. No output for
+people can end or delay a run: see `jssl.training.outbox`.
 """
 
 import contextlib
 import logging
+import os
 import pathlib
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
+import numpy as np
 
 from jssl.config import UserError
-from jssl.metrics import NOT_DUE, SELDOM
+from jssl.core import Metrics, TrainState
+from jssl.metrics import NOT_DUE, OCCASIONAL
+from jssl.training.outbox import Outbox
 from jssl.training.progress import Progress
 
 log = logging.getLogger("jssl")
-PATIENCE = 60.0  # seconds that sinks have at the end of a run, for uploads
-HURRY = 3.0  # seconds that they have when it ends for another reason
+PATIENCE = 60.0  # seconds for the sinks at the end of a run, for uploads
+HURRY = 3.0  # seconds for the sinks if the run ends for another reason
 
 
-def fetch(metrics) -> dict[str, float]:
-    """Device scalars as Python floats: the one place where the loop's metrics cross to the host.
-    What was not due at this step is left out."""
+def fetch(metrics: Metrics) -> dict[str, float]:
+    """Copies device scalars to Python floats; leaves out metrics that are not due at this step.
+
+    Only this function copies the metrics of the loop to the host.
+    """
     values = {key: float(value) for key, value in jax.device_get(metrics).items()}
-    return {key: value for key, value in values.items() if key not in SELDOM or value != NOT_DUE}
+    return {
+        key: value for key, value in values.items() if key not in OCCASIONAL or value != NOT_DUE
+    }
 
 
 class Recorder:
-    """Writes metrics every `every` steps, and says how the run is going.
+    """Writes metrics every `every` steps and shows the progress of the run.
 
-    `flops`: model FLOPs of one step; `peak`: FLOP/s of all devices, or None if unknown; `waited`
-    gives the seconds that the loop has waited for data so far; `rates`: the learning rate of every
-    step; `newest`: {name: (step, value)} of this run, from before it was stopped; `alarm` hears the
-    metrics in every process, so that all stop together; `sinks`: an `Outbox` each.
+    Args:
+      start: the step from which the run continues.
+      steps: the last step.
+      every: steps between two visits.
+      examples: examples of one step.
+      flops: model FLOPs of one step.
+      peak: FLOP/s of all devices; None if unknown.
+      waited: returns the seconds that the loop has waited for data so far.
+      rates: float [steps], the learning rate of every step.
+      newest: {name: (step, value)}, the last metrics from before the run was stopped.
+      alarm: gets (step, metrics) in every process, so that all stop together.
+      sinks: one `Outbox` per sink.
+
+    Attributes:
+      last: {name: newest value} of every metric.
+      seen: {name: step of the newest value}.
+
+    Raises:
+      UserError: `every` is below 1.
     """
 
     def __init__(
         self,
         *,
-        start,
-        steps,
-        every,
-        examples,
-        flops,
-        peak,
-        waited,
-        rates,
-        newest,
-        alarm,
-        sinks,
-    ):
+        start: int,
+        steps: int,
+        every: int,
+        examples: int,
+        flops: float,
+        peak: float | None,
+        waited: Callable[[], float],
+        rates: np.ndarray,
+        newest: Mapping[str, tuple[int, float]],
+        alarm: Callable[[int, dict[str, float]], None],
+        sinks: Sequence[Outbox],
+    ) -> None:
         if every < 1:
             raise UserError(f"config.log.every={every} must be at least 1; try 20")
         self.every = every
@@ -66,13 +90,13 @@ class Recorder:
         self.last = {name: value for name, (_, value) in newest.items()}
         self.seen = {name: step for name, (step, _) in newest.items()}
         self.sinks = sinks
-        self.boxes = list(sinks)  # all that is closed at the end
+        self.boxes = list(sinks)  # every outbox that is closed at the end
         self.progress = Progress(start, steps, jax.process_index() == 0)
-        self.pending = None
-        self.mark = (time.perf_counter(), start, 0.0)
-        self.windows = []
+        self.pending: tuple[int, Metrics] | None = None
+        self.mark = (time.perf_counter(), start, 0.0)  # time, step, seconds waited for data
+        self.windows: list[tuple[int, float]] = []  # (steps, seconds)
 
-    def __call__(self, step, state, metrics):
+    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         self.progress.note(step, metrics["loss"])
         if step % self.every and step != self.steps:
             return
@@ -84,8 +108,9 @@ class Recorder:
         if step == self.steps:
             self._flush()
 
-    def _flush(self, alarm=True):
-        """Fetches the metrics of the last visit and hands them to every sink."""
+    def _flush(self, alarm: bool = True) -> None:
+        """Fetches the metrics of the last visit and passes them to every sink."""
+        assert self.pending is not None
         (step, metrics) = self.pending
         self.pending = None
         values = fetch(metrics)
@@ -110,58 +135,59 @@ class Recorder:
             self.alarm(step, values)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Scalars to every sink; evaluations call this too."""
+        """Writes scalars to every sink; evaluations call this too."""
         self.last.update(values)
         self.seen.update(dict.fromkeys(values, step))
         for sink in self.sinks:
             sink.post(lambda sink: sink(step, values))
 
     def begin(self) -> None:
-        """The loop begins: what came before is no part of the measured speed."""
+        """Call when the loop begins: the time before it does not count for the speed."""
         self.mark = (time.perf_counter(), self.mark[1], self.waited())
         self.progress.begin()
 
     @contextlib.contextmanager
-    def aside(self):
-        """Keeps what happens inside (an evaluation) out of the measured speed."""
+    def aside(self) -> Iterator[None]:
+        """Keeps the time inside, of an evaluation, out of the measured speed."""
         if self.pending:
             self._flush()
         yield
         self.mark = (time.perf_counter(), self.mark[1], self.waited())
 
     def rewind(self, step: int) -> None:
-        """The run goes on from an earlier step; what was not fetched yet is of steps that are no
-        more."""
+        """Call after a rollback to `step`: drops pending metrics of discarded steps."""
         self.pending = None
         self.mark = (time.perf_counter(), step, self.waited())
         self.progress.rewind(step)
         for sink in self.sinks:
             sink.post(lambda sink: sink.rewind(step), records=0)
 
-    def closes(self, box):
-        """Closes this `Outbox` at the end as well; gives it back."""
+    def closes(self, box: Outbox) -> Outbox:
+        """Registers an `Outbox` that is closed at the end as well; returns it."""
         self.boxes.append(box)
         return box
 
     def examples_per_s(self) -> float:
-        """The mean over all windows but the first, which holds the compilation (unless alone)."""
+        """Averages the speed over all windows but the first, which includes the compilation."""
         windows = self.windows[1:] or self.windows
         seconds = sum(seconds for _, seconds in windows)
         return self.examples * sum(steps for steps, _ in windows) / max(seconds, 1e-9)
 
     def flush(self) -> None:
-        """Gives sinks a moment to write what they have; a checkpoint is about to be written."""
+        """Gives the sinks up to a second to write their queues, before a checkpoint is written."""
         until = time.monotonic() + 1.0
         for sink in self.sinks[:1]:
             sink.flush(max(until - time.monotonic(), 0))
 
     def dropped(self) -> int:
-        """Records that did not reach their sink."""
+        """Counts the records that did not reach their sink."""
         return sum(box.dropped for box in self.boxes)
 
-    def close(self, seconds: float = HURRY):
-        """Writes what is pending. No alarm rings any more: the run ends for a reason of its own.
-        Sinks have so many seconds, all of them together."""
+    def close(self, seconds: float = HURRY) -> None:
+        """Writes pending metrics and closes the sinks, which share `seconds` seconds.
+
+        Alarms are disabled here because the run is already ending.
+        """
         try:
             if self.pending:
                 self._flush(alarm=False)
@@ -173,32 +199,45 @@ class Recorder:
 
 
 class Traces:
-    """Ends a trace of JAX's profiler; a sink behind an `Outbox`, since the file may be large."""
+    """Ends a trace of JAX's profiler and logs a message.
 
-    def __call__(self, said: str) -> None:
+    It is a sink behind an `Outbox`, since the file may be large.
+    """
+
+    def __call__(self, message: str) -> None:
         jax.profiler.stop_trace()
-        log.info("%s", said)
+        log.info("%s", message)
 
     def close(self) -> None:
-        """A trace that was not ended is lost."""
+        """Does nothing: an unfinished trace is lost."""
 
 
-def profiler(workdir, writer, at: int, last: int, steps: int = 5):
-    """An observer that traces `steps` steps from step `at` on, to the run's `last` step at most,
-    into <workdir>/profile, which `writer`, an `Outbox` of `Traces`, writes. A run that resumes at
-    or after `at` traces nothing."""
+def profiler(
+    workdir: str | os.PathLike[str], writer: Outbox, at: int, last: int, steps: int = 5
+) -> Callable[[int, TrainState, Metrics], None]:
+    """Returns an observer that traces some steps into <workdir>/profile.
+
+    A run that resumes at or after `at` traces nothing.
+
+    Args:
+      workdir: the folder of the run.
+      writer: an `Outbox` of `Traces`, which writes the trace.
+      at: the step after which the trace begins.
+      last: the last step of the run.
+      steps: the number of traced steps, at most.
+    """
     end = min(at + steps, last)
     tracing = False
 
-    def observe(step, state, metrics):
+    def observe(step: int, state: TrainState, metrics: Metrics) -> None:
         nonlocal tracing
-        if step == at and at < end and not tracing:  # a rollback may come by again
+        if step == at and at < end and not tracing:  # a rollback may repeat this step
             jax.profiler.start_trace(str(pathlib.Path(workdir) / "profile"))
             tracing = True
         if tracing and step == end:
             tracing = False
             jax.block_until_ready(metrics)
-            said = f"profile of steps {at}-{end} in {workdir}/profile"
-            writer.post(lambda traces: traces(said))
+            message = f"profile of steps {at}-{end} in {workdir}/profile"
+            writer.post(lambda traces: traces(message))
 
     return observe

@@ -75,11 +75,11 @@ class Outbox:
         is. It does not wait for a sink that is failing at the moment."""
         until = time.monotonic() + seconds
         with self._changed:
-            wanted = self._posted
-            while self._done < wanted and self._on and not self._failures:
+            target = self._posted
+            while self._done < target and self._on and not self._failures:
                 if not self._changed.wait(max(until - time.monotonic(), 0)):
                     break
-            return self._done >= wanted
+            return self._done >= target
 
     def close(self, seconds: float) -> None:
         """Delivers what waits, each action tried once more, and closes the sink. What has not got

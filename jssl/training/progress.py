@@ -92,28 +92,28 @@ class Progress:
 
     def _whole(self, now: float) -> None:
         """Once the first step is finished, says what it tells of the whole."""
-        step, loss, took, since = self._first
+        step, loss, compile_seconds, began = self._first
         if not loss.is_ready():
             return self._still(now)
         self._first = None
         done = max(sum(one.is_ready() for _, one in list(self._recent)), 1)
-        each = (now - since) / done
-        said = f"loss {float(loss):.4f}  compiled in {took:,.1f} s"
+        per_step = (now - began) / done
+        text = f"loss {float(loss):.4f}  compiled in {compile_seconds:,.1f} s"
         if self.steps > step:
-            whole = took + each * (self.steps - step + 1)
-            said += f"; about {each:.2g} s a step, {clock(whole)} in all"
-        self._show(step, said, said)
+            whole = compile_seconds + per_step * (self.steps - step + 1)
+            text += f"; about {per_step:.2g} s a step, {clock(whole)} in all"
+        self._show(step, text, text)
 
     def _by_time(self, now: float) -> None:
-        done = [one for one in list(self._recent) if one[1].is_ready()]
+        done = [entry for entry in list(self._recent) if entry[1].is_ready()]
         at, since = self._at
         if done and done[-1][0] > at:
             step, loss = done[-1]
             per_step = (now - since) / (step - at)
             self._moved = now
-            said = f"loss {float(loss):.4f}  {per_step:.2g} s a step"
-            said += f"  ETA {clock((self.steps - step) * per_step)}"
-            self._show(step, said, said)
+            text = f"loss {float(loss):.4f}  {per_step:.2g} s a step"
+            text += f"  ETA {clock((self.steps - step) * per_step)}"
+            self._show(step, text, text)
         else:
             self._still(now)
 
@@ -121,8 +121,8 @@ class Progress:
         if now - self._moved >= STILL:
             at, since = self._at
             self._moved = now
-            doing = f"step {at + 1}/{self.steps} is under way" if self._recent else "compiling"
-            self._print(f"{doing}, {clock(now - since)} so far")
+            activity = f"step {at + 1}/{self.steps} is under way" if self._recent else "compiling"
+            self._print(f"{activity}, {clock(now - since)} so far")
 
     def _show(self, step: int, line: str, note: str) -> None:
         now = time.monotonic()
@@ -173,7 +173,7 @@ class Progress:
 
 def _stream_handlers() -> Iterator[logging.StreamHandler]:
     for logger in (logging.getLogger(), logging.getLogger("jssl")):
-        yield from (one for one in logger.handlers if isinstance(one, logging.StreamHandler))
+        yield from (handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler))
 
 
 def _isatty() -> bool:
@@ -207,5 +207,5 @@ def used(values) -> str:
 
 def clock(seconds: float) -> str:
     """ "1:02:05" """
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+    hours, remainder = divmod(round(seconds), 3600)
+    return f"{hours}:{remainder // 60:02}:{remainder % 60:02}"

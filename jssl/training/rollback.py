@@ -56,15 +56,15 @@ def skipped_ranges(folder: pathlib.Path, steps: int = LONGEST) -> list[list[int]
 
 
 def _passed(path: pathlib.Path, steps: int) -> list[list[int]]:
-    known = run_folder.read(path) if os.path.lexists(path) else []
-    if not isinstance(known, list):
+    ranges = run_folder.read(path) if os.path.lexists(path) else []
+    if not isinstance(ranges, list):
         raise run_folder.unreadable(path, "it is not what jssl writes")
-    for pair in known:
+    for pair in ranges:
         if not isinstance(pair, list) or [type(n) for n in pair] != [int, int]:
             raise run_folder.unreadable(path, "it is not what jssl writes")
         if not (0 <= pair[0] <= steps and 1 <= pair[1] <= LONGEST):
             raise run_folder.unreadable(path, f"{pair} is no step of this run and number of steps")
-    return known
+    return ranges
 
 
 def check_passed(folder: pathlib.Path, known: list, note: dict, step: int) -> list[list[int]]:
@@ -82,30 +82,30 @@ def check_passed(folder: pathlib.Path, known: list, note: dict, step: int) -> li
 def roll_back(folder, config, saves, shapes, found: Diverged, examples: int, limit: int):
     """(the state to go on with, what `skipped_ranges` now is). `UserError` after `limit` rollbacks,
     and where no checkpoint from before is left."""
-    known = skipped_ranges(folder)
+    ranges = skipped_ranges(folder)
     first = found.step - found.row
-    main = jax.process_index() == 0
+    is_first = jax.process_index() == 0
     size = config.batch_size
     steps = [step for step in saves.steps() if step <= first]
-    if len(known) >= limit or not steps:
+    if len(ranges) >= limit or not steps:
 
         def of(step):
-            return indices(config.seed, step + data_offset(known, step), examples, size).tolist()
+            return indices(config.seed, step + data_offset(ranges, step), examples, size).tolist()
 
-        bad = {str(step): of(step) for step in range(first, found.step)}
-        if main:
-            run_folder.write(folder / "nonfinite.json", bad)
-        why = f"after {len(known)} rollbacks" if steps else "and no checkpoint from before is left"
+        examples_of_step = {str(step): of(step) for step in range(first, found.step)}
+        if is_first:
+            run_folder.write(folder / "nonfinite.json", examples_of_step)
+        why = f"after {len(ranges)} rollbacks" if steps else "and no checkpoint from before is left"
         raise UserError(
             f"{found} {why}; their examples are in {folder}/nonfinite.json; "
             "try a lower optim.lr, or optim.clip_norm=1.0"
         )
     state = saves.restore(shapes, upto=first)
     step = int(state.step)
-    shift = data_offset(known, found.step) + found.step - step
-    saves.passed = known = [*known, [step, shift]]
+    shift = data_offset(ranges, found.step) + found.step - step
+    saves.passed = ranges = [*ranges, [step, shift]]
     agreement.run_on_all_processes(
-        lambda: run_folder.write(folder / "passed.json", known) if main else None
+        lambda: run_folder.write(folder / "passed.json", ranges) if is_first else None
     )
     log.warning("%s: back to step %d, past the examples of %d steps", found, step, shift)
-    return state, known
+    return state, ranges

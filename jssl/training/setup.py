@@ -158,12 +158,12 @@ def found_in(source: Source) -> dict[str, Any]:
 def check_honored(config: Config, method: Method) -> None:
     """`UserError` for a key that every recipe has and this method does nothing with."""
     for key in ("accumulate", "grad_cache"):
-        wanted = config[key]
-        found = getattr(method, key)
-        if wanted != found:
+        value = config[key]
+        honored = getattr(method, key)
+        if value != honored:
             raise UserError(
-                f"config.{key}={wanted} means nothing to config.method={config.method!r}; set it "
-                f"to {found}, or let its build return an Objective"
+                f"config.{key}={value} means nothing to config.method={config.method!r}; set it "
+                f"to {honored}, or let its build return an Objective"
             )
     if config.log.render_every and not method.render:
         raise UserError(
@@ -203,8 +203,8 @@ def check_unused_keys(config) -> None:
             key == "config.grad_cache" and not config.grad_cache
         ):
             continue
-        known = [k.rpartition(".")[2] for k in config._seen if k.rpartition(".")[0] == section]
-        raise UserError(f"{key} is read by nothing in {config.method!r}; {suggest(name, known)}")
+        read = [k.rpartition(".")[2] for k in config._seen if k.rpartition(".")[0] == section]
+        raise UserError(f"{key} is read by nothing in {config.method!r}; {suggest(name, read)}")
 
 
 def train_step(run: Run, state, batch):
@@ -228,14 +228,14 @@ def model_flops(run: Run) -> int:
     """Matrix and convolution FLOPs of one step, without what rematerialisation repeats."""
     config = run.config
     kernels = run.mesh.devices.flat[0].platform != "cpu"  # elsewhere "auto" is "xla"
-    wanted = {"model.remat": "none"} | ({"model.attention": "xla"} if kernels else {})
-    plain = config.changed(wanted)
+    changes = {"model.remat": "none"} | ({"model.attention": "xla"} if kernels else {})
+    plain = config.changed(changes)
     method = run.method if plain._tree == config._tree else build_method(plain, run.data_info)
-    place = mesh.batch_sharding(run.mesh)
+    sharding = mesh.batch_sharding(run.mesh)
     size = config.batch_size
 
     def grow(x):
-        return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=place)
+        return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=sharding)
 
     batch = jax.tree.map(grow, run.example)
     rng = jax.eval_shape(jax.random.key, 0)

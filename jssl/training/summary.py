@@ -35,13 +35,13 @@ def beginning(run, start: int, folder) -> list[str]:
     encoder = count(run.shapes.params["encoder"]) if "encoder" in run.shapes.params else trained
     devices = run.mesh.devices.flat
     kind = devices[0].device_kind
-    held = sum(on_a_device(leaf) for leaf in jax.tree.leaves(run.shapes))
+    state_bytes = sum(on_a_device(leaf) for leaf in jax.tree.leaves(run.shapes))
     epochs = config.steps * config.batch_size / len(source)
     goes_on = f", goes on after step {start:,}" if start else ""
     return [
         f"{source.name}: {len(source):,} examples, {labels}",
         f"{config.method}: {trained:,} parameters, {encoder:,} of them in the encoder",
-        f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(held)} on each, "
+        f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(state_bytes)} on each, "
         f"{size(free(run.mesh.local_devices[0]))} free",
         f"{config.steps:,} steps of {config.batch_size:,} examples, {epochs:,.3g} passes over them"
         f"{goes_on}; in {folder}",
@@ -68,11 +68,11 @@ def commands(run, where: str) -> list[str]:
     """Three commands, without the first word, for the run in the folder `where`."""
     go = f"eval --workdir={where} --protocol="
     if run.data_info.modality == "text":
-        speaks = "generate" if run.config.method == "gpt" else "fill-mask"
-        return [f"{go}perplexity", f"{go}{speaks}", f"{go}finetune --config.data.path=LABELLED"]
+        protocol = "generate" if run.config.method == "gpt" else "fill-mask"
+        return [f"{go}perplexity", f"{go}{protocol}", f"{go}finetune --config.data.path=LABELLED"]
     if run.data.source.classes is None:
-        given = " --config.data.path=LABELLED"
-        return [f"{go}{name}{given}" for name in ("knn", "linear", "finetune")]
+        labels = " --config.data.path=LABELLED"
+        return [f"{go}{name}{labels}" for name in ("knn", "linear", "finetune")]
     return [f"{go}{name}" for name in ("linear", "lowshot", "finetune")]
 
 

@@ -35,12 +35,12 @@ class Wandb:
     def __init__(self, project: str, workdir: pathlib.Path, config: dict):
         import wandb
 
-        known = kept(workdir / "wandb_id") or keep(workdir / "wandb_id", uuid.uuid4().hex[:12])
+        run_id = kept(workdir / "wandb_id") or keep(workdir / "wandb_id", uuid.uuid4().hex[:12])
         self.run = wandb.init(
             project=project,
             dir=str(workdir),
             name=workdir.name,
-            id=known,
+            id=run_id,
             resume="allow",
             config=config,
         )
@@ -63,9 +63,9 @@ class Mlflow:
 
         self.mlflow = mlflow
         mlflow.set_experiment(experiment)
-        known = kept(workdir / "mlflow_id")
-        if known:
-            mlflow.start_run(run_id=known)
+        run_id = kept(workdir / "mlflow_id")
+        if run_id:
+            mlflow.start_run(run_id=run_id)
             return
         run = mlflow.start_run(run_name=workdir.name)
         keep(workdir / "mlflow_id", run.info.run_id)
@@ -84,11 +84,11 @@ class Mlflow:
 
 def flat(config: dict, path: str = "") -> dict:
     """{"optim.lr": 0.3, ...} of nested dicts."""
-    found = {}
+    leaves = {}
     for key, value in config.items():
         name = f"{path}{key}"
-        found.update(flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    return found
+        leaves.update(flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return leaves
 
 
 def kept(path: pathlib.Path) -> str:

@@ -1,1 +1,1 @@
-"""What is done to a batch on the device, inside the step."""
+"""Transforms of a batch on the device, inside the train step: augmentation, views, masks."""

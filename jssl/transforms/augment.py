@@ -1,28 +1,30 @@
 """Image augmentation for self-supervised learning: batched, on the device, inside the train step.
 
-Crop + resize, flip, colour jitter, grayscale, blur, solarize, normalise, in this order (BYOL, Grill
-et al. 2020, appendix B). `sample_params` draws all that is random; one of two modes applies it:
+Crop and resize, flip, color jitter, grayscale, blur, solarize, normalize, in this order (BYOL,
+Grill et al. 2020, appendix B). `sample_params` draws all random values. One of two modes applies
+them:
 
-exact  clips to [0, 1] after each colour operation; hue is torchvision's HSV rotation. As jitter has
-       an order per example, hue is computed in each of the 4 places and kept in one.
-fused  crop, resize, flip and blur are two batched matmuls, and colour, in the same order, is one
-       affine map per image, clipped once. Blur then comes before colour (they commute but for
-       clipping and HSV), and hue is a rotation about the gray axis, near to HSV's, but linear.
+exact  It clips to [0, 1] after each color operation. Hue is torchvision's HSV rotation. Jitter has
+       an order per example, so hue is computed at each of the 4 positions and used at one.
+fused  Crop, resize, flip and blur are two batched matmuls. The color operations, in the same order,
+       are one affine map per image, clipped once. Blur comes before color (they commute except for
+       clipping and HSV). Hue is a rotation about the gray axis, which is near HSV's and is linear.
 Mean |fused - exact| over [0, 1] with jitter .4 .4 .4 .1 and blur on every image: 0.027 for the very
-colourful images of the test, 0.011 for CIFAR-10; without hue 0.007 (the test).
+colorful images of the test, 0.011 for CIFAR-10; without hue 0.007 (the test).
 
-With dtype="bfloat16" the matmuls of fused take bfloat16 inputs and accumulate in float32; all else
-is float32. One channel has no saturation, hue, grayscale; any number but 1 and 3 no jitter,
-grayscale, solarize. Inside, an image is [B, H, C, W]: no matmul then needs a transposition.
+With dtype="bfloat16" the matmuls of fused take bfloat16 inputs and accumulate in float32; all other
+arithmetic is float32. Images of one channel get no saturation, hue or grayscale. Images of any
+number of channels but 1 and 3 get no jitter, grayscale or solarize. Inside this module an image is
+[B, H, C, W], so that no matmul needs a transposition.
 """
 
 import functools
 import itertools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ from jssl.transforms import color
 from jssl.transforms.color import JITTER
 
 Dtype = Literal["float32", "bfloat16"]
-Area = Annotated[float, Range(1e-4, 1)]  # share of the valid area
+Area = Annotated[float, Range(1e-4, 1)]  # as a share of the valid area
 Areas = Annotated[tuple[Area, Area], Length(2, ordered=True)]
 Factor = Annotated[float, Range(1e-4)]
 Factors = Annotated[tuple[Factor, Factor], Length(2, ordered=True)]
@@ -66,20 +68,32 @@ def view(
     std: Std,
     dtype: Dtype,
     blur_kernel: Literal["whole", "tenth"] = "whole",
-) -> Callable:
+) -> Callable[[Array, Array, Array], Array]:
     """One random view: f(rng, image uint8 [B, H, W, C], valid int32 [B, 2]) -> [B, size, size, C].
 
-    uint16 images are as good: white is the largest number of each. `valid` is height and width, and
-    an image whose height exceeds H lies on its side (`jssl.data.canvas`); its view stands
-    upright. flip_prob, jitter_prob, gray_prob, blur_prob, solarize_prob (128 of 255 and more are
-    inverted): probability per example. crop_scale, crop_ratio: ranges of area / valid area and of
-    width / height (RandomResizedCrop). brightness, contrast, saturation, hue: strengths s of
-    torchvision's ColorJitter, a factor in [max(0, 1-s), 1+s], a shift in [-s, s] of the hue circle;
-    0.0 here, or as a probability, removes the operation. blur_sigma: range in output pixels
-    (SimCLR, Chen et al. 2020, appendix A), cut off as `blur_radius` says by blur_kernel, "whole" or
-    "tenth". mean, std: of [0, 1], one or one per channel. Raises UserError naming `augment.<key>`.
+    Images may also be uint16; white is the largest number of the dtype. `valid` is the height and
+    the width of each image in its row. An image whose height exceeds H is stored on its side
+    (`jssl.data.canvas`); its view is upright.
+
+    Args:
+      mode: "exact" or "fused", see the module.
+      size: pixels of a side of the view.
+      crop_scale: the range of area / valid area (RandomResizedCrop).
+      crop_ratio: the range of width / height (RandomResizedCrop).
+      flip_prob, jitter_prob, gray_prob, blur_prob, solarize_prob: probability per example; 0.0
+        removes the operation. Solarize inverts the values from 128 of 255 on.
+      brightness, contrast, saturation, hue: strengths s of torchvision's ColorJitter, whose factor
+        is in [max(0, 1-s), 1+s], and whose shift is in [-s, s] of the hue circle; 0.0 removes the
+        operation.
+      blur_sigma: the range in pixels of the view (SimCLR, Chen et al. 2020, appendix A).
+      mean, std: of values in [0, 1]; one number, or one per channel.
+      dtype: of the view, and of the matmuls of "fused".
+      blur_kernel: where the blur is cut off, see `blur_radius`.
+
+    Raises:
+      UserError: a value is wrong; the message names `augment.<key>`.
     """
-    recipe = _checked(view, **locals())  # stays first: the arguments are all that is local
+    recipe = _checked(view, **locals())  # keep it first: locals() must hold only the arguments
     apply = apply_exact if mode == "exact" else apply_fused
 
     @jax.named_scope("augment")
@@ -89,11 +103,19 @@ def view(
     return augment
 
 
-def center(*, size: Pixels, crop: Zoom, mean: Mean, std: Std, dtype: Dtype) -> Callable:
+def center(
+    *, size: Pixels, crop: Zoom, mean: Mean, std: Std, dtype: Dtype
+) -> Callable[[Array, Array], Array]:
     """The view of evaluation: f(image uint8 [B, H, W, C], valid [B, 2]) -> [B, size, size, C].
 
-    torchvision's Resize(size / crop), CenterCrop(size): the shorter side becomes round(size / crop)
-    pixels, the longer one is rounded down, and the crop begins at a whole pixel of the result.
+    It is torchvision's Resize(size / crop), CenterCrop(size). The shorter side becomes
+    round(size / crop) pixels, the longer side is rounded down, and the crop begins at a whole pixel
+    of the result.
+
+    Args:
+      size: pixels of a side of the view.
+      crop: size of the view / shorter side of the resized image.
+      mean, std, dtype: as in `view`.
     """
     recipe = _checked(center, **locals())
     resized = round(size / crop)
@@ -118,31 +140,41 @@ def center(*, size: Pixels, crop: Zoom, mean: Mean, std: Std, dtype: Dtype) -> C
 
 
 def full(image: Array) -> int:
-    """White: the largest number of the dtype of an image."""
+    """The value of white: the largest number of the image's dtype."""
     return jnp.iinfo(image.dtype).max
 
 
 def turned(image: Array, valid: Array) -> dict[str, Array]:
-    """{"turned": bool [B]}, which of the images lie on their side; {} if none can."""
+    """{"turned": bool [B]}, True for images that are stored on their side.
+
+    It is {} if the shape of the batch allows none. image: [B, H, W, C]; valid: int32 [B, 2].
+    """
     height, width = image.shape[1:3]
     return {"turned": valid[:, 0] > height} if width > height else {}
 
 
 def _upright(x, turn):
-    """[B, n, C, n], some of them lying on their side -> all upright."""
+    """Images [B, n, C, n], those that `turn` marks on their side -> all upright."""
     if turn is None:
         return x
     return jnp.where(turn[:, None, None, None], jnp.swapaxes(x, 1, 3), x)
 
 
 def sample_params(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str, Array]:
-    """All random values of one view of each example, each [B]; valid is int32 [B, 2].
+    """Draws all random values of one view of each example, each [B].
 
-    top, left, height, width: whole pixels (float32), inside the valid part. flip, gray, blur,
-    solarize: bool. brightness, contrast, saturation, hue: 1, 1, 1, 0 without jitter. sigma: pixels.
-    order [B, 4]: the place of each operation of `JITTER` in the example's order, 0 first.
+    Args:
+      recipe: the arguments of `view`.
+      rng: a random key.
+      valid: int32 [B, 2], height and width of the images.
+
+    Returns:
+      top, left, height, width: float32, whole pixels, inside the valid part. flip, gray, blur,
+      solarize: bool. brightness, contrast, saturation, hue: float32; 1, 1, 1, 0 without jitter.
+      sigma: float32, in pixels. order int32 [B, 4]: the position of each operation of `JITTER` in
+      the example's order, from 0.
     """
-    u = jax.random.uniform(rng, (valid.shape[0], 33))  # one call: XLA is long to compile each
+    u = jax.random.uniform(rng, (valid.shape[0], 33))  # one call: each takes XLA long to compile
     params = _draw_crop(u[:, 11:], valid, recipe.crop_scale, recipe.crop_ratio)
     for column, name in enumerate(("flip", "gray", "blur", "solarize")):
         params[name] = u[:, column] < getattr(recipe, f"{name}_prob")
@@ -158,23 +190,27 @@ def sample_params(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str
 
 
 def _draw_crop(u, valid, scale, ratio):
-    """torchvision's RandomResizedCrop.get_params: the first of 10 tries that fits, else centred."""
+    """torchvision's RandomResizedCrop.get_params: the first of 10 tries that fits, else centered."""
     full = jnp.maximum(valid, 1).astype(jnp.float32)
     area = (scale[0] + u[:, :10] * (scale[1] - scale[0])) * full.prod(axis=1, keepdims=True)
     aspect = ratio[0] * (ratio[1] / ratio[0]) ** u[:, 10:20]
     tries = jnp.round(jnp.sqrt(jnp.stack([area / aspect, area * aspect], axis=2)))  # [B, 10, 2]
     fits = jnp.all((tries >= 1) & (tries <= full[:, None]), axis=2)
     tried = jnp.take_along_axis(tries, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
-    place = jnp.minimum(jnp.floor(u[:, 20:] * (full - tried + 1)), full - tried)
+    corner = jnp.minimum(jnp.floor(u[:, 20:] * (full - tried + 1)), full - tried)
     largest = jnp.round(full[:, ::-1] * jnp.array([1 / ratio[0], ratio[1]])).clip(1, full)
-    found = fits.any(axis=1)[:, None]
-    height, width = jnp.where(found, tried, largest).T
-    top, left = jnp.where(found, place, (full - largest) // 2).T
+    any_fits = fits.any(axis=1)[:, None]
+    height, width = jnp.where(any_fits, tried, largest).T
+    top, left = jnp.where(any_fits, corner, (full - largest) // 2).T
     return {"top": top, "left": left, "height": height, "width": width}
 
 
 def apply_exact(recipe: SimpleNamespace, image: Array, params: dict[str, Array]) -> Array:
-    """uint8 [B, H, W, C] -> [B, size, size, C], operation by operation, clipping after each."""
+    """The view in mode "exact": image uint8 [B, H, W, C] -> [B, size, size, C].
+
+    The operations are applied one by one, with clipping after each. recipe: the arguments of
+    `view`. params: of `sample_params` and `turned`.
+    """
     active = _active(recipe, image.shape[3])
     planes = jnp.swapaxes(image, 2, 3)
     x = _resample(planes.astype(jnp.float32), *_crop_weights(recipe, image, params))
@@ -191,14 +227,16 @@ def apply_exact(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
 
 
 def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array]) -> Array:
-    """uint8 [B, H, W, C] -> [B, size, size, C] by two matmuls and one affine map of the colours.
+    """The view in mode "fused": image uint8 [B, H, W, C] -> [B, size, size, C].
 
-    The map is found by colouring the C unit colours, black, and the mean, on which contrast turns.
+    It takes two matmuls and one affine map of the colors. The images of the C unit colors and of
+    black determine the map. Contrast also needs the mean color of the image. recipe: the arguments
+    of `view`. params: of `sample_params` and `turned`.
     """
     active = _active(recipe, image.shape[3])
     channels = image.shape[3]
-    exact = recipe.dtype if image.dtype == jnp.uint8 else "float32"  # 0..255 in bfloat16 too
-    planes = jnp.swapaxes(image, 2, 3).astype(exact)
+    exact_dtype = recipe.dtype if image.dtype == jnp.uint8 else "float32"  # bfloat16 has 0..255
+    planes = jnp.swapaxes(image, 2, 3).astype(exact_dtype)
     rows, columns = crop = _crop_weights(recipe, image, params)
     if recipe.blur_prob:
         blur = blur_matrix(params["sigma"], params["blur"], recipe.size, blur_radius(recipe))
@@ -206,7 +244,7 @@ def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
     x = _upright(_resample(planes, rows, columns) / full(image), params.get("turned"))
     if set(active) - {"solarize"}:
         probe = jnp.tile(jnp.eye(channels, channels + 1), (len(image), 1, 1, 1))
-        if "contrast" in active:  # the mean before the blur, as in exact, from the pixels
+        if "contrast" in active:  # the mean of the pixels before the blur, as in "exact"
             h, w = (weight.mean(axis=1) for weight in crop)
             mean = jnp.sum(planes * h[:, :, None, None] * w[:, None, None], axis=(1, 3))
             mean = mean / full(image)
@@ -221,14 +259,17 @@ def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
 
 
 def _crop_weights(recipe, image, params):
-    """The crop, resize and flip: rows [B, size, H] and columns [B, size, W], as they are stored."""
+    """Crop, resize and flip as matrices for the stored rows and columns of the images.
+
+    Returns (rows [B, size, H], columns [B, size, W]).
+    """
     upright = [params[name] for name in ("top", "height", "left", "width")]
     top, height, left, width = upright
     turn = params.get("turned")
-    if turn is not None:  # the rows that are stored are the image's columns
+    if turn is not None:  # the stored rows are the columns of such an image
         lying = [*upright[2:], *upright[:2]]
-        both = zip(lying, upright, strict=True)
-        top, height, left, width = (jnp.where(turn, one, other) for one, other in both)
+        pairs = zip(lying, upright, strict=True)
+        top, height, left, width = (jnp.where(turn, *pair) for pair in pairs)
     rows = resize_weights(top, height, top, top + height, image.shape[1], recipe.size)
     columns = resize_weights(left, width, left, left + width, image.shape[2], recipe.size)
     if recipe.flip_prob:
@@ -244,10 +285,18 @@ def _crop_weights(recipe, image, params):
     return rows, columns
 
 
-def resize_weights(start, extent, low, high, length: int, size: int) -> Array:
-    """Antialiased bilinear resize of [start, start + extent) as weights: [B] -> [B, size, length].
+def resize_weights(
+    start: Array, extent: Array, low: Array, high: Array, length: int, size: int
+) -> Array:
+    """Antialiased bilinear resize along one axis as a matrix: float32 [B, size, length].
 
-    Pillow's `precompute_coeffs` (Resample.c), triangle filter, of the pixels [low, high) alone.
+    It is `precompute_coeffs` of Pillow (Resample.c) with the triangle filter.
+
+    Args:
+      start, extent: [B], the interval [start, start + extent) that is resized, in pixels.
+      low, high: [B]; only pixels in [low, high) have weights.
+      length: pixels of the input.
+      size: pixels of the output.
     """
     scale = extent[:, None, None] / size
     pixel = jnp.arange(length)
@@ -258,11 +307,12 @@ def resize_weights(start, extent, low, high, length: int, size: int) -> Array:
 
 
 def blur_radius(recipe: SimpleNamespace) -> int:
-    """How many pixels to each side a blur reaches.
+    """The radius of the blur kernel in pixels, by ``recipe.blur_kernel``.
 
-    "tenth"  a tenth of the image in all, and 1 at least: SimCLR and BYOL (data_util.py: 23 of 224)
-    "whole"  that, or three times the largest sigma if it is more: Pillow's GaussianBlur, which
-             most others use, is not cut off at all
+    "tenth"  The kernel spans a tenth of the image, and its radius is at least 1: SimCLR and BYOL
+             (data_util.py: 23 of 224).
+    "whole"  The radius is at least three times the largest sigma. Pillow's GaussianBlur, which most
+             other methods use, is not cut off at all.
     """
     tenth = max(1, recipe.size // 20)
     if getattr(recipe, "blur_kernel", "whole") == "tenth":
@@ -271,20 +321,27 @@ def blur_radius(recipe: SimpleNamespace) -> int:
 
 
 def blur_matrix(sigma: Array, on: Array, size: int, radius: int) -> Array:
-    """Gaussian blur along one axis: sigma [B] in pixels, on bool [B] -> [B, size, size].
+    """Gaussian blur along one axis as a matrix: float32 [B, size, size].
 
-    Edges reflect, as in torchvision's GaussianBlur (SimCLR's zeros darken the border); the radius
-    is less than `size`, so that no pixel is reflected twice.
+    Edges reflect, as in torchvision's GaussianBlur (SimCLR's zeros darken the border).
+
+    Args:
+      sigma: float [B], in pixels.
+      on: bool [B]; the matrix of the other images is the identity.
+      size: pixels of the axis.
+      radius: of the kernel; it is cut to less than `size`, so that no pixel is reflected twice.
     """
     i = np.arange(size)[:, None]
     j = np.arange(size)
     radius = min(radius, max(1, size - 1))
-    mirrors = ((i - j, j >= 0), (i + j, j > 0), (2 * size - 2 - i - j, j < size - 1))
 
-    def kernel(distance):
-        return jnp.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
+    def kernel(distance, is_pixel):
+        weight = jnp.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
+        return weight * (is_pixel & (abs(distance) <= radius))
 
-    matrix = sum(kernel(d) * (keep & (abs(d) <= radius)) for d, keep in mirrors)
+    matrix = kernel(i - j, j >= 0)
+    matrix += kernel(i + j, j > 0)  # reflected at the first pixel
+    matrix += kernel(2 * size - 2 - i - j, j < size - 1)  # reflected at the last pixel
     return jnp.where(on[:, None, None], matrix / matrix.sum(2, keepdims=True), jnp.eye(size))
 
 
@@ -294,16 +351,23 @@ def _resample(x, rows, columns):
 
 
 def _matmul(spec, a, b, dtype):
-    """To float32 from inputs in dtype; those of float32 are multiplied as such, not as TF32."""
-    how = {"precision": "highest" if dtype == "float32" else None}
+    """An einsum of inputs in dtype, accumulated in float32; float32 inputs do not become TF32."""
+    precision = "highest" if dtype == "float32" else None
     a = a.astype(dtype)
     b = b.astype(dtype)
-    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32, **how)
+    return jnp.einsum(spec, a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _finish(x, recipe, params=None, active=()):
-    """Solarize and normalise: [B, h, C, w] -> [B, h, w, C]."""
-    if "solarize" in active:  # at 0.5, between 127 and 128 of 255, as in BYOL
+def _finish(
+    x: Array,
+    recipe: SimpleNamespace,
+    params: dict[str, Array] | None = None,
+    active: Collection[str] = (),
+) -> Array:
+    """Solarize and normalize: [B, h, C, w] -> [B, h, w, C]."""
+    if (
+        params is not None and "solarize" in active
+    ):  # at 0.5, between 127 and 128 of 255, as in BYOL
         x = jnp.where(params["solarize"][:, None, None, None] & (x >= 0.5), 1 - x, x)
     for key, value in {"mean": recipe.mean, "std": recipe.std}.items():
         _need(len(value) in (1, x.shape[2]), key, value, f"1 or {x.shape[2]} numbers", (0.5,))
@@ -312,16 +376,18 @@ def _finish(x, recipe, params=None, active=()):
 
 
 def _active(recipe, channels):
-    """The colour operations of this program: those asked for that such images have."""
-    asked = [name for name in JITTER if recipe.jitter_prob and getattr(recipe, name)]
-    asked += [name for name in ("gray", "solarize") if getattr(recipe, f"{name}_prob")]
-    have = {1: ("brightness", "contrast", "solarize"), 3: asked}.get(channels, ())
-    if dropped := [name for name in asked if name not in have]:
+    """The color operations of a recipe that images of so many channels can have."""
+    requested = [name for name in JITTER if recipe.jitter_prob and getattr(recipe, name)]
+    requested += [name for name in ("gray", "solarize") if getattr(recipe, f"{name}_prob")]
+    possible = {1: ("brightness", "contrast", "solarize"), 3: requested}.get(channels, ())
+    dropped = [name for name in requested if name not in possible]
+    if dropped:
         _warn_once(f"augment: {channels}-channel images get no {', '.join(dropped)}")
-    return [name for name in asked if name in have]
+    return [name for name in requested if name in possible]
 
 
-def _checked(function, **settings):
+def _checked(function: Callable, **settings: Any) -> SimpleNamespace:
+    """The arguments of a function, after they were checked against its hints."""
     values.check_all("augment", settings, values.kinds_of(function))
     return SimpleNamespace(**settings)
 

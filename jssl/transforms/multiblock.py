@@ -1,4 +1,4 @@
-"""I-JEPA's multi-block masks: some target rectangles, and a context rectangle without them
+"""I-JEPA's multi-block masks: target rectangles, and a context rectangle without their patches
 (Assran et al. 2023, section 3; facebookresearch/ijepa src/masks/multiblock.py)."""
 
 import math
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jssl.config import Config, UserError
 from jssl.transforms.masking import cover, mask_to_indices
@@ -23,14 +24,18 @@ class Blocks(NamedTuple):
       target_valid: bool [T], False beyond the size of this batch's targets.
     """
 
-    context_ids: jax.Array
-    context_valid: jax.Array
-    target_ids: jax.Array
-    target_valid: jax.Array
+    context_ids: Array
+    context_valid: Array
+    target_ids: Array
+    target_valid: Array
 
-    def rows(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(context_ids, target_ids, valid of both) with a row for each target, as the predictor
-        takes them."""
+    def rows(self) -> tuple[Array, Array, Array]:
+        """The arguments of the predictor, with one row for each target of each image.
+
+        Returns:
+          (context_ids int32 [B targets, K], target_ids int32 [B targets, T], valid bool
+          [B targets, K + T]).
+        """
         num_targets = self.target_ids.shape[1]
         context_ids = jnp.repeat(self.context_ids, num_targets, axis=0)
         context_valid = jnp.repeat(self.context_valid, num_targets, axis=0)
@@ -41,21 +46,28 @@ class Blocks(NamedTuple):
         return context_ids, target_ids, valid
 
 
-def block_sampler(
-    config: Config, grid: int, num_context: int
-) -> Callable[[jax.Array, int], Blocks]:
-    """f(rng, batch_size) -> `Blocks`: one size of targets and one of contexts for the batch, and
-    positions for each image."""
+def block_sampler(config: Config, grid: int, num_context: int) -> Callable[[Array, int], Blocks]:
+    """f(rng, batch_size) -> `Blocks`.
+
+    All targets of a batch have one size, and all contexts have one size. Each image has positions
+    of its own.
+
+    Args:
+      config: the whole config.
+      grid: patches along a side of an image.
+      num_context: the number of patches to which a context is cut or padded.
+    """
     target_sizes = block_sizes(grid, config.target_area, config.target_aspect)
     context_sizes = block_sizes(grid, config.context_area, (1.0, 1.0))
     longest = int(target_sizes.prod(axis=1).max())
 
-    def sample(rng: jax.Array, batch_size: int) -> Blocks:
+    def sample(rng: Array, batch_size: int) -> Blocks:
         rng_target_size, rng_context_size, rng_target, rng_context = jax.random.split(rng, 4)
         target_size = jax.random.choice(rng_target_size, jnp.asarray(target_sizes))
         context_size = jax.random.choice(rng_context_size, jnp.asarray(context_sizes))
         u = jax.random.uniform(rng_target, (2, batch_size, config.num_targets))
-        targets = cover(u, *target_size, grid)
+        target_height, target_width = target_size
+        targets = cover(u, target_height, target_width, grid)
         least = config.min_context_patches
         context = context_mask(rng_context, targets, grid, context_size, least)
         context_ids = mask_to_indices(context, num_context)
@@ -73,9 +85,15 @@ def block_sizes(
 ) -> np.ndarray:
     """I-JEPA's sizes of a block, equally likely: int32 [points, 2] of (height, width) in patches.
 
-    One random number of [0, 1), here `points` of them evenly spaced, gives both the share of all
-    patches and the aspect, height / width, between their bounds (facebookresearch/ijepa
-    src/masks/multiblock.py:55 to 72). No side is as long as the grid.
+    In the reference, one random number of [0, 1) gives both the share of all patches and the aspect
+    (facebookresearch/ijepa src/masks/multiblock.py:55 to 72). Here the number takes `points` evenly
+    spaced values. No side is as long as the grid.
+
+    Args:
+      grid: patches along a side of an image.
+      share: the range of the block's share of all patches.
+      aspect: the range of height / width.
+      points: the number of sizes.
     """
     sizes = []
     for r in (np.arange(points) + 0.5) / points:
@@ -86,37 +104,41 @@ def block_sizes(
     return np.array(sizes, np.int32)
 
 
-def context_mask(rng, hidden: jax.Array, grid: int, size: jax.Array, least: int, tries: int = 20):
+def context_mask(
+    rng: Array, hidden: Array, grid: int, size: Array, least: int, tries: int = 20
+) -> Array:
     """I-JEPA's contexts: bool [B, grid * grid], rectangles without the patches of the targets.
 
-    A context of `least` patches or fewer is drawn anew, up to `tries` times; if none is larger, one
-    target after the other, the last one first, may overlap it (multiblock.py:74 to 110).
+    A context must have more than `least` patches. Up to `tries` positions are tried. If none
+    suffices, the constraint to avoid the targets is dropped, for one target after the other, the
+    last target first (multiblock.py:74 to 110).
 
     Args:
-      rng: the random key.
+      rng: a random key.
       hidden: bool [B, targets, grid * grid], the targets.
-      grid: patches along a side.
+      grid: patches along a side of an image.
       size: int [2], height and width of all contexts.
-      least: the number of patches that is too few.
-      tries: places that are tried.
+      least: the largest number of patches that is too small.
+      tries: the number of positions.
     """
     batch, targets, n = hidden.shape
-    tried = cover(jax.random.uniform(rng, (2, batch, tries)), *size, grid)
+    height, width = size
+    tried = cover(jax.random.uniform(rng, (2, batch, tries)), height, width, grid)
     covered = jnp.cumsum(hidden, axis=1) > 0  # by the first target, the first two, ...
     covered = jnp.concatenate([covered[:, ::-1], jnp.zeros((batch, 1, n), bool)], axis=1)
     counts = jnp.einsum("btn,bln->blt", tried.astype(jnp.float32), 1.0 - covered)
-    found = (counts > least).reshape(batch, -1).argmax(1)  # the first; 0 if there is none
-    none = ~(counts > least).any((1, 2))
-    level = jnp.where(none, targets, found // tries)
+    first = (counts > least).reshape(batch, -1).argmax(1)  # 0 if no position suffices
+    none_suffices = ~(counts > least).any((1, 2))
+    level = jnp.where(none_suffices, targets, first // tries)
 
     def pick(x, i):
         return jnp.take_along_axis(x, i[:, None, None], axis=1)[:, 0]
 
-    return pick(tried, found % tries) & ~pick(covered, level)
+    return pick(tried, first % tries) & ~pick(covered, level)
 
 
 def check_blocks(config: Config, num_context: int) -> None:
-    """`UserError` for a smallest context that no context exceeds."""
+    """Raises `UserError` if no context has more than ``config.min_context_patches`` patches."""
     if not 0 <= config.min_context_patches < num_context:
         raise UserError(
             f"config.min_context_patches={config.min_context_patches} must be at least 0 and below "

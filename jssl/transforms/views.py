@@ -1,85 +1,99 @@
-"""The views of a batch: random ones for training, one centered view for evaluation.
+"""The views of a batch: random views for training, one centered view for evaluation.
 
 Views of one image are adjacent rows, so that each device keeps its own images.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jssl.config import call_with_section, values
+from jssl.config import Config, call_with_section, values
+from jssl.core import Batch
 from jssl.transforms import augment
 
 
-def two_views(config) -> Callable:
-    """f(rng, batch) -> [2B, H, W, C]: two views of each image, at 2i and 2i + 1.
+def two_views(config: Config) -> Callable[[Array, Batch], Array]:
+    """f(rng, batch) -> [2B, H, W, C]: two views of each image, at rows 2i and 2i + 1.
 
-    ``config.augment`` says how; what ``config.augment_second_view`` changes, if there is one, makes
-    the second view (BYOL, appendix B: one is always blurred, the other solarized).
+    ``config.augment`` describes both views. ``config.augment_second_view``, if there is one,
+    changes keys of it for the second view (BYOL, appendix B: one is always blurred, the other
+    solarized).
     """
     first, second = sections(config)
-    one = call_with_section(augment.view, first, "augment", dtype=config.model.dtype)
+    dtype = config.model.dtype
+    first_view = call_with_section(augment.view, first, "augment", dtype=dtype)
     if second is None:
-        return lambda rng, batch: one(rng, *repeat_images(batch, 2))
-    other = call_with_section(augment.view, second, "augment_second_view", dtype=config.model.dtype)
+        return lambda rng, batch: first_view(rng, *repeat_images(batch, 2))
+    second_view = call_with_section(augment.view, second, "augment_second_view", dtype=dtype)
 
     def two(rng, batch):
         keys = jax.random.split(rng)
-        images = [
-            view(k, *repeat_images(batch, 1)) for view, k in zip((one, other), keys, strict=True)
-        ]
+        pairs = zip((first_view, second_view), keys, strict=True)
+        images = [view(key, *repeat_images(batch, 1)) for view, key in pairs]
         return jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
 
     return two
 
 
-def split_views(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def split_views(x: Array) -> tuple[Array, Array]:
     """(first views [B, ...], second views [B, ...]) of the rows [2B, ...] of `two_views`."""
     return x[0::2], x[1::2]
 
 
-def multi_crop(config) -> Callable:
+def multi_crop(config: Config) -> Callable[[Array, Batch], dict[str, Array]]:
     """f(rng, batch) -> {"global": [2B, H, W, C], "local": [nB, h, w, C]}: multi-crop.
 
-    ``config.local`` has `count`, the number n of local crops of each image, at ni ... ni + n - 1,
-    and what they change in ``config.augment``; no key "local" where n is 0. SwAV (Caron et al.
-    2020), section 3.2.
+    ``config.local`` has the number n of local crops of each image, `count`, and the keys that they
+    change in ``config.augment``. The local crops of image i are the rows ni ... ni + n - 1. There
+    is no key "local" if n is 0. Source: SwAV (Caron et al. 2020), section 3.2.
     """
     two = two_views(config)
     local = dict(config.local)
     count = local.pop("count")
     values.check("config.local.count", count, values.Whole)
     section = dict(config.augment) | local
-    small = call_with_section(augment.view, section, "local", dtype=config.model.dtype)
+    local_view = call_with_section(augment.view, section, "local", dtype=config.model.dtype)
 
     def all_crops(rng, batch):
-        rng_two, rng_small = jax.random.split(rng)
-        found = {"global": two(rng_two, batch)}
+        rng_global, rng_local = jax.random.split(rng)
+        crops = {"global": two(rng_global, batch)}
         if count:
-            found["local"] = small(rng_small, *repeat_images(batch, count))
-        return found
+            crops["local"] = local_view(rng_local, *repeat_images(batch, count))
+        return crops
 
     return all_crops
 
 
-def eval_view(config) -> Callable:
-    """f(batch) -> [B, H, W, C]: the view of evaluation, ``eval.crop_fraction`` of the image resized
-    to ``eval.size`` (0: the size of training)."""
-    look = {key: config.augment[key] for key in ("mean", "std")} | {"dtype": config.model.dtype}
-    size = config.eval.size or config.augment.size
-    view = augment.center(size=size, crop=config.eval.crop_fraction, **look)
+def eval_view(config: Config) -> Callable[[Batch], Array]:
+    """f(batch) -> [B, H, W, C]: the center of each image, for evaluation.
+
+    It is ``eval.crop_fraction`` of the image, resized to ``eval.size`` pixels; 0: to the size of
+    the training views.
+    """
+    view = augment.center(
+        size=config.eval.size or config.augment.size,
+        crop=config.eval.crop_fraction,
+        mean=config.augment.mean,
+        std=config.augment.std,
+        dtype=config.model.dtype,
+    )
     return lambda batch: view(batch["image"], batch["size"])
 
 
-def sections(config) -> tuple[dict, dict | None]:
-    """(augment, augment laid over by augment_second_view or None)."""
+def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The sections of the two views: (augment, augment with the keys of augment_second_view).
+
+    The second is None if the config has no section augment_second_view.
+    """
     first = dict(config.augment)
-    return first, first | dict(
-        config.augment_second_view
-    ) if "augment_second_view" in config else None
+    if "augment_second_view" not in config:
+        return first, None
+    return first, first | dict(config.augment_second_view)
 
 
-def repeat_images(batch, count: int):
-    """(image, size), each row `count` times in a row."""
-    return (jnp.repeat(batch[key], count, axis=0) for key in ("image", "size"))
+def repeat_images(batch: Batch, count: int) -> tuple[Array, Array]:
+    """(image, size) of a batch; each row is repeated `count` times, next to itself."""
+    return jnp.repeat(batch["image"], count, axis=0), jnp.repeat(batch["size"], count, axis=0)

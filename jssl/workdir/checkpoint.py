@@ -194,9 +194,9 @@ class Checkpoints:
         state = agreement.run_on_all_processes(
             partial(_border, folder, lambda: self._reader.restore(folder / "state", args=args))
         )
-        held = int(getattr(state, "step", step))
-        if held != step:
-            raise Damaged(folder, f"it holds step {held}; if it is that one, rename it so")
+        stored_step = int(getattr(state, "step", step))
+        if stored_step != step:
+            raise Damaged(folder, f"it holds step {stored_step}; if it is that one, rename it so")
         self.restored = note
         return state
 
@@ -222,13 +222,13 @@ class Checkpoints:
         return note
 
     def _same_tree(self, step: int, shapes) -> None:
-        found = self._reader.metadata(self.folder / str(step) / "state").item_metadata
-        if found is None:
+        metadata = self._reader.metadata(self.folder / str(step) / "state").item_metadata
+        if metadata is None:
             raise ValueError("its list of arrays is missing")
-        stored = tree_signature(found.tree)
-        wanted = tree_signature(shapes)
-        missing = sorted(wanted - stored)
-        extra = sorted(stored - wanted)
+        stored = tree_signature(metadata.tree)
+        expected = tree_signature(shapes)
+        missing = sorted(expected - stored)
+        extra = sorted(stored - expected)
         if missing or extra:
             raise UserError(
                 f"workdir={self.folder.parent} step {step} does not fit this model: missing "

@@ -20,10 +20,10 @@ THREADS = 8  # hashing leaves the interpreter's lock to the others
 
 def write(step: pathlib.Path) -> None:
     """Lists the files of a step, {"state/d/...": sum}, as <step>/sha256.json."""
-    here = files(step)
+    paths = files(step)
     with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(here, pool.map(sha256_of, here.values()), strict=True))
-    (step / NAME).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        sums = dict(zip(paths, pool.map(sha256_of, paths.values()), strict=True))
+    (step / NAME).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
 def check(step: pathlib.Path, part: int = 0, parts: int = 1) -> None:
@@ -36,17 +36,17 @@ def check(step: pathlib.Path, part: int = 0, parts: int = 1) -> None:
     listed = read_json(step / NAME)
     if not isinstance(listed, dict):
         raise ValueError(f"{NAME} is not what jssl writes")
-    here = files(step)
-    if gone := listed.keys() - here.keys():  # a list from elsewhere names no other files
+    paths = files(step)
+    if gone := listed.keys() - paths.keys():  # a list from elsewhere names no other files
         raise ValueError(f"{min(gone)} is gone")
-    if extra := here.keys() - listed.keys():
+    if extra := paths.keys() - listed.keys():
         raise ValueError(f"{min(extra)} is not in {NAME}")
     mine = sorted(listed)[part::parts]
     with ThreadPoolExecutor(THREADS) as pool:
-        for name, found in zip(
-            mine, pool.map(sha256_of, (here[name] for name in mine)), strict=True
+        for name, digest in zip(
+            mine, pool.map(sha256_of, (paths[name] for name in mine)), strict=True
         ):
-            if found != listed[name]:
+            if digest != listed[name]:
                 raise ValueError(f"{name} is not what was written")
 
 
@@ -61,14 +61,14 @@ def probe(step: pathlib.Path) -> None:
 def files(step: pathlib.Path) -> dict[str, pathlib.Path]:
     """{"state/d/...": path} of the note of a step and of the files in its folders. Hidden files are
     a file server's, and nothing reads them. `OSError` where a folder cannot be read."""
-    found = {}
+    paths = {}
     for folder, _, names in os.walk(step, onerror=_raise):
         here = pathlib.Path(folder)
         inside = names if here != step else [name for name in names if name == NOTE]
         for name in inside:
             if not name.startswith("."):
-                found[(here / name).relative_to(step).as_posix()] = here / name
-    return dict(sorted(found.items()))
+                paths[(here / name).relative_to(step).as_posix()] = here / name
+    return dict(sorted(paths.items()))
 
 
 def _raise(error: OSError) -> None:

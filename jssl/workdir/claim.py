@@ -42,7 +42,7 @@ def common(config, **more: Any) -> dict[str, Any]:
         for key, value in flatten(config).items()
         if not key.removeprefix("config.").startswith(run_folder.HOST)
     }
-    ordered = dict(sorted(flat.items(), key=lambda one: (one[0] != "config.method", one[0])))
+    ordered = dict(sorted(flat.items(), key=lambda item: (item[0] != "config.method", item[0])))
     return ordered | more | identity.facts()
 
 
@@ -83,12 +83,12 @@ def _check_data(folder, config):
         return
     key = moved[0]
     what = f"data.{key}={began[key]!r}, not {config.data[key]!r}"
-    known = run_folder.stored(folder).get("data", "")
+    old = run_folder.stored(folder).get("data", "")
     source = call_with_section(data.load, config.data, "data").source
-    found = source.fingerprint
-    if not known or not found:
+    new = source.fingerprint
+    if not old or not new:
         log.warning("the result is of the run in %s, on %s", folder, what)
-    elif known != found:
+    elif old != new:
         raise UserError(
             f"--workdir={folder} holds a finished run on {what}, which holds other files; use "
             "another --workdir to train on those, or give the old value to see its result"
@@ -118,19 +118,19 @@ def content(
 
 
 def _content(folder, config, info, fingerprint, extend, changed_data):
-    wanted = json.loads(run_folder.to_json(config))
+    new = json.loads(run_folder.to_json(config))
     if not run_folder.claimed(folder):
-        return _fresh(wanted, info, fingerprint, _unsaved(folder, config))
-    found = run_folder.stored(folder)
-    _check_numbers(folder, found)
-    if fingerprint and found["data"] not in ("", fingerprint) and not changed_data:
+        return _fresh(new, info, fingerprint, _unsaved(folder, config))
+    old = run_folder.stored(folder)
+    _check_numbers(folder, old)
+    if fingerprint and old["data"] not in ("", fingerprint) and not changed_data:
         raise UserError(
             f"--workdir={folder}: the data set has changed since its run began (other files, names "
             "or sizes); restore it, use another --workdir, or add --changed-data to go on with it"
         )
-    if extend and wanted["steps"] > found["config"]["steps"]:
-        _extend(folder, found, wanted["steps"])
-    return found | {"data": fingerprint or found["data"]}
+    if extend and new["steps"] > old["config"]["steps"]:
+        _extend(folder, old, new["steps"])
+    return old | {"data": fingerprint or old["data"]}
 
 
 def _fresh(config, info: dict[str, Any], fingerprint: str, run: str) -> dict[str, Any]:
@@ -150,18 +150,18 @@ def _fresh(config, info: dict[str, Any], fingerprint: str, run: str) -> dict[str
 def _unsaved(folder, config) -> str:
     """The id of the start that saved nothing in the folder, if it was one of the same config."""
     try:
-        found = run_folder.stored(folder)
+        content = run_folder.stored(folder)
         run_folder.check_same(folder, run_folder.recorded(folder), config)
-        return str(found.get("run", ""))
+        return str(content.get("run", ""))
     except Unreachable:
         raise
     except UserError:
         return ""
 
 
-def _check_numbers(folder, found) -> None:
+def _check_numbers(folder, content) -> None:
     for name, value in identity.numbers().items():
-        old = found["numbers"].get(name, value)
+        old = content["numbers"].get(name, value)
         if old != value:
             raise UserError(
                 f"--workdir={folder} holds a run that began with {name}={old}, and it is {value} "
@@ -170,8 +170,8 @@ def _check_numbers(folder, found) -> None:
             )
 
 
-def _extend(folder, found, steps: int) -> None:
-    old = found["config"]["steps"]
+def _extend(folder, content, steps: int) -> None:
+    old = content["config"]["steps"]
     log.warning(
         "%s is extended from %d to %d steps: schedules now end there, so the learning rate "
         "leaps to where a run of that length has it",
@@ -179,9 +179,9 @@ def _extend(folder, found, steps: int) -> None:
         old,
         steps,
     )
-    found["earlier"] = [*found["earlier"], {"digest": found["digest"], "steps": old}]
-    found["config"] = found["config"] | {"steps": steps}
-    found["digest"] = identity.digest(found["config"], found["data_info"])
+    content["earlier"] = [*content["earlier"], {"digest": content["digest"], "steps": old}]
+    content["config"] = content["config"] | {"steps": steps}
+    content["digest"] = identity.digest(content["config"], content["data_info"])
 
 
 def clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:

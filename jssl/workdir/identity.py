@@ -82,7 +82,7 @@ def facts() -> dict[str, Any]:
 
 def mark_of(stored: Mapping[str, Any]) -> Mark:
     """The mark that the content of a config.json describes."""
-    earlier = tuple(str(one["digest"]) for one in stored["earlier"])
+    earlier = tuple(str(config["digest"]) for config in stored["earlier"])
     return Mark(str(stored["run"]), str(stored["digest"]), earlier)
 
 
@@ -98,7 +98,7 @@ def check_stored(path: pathlib.Path, stored: Any) -> None:
         )
     try:
         mark = mark_of(stored)
-        steps = [one["steps"] for one in stored["earlier"]]
+        steps = [config["steps"] for config in stored["earlier"]]
         kinds = {"numbers": dict, "data": str, "data_info": dict}
         if not all(isinstance(stored[key], kind) for key, kind in kinds.items()):
             raise TypeError("another type")
@@ -124,20 +124,20 @@ def check_note(folder: pathlib.Path, step: int, mark: Mark | None) -> dict[str, 
         if mark is None:
             return {}
         raise Damaged(folder, f"it does not say whose it is: {NOTE} is gone")
-    found = read_json(path)
-    if not isinstance(found, dict) or type(found.get("step")) is not int:
+    content = read_json(path)
+    if not isinstance(content, dict) or type(content.get("step")) is not int:
         raise Damaged(path, "it is not what jssl writes")
-    if found["step"] != step:
-        raise Damaged(folder, f"it holds step {found['step']}; if it is that one, rename it so")
+    if content["step"] != step:
+        raise Damaged(folder, f"it holds step {content['step']}; if it is that one, rename it so")
     if mark is None:
-        return found
-    if found.get("run") != mark.run:
+        return content
+    if content.get("run") != mark.run:
         raise Damaged(
-            folder, f"it is of run {short(found.get('run'))}, and config.json of {short(mark.run)}"
+            folder, f"it is of run {short(content.get('run'))}, and config.json of {short(mark.run)}"
         )
-    if found.get("digest") not in (mark.digest, *mark.earlier):
+    if content.get("digest") not in (mark.digest, *mark.earlier):
         raise Damaged(folder, "it was trained with another config than config.json holds")
-    return found
+    return content
 
 
 def short(run: Any) -> str:

@@ -31,7 +31,7 @@ def exclusive_lock(folder: pathlib.Path):
     path = folder / ".lock"
     file = agreement.run_on_all_processes(lambda: _open(path) if jax.process_index() == 0 else None)
     until = time.monotonic() + LOCK_TIMEOUT_S
-    told = False
+    warned = False
     try:
         while mesh.any_across_processes(file is not None and not _taken(file)):
             if mesh.any_across_processes(bool(preemption.requested())):
@@ -41,9 +41,9 @@ def exclusive_lock(folder: pathlib.Path):
                     f"--workdir={folder} is in use by another run{_owner(path)}; wait for its end, "
                     "or use another --workdir"
                 )
-            if not told:
+            if not warned:
                 log.warning("%s is in use%s: waiting %.0f s", folder, _owner(path), LOCK_TIMEOUT_S)
-            told = True
+            warned = True
             time.sleep(min(preemption.POLL, LOCK_TIMEOUT_S))
         yield
     finally:
@@ -79,7 +79,7 @@ def _taken(file) -> bool:
 def _owner(path) -> str:
     """ " (process 7 on host3)", as its lock says."""
     try:
-        said = files.read_bytes(path, limit=4096).decode().strip()[:200]
+        text = files.read_bytes(path, limit=4096).decode().strip()[:200]
     except (OSError, UnicodeDecodeError, files.Damaged, files.Unreachable):
         return ""
-    return f" ({said})" if said.isprintable() and said else ""
+    return f" ({text})" if text.isprintable() and text else ""

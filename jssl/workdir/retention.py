@@ -38,8 +38,8 @@ class Retention:
         """The steps that are whole on disk, ascending. `OSError` where that cannot be read."""
         if not self.folder.exists():
             return []
-        found = [(step_of(path.name), path) for path in self.folder.iterdir()]
-        return sorted(step for step, path in found if step is not None and path.is_dir())
+        entries = [(step_of(path.name), path) for path in self.folder.iterdir()]
+        return sorted(step for step, path in entries if step is not None and path.is_dir())
 
     def score(self, step: int, knn: float) -> None:
         """Notes the accuracy of a step. A disk that is full is a warning."""
@@ -92,7 +92,7 @@ class Retention:
             steps = self.listed()
         except OSError:
             steps = []
-        found = {step: _number(_json(self.folder / str(step) / OLD_SCORE)) for step in steps}
+        scores = {step: _number(_json(self.folder / str(step) / OLD_SCORE)) for step in steps}
         known = _json(self.path)
         known = {} if known is None else known
         if not isinstance(known, dict) or not all(
@@ -101,8 +101,8 @@ class Retention:
         ):
             log.warning("the scores of the checkpoints are not known: %s is damaged", self.path)
             known = {}
-        found |= {int(name): float(value) for name, value in known.items()}
-        return {step: score for step, score in found.items() if score is not None}
+        scores |= {int(name): float(value) for name, value in known.items()}
+        return {step: score for step, score in scores.items() if score is not None}
 
 
 def rename(path: pathlib.Path, name: str) -> None:

@@ -141,12 +141,12 @@ def check_same(folder, old, new, extend: bool = False) -> None:
 def stored(folder: pathlib.Path) -> dict[str, Any]:
     """What config.json holds; `UserError` unless it is what jssl wrote."""
     path = folder / "config.json"
-    found = read(path)
+    content = read(path)
     try:
-        identity.check_stored(path, found)
+        identity.check_stored(path, content)
     except Damaged as error:
         raise unreadable(path, error.reason) from None
-    return found
+    return content
 
 
 def stored_config(workdir) -> ml_collections.ConfigDict:
@@ -193,21 +193,21 @@ def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
     path = folder / "result.json"
     if not os.path.lexists(path):
         return None
-    found = read(path)
+    content = read(path)
     config = stored(folder)
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise unreadable(path, "it is not what jssl writes")
     mine = identity.mark_of(config)
-    run = found.pop("run", "")
-    digest = found.pop("digest", "")
+    run = content.pop("run", "")
+    digest = content.pop("digest", "")
     if run != mine.run:
         raise UserError(
             f"{path} is of run {identity.short(run)}, and config.json of "
             f"{identity.short(mine.run)}; restore the one that belongs here"
         )
-    known = config["config"].get("steps")
-    extended = isinstance(known, int) and steps > known
-    return None if extended or digest in mine.earlier else found
+    stored_steps = config["config"].get("steps")
+    extended = isinstance(stored_steps, int) and steps > stored_steps
+    return None if extended or digest in mine.earlier else content
 
 
 def write_result(folder: pathlib.Path, values: dict, mark: identity.Mark) -> dict:
@@ -256,8 +256,8 @@ def versions() -> dict[str, str]:
     here = pathlib.Path(__file__).parent
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-        commit = found.stdout.strip()
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        commit = process.stdout.strip()
     except OSError:  # no git on this machine
         commit = ""
     device = jax.devices()[0].device_kind

@@ -1,0 +1,48 @@
+"""Losses as plain functions of global batches: float32 inside, no state."""
+
+from jssl.losses import classification, contrastive, distribution, redundancy, regression
+from jssl.losses.classification import (
+    cross_entropy,
+    cross_view_cross_entropy,
+    next_token,
+    next_token_nll,
+    soft_cross_entropy,
+)
+from jssl.losses.contrastive import (
+    dcl,
+    info_nce,
+    negatives_logsumexp,
+    nt_xent,
+    positive_and_negatives,
+)
+from jssl.losses.distribution import epps_pulley, koleo, sigreg
+from jssl.losses.redundancy import barlow_twins, off_diagonal, vicreg
+from jssl.losses.regression import byol_loss, masked_l1, masked_mse, smooth_l1
+
+__all__ = [
+    "barlow_twins",
+    "byol_loss",
+    "classification",
+    "contrastive",
+    "cross_entropy",
+    "cross_view_cross_entropy",
+    "dcl",
+    "distribution",
+    "epps_pulley",
+    "info_nce",
+    "koleo",
+    "masked_l1",
+    "masked_mse",
+    "negatives_logsumexp",
+    "next_token",
+    "next_token_nll",
+    "nt_xent",
+    "off_diagonal",
+    "positive_and_negatives",
+    "redundancy",
+    "regression",
+    "sigreg",
+    "smooth_l1",
+    "soft_cross_entropy",
+    "vicreg",
+]

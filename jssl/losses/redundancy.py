@@ -1,0 +1,74 @@
+"""Losses that decorrelate the features of an embedding: Barlow Twins and VICReg."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jssl.ops import standardize
+
+
+def barlow_twins(z_a: Array, z_b: Array, weight: float) -> Array:
+    """Barlow Twins' loss (Zbontar et al. 2021, equations 1 and 2), float32 [].
+
+    The features of both views are standardized over the batch. Their cross-correlation should be
+    the identity. The loss is the squared deviation of the diagonal plus `weight` times that of the
+    other elements. Reference: facebookresearch/barlowtwins main.py (BatchNorm without affine).
+
+    Args:
+      z_a, z_b: float [B, D], two views of the same B images.
+      weight: the paper's lambda.
+    """
+    a = standardize(z_a)
+    b = standardize(z_b)
+    correlation = jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST) / len(z_a)
+    diagonal = jnp.diagonal(correlation)
+    return jnp.square(diagonal - 1).sum() + weight * off_diagonal(correlation)
+
+
+def off_diagonal(c: Array) -> Array:
+    """The sum of the squares off the diagonal of c [D, D], float32 [].
+
+    The diagonal is masked before the sum. The other way, the sum of all squares minus that of the
+    diagonal, is the difference of two large numbers: it has few correct digits, and it is NaN where
+    both are infinite.
+    """
+    return jnp.where(jnp.eye(len(c), dtype=bool), 0.0, jnp.square(c)).sum()
+
+
+def vicreg(
+    z_a: Array, z_b: Array, invariance: float, variance: float, covariance: float
+) -> tuple[Array, dict[str, Array]]:
+    """VICReg (Bardes, Ponce, LeCun 2022, equations 1 to 6).
+
+    The means and the factors 1/2 are those of the authors' code, facebookresearch/vicreg
+    main_vicreg.py.
+
+    Args:
+      z_a, z_b: float [B, D], two views of the same B images.
+      invariance, variance, covariance: the weights of the three terms.
+
+    Returns:
+      (loss [], terms): the terms without their weights, under the names of the weights.
+    """
+    a = z_a.astype(jnp.float32)
+    b = z_b.astype(jnp.float32)
+    centered_a = a - a.mean(0)
+    centered_b = b - b.mean(0)
+
+    def hinge(z):
+        return jnp.maximum(0, 1 - jnp.sqrt(z.var(0, ddof=1) + 1e-4)).mean()
+
+    def squared_covariances(z):
+        return off_diagonal(jnp.matmul(z.T, z, precision=lax.Precision.HIGHEST) / (len(z) - 1))
+
+    terms = {
+        "invariance": jnp.square(a - b).mean(),
+        "variance": (hinge(a) + hinge(b)) / 2,
+        "covariance": (squared_covariances(centered_a) + squared_covariances(centered_b))
+        / z_a.shape[1],
+    }
+    value = (
+        invariance * terms["invariance"]
+        + variance * terms["variance"]
+        + covariance * terms["covariance"]
+    )
+    return value, terms
