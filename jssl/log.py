@@ -1,7 +1,7 @@
-"""What is printed of errors: one line for each, and no control characters.
+"""Logging: one line per error, without control characters, and lines about progress.
 
-Orbax logs, raises in its own threads, and raises again where the loop waits for it; only the last
-is ours to say. Everything else keeps its traceback.
+Orbax reports an error three times (log, thread, main thread); jssl prints only the last. All other
+errors keep their traceback.
 """
 
 import errno
@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 STORAGE = {
     errno.ENOSPC: "free some space and start again",
@@ -20,9 +21,11 @@ STORAGE = {
 }
 
 
-def storage(error) -> str:
-    """One line of what is wrong with a disk and the cure; "" of any other error. Orbax gives a
-    ValueError with the system's text."""
+def storage(error: BaseException | None) -> str:
+    """Describes an error of a disk, and the cure, in one line; "" for other errors.
+
+    Orbax raises a ValueError with the text of the system.
+    """
     for number, cure in STORAGE.items():
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
             return f"{error}; {cure}"
@@ -30,31 +33,37 @@ def storage(error) -> str:
 
 
 def libraries() -> None:
-    """Holds back Orbax's echoes of an error that is raised in the main thread as well."""
+    """Hides Orbax's copies of an error that is raised in the main thread as well."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     threading.excepthook = _in_thread
 
 
 def plain(text: str) -> str:
-    """One line without control characters: names of files must not steer a terminal."""
+    """Escapes control characters, because names of files must not control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class Formatter(logging.Formatter):
-    """A record a line, whatever its arguments hold; tracebacks stay as they are."""
+    """Formats each record as one line; tracebacks stay as they are."""
 
-    def formatMessage(self, record):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Escapes control characters in the message."""
         record.message = plain(record.message)
         return super().formatMessage(record)
 
 
 def way_out() -> None:
-    """After a full disk, say: writers that are closed on the way out fail for the same reason."""
-    threading.excepthook = sys.unraisablehook = lambda args: None
+    """Hides errors during the exit, for example after a full disk, when writers fail again."""
+    threading.excepthook = _ignore
+    sys.unraisablehook = _ignore
 
 
-def _in_thread(args):
+def _ignore(args: Any) -> None:
+    """A hook that prints nothing."""
+
+
+def _in_thread(args: Any) -> None:
     if not storage(args.exc_value):
         threading.__excepthook__(args)
 
@@ -62,7 +71,9 @@ def _in_thread(args):
 def log_progress(what: str, every: float = 5.0) -> Callable[..., None]:
     """Returns ``progress(done, total, note="")``, which logs a line every few seconds.
 
-    What takes less than `every` seconds logs nothing.
+    Args:
+      what: the name of the work, the start of the line.
+      every: seconds between two lines; shorter work logs nothing.
     """
     last = time.monotonic()
 

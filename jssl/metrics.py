@@ -45,8 +45,8 @@ def uniformity(z: Array) -> Array:
     z = l2_normalize(z)
     n = len(z)
     similarity = jnp.matmul(z, z.T, precision=lax.Precision.HIGHEST)
-    exponent = 4 * similarity - 4  # d^2 = 2 - 2 cos
-    exponent = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, exponent)
+    is_self = jnp.eye(n, dtype=bool)
+    exponent = jnp.where(is_self, -jnp.inf, 4 * similarity - 4)  # d^2 = 2 - 2 cos
     return jax.nn.logsumexp(exponent) - jnp.log(n * (n - 1.0))
 
 

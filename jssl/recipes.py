@@ -1,19 +1,21 @@
-"""What recipes are made of: `recipe`, and the sections that many of them share.
+"""The parts of recipes: `recipe`, and functions for sections that many recipes share.
 
-Each of these returns a dict of literals, a section of the config; any key of it can be set by
-``--config.section.key=value``.
+Each function returns a dict of literals, a section of the config. The command line can set any of
+its keys: ``--config.section.key=value``.
 """
+
+from typing import Any
 
 import ml_collections
 
 from jssl.config import UserError, resolve_key, suggest
 
-# What every run has and few recipes change. A recipe's own values go over these.
+# The keys of every run, which few recipes change. The values of a recipe replace these.
 DEFAULTS = dict(
     seed=0,
     accumulate=1,  # micro-batches per update
     grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
-    mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all that are left
+    mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all remaining ones
     data=dict(
         source="",
         name="",
@@ -77,13 +79,13 @@ DEFAULTS = dict(
         linear_standardize=True,
         online_linear_epochs=10,  # of the probe beside the kNN; 0: none
         lowshot_per_class=0,
-        label_fraction=0.01,  # labels: so many a class, or (0) this share
+        label_fraction=0.01,  # the share of labels if lowshot_per_class is 0
         lowshot_seeds=5,
-        lowshot_epochs=200,  # draws of them; epochs of each probe
-        max_rows=512,  # of text whose perplexity is found; 0: all
+        lowshot_epochs=200,  # of each probe; one probe per seed
+        max_rows=512,  # of text, for perplexity; 0: all
         prompt="",
         samples=4,
-        new_tokens=64,  # of generate, fill-mask; "": of the held-out text
+        new_tokens=64,  # of generate, fill-mask; prompt="": the held-out text
         temperature=0.8,
         top_k=40,  # of generate; top_k 0: all
     ),
@@ -91,26 +93,26 @@ DEFAULTS = dict(
         seed=0,
         epochs=100,
         batch_size=256,
-        lr=1e-3,  # of 256 examples
-        layer_decay=0.75,  # of the rate from layer to layer; 1.0: none
+        lr=1e-3,  # per 256 examples
+        layer_decay=0.75,  # factor of the rate from layer to layer; 1.0: none
         weight_decay=0.05,
         warmup_fraction=0.05,  # share of all steps
         drop_path=0.1,
-        pool="",  # ViT alone; pool: cls, mean, as in pretraining
-        dropout=0.1,  # text alone
-        mixup=0.8,
-        label_smoothing=0.1,  # mixup: alpha of Beta(alpha, alpha); 0: off
-        view="crop",
+        pool="",  # for ViT: cls, mean; "": as in pretraining
+        dropout=0.1,  # for text
+        mixup=0.8,  # alpha of Beta(alpha, alpha); 0: off
+        label_smoothing=0.1,
+        view="crop",  # or "augment", the view of pretraining
         crop_scale=(0.08, 1.0),
-        flip_prob=0.5,  # or the view of pretraining: augment
+        flip_prob=0.5,
     ),
     alarm=dict(
         collapse="warn",
         min_feature_std=0.01,
         patience=3,
-        max_consecutive_nonfinite=10,  # skipped updates, after which the run is rolled back
+        max_consecutive_nonfinite=10,  # skipped updates before a rollback
         max_rollbacks=3,
-        loss_spike_factor=3.0,  # warn where the loss is so many times its recent median; 0: off
+        loss_spike_factor=3.0,  # warn if the loss is above this times its recent median; 0: off
     ),
     log=dict(
         every=20,
@@ -124,32 +126,49 @@ DEFAULTS = dict(
 )
 
 
-def recipe(variant: str, sections: dict, **variants: dict) -> ml_collections.ConfigDict:
-    """A recipe's config: `DEFAULTS`, then `sections`, then the flat ``{"a.b": value}`` of
-    `variant`, or of several, one over the other: "solo+epochs50".
+def recipe(
+    variant: str,
+    sections: dict[str, Any] | ml_collections.ConfigDict,
+    **variants: dict[str, Any],
+) -> ml_collections.ConfigDict:
+    """Makes the config of a recipe.
 
-    Raises `UserError` for a variant that the recipe does not have.
+    Args:
+      variant: the name of a variant, or several, applied in order: "solo+epochs50"; "": none.
+      sections: the values of the recipe, which replace `DEFAULTS`.
+      **variants: {"a.b": value} of each variant.
+
+    Raises:
+      UserError: the recipe has no such variant.
     """
     config = ml_collections.ConfigDict(DEFAULTS, type_safe=False)  # a duration may be a text
     config.update(sections)
-    for name in variant.split("+") if variant else ():
+    for name in variant.split("+") if variant else []:
         if name not in variants:
             raise UserError(f"the recipe has no variant {name!r}; {suggest(name, variants)}")
         for key, value in variants[name].items():
-            section, name = resolve_key(config, key)
-            section[name] = value
+            section, last = resolve_key(config, key)
+            section[last] = value
     return config.lock()
 
 
-def resnet(name: str, stem: str, *, init="torch", zero_init=False) -> dict:
-    """`model`: a ResNet of the published width in bfloat16; see `jssl.nn.resnet.build`."""
+def resnet(name: str, stem: str, *, init: str = "torch", zero_init: bool = False) -> dict[str, Any]:
+    """Section `model`: a ResNet of the published width in bfloat16; see `jssl.nn.resnet.build`."""
     return dict(
         name=name, stem=stem, width=64, zero_init_residual=zero_init, init=init, dtype="bfloat16"
     )
 
 
-def vit(name: str, patch: int, size: int, *, positions="learned", init="trunc02", drop_path=0.0):
-    """`model`: a ViT in bfloat16 with a class token; see `jssl.nn.vit.build`."""
+def vit(
+    name: str,
+    patch: int,
+    size: int,
+    *,
+    positions: str = "learned",
+    init: str = "trunc02",
+    drop_path: float = 0.0,
+) -> dict[str, Any]:
+    """Section `model`: a ViT in bfloat16 with a class token; see `jssl.nn.vit.build`."""
     return dict(
         name=name,
         patch=patch,
@@ -167,8 +186,16 @@ def vit(name: str, patch: int, size: int, *, positions="learned", init="trunc02"
     )
 
 
-def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positions="learned"):
-    """`model`: a text encoder in bfloat16; see `jssl.nn.text.build`."""
+def text(
+    name: str,
+    length: int,
+    *,
+    init: str,
+    pool: str = "mean",
+    dropout: float = 0.0,
+    positions: str = "learned",
+) -> dict[str, Any]:
+    """Section `model`: a text encoder in bfloat16; see `jssl.nn.text.build`."""
     return dict(
         name=name,
         length=length,
@@ -184,10 +211,10 @@ def text(name: str, length: int, *, init: str, pool="mean", dropout=0.0, positio
     )
 
 
-# `finetune` of text: BERT's (Devlin et al. 2019, appendix A.3), with Turc et al.'s four epochs; the
-# rate, 5e-5 at 32 examples, is given per 256. The head sees the mean of the tokens and not [CLS],
-# which nothing trains without next-sentence prediction; finetune.pool="first" is the published one
-# (both are measured in benchmarks/RESULTS.md).
+# Section `finetune` for text: BERT's values (Devlin et al. 2019, appendix A.3), with four epochs as
+# in Turc et al.; the rate, 5e-5 at 32 examples, is given per 256. The head gets the mean of the
+# tokens and not [CLS], which is untrained without next-sentence prediction; finetune.pool="first"
+# is the published choice (benchmarks/RESULTS.md has figures of both).
 TEXT_FINETUNE = dict(
     epochs=4,
     batch_size=32,
@@ -209,8 +236,14 @@ LAST = {  # the end of a head: (last_norm, last_scale, last_bias)
 }
 
 
-def mlp(*features: int, last: str, norm=True, activation="relu", init="torch") -> dict:
-    """`head`, `predictor`: an MLP of these widths; see `jssl.nn.heads`."""
+def mlp(
+    *features: int,
+    last: str,
+    norm: bool = True,
+    activation: str = "relu",
+    init: str = "torch",
+) -> dict[str, Any]:
+    """Section `head` or `predictor`: an MLP of these widths; see `jssl.nn.heads`."""
     last_norm, last_scale, last_bias = LAST[last]
     return dict(
         features=features,
@@ -228,10 +261,27 @@ CIFAR = dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
 def simclr_augment(
-    size: int, scale: tuple, jitter: tuple, *, blur=0.0, solarize=0.0, pixels=IMAGENET
-):
-    """`augment`: the view of most methods: crop of `scale` resized, flip .5, jitter .8 with
-    (brightness, contrast, saturation, hue), grayscale .2, blur, solarize."""
+    size: int,
+    scale: tuple[float, float],
+    jitter: tuple[float, float, float, float],
+    *,
+    blur: float = 0.0,
+    solarize: float = 0.0,
+    pixels: dict[str, tuple[float, float, float]] = IMAGENET,
+) -> dict[str, Any]:
+    """Section `augment`: the view of most methods.
+
+    The operations are a resized crop, a flip (probability .5), color jitter (.8), grayscale (.2),
+    blur and solarization.
+
+    Args:
+      size: height and width of the view in pixels.
+      scale: smallest and largest share of the area that is cropped.
+      jitter: brightness, contrast, saturation, hue.
+      blur: probability.
+      solarize: probability.
+      pixels: mean and standard deviation of each channel.
+    """
     brightness, contrast, saturation, hue = jitter
     return dict(
         mode="fused",
@@ -253,13 +303,19 @@ def simclr_augment(
     )
 
 
-def crop_and_flip(size: int, scale: tuple, *, jitter=(0.0, 0.0, 0.0, 0.0), flip=0.5):
-    """`augment` of masked methods: crop and flip, and where `jitter` is given, always that."""
-    given = simclr_augment(size, scale, jitter)
-    return given | dict(flip_prob=flip, gray_prob=0.0, jitter_prob=float(any(jitter)))
+def crop_and_flip(
+    size: int,
+    scale: tuple[float, float],
+    *,
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    flip: float = 0.5,
+) -> dict[str, Any]:
+    """Section `augment` of masked methods: crop and flip; color jitter, if set, always applies."""
+    sections = simclr_augment(size, scale, jitter)
+    return sections | dict(flip_prob=flip, gray_prob=0.0, jitter_prob=float(any(jitter)))
 
 
-# Sizes for the laws: the embedded digits, two steps a second.
+# Sizes for tests: the embedded digits, two steps per second.
 TINY = {
     "steps": 6,
     "batch_size": 16,
@@ -295,9 +351,9 @@ TINY_TEXT = {  # the pages of Python's own help
 # rate .06 at 128 examples, decay of every parameter, no warm-up, cosine to 0, no blur.
 LIGHTLY = dict(name="sgd", lr=0.12, lr_scaling="linear", weight_decay=5e-4, no_decay=())
 # solo-learn's CIFAR-10 runs (scripts/pretrain/cifar): 1,000 epochs of 195 batches of 256. The
-# figures are of its shell scripts; the later YAML files differ: they blur half of the views
-# (augmentations/symmetric*.yaml, ImageNet's) and name an ImageNet-100 folder as val_path. Not as
-# there: convolution padding 1 and not 2 in the stem, warm-up from 0 and not 3e-5.
+# values are those of its shell scripts; the later YAML files differ: they blur half of the views
+# (augmentations/symmetric*.yaml, ImageNet's) and name an ImageNet-100 folder as val_path.
+# Differences: convolution padding 1 and not 2 in the stem, warm-up from 0 and not 3e-5.
 SOLO_OPTIM = dict(
     name="larc", lr_scaling="linear", warmup_steps=1_950, trust_coefficient=0.02, trust_clip=True
 )

@@ -1,30 +1,43 @@
-"""`jssl bench`: the speed of a recipe's training step, with made-up images on the device."""
+"""`jssl bench`: the speed of a recipe's training step, with random data on the device."""
 
 import math
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from jssl import data
 from jssl.config import Config, schema, values
+from jssl.core import Metrics, TrainState
 from jssl.data.canvas import canvas_of
 from jssl.data.loader import Feed
 from jssl.data.sources import packed
 from jssl.data.text import tokenizer
 from jssl.data.text.text_source import Tokens
 from jssl.perf import flops, memory
-from jssl.training.setup import check_batch, compile_step, model_flops, setup_run
+from jssl.training.setup import Run, check_batch, compile_step, model_flops, setup_run
 
 
-def bench(tree, steps: int, vocab_size: int = 0, warmup: int = 3) -> dict:
-    """Compiles the whole training step (views, gradient, update) and times `steps` of it.
+def bench(
+    tree: ml_collections.ConfigDict, steps: int, vocab_size: int = 0, warmup: int = 3
+) -> dict[str, Any]:
+    """Compiles the whole training step (views, gradient, update) and times it.
 
-    ms_per_step is the mean over all steps, queued as in training; p50_ms and p99_ms are those of
-    steps waited for one by one, which shows what `lax.cond` hides. mfu is None on devices whose
-    peak rate is unknown, peak_bytes where the device does not count its memory. `vocab_size`: ids
-    of text; 0: as of bytes.
+    Args:
+      tree: a whole config.
+      steps: the number of timed steps.
+      vocab_size: the number of token ids, for text; 0: that of bytes.
+      warmup: the number of steps before.
+
+    Returns:
+      A dict of JSON values. ms_per_step is the mean over all steps, queued as in training; p50_ms
+      and p99_ms are percentiles of steps that run one by one, which show the branches of
+      `lax.cond`. mfu is None on devices with an unknown peak rate, peak_bytes on devices that do
+      not count their memory.
     """
     config = Config(tree)
     run = setup_run(config, source=made_up(config, vocab_size))
@@ -46,28 +59,39 @@ def bench(tree, steps: int, vocab_size: int = 0, warmup: int = 3) -> dict:
         state, alone = timed(step, state, feed, 1)
         one_by_one.append(alone * 1e3)
     feed.close()
+    return {
+        "config": config.method,
+        **speed(run, steps, seconds, one_by_one),
+        "compile_s": round(compiled, 2),
+        "peak_bytes": (run.mesh.devices.flat[0].memory_stats() or {}).get("peak_bytes_in_use"),
+    }
+
+
+def speed(run: Run, steps: int, seconds: float, one_by_one: list[float]) -> dict[str, Any]:
+    """Returns the figures of `steps` steps in `seconds`, and of single steps, in ms."""
+    batch_size = run.config.batch_size
     device = run.mesh.devices.flat[0]
     work = model_flops(run)
     peak = flops.peak(device.device_kind)
     rate = work * steps / seconds
     return {
-        "config": config.method,
         "device": device.device_kind,
         "devices": run.mesh.size,
-        "batch_size": config.batch_size,
-        "examples_per_s": round(config.batch_size * steps / seconds, 1),
+        "batch_size": batch_size,
+        "examples_per_s": round(batch_size * steps / seconds, 1),
         "ms_per_step": round(seconds / steps * 1e3, 3),
         "p50_ms": round(float(np.percentile(one_by_one, 50)), 3),
         "p99_ms": round(float(np.percentile(one_by_one, 99)), 3),
         "flops_per_step": work,
         "mfu": round(rate / (peak * run.mesh.size), 4) if peak else None,
-        "compile_s": round(compiled, 2),
-        "peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use"),
     }
 
 
-def timed(step, state, feed, steps: int):
-    """(state, seconds) of `steps` steps, until the last one is done."""
+def timed(
+    step: Callable[..., tuple[TrainState, Metrics]], state: TrainState, feed: Feed, steps: int
+) -> tuple[TrainState, float]:
+    """Runs `steps` steps and waits for the last one; returns (state, seconds)."""
+    metrics = None
     began = time.perf_counter()
     for _ in range(steps):
         state, metrics = step(state, feed.held, feed.next())
@@ -76,8 +100,15 @@ def timed(step, state, feed, steps: int):
 
 
 def made_up(config: Config, vocab_size: int = 0) -> data.DataConfig:
-    """Random images of the recipe's canvas, one batch or 64 MB of them, kept on the device; for
-    text as many rows of random tokens, of `vocab_size` ids (0: as of bytes)."""
+    """Makes random data of the recipe's shape, on the device.
+
+    Args:
+      config: a whole config.
+      vocab_size: the number of token ids, for text; 0: that of bytes.
+
+    Returns:
+      Images, one batch or 64 MB of them, or one batch of rows of tokens.
+    """
     schema.check(config._tree)
     if config.data.seq_len:
         return data.DataConfig(made_up_text(config, vocab_size), True, 0, 1.0)
@@ -89,11 +120,11 @@ def made_up(config: Config, vocab_size: int = 0) -> data.DataConfig:
 
 
 def made_up_text(config: Config, vocab_size: int) -> Tokens:
-    """Rows of random tokens."""
+    """Makes one batch of rows of random tokens."""
     size = vocab_size or tokenizer.ByteTokenizer().vocab["size"]
-    none = np.zeros(size, bool)
+    no_ids = np.zeros(size, bool)
     vocab = tokenizer.ByteTokenizer().vocab | {"size": size}
-    fake = SimpleNamespace(vocab=vocab, begins=none, follows=none, fingerprint="made up")
+    fake: Any = SimpleNamespace(vocab=vocab, begins=no_ids, follows=no_ids, fingerprint="made up")
     length = config.data.seq_len
     flat = np.random.default_rng(0).integers(4, size, config.batch_size * length, np.int32)
     offsets = np.arange(0, len(flat) + 1, length)

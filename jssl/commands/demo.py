@@ -1,8 +1,8 @@
-"""`make demo`: SimCLR learns scattered digits without labels, and a table shows what it is worth.
+"""`make demo`: SimCLR learns scattered digits without labels, and a table shows its accuracy.
 
-Three sets of features meet the same two protocols: raw pixels, the untrained encoder, the
-pretrained encoder. Labels are used by the protocols only. The figures of one seed scatter: the
-range of several seeds, which `benchmarks/demo.py` measured, is printed beside them.
+The same two protocols evaluate three sets of features: raw pixels, the untrained encoder, the
+pretrained encoder. Only the protocols use labels. The figures of one seed vary, so the output also
+has the range over several seeds, which `benchmarks/demo.py` measured.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import pathlib
 import statistics
 import sys
 import time
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,8 +21,10 @@ from rich.table import Table
 
 from jssl import cli, config
 from jssl.commands import evaluate
+from jssl.data.source import Source
 from jssl.evals.features import Features
 from jssl.evals.online import evaluation_source
+from jssl.log import plain
 from jssl.training import loop
 from jssl.training.setup import setup_run
 from jssl.workdir import run_folder
@@ -33,14 +36,14 @@ RECIPE = ROOT / "configs" / "simclr_digits.py"
 PROTOCOLS = {"knn": "kNN", "linear": "linear probe"}
 
 
-def pixels(source) -> tuple[np.ndarray, np.ndarray]:
-    """(all pixels [N, H * W * C] in 0..1, labels) of a source."""
+def pixels(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (all pixels float32 [N, H * W * C] in 0..1, labels int32 [N]) of a source."""
     rows = source.read(np.arange(len(source)))
     return rows["image"].reshape(len(source), -1) / np.float32(255), rows["label"]
 
 
-def demo(workdir: str, spec: str, seed: int = 0) -> dict:
-    """Trains the recipe with `seed` and measures what it learned.
+def demo(workdir: str, spec: str, seed: int = 0) -> dict[str, Any]:
+    """Trains the recipe `spec` with `seed` in `workdir` and evaluates its features.
 
     Returns top1 {features: {protocol: accuracy in 0..1}}, the seed, the steps, the seconds of
     training, and the versions.
@@ -50,11 +53,22 @@ def demo(workdir: str, spec: str, seed: int = 0) -> dict:
     result = loop.train(tree, workdir)
     seconds = time.perf_counter() - began
     log.info("training done in %.0f s; measuring three sets of features", seconds)
-    view = config.Config(tree)
+    return {
+        "seed": seed,
+        "train_seconds": round(seconds),
+        "steps": result["step"],
+        "top1": accuracies(workdir, config.Config(tree)),
+        **run_folder.versions(),
+    }
+
+
+def accuracies(workdir: str, view: config.Config) -> dict[str, dict[str, float]]:
+    """Evaluates three sets of features: {features: {protocol: accuracy in 0..1}}."""
     info = run_folder.recorded_info(workdir)
     run = setup_run(view, data_info=info)
     bank = run.data.source
-    sources = bank, evaluation_source(view, info, bank.classes)
+    assert bank.classes is not None, "the recipe of the demo has labels"
+    sources = (bank, evaluation_source(view, info, bank.classes))
     saves = config.call_with_section(
         Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True
     )
@@ -66,40 +80,32 @@ def demo(workdir: str, spec: str, seed: int = 0) -> dict:
         "untrained encoder": [features(untrained, source) for source in sources],
         "pretrained encoder": [features(trained, source) for source in sources],
     }
-    classes = len(sources[0].classes)
-    table = {
+    classes = len(bank.classes)
+    return {
         name: {
             protocol: round(measure(view, run.mesh, classes, *pair)["top1"], 4)
             for protocol, measure in evaluate.PROTOCOLS.items()
         }
         for name, pair in rows.items()
     }
-    about = run_folder.versions()
-    return {
-        "seed": seed,
-        "train_seconds": round(seconds),
-        "steps": result["step"],
-        "top1": table,
-        **about,
-    }
 
 
-def measured() -> dict | None:
-    """The newest result of `benchmarks/demo.py` in this checkout, or None."""
+def measured() -> dict[str, Any] | None:
+    """Reads the newest result of `benchmarks/demo.py` in this checkout, or None."""
     paths = (ROOT / "benchmarks" / "results").glob("demo-*.json")
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    runs = [one for one in found if "demo" in one]
-    return max(runs, key=lambda one: one["date"], default=None)
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    runs = [result for result in results if "demo" in result]
+    return max(runs, key=lambda result: result["date"], default=None)
 
 
-def summary(runs: list[dict], features: str, protocol: str) -> tuple[float, float]:
-    """Mean and standard deviation over seeds of one entry of the table."""
+def summary(runs: list[dict[str, Any]], features: str, protocol: str) -> tuple[float, float]:
+    """Returns mean and standard deviation, over seeds, of one entry of the table."""
     values = [run["top1"][features][protocol] for run in runs]
     return statistics.fmean(values), statistics.stdev(values) if values[1:] else 0.0
 
 
-def expectation(found: dict) -> str:
-    """One line: in which range the pretrained encoder's figures should fall."""
+def expectation(found: dict[str, Any]) -> str:
+    """Describes in one line the expected range of the pretrained encoder's figures."""
     ranges = []
     for protocol, name in PROTOCOLS.items():
         mean, deviation = summary(found["demo"], "pretrained encoder", protocol)
@@ -111,8 +117,8 @@ def expectation(found: dict) -> str:
     )
 
 
-def render(runs: list[dict]) -> str:
-    """The table of one run, or of several with mean and deviation."""
+def render(runs: list[dict[str, Any]]) -> str:
+    """Formats the table of one run, or of several with mean and deviation."""
     table = Table(title="Top-1 accuracy on unseen scans")
     table.add_column("features")
     for name in PROTOCOLS.values():
@@ -123,26 +129,28 @@ def render(runs: list[dict]) -> str:
             mean, deviation = summary(runs, features, protocol)
             cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if runs[1:] else ""))
         table.add_row(features, *cells)
-    console = Console(file=io.StringIO(), width=70)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+    output = io.StringIO()
+    Console(file=output, width=70).print(table)
+    return "\n".join(line.rstrip() for line in output.getvalue().rstrip().splitlines())
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Runs the demo from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workdir", default="runs/demo")
     parser.add_argument("--config", default=str(RECIPE))
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    cli.setup()
+    args = parser.parse_args()
+    cli.setup(device=True)
     try:
-        found = demo(given.workdir, given.config, given.seed)
+        result = demo(args.workdir, args.config, args.seed)
     except config.UserError as error:
-        return cli.complain(str(error))
-    print(render([found]))
-    if known := measured():
-        print(expectation(known))
-    print(json.dumps(found))
+        print("jssl: " + plain(" ".join(str(error).split())), file=sys.stderr, flush=True)
+        return 2
+    print(render([result]))
+    if benchmark := measured():
+        print(expectation(benchmark))
+    print(json.dumps(result))
     return 0
 
 

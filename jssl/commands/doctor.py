@@ -1,7 +1,7 @@
-"""`jssl doctor`: what should be right before a long run is started, in every process of it.
+"""`jssl doctor`: checks before a long run, in every process of it.
 
-Start it like the run itself (the same srun, the same pod). Each check is a line in the log; `ok` is
-whether none has failed.
+Start it like the run itself (the same srun, the same pod). Each check logs a line; `ok` is true if
+no check has failed.
 """
 
 import contextlib
@@ -11,9 +11,13 @@ import pathlib
 import shutil
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
@@ -22,51 +26,63 @@ from jax.sharding import PartitionSpec as P
 from jssl.config import Config, UserError, call_with_section, durations
 from jssl.data import host_batches
 from jssl.data.files import Damaged
+from jssl.data.source import Source
 from jssl.parallel import agreement, mesh
 from jssl.workdir import checksums, identity, run_folder
 from jssl.workdir.retention import Retention
 
 log = logging.getLogger("jssl")
-SKEW = 5.0  # seconds between two clocks above which logs and time limits confuse
+SKEW = 5.0  # seconds between two clocks; above it logs and time limits are misleading
 SHM = "/dev/shm"
-WAITING = 3  # batches of one worker that wait there
+WAITING = 3  # queued batches of one worker in `SHM`
 ROOM = 10e9  # bytes free in a workdir below which checkpoints may not fit
 
 
-def doctor(tree, folder: str) -> dict:
-    """{"ok", name of a check: what it found, or {"failed": why}}; `tree` is a config or None,
-    `folder` a workdir or ""."""
-    checks = {"versions": run_folder.versions, "devices": devices, "collectives": collectives}
-    checks["clocks"] = clocks
+def doctor(tree: ml_collections.ConfigDict | None, folder: str) -> dict[str, Any]:
+    """Runs the checks.
+
+    Args:
+      tree: a whole config; None: no check of data.
+      folder: a workdir; "": no check of a folder.
+
+    Returns:
+      {"ok", "processes", name of a check: its result or {"failed": reason}}.
+    """
+    checks: dict[str, Callable[[], dict[str, Any]]] = {
+        "versions": run_folder.versions,
+        "devices": devices,
+        "collectives": collectives,
+        "clocks": clocks,
+    }
     if folder:
-        checks["workdir"] = lambda: writable(folder)
-        checks["disk"] = lambda: disk(folder)
-        checks["run"] = lambda: held(folder, tree)
+        checks["workdir"] = partial(writable, folder)
+        checks["disk"] = partial(disk, folder)
+        checks["run"] = partial(held, folder, tree)
     if tree is not None:
-        checks["shared memory"] = lambda: shared_memory(Config(tree))
-        checks["data"] = lambda: data(Config(tree))
-    found = {}
+        checks["shared memory"] = partial(shared_memory, Config(tree))
+        checks["data"] = partial(data, Config(tree))
+    report: dict[str, Any] = {}
     for name, check in checks.items():
         try:
-            found[name] = check()
+            report[name] = check()
         except (UserError, Damaged, OSError, RuntimeError, ValueError) as error:
-            found[name] = {"failed": " ".join(str(error).split())[:300]}
-        bad = "failed" in found[name]
-        (log.error if bad else log.info)("%-12s %s", name, found[name].get("failed", found[name]))
-    agreed = everywhere(not any("failed" in one for one in found.values()))
-    return {"ok": bool(agreed.all()), "processes": jax.process_count(), **found}
+            report[name] = {"failed": " ".join(str(error).split())[:300]}
+        level = logging.ERROR if "failed" in report[name] else logging.INFO
+        log.log(level, "%-12s %s", name, report[name].get("failed", report[name]))
+    agreed = everywhere(not any("failed" in entry for entry in report.values()))
+    return {"ok": bool(agreed.all()), "processes": jax.process_count(), **report}
 
 
-def everywhere(value) -> np.ndarray:
-    """The value that each process gives, in their order."""
+def everywhere(value: Any) -> np.ndarray:
+    """Gathers a number from each process, in their order."""
     return np.asarray(multihost_utils.process_allgather(np.asarray(value))).reshape(-1)
 
 
-def devices() -> dict:
-    """Of all processes; a product of matrices runs on each of ours."""
+def devices() -> dict[str, Any]:
+    """Counts the devices of all processes; runs a matrix product on each local device."""
     kinds = sorted({device.device_kind for device in jax.devices()})
 
-    def multiply():
+    def multiply() -> None:
         for device in jax.local_devices():
             x = jax.device_put(jnp.eye(256), device)
             if float((x @ x).sum()) != 256:
@@ -81,47 +97,54 @@ def devices() -> dict:
     return {"count": jax.device_count(), "kinds": kinds, "free_bytes": free or None}
 
 
-def collectives(size: int = 2**22, times: int = 5) -> dict:
-    """An all-reduce of float32 [size] over all devices: right, and how fast, in bytes/s of a device
-    by the ring's 2 (n - 1) / n."""
-    there = call_with_section(
+def collectives(size: int = 2**22, times: int = 5) -> dict[str, Any]:
+    """Checks and times an all-reduce of float32 [size] over all devices.
+
+    bytes_per_s is per device, for a ring: 2 (n - 1) / n of the bytes.
+    """
+    device_mesh = call_with_section(
         mesh.make_mesh, {"data": -1, "fsdp": 1, "tensor": 1}, "mesh", devices=None
     )
-    n = there.size
-    split = NamedSharding(there, P(mesh.AXES))
-    rows = jax.make_array_from_callback(
-        (n, size), split, lambda at: np.full((1, size), at[0].start or 0, np.float32)
-    )
-    add = jax.jit(lambda x: x.sum(0), out_shardings=NamedSharding(there, P()))
+    n = device_mesh.size
+    split = NamedSharding(device_mesh, P(mesh.AXES))
+
+    def row(index: Any) -> np.ndarray:
+        return np.full((1, size), index[0].start or 0, np.float32)
+
+    rows = jax.make_array_from_callback((n, size), split, row)
+    add = jax.jit(lambda x: x.sum(0), out_shardings=NamedSharding(device_mesh, P()))
     total = add(rows).block_until_ready()
     seconds = []
     for _ in range(times):
         began = time.perf_counter()
         add(rows).block_until_ready()
         seconds.append(time.perf_counter() - began)
-    if float(total.addressable_shards[0].data[0]) != n * (n - 1) / 2:
+    shard: Any = total.addressable_shards[0].data
+    if float(shard[0]) != n * (n - 1) / 2:
         raise RuntimeError("a sum over all devices is wrong")
     best = sorted(seconds)[times // 2]
     return {"devices": n, "bytes_per_s": round(2 * (n - 1) / n * 4 * size / best), "ms": best * 1e3}
 
 
-def clocks() -> dict:
-    """How far apart the processes' clocks are, asked for right after they have met."""
+def clocks() -> dict[str, Any]:
+    """Measures the difference of the clocks of all processes, right after they have met."""
     multihost_utils.sync_global_devices("clocks")
-    times = everywhere(np.float32(time.time() % 1e5))  # a day and more, to a hundredth
+    times = everywhere(
+        np.float32(time.time() % 1e5)
+    )  # above a day, with a precision of a hundredth
     skew = float(times.max() - times.min())
     if skew > SKEW:
         raise RuntimeError(f"clocks are {skew:.1f} s apart; set them by NTP")
     return {"skew_s": skew}
 
 
-def writable(folder: str) -> dict:
-    """Every process writes into the workdir, and every other one sees it there."""
+def writable(folder: str) -> dict[str, Any]:
+    """Checks that every process can write to the workdir and sees the files of all others."""
     path = run_folder.resolve(folder)
     name = everywhere(uuid.uuid4().int % 2**31)[0]
     mine = path / f".doctor-{name}-{jax.process_index()}"
 
-    def write():
+    def write() -> None:
         path.mkdir(parents=True, exist_ok=True)
         mine.write_text("x")
 
@@ -129,7 +152,7 @@ def writable(folder: str) -> dict:
         agreement.run_on_all_processes(write)
         seen = agreement.run_on_all_processes(lambda: len(list(path.glob(f".doctor-{name}-*"))))
     finally:
-        with contextlib.suppress(OSError):  # it may be what could not be written
+        with contextlib.suppress(OSError):  # the write may have failed
             mine.unlink()
     if seen != jax.process_count():
         raise RuntimeError(
@@ -139,18 +162,22 @@ def writable(folder: str) -> dict:
     return {"path": str(path), "processes": seen}
 
 
-def disk(folder: str) -> dict:
+def disk(folder: str) -> dict[str, Any]:
+    """Checks the free space of the workdir."""
     free = shutil.disk_usage(run_folder.resolve(folder)).free
     if free < ROOM:
         raise RuntimeError(f"--workdir={folder} has {free / 1e9:.1f} GB free; free some space")
     return {"free_bytes": free}
 
 
-def held(folder: str, tree) -> dict:
-    """What run the workdir holds: its parts belong together, its newest checkpoint is what was
-    written, and the config of that run is `tree`, if one is given."""
+def held(folder: str, tree: ml_collections.ConfigDict | None) -> dict[str, Any]:
+    """Checks the run in the workdir.
 
-    def look():
+    Its parts belong together, its newest checkpoint has not changed, and its config is `tree`,
+    unless that is None.
+    """
+
+    def look() -> tuple[str | None, list[int]]:
         path = run_folder.resolve(folder)
         run_folder.check_parts(path)
         if not run_folder.claimed(path):
@@ -171,8 +198,8 @@ def held(folder: str, tree) -> dict:
     return {"run": run, "checkpoints": steps}
 
 
-def shared_memory(config) -> dict:
-    """Room in /dev/shm, through which data workers hand over their batches."""
+def shared_memory(config: Config) -> dict[str, Any]:
+    """Checks the free space of /dev/shm, where data workers put their batches."""
     path = pathlib.Path(SHM)
     workers = 0 if config.data.on_device else config.data.workers
     if not path.is_dir():
@@ -190,11 +217,14 @@ def shared_memory(config) -> dict:
     return {"free_bytes": free, "needed_bytes": need}
 
 
-def data(config) -> dict:
-    """The data set opens in every process, with as many examples, and the same first and last."""
+def data(config: Config) -> dict[str, Any]:
+    """Checks that every process opens the same data set.
+
+    The number of examples, and the first and the last example, must be equal.
+    """
     from jssl import data as sources
 
-    def look():
+    def look() -> tuple[Source, int]:
         source = call_with_section(sources.load, config.data, "data").source
         rows = source.read(np.array([0, len(source) - 1]))
         rows.pop("damaged")

@@ -1,72 +1,126 @@
-"""`jssl eval`: what the encoder of a finished or running workdir is worth."""
+"""`jssl eval`: evaluates the encoder of a finished or running workdir."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
 
 from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.core import TrainState
 from jssl.data import DataConfig
+from jssl.data.source import Source
 from jssl.data.sources.absent import need
 from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
 from jssl.log import log_progress
-from jssl.training.setup import setup_run
+from jssl.training.setup import Run, setup_run
 from jssl.workdir.checkpoint import Checkpoints
 from jssl.workdir.run_folder import mark, recorded_info
 
+Pair = tuple[np.ndarray, np.ndarray]  # features float32 [N, D], labels int32 [N]
 
-def evaluate(tree, workdir, protocol: str, untrained: bool = False) -> dict:
-    """The JSON result of `protocol` for the newest checkpoint of `workdir`, or for the encoder as
-    its run began (`untrained`; step 0).
 
-    Raises `UserError` for an unknown protocol, a data set without labels, a workdir without a
-    checkpoint.
+def evaluate(
+    tree: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    protocol: str,
+    untrained: bool = False,
+) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of a workdir.
+
+    Args:
+      tree: the config of the run.
+      workdir: the folder of the run.
+      protocol: one of `KNOWN`.
+      untrained: whether to evaluate the encoder at step 0 instead.
+
+    Returns:
+      A dict of JSON values: the protocol, the step, and the figures of the protocol.
+
+    Raises:
+      UserError: an unknown protocol, a data set without labels, or a workdir without a checkpoint.
     """
     if protocol not in KNOWN:
         raise UserError(f"--protocol={protocol} is unknown; {suggest(protocol, KNOWN)}")
     config = Config(tree)
     info = recorded_info(workdir)
-    speaks = protocol in language.PROTOCOLS
-    held_text = None
-    if speaks and (protocol == "perplexity" or not config.eval.prompt):
-        held_text = DataConfig(held_out(config, info), False, 0, 0.0)  # all that is needed
-    run = setup_run(config, source=held_text, data_info=info, training=False)
+    reads_text = protocol in language.PROTOCOLS
+    text_data = None
+    if reads_text and (protocol == "perplexity" or not config.eval.prompt):
+        text_data = DataConfig(held_out(config, info), False, 0, 0.0)  # no other data is needed
+    run = setup_run(config, source=text_data, data_info=info, training=False)
     bank = run.data.source
-    if not speaks:
-        need(bank, protocol, config)
-    if bank.classes is None and not speaks:
+    queries = bank if reads_text else labeled_queries(run, protocol)
+    state = load_state(run, workdir, untrained)
+    if reads_text:
+        result = language.evaluate(run, state, queries, protocol, log_progress)
+    elif protocol == "finetune":
+        result = finetune(run, state, queries, log_progress)
+    else:
+        result = probe_features(run, state, bank, queries, protocol)
+    return {"protocol": protocol, "step": int(state.step), **result}
+
+
+def labeled_queries(run: Run, protocol: str) -> Source:
+    """Opens the evaluation data of a protocol that needs labels.
+
+    Raises:
+      UserError: the training data is missing, or has no labels.
+    """
+    bank = run.data.source
+    config = run.config
+    need(bank, protocol, config)
+    if bank.classes is None:
         raise UserError(
             f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
             "needs; name a labelled data set with --config.data..."
         )
-    queries = bank if speaks else evaluation_source(config, info, bank.classes)
-    given = {"workdir": workdir, "read_only": True, "mark": mark(workdir)}
-    saves = call_with_section(Checkpoints, config.checkpoint, "checkpoint", **given)
+    return evaluation_source(config, run.data_info, bank.classes)
+
+
+def load_state(run: Run, workdir: str | os.PathLike[str], untrained: bool) -> TrainState:
+    """Restores the newest checkpoint, or makes the state at step 0, without optimizer state.
+
+    Raises:
+      UserError: there is no checkpoint.
+    """
+    arguments = {"workdir": workdir, "read_only": True, "mark": mark(workdir)}
+    saves = call_with_section(Checkpoints, run.config.checkpoint, "checkpoint", **arguments)
     state = run.init() if untrained else saves.restore(run.shapes)
     if state is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")
-    state = state.replace(opt_state=None)  # its memory is free for what follows
-    if speaks:
-        found = language.evaluate(run, state, queries, protocol, log_progress)
-    elif protocol == "finetune":
-        found = finetune(run, state, queries, log_progress)
-    else:
-        features = Features(run.method.embed, run.mesh, config.eval.batch_size)
-        both = [
-            features.whole(state, source, log_progress(source.name)) for source in (bank, queries)
-        ]
-        pairs = [(read.features, read.labels) for read in both]
-        found = FROZEN[protocol](config, run.mesh, len(bank.classes), *pairs)
-        found["unreadable_examples"] = sum(read.unreadable for read in both)
-    return {"protocol": protocol, "step": int(state.step), **found}
+    return state.replace(opt_state=None)  # frees its memory for the evaluation
 
 
-def run_knn(config, mesh, classes, train_pair, test_pair) -> dict:
-    (bank, known) = train_pair
-    (asked, labels) = test_pair
+def probe_features(
+    run: Run, state: TrainState, bank: Source, queries: Source, protocol: str
+) -> dict[str, Any]:
+    """Embeds both sources and applies a protocol of `FROZEN` to the features."""
+    features = Features(run.method.embed, run.mesh, run.config.eval.batch_size)
+    both = [features.whole(state, source, log_progress(source.name)) for source in (bank, queries)]
+    pairs: list[Any] = [(embedded.features, embedded.labels) for embedded in both]
+    assert bank.classes is not None
+    result = FROZEN[protocol](run.config, run.mesh, len(bank.classes), *pairs)
+    result["unreadable_examples"] = sum(embedded.unreadable for embedded in both)
+    return result
+
+
+def run_knn(
+    config: Config, mesh: Mesh, classes: int, train_pair: Pair, test_pair: Pair
+) -> dict[str, Any]:
+    """Applies the kNN protocol (`jssl.evals.knn`)."""
+    (bank, bank_labels) = train_pair
+    (queries, labels) = test_pair
     section = config.eval
     top1 = knn.top1(
         bank,
-        known,
-        asked,
+        bank_labels,
+        queries,
         labels,
         classes=classes,
         k=section.knn_k,
@@ -74,10 +128,17 @@ def run_knn(config, mesh, classes, train_pair, test_pair) -> dict:
         mesh=mesh,
         chunk=section.batch_size,
     )
-    return {"top1": top1, "n_train": int((known >= 0).sum()), "n_test": int((labels >= 0).sum())}
+    return {
+        "top1": top1,
+        "n_train": int((bank_labels >= 0).sum()),
+        "n_test": int((labels >= 0).sum()),
+    }
 
 
-def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
+def run_linear(
+    config: Config, mesh: Mesh, classes: int, train_pair: Pair, test_pair: Pair
+) -> dict[str, Any]:
+    """Applies the linear protocol (`jssl.evals.linear`)."""
     section = config.eval
     return linear.probe(
         *train_pair,
@@ -95,7 +156,10 @@ def run_linear(config, mesh, classes, train_pair, test_pair) -> dict:
     )
 
 
-def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
+def run_lowshot(
+    config: Config, mesh: Mesh, classes: int, train_pair: Pair, test_pair: Pair
+) -> dict[str, Any]:
+    """Applies the low-shot protocol (`jssl.evals.lowshot`)."""
     section = config.eval
     return lowshot.probe(
         *train_pair,
@@ -115,6 +179,7 @@ def run_lowshot(config, mesh, classes, train_pair, test_pair) -> dict:
     )
 
 
-PROTOCOLS = {"knn": run_knn, "linear": run_linear}
-FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # of features; the others need the run itself
+Protocol = Callable[[Config, Mesh, int, Pair, Pair], dict[str, Any]]
+PROTOCOLS: dict[str, Protocol] = {"knn": run_knn, "linear": run_linear}
+FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # protocols of features; the others need the run
 KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)

@@ -1,12 +1,13 @@
-"""The words and flags of the command: which command takes which, and what is said of others."""
+"""The words and flags of the command line: each command accepts its own flags only."""
 
 import argparse
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from jssl.config import UserError, suggest
 
 ACTIONS = ("pack", "tokenizer", "prepare")  # of jssl data
-FLAGS = {  # default, help
+FLAGS: dict[str, tuple[str | bool, str]] = {  # default, help
     "config": ("", "recipe.py[:variant]; of jssl eval: the run's, where its method is your own"),
     "workdir": ("", "the folder of the run"),
     "protocol": (
@@ -36,18 +37,19 @@ TAKES = {  # the flags of each command
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as the whole command does."""
+    """Reports errors in one line, as the whole command does."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
+        """Raises `UserError`."""
         raise UserError(f"{message}; jssl --help shows the use")
 
 
-def parser(about: str, commands: dict[str, Callable]) -> Parser:
-    """Of all flags of all commands; a flag that is not given is not in its result."""
+def parser(about: str, commands: dict[str, Callable[..., Any]]) -> Parser:
+    """Makes a parser of the flags of all commands; its result has only flags that are present."""
     lines = [
         f"  {name:6} {(run.__doc__ or '').partition(chr(10))[0]}" for name, run in commands.items()
     ]
-    found = Parser(
+    result = Parser(
         "jssl",
         usage="jssl COMMAND [--FLAG=VALUE ...] [--config.KEY=VALUE ...]",
         description="\n".join([about, "commands:", *lines]),
@@ -56,52 +58,59 @@ def parser(about: str, commands: dict[str, Callable]) -> Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    found.add_argument("words", nargs="*", metavar="COMMAND", help=", ".join(commands))
+    result.add_argument("words", nargs="*", metavar="COMMAND", help=", ".join(commands))
     for name, (default, text) in FLAGS.items():
         action = "store_true" if default is False else "store"
-        found.add_argument(f"--{name}", action=action, help=text)
-    return found
+        result.add_argument(f"--{name}", action=action, help=text)
+    return result
 
 
 def arguments(
-    argv: list[str], about: str, commands: dict[str, Callable]
-) -> tuple[dict, dict[str, str]]:
-    """(the command's own flags, {"a.b": text} of every --config.a.b=text). `about` and the first
-    line of each of `commands` are what --help says.
+    argv: list[str], about: str, commands: dict[str, Callable[..., Any]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Parses the command line.
 
-    `UserError` for a word, a flag or a command that has no meaning, and for a flag that is another
-    command's.
+    Args:
+      argv: the words after ``jssl``.
+      about: the description for --help.
+      commands: {name: function}; the first line of each docstring is for --help.
+
+    Returns:
+      ({flag: value} with "command" and "action", {"a.b": text} for every --config.a.b=text).
+
+    Raises:
+      UserError: an unknown word, flag or command, or a flag of another command.
     """
     own = []
     overrides = {}
     for word in argv:
         if word.startswith("--config."):
-            key, found, text = word.removeprefix("--config.").partition("=")
-            if not found:
+            key, equals, text = word.removeprefix("--config.").partition("=")
+            if not equals:
                 raise UserError(f"{word} has no value; write {word}=VALUE")
             overrides[key] = text
         else:
             own.append(word)
-    found, unknown = parser(about, commands).parse_known_intermixed_args(own)
-    found = {name.replace("_", "-"): value for name, value in vars(found).items()}
-    words = found.pop("words", [])
+    namespace, unknown = parser(about, commands).parse_known_intermixed_args(own)
+    flags = {name.replace("_", "-"): value for name, value in vars(namespace).items()}
+    words = flags.pop("words", [])
     command, action = check_words(words)
     for flag in unknown:
         name = flag.lstrip("-").partition("=")[0]
         raise UserError(f"{flag} is no flag of jssl {command}; {suggest(name, TAKES[command])}")
-    for name in found:
+    for name in flags:
         if name not in TAKES[command]:
             others = [f"jssl {other}" for other, takes in TAKES.items() if name in takes]
             raise UserError(
                 f"--{name} is a flag of {' and '.join(others)}, not of jssl {command}; "
-                f"its flags: {', '.join(f'--{one}' for one in TAKES[command])}"
+                f"its flags: {', '.join(f'--{flag_name}' for flag_name in TAKES[command])}"
             )
-    given = {name: default for name, (default, _) in FLAGS.items()} | found
-    return given | {"command": command, "action": action}, overrides
+    values = {name: default for name, (default, _) in FLAGS.items()} | flags
+    return values | {"command": command, "action": action}, overrides
 
 
 def check_words(words: list[str]) -> tuple[str, str]:
-    """(command, action of ``jssl data`` or "") of the words that are no flags."""
+    """Checks the words that are no flags; returns (command, action of ``jssl data`` or "")."""
     if not words:
         raise UserError(f"a command is missing; use jssl {', jssl '.join(TAKES)}")
     command, *rest = words

@@ -1,9 +1,9 @@
-"""`jssl plan`: the true training step, compiled for hardware that is not here.
+"""`jssl plan`: compiles the real training step for hardware that is not present.
 
-XLA's compiler for TPUs comes with libtpu and needs no TPU (the extra `plan`). It says how
-much memory a device needs; what a step takes is a roofline: the largest of what computing and
-memory take at the chip's peak rates, plus what its collectives take. Memory's part is the sum over
-all operations of the program, which a longer search makes less: an estimate.
+XLA's compiler for TPUs comes with libtpu (the extra `plan`) and needs no TPU. It reports the memory
+of a device. The time of a step is a roofline: the larger of the times for computing and for memory
+traffic at the chip's peak rates, plus the time of the collectives. The memory traffic is an
+estimate: the sum over all operations of a program that a longer search would improve.
 """
 
 import logging
@@ -12,8 +12,10 @@ import os
 import re
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
@@ -26,11 +28,11 @@ from jssl.perf import accelerators, hlo, sharding_report
 from jssl.training.setup import Run, check_batch, compile_step, model_flops, setup_run
 
 log = logging.getLogger("jssl")
-SCALES = (8, 32, 128, 256)
+SCALES = (8, 32, 128, 256)  # numbers of chips
 EXAMPLES = 1_281_167  # of ImageNet
-# The program that trains, but the compiler searches less for its best form. For MAE ViT-B and
-# SimCLR on v5e:16x16 that takes a fourth of the time, moves temporary memory by less than 1 %, and
-# leaves the collectives as they are.
+# The same program as in training, but the compiler searches less for its best form. For MAE ViT-B
+# and SimCLR on v5e:16x16 this takes a fourth of the time, changes temporary memory by less than
+# 1 %, and does not change the collectives.
 EFFORT = {"exec_time_optimization_effort": -1.0}
 NOWHERE = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -42,49 +44,64 @@ NOWHERE = {
 
 
 def plan(
-    tree, topology: str, devices: int, num_examples: int = EXAMPLES, vocab_size: int = 0
-) -> dict:
-    """The JSON result for a config on `topology` ("v5e:16x16"), or on so many local devices.
+    tree: ml_collections.ConfigDict,
+    topology: str,
+    devices: int,
+    num_examples: int = EXAMPLES,
+    vocab_size: int = 0,
+) -> dict[str, Any]:
+    """Plans the training step of a config.
 
-    `num_examples` of the data set, for methods that keep a bank of them; `vocab_size`: ids of text.
+    Args:
+      tree: a whole config.
+      topology: as in "v5e:16x16"; "": local devices.
+      devices: the number of local devices.
+      num_examples: the size of the data set, for methods with a bank of its examples.
+      vocab_size: the number of token ids, for text; 0: that of bytes.
+
+    Returns:
+      A dict of JSON values: FLOPs, bytes per device, collectives, times and sharding.
+
+    Raises:
+      UserError: an unknown topology, missing devices, or a config that does not fit them.
     """
     config = Config(tree)
-    there = call_with_section(
+    device_mesh = call_with_section(
         mesh.make_mesh, config.mesh, "mesh", devices=devices_for(topology, devices)
     )
-    chip = accelerators.CHIPS.get(there.devices.flat[0].device_kind)
+    chip = accelerators.CHIPS.get(device_mesh.devices.flat[0].device_kind)
     size = (num_examples, vocab_size)
-    run = planned(config, there, *size)
-    found = compiled_for(run)
+    run = planned(config, device_mesh, *size)
+    compiled = compiled_for(run)
     half = None
-    if config.batch_size % (2 * mesh.batch_parts(there) * config.accumulate) == 0:
+    if config.batch_size % (2 * mesh.batch_parts(device_mesh) * config.accumulate) == 0:
         log.info("once more with half of the batch, to see what an example takes")
-        half = Config(tree).changed({"batch_size": config.batch_size // 2})
-        half = compiled_for(planned(half, there, *size))
-    result = {
+        halved = Config(tree).changed({"batch_size": config.batch_size // 2})
+        half = compiled_for(planned(halved, device_mesh, *size))
+    result: dict[str, Any] = {
         "config": config.method,
         "topology": topology or f"{devices} x local",
-        "device": there.devices.flat[0].device_kind,
-        "devices": there.size,
-        "mesh": dict(there.shape),
+        "device": device_mesh.devices.flat[0].device_kind,
+        "devices": device_mesh.size,
+        "mesh": dict(device_mesh.shape),
         "batch_size": config.batch_size,
         "examples": num_examples,
         "vocab": run.data_info.vocab_size,
-        **found,
-        "largest_batch": largest(config, there, chip, found, half),
+        **compiled,
+        "largest_batch": largest(config, device_mesh, chip, compiled, half),
     }
     if chip:
-        refused = found["traffic"] is None  # the system keeps some of a chip's memory for itself
-        fits = not refused and found["bytes_per_device"] <= chip.memory
+        refused = compiled["traffic"] is None  # the system keeps some of a chip's memory for itself
+        fits = not refused and compiled["bytes_per_device"] <= chip.memory
         result |= {"memory": chip.memory, "fits": fits}
-        result |= roofline(found, chip, there.size)
+        result |= roofline(compiled, chip, device_mesh.size)
     places = sharding_report.rows(run.shapes)
     sharding_report.show(result, places)
     return result | {"placement": places}
 
 
-def devices_for(topology: str, devices: int) -> list:
-    """The devices, abstract ones for a topology."""
+def devices_for(topology: str, devices: int) -> list[Any]:
+    """Returns local devices, or abstract ones for a topology."""
     if not topology:
         if not 0 < devices <= jax.device_count():
             raise UserError(
@@ -92,14 +109,14 @@ def devices_for(topology: str, devices: int) -> list:
                 f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes as many"
             )
         return jax.devices()[:devices]
-    if jax.default_backend() != "tpu":  # libtpu looks for its machine, and complains
+    if jax.default_backend() != "tpu":  # else libtpu searches for its machine, and fails
         for key, value in NOWHERE.items():
             os.environ.setdefault(key, value)
     from jax.experimental import topologies
 
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # noqa: BLE001 - jaxlib's own type for names it does not know
+    except Exception as error:  # noqa: BLE001 - jaxlib has its own type for unknown names
         if "not installed" in str(error):
             raise UserError(
                 f"jssl plan --topology needs libtpu; install it with: {errors.install('plan')}"
@@ -110,7 +127,7 @@ def devices_for(topology: str, devices: int) -> list:
 
 
 def planned(config: Config, there: Mesh, num_examples: int, vocab_size: int) -> Run:
-    """The run, on made-up data."""
+    """Sets up the run, with random data."""
     source = made_up(config, vocab_size)
     info = dataset_info(source.source)._replace(num_examples=num_examples)
     run = setup_run(config, devices=there, source=source, data_info=info, training=False)
@@ -118,62 +135,85 @@ def planned(config: Config, there: Mesh, num_examples: int, vocab_size: int) -> 
     return run
 
 
-def compiled_for(run) -> dict:
-    """Bytes, FLOPs and collectives of the compiled step."""
+def compiled_for(run: Run) -> dict[str, Any]:
+    """Compiles the step of a run; returns its bytes, FLOPs and collectives."""
     config = run.config
-    there = run.mesh
-    split = mesh.batch_sharding(there)
+    device_mesh = run.mesh
+    split = mesh.batch_sharding(device_mesh)
 
-    def grow(x):
+    def grow(x: np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype, sharding=split)
 
     batch = jax.tree.map(grow, {key: np.asarray(value) for key, value in run.example.items()})
-    step = compile_step(run, SimpleNamespace(batch=lambda held, fed: fed))
-    log.info("compiling for %d x %s", there.size, there.devices.flat[0].device_kind)
+    feed: Any = SimpleNamespace(batch=lambda held, fed: fed)
+    step = compile_step(run, feed)
+    log.info("compiling for %d x %s", device_mesh.size, device_mesh.devices.flat[0].device_kind)
     weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.shapes.params))
-    found = {"parameters": weights, "flops_per_step": model_flops(run)}
-    found["flops_per_device"] = found["flops_per_step"] // there.size
-    queued = 2 * sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values()) // there.size
+    result = {"parameters": weights, "flops_per_step": model_flops(run)}
+    result["flops_per_device"] = result["flops_per_step"] // device_mesh.size
+    queued = (
+        2 * sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values()) // device_mesh.size
+    )
     try:
         with warnings.catch_warnings():  # a program for other hardware cannot be read back
             warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
-            least = EFFORT if there.devices.flat[0].platform == "tpu" else None
-            compiled = step.lower(run.shapes, {}, batch).compile(compiler_options=least)
-    except jax.errors.JaxRuntimeError as error:  # the compiler says so where memory is short
-        used = re.search(r"(?:Used |temporaries \()([\d.]+)([KMG])", str(error))
-        if not used:
+            options = EFFORT if device_mesh.devices.flat[0].platform == "tpu" else None
+            compiled = step.lower(run.shapes, {}, batch).compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:  # the compiler reports a lack of memory
+        match = re.search(r"(?:Used |temporaries \()([\d.]+)([KMG])", str(error))
+        if not match:
             raise
-        scale = {"K": 2**10, "M": 2**20, "G": 2**30}[used[2]]
-        needed = int(float(used[1]) * scale)
-        return found | {"bytes_per_device": needed + queued, "collectives": [], "traffic": None}
+        scale = {"K": 2**10, "M": 2**20, "G": 2**30}[match[2]]
+        needed = int(float(match[1]) * scale)
+        return result | {"bytes_per_device": needed + queued, "collectives": [], "traffic": None}
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     held += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     program = hlo.Program(compiled.as_text())
-    return found | {
+    return result | {
         "bytes_per_device": held + queued,
         "traffic": program.traffic(),
-        "collectives": tally(program.collectives(there.size)),
+        "collectives": tally(program.collectives(device_mesh.size)),
     }
 
 
-def tally(moved: list[hlo.Collective]) -> list[dict]:
-    """The collectives of each kind and size of group: how many, and bytes of all together."""
+def tally(moved: list[hlo.Collective]) -> list[dict[str, Any]]:
+    """Sums the collectives of each kind and group size: their number and their bytes."""
     return [
         {
             "kind": kind,
             "group": group,
-            "times": sum(one.times for one in moved if (one.kind, one.group) == (kind, group)),
+            "times": sum(
+                collective.times
+                for collective in moved
+                if (collective.kind, collective.group) == (kind, group)
+            ),
             "bytes": sum(
-                one.times * one.bytes for one in moved if (one.kind, one.group) == (kind, group)
+                collective.times * collective.bytes
+                for collective in moved
+                if (collective.kind, collective.group) == (kind, group)
             ),
         }
-        for kind, group in sorted({(one.kind, one.group) for one in moved})
+        for kind, group in sorted({(collective.kind, collective.group) for collective in moved})
     ]
 
 
-def largest(config, there, chip, found, half) -> int | None:
-    """The largest batch that fits, if memory grows evenly with it: a line through two batches."""
+def largest(
+    config: Config,
+    there: Mesh,
+    chip: accelerators.Chip | None,
+    found: dict[str, Any],
+    half: dict[str, Any] | None,
+) -> int | None:
+    """Estimates the largest batch that fits, from a line through two batch sizes.
+
+    Args:
+      config: the config of the run.
+      there: its mesh.
+      chip: its devices; None if unknown.
+      found: `compiled_for` with the whole batch.
+      half: `compiled_for` with half of it; None if it was not compiled.
+    """
     if not (chip and half):
         return None
     each = (found["bytes_per_device"] - half["bytes_per_device"]) / (config.batch_size / 2)
@@ -184,13 +224,13 @@ def largest(config, there, chip, found, half) -> int | None:
     return max(int((config.batch_size + rest / each) // parts * parts), 0)
 
 
-def roofline(found: dict, chip, devices: int) -> dict:
-    """Seconds of a step at peak rates, and what share is left at other numbers of chips."""
+def roofline(found: dict[str, Any], chip: accelerators.Chip, devices: int) -> dict[str, Any]:
+    """Returns the seconds of a step at peak rates, and the efficiency at other numbers of chips."""
     compute = found["flops_per_device"] / chip.flops
     traffic = (found["traffic"] or 0.0) / chip.bandwidth
     work = max(compute, traffic)
 
-    def link(n):
+    def link(n: int) -> float:
         return sum(bytes_sent(one, n, devices) for one in found["collectives"]) / chip.link
 
     return {
@@ -200,9 +240,12 @@ def roofline(found: dict, chip, devices: int) -> dict:
     }
 
 
-def bytes_sent(one: dict, n: int, devices: int) -> float:
-    """Bytes that a device sends on rings of n chips, with the batch of a chip as it is: a group of
-    all devices becomes one of n, and what is gathered from all grows with n."""
+def bytes_sent(one: dict[str, Any], n: int, devices: int) -> float:
+    """Counts the bytes that a device sends for a collective on rings of n chips.
+
+    The batch of a chip stays the same: a group of all devices becomes one of n, and an all-gather
+    from all devices grows with n.
+    """
     kind = one["kind"]
     size = one["bytes"]
     whole = one["group"] == devices

@@ -85,7 +85,9 @@ def _execute(file: pathlib.Path, path: str, variant: str) -> Any:
     except SyntaxError as error:
         raise UserError(f"--config={path} line {error.lineno} is not Python: {error.msg}") from None
     except (Exception, SystemExit) as error:
-        raise UserError(f"--config={path}{line_of(error, file)}: {said_by(error)}") from error
+        raise UserError(
+            f"--config={path}{line_of(error, file)}: {describe_error(error)}"
+        ) from error
     if make is None:
         raise UserError(f"--config={path} has no get_config(variant); see configs/ for examples")
     return config
@@ -121,8 +123,8 @@ def line_of(error: BaseException, file: pathlib.Path) -> str:
     return f" line {lines[-1]}" if lines else ""
 
 
-def said_by(error: BaseException) -> str:
-    """The type and the message of an error, in one line."""
+def describe_error(error: BaseException) -> str:
+    """Formats the type and the message of an error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 

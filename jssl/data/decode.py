@@ -221,7 +221,9 @@ def _jpeg(data: bytes, channels: int, short: int) -> np.ndarray:
     if color_space not in _PLAIN_JPEG:
         raise ValueError(f"{color_space} is left to Pillow, which knows Adobe's inverted inks")
     reduce = 0 < 4 * short <= min(height, width)
-    least = {"min_height" if width >= height else "min_width": 2 * short} if reduce else {}
+    least: dict[str, Any] = (
+        {"min_height" if width >= height else "min_width": 2 * short} if reduce else {}
+    )
     with DECODING.hold(height * width):
         return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", **least)
 

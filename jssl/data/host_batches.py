@@ -172,7 +172,8 @@ def _elements(steps: Steps, start: int, workers: int) -> Any:
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, and fail without
         flags.FLAGS(["jssl"])
     ahead = grain.ReadOptions(num_threads=0 if workers else 1, prefetch_buffer_size=2)
-    ds = grain.MapDataset.source(steps)[start * steps.parts :].to_iter_dataset(ahead)
+    elements: Any = steps  # Grain needs only `__len__` and `__getitem__`
+    ds = grain.MapDataset.source(elements)[start * steps.parts :].to_iter_dataset(ahead)
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
         ds = ds.mp_prefetch(options, worker_init_fn=_start_worker)

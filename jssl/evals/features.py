@@ -1,8 +1,11 @@
-"""The features of a data set: `method.embed` over all of it, in index order."""
+"""The features of a data set: `method.embed` of all of its examples, in index order."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +13,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jssl.core import Batch, TrainState
 from jssl.data import sampling
+from jssl.data.source import Source
 from jssl.data.splits import few
 from jssl.parallel import mesh as meshes
 from jssl.parallel import preemption
@@ -19,13 +24,13 @@ log = logging.getLogger("jssl")
 
 
 class Embedded(NamedTuple):
-    """The readable examples of a data set, embedded.
+    """The features of the readable examples of a data set.
 
     Attributes:
-        features: float32 [N, D].
-        labels: int32 [N], -1 where there is none; None if the set has no labels.
-        rows: int64 [N], ascending: which example of the source each one is.
-        unreadable: How many examples of the source were left out.
+      features: float32 [N, D].
+      labels: int32 [N], -1 for no label; None if the set has no labels.
+      rows: int64 [N], ascending: the index in the source of each example.
+      unreadable: number of examples of the source that were left out.
     """
 
     features: np.ndarray
@@ -35,17 +40,25 @@ class Embedded(NamedTuple):
 
 
 class Features:
-    """Embeds whole sources: ``features(state, source)``; the program is compiled once.
+    """Embeds whole sources: ``features(state, source)``. The program is compiled once.
 
-    An example that cannot be read is left out. A training step may put another one in its place; an
-    evaluation must not, because the substitute would count twice. What is left out is named in the
-    log, once for each source.
+    An unreadable example is left out, and logged once for each source. A training step may replace
+    it by another example; an evaluation must not, because the replacement would count twice.
 
-    Every process reads all examples, and what comes back is whole on every process. An example that
-    one process could not read is left out on all.
+    Every process reads all examples, and gets all features. An example that one process could not
+    read is left out on all processes.
     """
 
-    def __init__(self, embed: Callable, mesh: Mesh, batch_size: int):
+    def __init__(
+        self, embed: Callable[[TrainState, Batch], jax.Array], mesh: Mesh, batch_size: int
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          embed: embed(state, batch) -> float32 [B, D].
+          mesh: the device mesh.
+          batch_size: examples of a batch; rounded up to a multiple of the devices.
+        """
         self.mesh = mesh
         self.devices = meshes.batch_parts(mesh)
         self.batch_size = -(-batch_size // self.devices) * self.devices  # rounded up
@@ -56,77 +69,85 @@ class Features:
 
     def __call__(
         self,
-        state,
-        source,
+        state: TrainState,
+        source: Source,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(features float32 [N, D], labels int32 [N] or None) of what can be read; see `whole`."""
-        found = self.whole(state, source, progress)
-        return found.features, found.labels
+        """Returns the features float32 [N, D] and labels int32 [N] or None; see `whole`."""
+        embedded = self.whole(state, source, progress)
+        return embedded.features, embedded.labels
 
     def whole(
         self,
-        state,
-        source,
+        state: TrainState,
+        source: Source,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Embedded:
-        """Embeds all examples of `source` with the parameters of `state`.
+        """Embeds all examples of a source.
 
-        `progress(done, total)` is called after each batch. Raises UserError if no example can be
-        read, and `signals.Stopped` if the run is asked to stop.
+        Args:
+          state: the state that `embed` gets.
+          source: the source.
+          progress: progress(done, total) is called after each batch.
+
+        Raises:
+          UserError: no example can be read.
+          preemption.Stopped: a stop was requested.
         """
         n = len(source)
-        found = []
+        features = []
         labels = []
         damaged = []
         steps = -(-n // self.batch_size)
         with preemption.pool(1) as reader:  # reads the next batch while the device embeds
-            coming = reader.submit(self._read, source, 0)
+            pending: Future[Any] = reader.submit(self._read, source, 0)
             for i in range(steps):
                 preemption.check()
-                batch, label, missing = preemption.result(coming)
-                coming = reader.submit(self._read, source, i + 1) if i + 1 < steps else None
-                found.append(self.embed(state, batch))
+                batch, label, missing = preemption.result(pending)
+                if i + 1 < steps:
+                    pending = reader.submit(self._read, source, i + 1)
+                features.append(self.embed(state, batch))
                 labels.append(label)
                 damaged.append(missing)
                 progress(min((i + 1) * self.batch_size, n), n)
-        features = np.concatenate([np.asarray(f, np.float32) for f in found])[:n]
-        intact = ~_anywhere(np.concatenate(damaged)[:n])
+        embedded = np.concatenate([np.asarray(f, np.float32) for f in features])[:n]
+        intact = ~_on_any_process(np.concatenate(damaged)[:n])
         rows = np.flatnonzero(intact)
         self._name(source, np.flatnonzero(~intact))
-        known = None if source.classes is None else np.concatenate(labels)[:n][rows]
+        row_labels = None if source.classes is None else np.concatenate(labels)[:n][rows]
         if len(rows) < n:
-            features = features[rows]
-        return Embedded(features, known, rows, n - len(rows))
+            embedded = embedded[rows]
+        return Embedded(embedded, row_labels, rows, n - len(rows))
 
-    def _read(self, source, step: int):
-        """One batch as global arrays, its labels or None, and bool [batch]: what is unreadable."""
+    def _read(self, source: Source, step: int) -> tuple[Batch, np.ndarray | None, np.ndarray]:
+        """Returns a batch as global arrays, its labels or None, and bool [batch]: unreadable."""
         ids, _ = sampling.sequential(step, len(source), self.batch_size)
         rows = source.read(ids)
         damaged = rows.pop("damaged") >= 0
         labels = rows.pop("label", None)
 
         def put(x):
-            return jax.make_array_from_callback(x.shape, self.split, lambda at: x[at])
+            return jax.make_array_from_callback(x.shape, self.split, lambda index: x[index])
 
         return {key: put(value) for key, value in rows.items()}, labels, damaged
 
-    def _name(self, source, missing):
+    def _name(self, source: Source, missing: np.ndarray) -> None:
+        """Logs the unreadable examples of a source, once."""
         if not len(missing) or source.name in self._named:
             return
         self._named.add(source.name)
-        named = few([source.describe(row) for row in missing[:4].tolist()], 3)
+        examples = few([source.describe(row) for row in missing[:4].tolist()], 3)
         log.warning(
             "%d of %d examples of %s cannot be read and are left out: %s",
             len(missing),
             len(source),
             source.name,
-            named,
+            examples,
         )
 
 
-def _anywhere(missing: np.ndarray) -> np.ndarray:
-    """bool [N]: which examples are missing on any process."""
+def _on_any_process(missing: np.ndarray) -> np.ndarray:
+    """Returns the examples that are missing on any process: bool [N]."""
     if jax.process_count() == 1:
         return missing
     return np.any(multihost_utils.process_allgather(missing), axis=0)

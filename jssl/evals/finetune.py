@@ -1,18 +1,23 @@
 """Fine-tuning: the whole encoder learns to classify, from a checkpoint of any method.
 
 The protocol of MAE (He et al., arXiv 2111.06377, table 9; code: facebookresearch/mae
-main_finetune.py): AdamW, a rate per 256 examples that shrinks from layer to layer towards the
-input, linear warm-up and half a cosine to 0, drop path, mixup, label smoothing. The head is linear
-on `encoder.features` and drawn as there, N(0, 2e-5), bias 0. The accuracy is that of the end; no
-step is chosen by the test. Not as there: no RandAugment, random erasing, CutMix; `pool` averages
-tokens after the pretrained last LayerNorm, not before a new one.
+main_finetune.py): AdamW, a learning rate per 256 examples that decreases from layer to layer
+towards the input, linear warm-up and half a cosine to 0, drop path, mixup, label smoothing. The
+head is linear on `encoder.features`, with the initialization of the reference: N(0, 2e-5), bias 0.
+The accuracy is measured at the end; the test set selects no step. Unlike the reference: no
+RandAugment, random erasing, CutMix; `pool` averages tokens after the pretrained last LayerNorm, not
+before a new one.
 """
+
+from __future__ import annotations
 
 import collections
 import contextlib
 import math
 import re
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +26,19 @@ import optax
 
 from jssl import nn, optim
 from jssl.config import Config, UserError, call_with_section
-from jssl.core import DatasetInfo, Method, TrainState, gradient_step
+from jssl.core import (
+    Batch,
+    Buffers,
+    DatasetInfo,
+    Method,
+    Metrics,
+    Params,
+    TrainState,
+    Tree,
+    gradient_step,
+)
 from jssl.data.loader import Feed
+from jssl.data.source import Source
 from jssl.evals import knn
 from jssl.evals.features import Features
 from jssl.losses import soft_cross_entropy
@@ -30,16 +46,24 @@ from jssl.nn.apply import apply
 from jssl.parallel import mesh
 from jssl.transforms import augment, views
 
+if TYPE_CHECKING:
+    from jssl.training.setup import Run
+
 NO_DECAY = ("bias$", "scale$", "cls_token$", "pos_embed$")  # util/lr_decay.py, timm's ViT
 
 
 def check(config: Config, data_info: DatasetInfo) -> None:
-    """`UserError` for values of ``config.finetune`` that are right alone (`jssl.config.schema`) and
-    wrong for the encoder or the views of pretraining: found when a run begins, not when it is over.
+    """Raises UserError if `config.finetune` does not fit the encoder or the views of pretraining.
 
-    A method with networks or views of its own cannot be fine-tuned here, and is not looked at.
+    `jssl.config.schema` has checked each value alone. This check runs when a run begins, so that
+    the error does not come at its end. A method with its own networks or views cannot be fine-tuned
+    here, and is not checked.
+
+    Args:
+      config: the config of the run.
+      data_info: the facts about its data set.
     """
-    config = Config(config._tree)  # what is read here is not yet read by the method
+    config = Config(config._tree)  # a key that only this check reads stays unused
     size = data_info.vocab_size
     if not owned(lambda: nn.encoder(config.model, size, packed=config.data.pack_documents)):
         finetune_encoder(config, data_info)
@@ -47,8 +71,8 @@ def check(config: Config, data_info: DatasetInfo) -> None:
         view(config)
 
 
-def owned(build) -> bool:
-    """Whether jssl can't build of a config what `build()` does."""
+def owned(build: Callable[[], object]) -> bool:
+    """Returns whether `build()` raises UserError: the method has its own networks or views."""
     try:
         build()
     except UserError:
@@ -56,12 +80,24 @@ def owned(build) -> bool:
     return False
 
 
-def finetune(run, state, test, say) -> dict:
-    """Top-1 on the source `test` after fine-tuning the encoder of `state` on the run's own data, as
-    ``config.finetune`` says (`jssl.recipes.DEFAULTS`). `say(what)` makes a progress(done, total,
-    note).
+def finetune(
+    run: Run,
+    state: TrainState,
+    test: Source,
+    say: Callable[[str], Callable[..., None]],
+) -> dict[str, Any]:
+    """Fine-tunes the encoder of a state on the run's own data, and returns top-1 on `test`.
 
-    Returns top1, n_train and n_test (labelled), epochs, seconds (all of it, compiling too)."""
+    Args:
+      run: the run. `config.finetune` holds the options (`jssl.recipes.DEFAULTS`).
+      state: the pretrained state.
+      test: the test source.
+      say: say(what) makes a progress(done, total, note).
+
+    Returns:
+      top1, n_train and n_test (labeled examples), epochs, unreadable_examples, and seconds
+      (including compilation).
+    """
     began = time.perf_counter()
     section = run.config.finetune
     source = run.data.source
@@ -69,6 +105,36 @@ def finetune(run, state, test, say) -> dict:
     mesh.check_batch("config.finetune.batch_size", size, mesh.batch_parts(run.mesh), "devices")
     epoch, steps = (-(-epochs * len(source) // size) for epochs in (1, section.epochs))
     method = build(run, optimizer(section, steps))
+    tuned, num_damaged = _train(run, method, state, epoch, steps, say)
+    features = Features(method.embed, run.mesh, run.config.eval.batch_size)
+    embedded = features.whole(tuned, test, say(test.name))
+    assert source.classes is not None, "the caller has checked it"
+    classes = len(source.classes)
+    predictions, labels = knn.labelled(
+        embedded.features, embedded.labels, classes=classes, name="test"
+    )
+    return {
+        "top1": float(np.mean(predictions[:, 0] == labels)),
+        "n_train": int(tuned.buffers["known"]),
+        "n_test": len(labels),
+        "epochs": section.epochs,
+        "unreadable_examples": embedded.unreadable + num_damaged,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _train(
+    run: Run,
+    method: Method,
+    state: TrainState,
+    epoch: int,
+    steps: int,
+    say: Callable[[str], Callable[..., None]],
+) -> tuple[TrainState, int]:
+    """Trains for `steps` steps; returns the state, and the number of damaged examples."""
+    section = run.config.finetune
+    source = run.data.source
+    size = section.batch_size
 
     def keys():
         return jax.random.split(jax.random.key(section.seed))
@@ -76,31 +142,49 @@ def finetune(run, state, test, say) -> dict:
     def start(state):
         return method.init(keys()[0], state)
 
-    places = mesh.shardings(jax.eval_shape(start, state), run.mesh)
-    tuned = jax.jit(start, out_shardings=places)(state)
+    shardings = mesh.shardings(jax.eval_shape(start, state), run.mesh)
+    tuned = jax.jit(start, out_shardings=shardings)(state)
     feed = Feed(run.data, section.seed, size, run.mesh, 0, say(f"reading {source.name}"))
     update = mesh.with_mesh(run.mesh, method.train_step)
 
-    def step(now, held, fed):
-        return update(now, feed.batch(held, fed), keys()[1])
+    def step(state, held, fed):
+        return update(state, feed.batch(held, fed), keys()[1])
 
-    step = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    jit_step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     with contextlib.closing(feed):
-        tuned = loop(step, tuned, feed, steps, epoch, section.lr, say("fine-tuning, steps"))
-    features = Features(method.embed, run.mesh, run.config.eval.batch_size)
-    read = features.whole(tuned, test, say(test.name))
-    classes = len(source.classes)
-    answers, labels = knn.labelled(read.features, read.labels, classes=classes, name="test")
-    top1 = float(np.mean(answers[:, 0] == labels))
-    known = int(tuned.buffers["known"])
-    found = {"top1": top1, "n_train": known, "n_test": len(labels), "epochs": section.epochs}
-    found["unreadable_examples"] = read.unreadable + len(feed.damaged)
-    return found | {"seconds": round(time.perf_counter() - began, 1)}
+        progress = say("fine-tuning, steps")
+        tuned = loop(jit_step, tuned, feed, steps, epoch, section.lr, progress)
+    return tuned, len(feed.damaged)
 
 
-def loop(step, state, feed, steps: int, epoch: int, lr: float, progress, ahead: int = 8):
-    """The state after so many steps, `ahead` of them at most queued on the device. `UserError` as
-    soon as the loss is not finite, or if the first `epoch` steps have shown no label."""
+def loop(
+    step: Callable[..., tuple[TrainState, Metrics]],
+    state: TrainState,
+    feed: Feed,
+    steps: int,
+    epoch: int,
+    lr: float,
+    progress: Callable[[int, int, str], None],
+    ahead: int = 8,
+) -> TrainState:
+    """Runs the steps of fine-tuning.
+
+    Args:
+      step: step(state, held, fed) -> (state, metrics), jitted.
+      state: the state before the first step.
+      feed: the batches.
+      steps: number of steps.
+      epoch: number of steps of one epoch.
+      lr: the learning rate, for messages.
+      progress: progress(done, total, note) is called after each step.
+      ahead: largest number of steps that are queued on the device.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      UserError: the loss is not finite, or the first epoch had no label.
+    """
     queued = collections.deque()
     for i in range(steps):
         state, metrics = step(state, feed.held, feed.next())
@@ -115,13 +199,21 @@ def loop(step, state, feed, steps: int, epoch: int, lr: float, progress, ahead: 
     return state
 
 
-def build(run, tx) -> Method:
-    """Fine-tuning as a method whose `init` takes the pretrained state in the place of a batch, and
-    whose `embed` gives the predicted class, float32 [B, 1]."""
+def build(run: Run, tx: optax.GradientTransformation) -> Method:
+    """Builds fine-tuning as a method.
+
+    Its `init` takes the pretrained state instead of a batch. Its `embed` returns the predicted
+    class, float32 [B, 1].
+
+    Args:
+      run: the run.
+      tx: the optimizer.
+    """
     section = run.config.finetune
     source = run.data.source
     read = reader(run)
     encoder = finetune_encoder(run.config, run.data_info)
+    assert source.classes is not None, "the caller has checked it"
     classes = len(source.classes)
 
     def encode(f, stats, x, extra, rng=None):
@@ -133,46 +225,57 @@ def build(run, tx) -> Method:
         z, stats = encode(params["encoder"], stats, *rest)
         return z @ params["head"]["kernel"] + params["head"]["bias"], stats
 
-    def init(rng, pretrained):
+    def init(rng: jax.Array, pretrained: Any) -> TrainState:
         stats = pretrained.buffers.get("stats", {}).get("encoder", {})
-        f = pretrained.params["encoder"]
-        width = jax.eval_shape(lambda f: encode(f, stats, *read(run.example))[0], f).shape[-1]
+        encoder_params = pretrained.params["encoder"]
+
+        def example_features(f):
+            return encode(f, stats, *read(run.example))[0]
+
+        width = jax.eval_shape(example_features, encoder_params).shape[-1]
         head = {"kernel": 2e-5 * jax.random.normal(rng, (width, classes))}
-        params = {"encoder": f, "head": head | {"bias": jnp.zeros(classes)}}
-        buffers = {"stats": stats, "known": jnp.int32(0)}  # known: labelled examples of an epoch
+        params = {"encoder": encoder_params, "head": head | {"bias": jnp.zeros(classes)}}
+        buffers = {"stats": stats, "known": jnp.int32(0)}  # known: labeled examples of an epoch
         return TrainState(jnp.int32(0), params, tx.init(params), buffers)
 
-    def loss(params, state, batch, rng):
+    def loss(
+        params: Params, state: TrainState, batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, Buffers]:
         rng_view, rng_mix, rng_net = jax.random.split(jax.random.fold_in(rng, state.step), 3)
         x, extra = read(batch, rng_view)
         target = smoothed_one_hot(batch["label"], classes, section.label_smoothing)
         if section.mixup and "image" in batch:
-            share = jax.random.beta(rng_mix, section.mixup, section.mixup)
-            x = mixup(x, share)
-            target = mixup(target, share)
+            weight = jax.random.beta(rng_mix, section.mixup, section.mixup)
+            x = mixup(x, weight)
+            target = mixup(target, weight)
         logits, stats = forward(params, state.buffers["stats"], x, extra, rng_net)
-        place = jnp.minimum(state.step, 1 + len(source) // len(x)) * len(x) + jnp.arange(len(x))
-        known = jnp.sum((batch["label"] >= 0) & (place < len(source)))  # the first are an epoch
-        buffers = {"stats": stats, "known": state.buffers["known"] + known}
+        position = jnp.minimum(state.step, 1 + len(source) // len(x)) * len(x) + jnp.arange(len(x))
+        is_first_epoch = position < len(source)
+        num_labeled = jnp.sum((batch["label"] >= 0) & is_first_epoch)
+        buffers = {"stats": stats, "known": state.buffers["known"] + num_labeled}
         return soft_cross_entropy(logits, target), buffers
 
-    def train_step(state, batch, rng):
-        def now(params):
-            return loss(params, state, batch, rng)
-
-        params, opt_state, buffers, metrics = gradient_step(now, state.params, state.opt_state, tx)
+    def train_step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        params, opt_state, buffers, metrics = gradient_step(
+            lambda params: loss(params, state, batch, rng), state.params, state.opt_state, tx
+        )
         return TrainState(state.step + 1, params, opt_state, buffers), metrics
 
-    def predict(state, batch):
+    def predict(state: TrainState, batch: Batch) -> jax.Array:
         logits, _ = forward(state.params, state.buffers["stats"], *read(batch))
         return logits.argmax(-1, keepdims=True).astype(jnp.float32)
 
     return Method(init, train_step, predict)
 
 
-def finetune_encoder(config, data_info):
-    """The encoder of pretraining, with fine-tuning's drop path, dropout and pooling, where it has
-    them."""
+def finetune_encoder(config: Config, data_info: DatasetInfo) -> Any:
+    """Builds the encoder of pretraining with fine-tuning's drop path, dropout and pooling.
+
+    An encoder without one of these options is built without it.
+
+    Raises:
+      UserError: the encoder cannot pool as `config.finetune.pool` demands.
+    """
     section = config.finetune
     model = dict(config.model)
     model |= {key: section[key] for key in ("drop_path", "dropout") if key in model}
@@ -183,49 +286,61 @@ def finetune_encoder(config, data_info):
         raise UserError(f"config.finetune.pool={section.pool!r}: {error}") from None
 
 
-def reader(run):
-    """f(batch, rng=None) -> (x, keywords) of the encoder: all that the kind of batch decides.
+def reader(run: Run) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """Returns f(batch, rng=None) -> (x, keywords), the input of the encoder.
 
-    Of images a random view, or without `rng` the one of evaluation; tokens as they are. `view`:
-    "crop" is a crop of `crop_scale` and a flip, "augment" and "augment_second_view" those of
-    pretraining.
+    Tokens are passed on unchanged. An image becomes a random view, or without `rng` the view of
+    evaluation. `finetune.view` selects the random view: "crop" is a crop of `crop_scale` and a
+    flip; "augment" and "augment_second_view" are those of pretraining.
     """
     if "image" not in run.example:
-        return lambda batch, rng=None: (batch["tokens"], {"segment": batch["segment"]})
-    some = view(run.config)
-    centre = views.eval_view(run.config)
 
-    def look(batch, rng):
-        return some(rng, batch["image"], batch["size"])
+        def read_tokens(batch, rng=None):
+            return batch["tokens"], {"segment": batch["segment"]}
 
-    return lambda batch, rng=None: (centre(batch) if rng is None else look(batch, rng), {})
+        return read_tokens
+    train_view = view(run.config)
+    eval_view = views.eval_view(run.config)
+
+    def read_images(batch, rng=None):
+        if rng is None:
+            return eval_view(batch), {}
+        return train_view(rng, batch["image"], batch["size"]), {}
+
+    return read_images
 
 
-def view(config):
-    """The view of training, see `reader`."""
+def view(config: Config) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Returns the view of training, (rng, image, size) -> image; see `reader`."""
     section = config.finetune
     (first, second) = views.sections(config)
     plain = dict.fromkeys(("jitter_prob", "gray_prob", "blur_prob", "solarize_prob"), 0.0)
     plain |= {"crop_scale": section.crop_scale, "flip_prob": section.flip_prob}
-    known = {"crop": first | plain, "augment": first, "augment_second_view": second or first}
+    sections = {"crop": first | plain, "augment": first, "augment_second_view": second or first}
     return call_with_section(
-        augment.view, known[section.view], "finetune", dtype=config.model.dtype
+        augment.view, sections[section.view], "finetune", dtype=config.model.dtype
     )
 
 
-def smoothed_one_hot(labels, classes: int, smoothing: float):
-    """Smoothed one-hot rows [B, classes], sum 1; of an unlabelled row (-1) 0: it has no loss."""
+def smoothed_one_hot(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
+    """Returns smoothed one-hot rows of labels [B]: float32 [B, classes], with the sum 1.
+
+    The row of an unlabeled example (-1) is 0: it has no loss.
+    """
     even = smoothing / classes * (labels >= 0)[:, None]
     return (1 - smoothing) * jax.nn.one_hot(labels, classes) + even
 
 
-def mixup(x, share):
-    """mixup (arXiv 1710.09412): rows i and -1 - i, one share for all, as timm's mode "batch"."""
-    return (share * x.astype(jnp.float32) + (1 - share) * x[::-1]).astype(x.dtype)
+def mixup(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Mixes rows i and -1 - i of x [B, ...] (mixup, arXiv 1710.09412).
+
+    All rows have the same `weight`, as in timm's mode "batch".
+    """
+    return (weight * x.astype(jnp.float32) + (1 - weight) * x[::-1]).astype(x.dtype)
 
 
-def optimizer(section, steps: int) -> optax.GradientTransformation:
-    """AdamW with the learning rates of `lr_scales`."""
+def optimizer(section: Any, steps: int) -> optax.GradientTransformation:
+    """Returns AdamW with the learning rates of `lr_scales`; `section` is `config.finetune`."""
     rate = optim.learning_rate(
         lr=section.lr,
         lr_final=0.0,
@@ -243,17 +358,23 @@ def optimizer(section, steps: int) -> optax.GradientTransformation:
     return optax.chain(adamw, optax.stateless(scaled))
 
 
-def lr_scales(params, decay: float):
-    """What the learning rate of each parameter is multiplied by: decay ** (depth + 1 - layer).
+def lr_scales(params: Tree, decay: float) -> Tree:
+    """Returns the factor of the learning rate of each parameter: decay ** (depth + 1 - layer).
 
     ViT (BEiT; MAE's util/lr_decay.py): embeddings are layer 0 (BERT's norm too), block i is i + 1,
-    the last norm and the head depth + 1. ResNet (not published): stem 0, stages 1 to 4, head 5."""
+    the last norm and the head are depth + 1. ResNet (not published): the stem is 0, the stages are
+    1 to 4, the head is 5.
+
+    Args:
+      params: {"encoder": ..., "head": ...}.
+      decay: the factor from one layer to the layer below.
+    """
     end = "head/" if "type_embed" in params["encoder"] else "head/|encoder/norm/"
 
     def layer(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if found := re.match(r"encoder/(?:blocks/(\d+)/|layer(\d+)_)", name):
-            return 1 + int(found[1]) if found[1] else int(found[2])
+        if match := re.match(r"encoder/(?:blocks/(\d+)/|layer(\d+)_)", name):
+            return 1 + int(match[1]) if match[1] else int(match[2])
         if name.startswith("encoder/blocks/layers/"):  # stacked: model.scan
             return 1 + np.arange(len(leaf)).reshape(-1, *[1] * (leaf.ndim - 1))
         return math.inf if re.match(end, name) else 0

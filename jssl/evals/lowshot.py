@@ -1,11 +1,16 @@
-"""Low-shot probe: the linear probe on few labels, over several draws of which.
+"""Low-shot probe: the linear probe on few labels, over several draws of these labels.
 
-So many labels of each class, or a share of them (1 % and 10 % are usual since CPC v2, Henaff et
-al., arXiv 1905.09272), drawn class by class. A class keeps at least one label. Draws are of our own
-seeds; the lists that SimCLR published for ImageNet are others.
+It uses a number of labels of each class, or a fraction of them (1 % and 10 % are usual since CPC
+v2, Henaff et al., arXiv 1905.09272), drawn class by class. A class keeps at least one label. The
+draws have our own seeds, and differ from the lists that SimCLR published for ImageNet.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import ArrayLike
 
 from jssl.config import UserError, schema
 from jssl.evals import linear
@@ -13,37 +18,51 @@ from jssl.evals.knn import labelled
 
 
 def probe(
-    train,
-    train_labels,
-    test,
-    test_labels,
+    train: ArrayLike,
+    train_labels: ArrayLike | None,
+    test: ArrayLike,
+    test_labels: ArrayLike | None,
     *,
     classes: int,
     per_class: int,
     share: float,
     seeds: int,
-    mesh=None,
-    progress=None,
-    **options,
-) -> dict:
-    """Top-1 on test of `linear.probe` on `per_class` labels of each class, or, where that is 0, on
-    this `share` of them: mean and standard deviation (n - 1) over the draws 0 ... `seeds` - 1.
+    mesh: Mesh | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Returns top-1 on test of `linear.probe` on few labels of train.
 
-    Features and labels as there, and so `options`: lrs, weight_decays, epochs, batch_size,
-    held_out, standardize. `progress(done, total)` is called after each draw.
+    Args:
+      train, train_labels, test, test_labels: see `linear.probe`.
+      classes: number of classes.
+      per_class: number of labels of each class; 0: use `share`.
+      share: fraction of the labels of each class.
+      seeds: number of draws, with the seeds 0 ... `seeds` - 1.
+      mesh: the device mesh; None: one device.
+      progress: progress(done, total) is called after each draw.
+      **options: arguments of `linear.probe`: lrs, weight_decays, epochs, batch_size, held_out,
+        standardize.
 
-    Returns top1, std, per_class or share, seeds, n_train (labels used), n_test.
+    Returns:
+      top1 (mean over the draws), std (standard deviation, n - 1), per_class or share, seeds,
+      n_train (number of labels used), n_test.
+
+    Raises:
+      UserError: a value is out of range; or as `linear.probe` does.
     """
-    for key, value in (("per_class", per_class), ("share", share), ("seeds", seeds)):
-        schema.check_key(f"eval.lowshot_{key}", value)
+    schema.check_key("eval.lowshot_per_class", per_class)
+    schema.check_key("eval.label_fraction", share)
+    schema.check_key("eval.lowshot_seeds", seeds)
     x, y = labelled(train, train_labels, classes=classes, name="train")
     tops = []
+    result: dict[str, Any] = {}
     for seed in range(seeds):
         rows = sample_labels(y, per_class, share, seed)
-        found = linear.probe(
+        result = linear.probe(
             x[rows], y[rows], test, test_labels, classes=classes, seed=seed, mesh=mesh, **options
         )
-        tops.append(found["top1"])
+        tops.append(result["top1"])
         if progress:
             progress(seed + 1, seeds)
     return {
@@ -51,22 +70,34 @@ def probe(
         "std": float(np.std(tops, ddof=1)) if seeds > 1 else 0.0,
         **({"per_class": per_class} if per_class else {"share": share}),
         "seeds": seeds,
-        "n_train": found["n_train"],
-        "n_test": found["n_test"],
+        "n_train": result["n_train"],
+        "n_test": result["n_test"],
     }
 
 
 def sample_labels(labels: np.ndarray, per_class: int, share: float, seed: int) -> np.ndarray:
-    """Rows of labels int [N] (all known), ascending: of each class that is there `per_class`, or
-    its `share`, rounded, but at least 1. A smaller draw of a seed is a part of a larger one."""
+    """Draws rows of the labels of each class. A smaller draw of a seed is a subset of a larger one.
+
+    Args:
+      labels: int [N], all >= 0.
+      per_class: number of labels of each class; 0: use `share`.
+      share: fraction of the labels of each class, rounded, but at least 1 label.
+      seed: seed of the draw.
+
+    Returns:
+      int [n], the rows, ascending.
+
+    Raises:
+      UserError: a class has fewer than `per_class` labels.
+    """
     rows = []
     for label in np.unique(labels):
-        mine = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
-        count = per_class or max(1, round(share * len(mine)))
-        if count > len(mine):
+        members = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
+        count = per_class or max(1, round(share * len(members)))
+        if count > len(members):
             raise UserError(
-                f"eval.lowshot_per_class={per_class}, but class {label} has {len(mine)} labelled "
-                f"train examples; try {len(mine)}"
+                f"eval.lowshot_per_class={per_class}, but class {label} has {len(members)} "
+                f"labelled train examples; try {len(members)}"
             )
-        rows.append(mine[:count])
+        rows.append(members[:count])
     return np.sort(np.concatenate(rows))

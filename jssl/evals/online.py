@@ -1,42 +1,64 @@
-"""What the encoder is worth while it trains: kNN and a linear probe, every ``eval.every`` steps and
+"""Evaluates the encoder during training: kNN and a linear probe, every ``eval.every`` steps and
 at the end, on features that are computed once for both.
 
-The probe is fitted anew each time to features that are fixed by then: its gradients cannot reach
-the encoder, and it never lags behind.
+The probe is trained anew each time, on fixed features. So its gradients cannot reach the encoder,
+and it never lags behind.
 
-What can be wrong with the queries is looked for before the first step. An evaluation that fails
-later is a warning: the step is saved by then, and training goes on.
+The queries are checked before the first step. An evaluation that fails later is a warning: the step
+is already saved, and training continues.
 """
+
+from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 
 from jssl import data
 from jssl.config import Config, UserError
-from jssl.core import DatasetInfo
+from jssl.core import DatasetInfo, Metrics, TrainState
 from jssl.data import files
 from jssl.data.labels import relabel
 from jssl.data.source import Source
 from jssl.evals import knn, linear
 from jssl.evals.features import Features
 
+if TYPE_CHECKING:
+    from jssl.training.observers import Recorder
+    from jssl.training.setup import Run
+
 log = logging.getLogger("jssl")
 NAMES = ("knn_top1", "linear_top1")
 
 
 class OnlineProbes:
-    """An observer, to be called after a step was saved; off without labels.
+    """An observer that evaluates a step after it was saved; off without labels.
 
-    found   {name: accuracy} of the newest evaluation that did not fail
-    at      its step; None before the first
-    failed  number of evaluations that failed
-
-    `scored(step, accuracy)` hears the kNN accuracy of every evaluation.
+    Attributes:
+      found: {name: accuracy} of the newest evaluation that did not fail.
+      at: the step of that evaluation; None before the first.
+      failed: number of evaluations that failed.
     """
 
-    def __init__(self, run, recorder, scored=lambda step, accuracy: None):
+    def __init__(
+        self,
+        run: Run,
+        recorder: Recorder,
+        scored: Callable[[int, float], None] = lambda step, accuracy: None,
+    ):
+        """Checks the queries.
+
+        Args:
+          run: the run.
+          recorder: receives the accuracies.
+          scored: scored(step, accuracy) is called with the kNN accuracy of every evaluation.
+
+        Raises:
+          UserError: the queries cannot be read or embedded.
+        """
         self.run = run
         self.recorder = recorder
         self.scored = scored
@@ -50,43 +72,49 @@ class OnlineProbes:
         if self.pair:
             check(run, self.features, self.pair[1])
 
-    def __call__(self, step, state, metrics):
+    def __call__(self, step: int, state: TrainState, metrics: Metrics | None) -> None:
+        """Evaluates `state` if an evaluation is due at `step`."""
         if not self.pair or (step % self.every and step != self.steps):
             return
-        with self.recorder.aside():  # outside of what follows: an alarm may ring in it
+        with self.recorder.aside():  # not around later code, in which an alarm may raise
             self._evaluate(step, state)
 
-    def resume(self, step: int, state) -> None:
-        """Evaluates the step that a run goes on from, if that is due and the run was stopped
-        between the save and the end of the evaluation."""
+    def resume(self, step: int, state: TrainState) -> None:
+        """Evaluates the step from which a run continues, if this evaluation was due and is missing.
+
+        That happens if the run was stopped between the save and the end of the evaluation.
+        """
         if step and self.at != step:
             self(step, state, None)
 
-    def _evaluate(self, step, state):
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        """Evaluates a state; an error is a warning."""
+        assert self.pair is not None
+        bank, queries = self.pair
         began = time.perf_counter()
         try:
-            found = probe(self.run, state, *self.pair, self.features)
+            accuracies = probe(self.run, state, bank, queries, self.features)
         except Exception as error:
-            # Of several processes only wrong input is known to fail on all of them; what fails on
-            # one alone would leave the others waiting for it.
+            # Wrong input fails on all processes. Another error may fail on one process alone, and
+            # the others would wait for it.
             if jax.process_count() > 1 and not isinstance(error, UserError):
                 raise
             self.failed += 1
             what = type(error).__name__ if not isinstance(error, UserError) else "wrong input"
-            said = files.one_line(error)
-            log.warning("step %d: not evaluated (%s: %s); training goes on", step, what, said)
+            reason = files.one_line(error)
+            log.warning("step %d: not evaluated (%s: %s); training goes on", step, what, reason)
             return
         seconds = time.perf_counter() - began
-        self.found = found
+        self.found = accuracies
         self.at = step
-        self.scored(step, found["knn_top1"])
-        self.recorder.write(step, found | {"eval_seconds": seconds})
-        said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
-        log.info("step %d: %s (%.1f s)", step, said, seconds)
+        self.scored(step, accuracies["knn_top1"])
+        self.recorder.write(step, accuracies | {"eval_seconds": seconds})
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in accuracies.items())
+        log.info("step %d: %s (%.1f s)", step, listed, seconds)
 
 
-def check(run, features, queries) -> None:
-    """Reads one batch of the queries and traces their features. `UserError` if either fails."""
+def check(run: Run, features: Features, queries: Source) -> None:
+    """Reads one batch of the queries and traces their features; UserError if either fails."""
     try:
         batch = features._read(queries, 0)[0]
     except (files.Damaged, OSError) as error:
@@ -94,17 +122,17 @@ def check(run, features, queries) -> None:
             f"config.eval.split={run.config.eval.split!r} of {queries.name} cannot be read: "
             f"{files.one_line(error)}; mend it, or set config.eval.every=0"
         ) from None
-    found = jax.eval_shape(features.embed, run.shapes, batch)
+    shape = jax.eval_shape(features.embed, run.shapes, batch)
     rows = len(jax.tree.leaves(batch)[0])
-    if getattr(found, "ndim", 0) != 2 or len(found) != rows:
+    if getattr(shape, "ndim", 0) != 2 or len(shape) != rows:
         raise UserError(
-            f"config.method={run.config.method!r}: embed gives {found} for {rows} examples; "
+            f"config.method={run.config.method!r}: embed gives {shape} for {rows} examples; "
             f"it must give features [{rows}, D]"
         )
 
 
-def labelled(run):
-    """(bank source, query source), or None with a line in the log that says why not."""
+def labelled(run: Run) -> tuple[Source, Source] | None:
+    """Returns (bank source, query source), or None and logs the reason."""
     bank = run.data.source
     if bank.classes is None:
         log.info("%s has no labels: no kNN during training", bank.name)
@@ -117,7 +145,7 @@ def labelled(run):
 
 
 def held_out(config: Config, data_info: DatasetInfo) -> Source:
-    """The split ``eval.split`` of the training source."""
+    """Opens the split ``eval.split`` of the training source."""
     section = dict(config.data) | {"split": config.eval.split}
     try:
         return data.load_again(section, data_info).source
@@ -125,9 +153,17 @@ def held_out(config: Config, data_info: DatasetInfo) -> Source:
         raise UserError(str(error).replace("data.split=", "config.eval.split=")) from None
 
 
-def evaluation_source(config: Config, data_info: DatasetInfo, classes: list[str]) -> Source:
-    """`held_out`, on which accuracy is measured, its labels numbered like `classes` (those of the
-    training set; see `relabel`). Raises UserError if it has no labels."""
+def evaluation_source(config: Config, data_info: DatasetInfo, classes: Sequence[str]) -> Source:
+    """Opens `held_out`, on which accuracy is measured, with the class numbers of the training set.
+
+    Args:
+      config: the config of the run.
+      data_info: the facts about its data set.
+      classes: class names of the training set, by number; see `relabel`.
+
+    Raises:
+      UserError: the source has no labels, or cannot be opened.
+    """
     source = relabel(held_out(config, data_info), classes, f"config.eval.split={config.eval.split}")
     if source.classes is None:
         if getattr(source, "pack", False):
@@ -142,13 +178,24 @@ def evaluation_source(config: Config, data_info: DatasetInfo, classes: list[str]
     return source
 
 
-def probe(run, state, bank, queries, features) -> dict[str, float]:
-    """Top-1 of the weighted kNN, whose bank is the training split, and of a quick linear probe."""
+def probe(
+    run: Run, state: TrainState, bank: Source, queries: Source, features: Features
+) -> dict[str, float]:
+    """Returns top-1 of the weighted kNN, and of a quick linear probe if it is enabled.
+
+    Args:
+      run: the run.
+      state: its state.
+      bank: the training split.
+      queries: the evaluation split.
+      features: computes the features.
+    """
     config = run.config.eval
     mesh = run.mesh
     pairs = (*features(state, bank), *features(state, queries))
+    assert bank.classes is not None, "`labelled` has checked it"
     classes = len(bank.classes)
-    found = {
+    accuracies = {
         "knn_top1": knn.top1(
             *pairs,
             classes=classes,
@@ -159,7 +206,7 @@ def probe(run, state, bank, queries, features) -> dict[str, float]:
         )
     }
     if config.online_linear_epochs:
-        found["linear_top1"] = linear.probe(
+        accuracies["linear_top1"] = linear.probe(
             *pairs,
             classes=classes,
             lrs=config.linear_lrs,
@@ -171,4 +218,4 @@ def probe(run, state, bank, queries, features) -> dict[str, float]:
             seed=run.config.seed,
             mesh=mesh,
         )["top1"]
-    return found
+    return accuracies

@@ -1,1 +1,1 @@
-"""Weights of other libraries in, and ours out. NumPy only: no other library is needed."""
+"""Import of weights from other libraries, and export to them. It needs only NumPy."""

@@ -1,12 +1,13 @@
-"""Weights by the names of timm's VisionTransformer and Hugging Face's BertModel and GPT2Model.
+"""Weights under the names of timm's VisionTransformer and Hugging Face's BertModel and GPT2Model.
 
-A state dict is {name: NumPy array}, as safetensors.numpy.load_file returns it; our side is the
-`params["encoder"]` of `jssl.nn.vit` or `jssl.nn.text`. The arrays are the same numbers in another
-order: nothing is cast, and from_state then to_state gives back what a model of that library has.
+A state dict is {name: NumPy array}, as safetensors.numpy.load_file returns it. The parameters of
+jssl are `params["encoder"]` of `jssl.nn.vit` or `jssl.nn.text`. A conversion changes names and the
+order of axes, but no number and no dtype. `from_state`, then `to_state`, gives the same state dict.
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,12 +17,14 @@ from jssl.config import UserError, suggest
 
 
 class Layout(NamedTuple):
-    """How one library names a model's tensors.
+    """The names of a model's tensors in another library.
 
-    table: lines of our name, their name, kind (see `KINDS`). "*" is the number of the layer, and
-    theirs under "a|b" are joined along their first axis. prefix: what a model with a head, or
-    DataParallel, puts before each name. left: what we have no place for and leave out (heads,
-    masks, position ids). renamed: names of old.
+    Attributes:
+      table: lines of (our name, their name, kind), see `KINDS`. "*" is the number of the layer.
+        Their tensors of "a|b" are joined along the first axis.
+      prefix: the prefix of all names in a model with a head, or under DataParallel.
+      left: a regular expression of the names that are ignored (heads, masks, position ids).
+      renamed: pairs of an old part of a name and its replacement.
     """
 
     table: str
@@ -88,22 +91,27 @@ def patch_in(w: np.ndarray, channels: int) -> np.ndarray:
 
 
 def patch_out(w: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse of `patch_in`: [p * p * C, D] -> [D, C, p, p]."""
     side = round((len(w) / channels) ** 0.5)
     if side * side * channels != len(w):
         raise UserError(f"channels={channels} do not make square patches of {len(w)} values")
     return w.reshape(side, side, channels, -1).transpose(3, 2, 0, 1)
 
 
-def same(w, channels):
+def same(w: np.ndarray, channels: int | None) -> np.ndarray:
+    """The array without a change."""
     return w
 
 
-def turned(w, channels):
+def turned(w: np.ndarray, channels: int | None) -> np.ndarray:
+    """The transposed array."""
     return w.T
 
 
-BIAS = ("/bias", ".bias", same, same)
-KINDS = {  # the tensors of a line: (end of our name, end of theirs, theirs -> ours, ours -> theirs)
+Convert = Callable[[np.ndarray, Any], np.ndarray]  # (array, channels of the images) -> array
+Kind = tuple[str, str, Convert, Convert]  # (end of our name, of theirs, import, export)
+BIAS: Kind = ("/bias", ".bias", same, same)
+KINDS: dict[str, list[Kind]] = {  # the tensors of a line of a table
     "array": [("", "", same, same)],
     "norm": [("/scale", ".weight", same, same), BIAS],
     "dense": [("/kernel", ".weight", turned, turned), BIAS],  # PyTorch has [out, in]
@@ -112,8 +120,11 @@ KINDS = {  # the tensors of a line: (end of our name, end of theirs, theirs -> o
 }
 
 
-def rules(table: str, depth: int):
-    """(our name, their names, theirs -> ours, ours -> theirs) of each of our tensors."""
+def rules(table: str, depth: int) -> Iterator[tuple[str, list[str], Convert, Convert]]:
+    """Yields (our name, their names, theirs -> ours, ours -> theirs) for each of our tensors.
+
+    table: of a `Layout`. depth: the number of layers.
+    """
     for line in table.strip().splitlines():
         ours, theirs, kind = line.split()
         stem, _, parts = theirs.rpartition(".")
@@ -125,26 +136,34 @@ def rules(table: str, depth: int):
 
 
 def layout(name: str) -> Layout:
+    """The layout of this name; raises `UserError` if there is none."""
     if name not in LAYOUTS:
         raise UserError(f"weights of {name!r} are not known; {suggest(name, LAYOUTS)}")
     return LAYOUTS[name]
 
 
-def same_names(found, wanted, what: str):
-    """`UserError` that names what is missing or too much."""
-    missing = sorted(set(wanted) - set(found))
-    extra = sorted(set(found) - set(wanted))
-    for names, why in ((missing, "lacks"), (extra, "has no place for")):
-        if names:
-            more = f" and {len(names) - 1} more" if names[1:] else ""
-            raise UserError(f"{what} {why} {names[0]!r}{more}")
+def same_names(names: Iterable[str], expected: Iterable[str], what: str) -> None:
+    """Raises `UserError`, with the first missing or unexpected name, unless the names are equal."""
+    present = set(names)
+    required = set(expected)
+    missing = sorted(required - present)
+    extra = sorted(present - required)
+    for wrong, problem in ((missing, "lacks"), (extra, "has no place for")):
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
+            raise UserError(f"{what} {problem} {wrong[0]!r}{more}")
 
 
-def from_state(name: str, state: dict, scan: bool = False) -> dict:
-    """The encoder's parameters from the state dict of a model of `LAYOUTS`.
+def from_state(name: str, state: Mapping[str, Any], scan: bool = False) -> dict[str, Any]:
+    """The encoder's parameters from a state dict.
 
-    scan: stacked, for an encoder with `model.scan`. Raises `UserError` for a tensor that is missing
-    or has no place.
+    Args:
+      name: a key of `LAYOUTS`.
+      state: {name: array} of a model of that library.
+      scan: the layers are stacked, for an encoder with `model.scan`.
+
+    Raises:
+      UserError: a tensor is missing or unexpected.
     """
     table, prefix, left, renamed = layout(name)
     bare = {key.removeprefix(prefix): np.asarray(value) for key, value in state.items()}
@@ -152,25 +171,33 @@ def from_state(name: str, state: dict, scan: bool = False) -> dict:
     for old, new in renamed:
         bare = {key.replace(old, new): value for key, value in bare.items()}
     depth = len({number[1] for key in bare if (number := re.search(r"\.(\d+)\.", key))})
-    todo = list(rules(table, depth))
-    wanted = [key for _, names, *_ in todo for key in names]
-    same_names(bare, wanted, f"the state dict, read as {name},")
+    all_rules = list(rules(table, depth))
+    expected = [key for _, names, *_ in all_rules for key in names]
+    same_names(bare, expected, f"the state dict, read as {name},")
     flat = {}
-    for ours, names, read, _ in todo:
-        whole = bare[names[0]] if len(names) == 1 else np.concatenate([bare[n] for n in names])
-        flat[ours] = read(whole, None)
-    params = unflatten_dict(flat, sep="/")
+    for ours, names, read, _ in all_rules:
+        joined = bare[names[0]] if len(names) == 1 else np.concatenate([bare[n] for n in names])
+        flat[ours] = read(joined, None)
+    params: dict[str, Any] = unflatten_dict(flat, sep="/")
     if scan:
         layers = [params["blocks"][str(i)] for i in range(depth)]
         params["blocks"] = {"layers": jax.tree.map(lambda *x: np.stack(x), *layers)}
     return params
 
 
-def to_state(name: str, params: dict, channels: int = 3) -> dict:
-    """The inverse of `from_state`; parameters may be stacked or not. channels: of the images.
+def to_state(name: str, params: dict[str, Any], channels: int = 3) -> dict[str, np.ndarray]:
+    """The inverse of `from_state`.
 
-    A ViT with fixed positions has no "pos_embed" to give; the caller adds
+    A ViT with fixed positions has no parameter "pos_embed"; the caller adds
     ``jssl.nn.vit.sincos(...)[None]``.
+
+    Args:
+      name: a key of `LAYOUTS`.
+      params: the encoder's parameters; layers may be stacked or not.
+      channels: of the images.
+
+    Raises:
+      UserError: a parameter is missing or unexpected.
     """
     blocks = params.get("blocks", {})
     if "layers" in blocks:
@@ -183,10 +210,11 @@ def to_state(name: str, params: dict, channels: int = 3) -> dict:
         blocks = {str(i): pick(i) for i in range(depth)}
         params = params | {"blocks": blocks}
     flat = {key: np.asarray(value) for key, value in flatten_dict(params, sep="/").items()}
-    todo = list(rules(layout(name).table, len(blocks)))
-    same_names(flat, [ours for ours, *_ in todo], f"the encoder, written as {name},")
+    all_rules = list(rules(layout(name).table, len(blocks)))
+    same_names(flat, [ours for ours, *_ in all_rules], f"the encoder, written as {name},")
     state = {}
-    for ours, names, _, write in todo:
-        parts = np.split(write(flat[ours], channels), len(names))
-        state |= {n: np.ascontiguousarray(part) for n, part in zip(names, parts, strict=True)}
+    for ours, names, _, write in all_rules:
+        arrays = np.split(write(flat[ours], channels), len(names))
+        for their_name, array in zip(names, arrays, strict=True):
+            state[their_name] = np.ascontiguousarray(array)
     return state

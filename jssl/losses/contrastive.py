@@ -135,7 +135,8 @@ def info_nce(
         own_key = jnp.arange(len(k))[:, None]
         negatives, largest = negatives_logsumexp(q, k, own_key, temperature)
     else:
+        queue = l2_normalize(queue)
         no_key = jnp.full((len(q), 1), -1)
-        negatives, largest = negatives_logsumexp(q, l2_normalize(queue), no_key, temperature)
+        negatives, largest = negatives_logsumexp(q, queue, no_key, temperature)
     value = (jnp.logaddexp(positive, negatives) - positive).mean()
     return value, (positive > largest).mean(dtype=jnp.float32)

@@ -1,5 +1,7 @@
 """Losses that decorrelate the features of an embedding: Barlow Twins and VICReg."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -49,10 +51,8 @@ def vicreg(
     Returns:
       (loss [], terms): the terms without their weights, under the names of the weights.
     """
-    a = z_a.astype(jnp.float32)
-    b = z_b.astype(jnp.float32)
-    centered_a = a - a.mean(0)
-    centered_b = b - b.mean(0)
+    views = [z.astype(jnp.float32) for z in (z_a, z_b)]
+    centered = [z - z.mean(0) for z in views]
 
     def hinge(z):
         return jnp.maximum(0, 1 - jnp.sqrt(z.var(0, ddof=1) + 1e-4)).mean()
@@ -60,15 +60,11 @@ def vicreg(
     def squared_covariances(z):
         return off_diagonal(jnp.matmul(z.T, z, precision=lax.Precision.HIGHEST) / (len(z) - 1))
 
-    terms = {
-        "invariance": jnp.square(a - b).mean(),
-        "variance": (hinge(a) + hinge(b)) / 2,
-        "covariance": (squared_covariances(centered_a) + squared_covariances(centered_b))
-        / z_a.shape[1],
+    terms: dict[str, Any] = {
+        "invariance": jnp.square(views[0] - views[1]).mean(),
+        "variance": sum(hinge(z) for z in views) / 2,
+        "covariance": sum(squared_covariances(z) for z in centered) / z_a.shape[1],
     }
-    value = (
-        invariance * terms["invariance"]
-        + variance * terms["variance"]
-        + covariance * terms["covariance"]
-    )
+    weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+    value: Any = sum(weights[name] * term for name, term in terms.items())
     return value, terms

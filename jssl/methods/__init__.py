@@ -1,4 +1,4 @@
-"""Self-supervised methods, one file each. `load` finds the one that a config names."""
+"""Self-supervised methods, one file each. `load` builds the method that a config names."""
 
 import importlib
 import pkgutil
@@ -9,45 +9,50 @@ from jssl.core import DatasetInfo, Method, Objective
 
 
 def load(config: Config, data_info: DatasetInfo) -> Objective | Method:
-    """``build(config, data_info)`` of the module ``config.method``.
+    """Calls ``build(config, data_info)`` of the module ``config.method``.
 
-    "simclr" is jssl/methods/simclr.py; a dotted name ("my_fork.method") is any module that can be
-    imported.
+    "simclr" is jssl/methods/simclr.py. A dotted name ("my_fork.method") is any module that can be
+    imported. The module may have `KEYS`, {name: kind} of the top-level keys of the config that only
+    this method has (`jssl.config.values`). They are checked before `build` is called.
 
-    `KEYS` of the module, if there is one, is {name: kind} of the keys of the config's top level
-    that are the method's own (`jssl.config.values`); they are checked before `build` sees them.
+    Raises:
+      UserError: there is no such module, or a key is wrong.
     """
-    found = module(config.method)
-    for key, kind in getattr(found, "KEYS", {}).items():
+    method = module(config.method)
+    for key, kind in getattr(method, "KEYS", {}).items():
         values.check(f"config.{key}", config[key], kind)
-    return found.build(config, data_info)
+    return method.build(config, data_info)
 
 
 def module(name: str) -> ModuleType:
-    """The module of a method. `UserError` if there is none or if it has no `build`."""
+    """Imports the module of a method.
+
+    Raises:
+      UserError: there is no such module, it cannot be imported, or it has no `build`.
+    """
     values.check("config.method", name, str)
-    known = [m.name for m in pkgutil.iter_modules(__path__)]
-    if "." not in name and name not in known:
-        raise UserError(f"config.method={name!r} is unknown; {suggest(name, known)}")
+    names = [m.name for m in pkgutil.iter_modules(__path__)]
+    if "." not in name and name not in names:
+        raise UserError(f"config.method={name!r} is unknown; {suggest(name, names)}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"config.method={name!r} is no name of a module, as in my_fork.mine")
     full = name if "." in name else f"{__name__}.{name}"
     try:
-        found = importlib.import_module(full)
+        method = importlib.import_module(full)
     except ModuleNotFoundError as error:
-        lacks = error.name or ""
-        if full == lacks or full.startswith(f"{lacks}."):
+        missing = error.name or ""
+        if full == missing or full.startswith(f"{missing}."):
             raise UserError(
                 f"config.method={name!r} is not found; put it beside the recipe, name it as it is "
-                f"imported from there, or install it; methods of jssl: {', '.join(known)}"
+                f"imported from there, or install it; methods of jssl: {', '.join(names)}"
             ) from None
         raise UserError(
-            f"config.method={name!r} imports {lacks!r}, which is not there; install it, or put it "
-            "beside the recipe"
+            f"config.method={name!r} imports {missing!r}, which is not there; install it, or put "
+            "it beside the recipe"
         ) from None
     except SyntaxError as error:
         where = f"{error.filename} line {error.lineno}"
         raise UserError(f"config.method={name!r}: {where} is not Python: {error.msg}") from None
-    if not hasattr(found, "build"):
+    if not hasattr(method, "build"):
         raise UserError(f"config.method={name!r} has no build(config, data_info); add one")
-    return found
+    return method

@@ -4,7 +4,7 @@
 Blocks of patches are masked. The encoder must predict which visual token, one of K, was at each
 masked position. The loss is the cross-entropy at those positions.
 
-The paper's tokens are those of DALL-E's discrete VAE, weights from elsewhere. Here a codebook of
+The paper's tokens are those of DALL-E's discrete VAE, whose weights are given. Here a codebook of
 normalized patches is learned first, in the run itself, by online k-means (a moving average of each
 code's patches, as in VQ-VAE: van den Oord et al. 2017, appendix A.1). For `config.tokenizer_steps`
 steps nothing else is trained (freeze all parameters: `optim.freeze`, after which Adam starts
@@ -116,7 +116,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
 
 def update_codebook(config: Config, buffers: Buffers, patches: Array, rng: Array) -> Buffers:
-    """One step of online k-means; a code that is hardly used restarts at some patch."""
+    """One step of online k-means with patches [B, N, P]; a code that is hardly used restarts at a
+    random patch."""
     num_codes = config.num_codes
     decay = config.tokenizer_decay
     codebook = buffers["codebook"]

@@ -41,6 +41,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         raise UserError("config.whole_words=True needs config.data.word_ids=True")
     encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack_documents)
     vocab = data_info.vocab
+    assert vocab is not None, "`nn.encoder` refuses a source without a tokenizer"
     most = max(round(config.mask_rate * config.data.seq_len), 1)
     monitor = monitor_from_config(config)
 
@@ -93,7 +94,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return jnp.where(is_special(vocab, tokens, segment), -1.0, -log_p)
 
     def render(params, buffers, batch, rng):
-        """Rows with masks, filled with the likeliest tokens. Rows without masks get some first."""
+        """Fills masks with the likeliest tokens. Rows without masks are masked first."""
         tokens = batch["tokens"]
         segment = batch["segment"]
         special = is_special(vocab, tokens, segment)
@@ -108,7 +109,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
 
 def init_head(rng: Array, width: int) -> Params:
-    """Dense, GELU and LayerNorm in front of the embedding table."""
+    """The parameters of Dense, GELU and LayerNorm, which come before the embedding table."""
     kernel = linen.initializers.truncated_normal(0.02)(rng, (width, width))
     zeros = jnp.zeros(width)
     return {"kernel": kernel, "bias": zeros, "scale": jnp.ones(width), "shift_bias": zeros}

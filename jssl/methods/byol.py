@@ -5,8 +5,8 @@ An online network (encoder, projector, predictor) predicts, from one view of an 
 a target network (encoder, projector) for another view. The target's weights are a moving average of
 the online network's. No other image is compared.
 
-Reference code: google-deepmind/deepmind-research/byol. `jssl.nn.ema` says when the average is
-taken.
+Reference code: google-deepmind/deepmind-research/byol. `jssl.nn.ema` describes when the average is
+updated.
 """
 
 import jax

@@ -11,6 +11,8 @@ and their mean pass through a LayerNorm without parameters. Weights are initiali
 see `masking.block_mask`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -119,6 +121,7 @@ def teacher_targets(encoder: ViT, params: Params, images: Array, num_layers: int
     def is_block(module, name):
         return isinstance(module, Block) and name == "__call__"
 
+    captured: Any
     _, captured = encoder.apply(
         {"params": params},
         images,
@@ -129,4 +132,5 @@ def teacher_targets(encoder: ViT, params: Params, images: Array, num_layers: int
     blocks = captured["intermediates"]["blocks"]
     last = range(encoder.depth)[-num_layers:]
     outputs = [layer_norm_rows(blocks[str(i)]["__call__"][0]) for i in last]
-    return layer_norm_rows(patch_tokens(encoder, sum(outputs)) / num_layers)
+    total: Any = sum(outputs)
+    return layer_norm_rows(patch_tokens(encoder, total) / num_layers)

@@ -15,7 +15,7 @@ its first epoch. The recipe freezes all parameters for that time (`optim.freeze`
 does not lets weight decay change them.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         usage = cluster_usage(labels[:, 0], clusters[0])
         metrics = monitor(state.step, z_a, z_b)
         metrics["usage_entropy"] = entropy(usage[None])["usage_entropy"]
-        return sum(losses) / len(losses), (state.buffers | {"bank": bank}, metrics)
+        value: Any = sum(losses) / len(losses)
+        return value, (state.buffers | {"bank": bank}, metrics)
 
     def embed(params, buffers, batch):
         return net.embed(params, buffers["stats"], view(batch))

@@ -10,6 +10,8 @@ whole. `render` continues the first document of each row by sampling at `eval.te
 `eval.top_k` likeliest tokens, to the end of the row at most.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -17,7 +19,7 @@ from jax import Array
 from jssl import nn
 from jssl.config import Config, UserError
 from jssl.config.values import Count
-from jssl.core import DatasetInfo, Objective
+from jssl.core import DatasetInfo, Objective, Vocab
 from jssl.losses import next_token, next_token_nll
 from jssl.metrics import monitor_from_config
 from jssl.nn.apply import apply, init
@@ -40,6 +42,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
             "use gpt2"
         )
     vocab = data_info.vocab
+    assert vocab is not None, "`nn.encoder` refuses a source without a tokenizer"
     monitor = monitor_from_config(config)
 
     def init_params(rng, batch):
@@ -75,35 +78,70 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return jnp.roll(jnp.where(follows > 0, nll, -1.0), 1, axis=1)  # at the predicted token
 
     def render(params, buffers, batch, rng):
+        def encode_text(text):
+            return encode(params, text, None)
+
+        def logits(hidden):
+            return hidden @ output_table(params).T
+
         tokens = batch["tokens"]
-        segment = batch["segment"]
-        size = tokens.shape[1]
-        rows = jnp.arange(len(tokens))
-        in_prompt = (segment == segment[:, :1]) & (tokens != vocab.end)
-        prompt_end = jnp.maximum(in_prompt.sum(1), 1)
-        text = jnp.where(jnp.arange(size) < prompt_end[:, None], tokens[:, :size], vocab.pad)
-
-        def append(i, text):
-            """One more token of each row. Attention is causal: no token sees what follows it."""
-            hidden = encode(params, text, None)
-            position = jnp.minimum(prompt_end + i, size - 1)  # a full row stays as it is
-            logits = hidden[rows, position - 1] @ output_table(params).T
-            token = sample(
-                jax.random.fold_in(rng, i), logits, config.eval.temperature, config.eval.top_k
-            )
-            previous = text[rows, position - 1]
-            has_ended = (previous == vocab.end) | (previous == vocab.pad)
-            token = jnp.where(has_ended, vocab.pad, token)
-            token = jnp.where(prompt_end + i < size, token, text[rows, position])
-            return text.at[rows, position].set(token)
-
-        return {"generated": jax.lax.fori_loop(0, config.eval.new_tokens, append, text)}
+        text = generate(config, vocab, rng, tokens, batch["segment"], encode_text, logits)
+        return {"generated": text}
 
     return Objective(init_params, loss, embed, render, token_nll)
 
 
+def generate(
+    config: Config,
+    vocab: Vocab,
+    rng: Array,
+    tokens: Array,
+    segment: Array,
+    encode_text: Callable[[Array], Array],
+    logits: Callable[[Array], Array],
+) -> Array:
+    """Continues the first document of each row by sampling, int32 [B, L].
+
+    Args:
+      config: the whole config; its section `eval` has the settings.
+      vocab: the ids of the tokenizer.
+      rng: a random key.
+      tokens, segment: int32 [B, L], as in a batch.
+      encode_text: tokens [B, L] -> hidden states [B, L, D].
+      logits: hidden states [B, D] -> logits [B, V].
+    """
+    size = tokens.shape[1]
+    rows = jnp.arange(len(tokens))
+    in_prompt = (segment == segment[:, :1]) & (tokens != vocab.end)
+    prompt_end = jnp.maximum(in_prompt.sum(1), 1)
+    prompt = jnp.where(jnp.arange(size) < prompt_end[:, None], tokens[:, :size], vocab.pad)
+
+    def append(i, text):
+        """Adds a token to each row. Attention is causal: padding after a token has no effect."""
+        hidden = encode_text(text)
+        position = jnp.minimum(prompt_end + i, size - 1)
+        next_logits = logits(hidden[rows, position - 1])
+        rng_i = jax.random.fold_in(rng, i)
+        token = sample(rng_i, next_logits, config.eval.temperature, config.eval.top_k)
+        previous = text[rows, position - 1]
+        has_ended = (previous == vocab.end) | (previous == vocab.pad)
+        token = jnp.where(has_ended, vocab.pad, token)
+        has_room = prompt_end + i < size  # a full row does not change
+        token = jnp.where(has_room, token, text[rows, position])
+        return text.at[rows, position].set(token)
+
+    return jax.lax.fori_loop(0, config.eval.new_tokens, append, prompt)
+
+
 def sample(rng: Array, logits: Array, temperature: float, top_k: int) -> Array:
-    """int32 [B]: one of the `top_k` likeliest of logits [B, V]; 0: of all."""
+    """Samples a token from the `top_k` largest logits of each row, int32 [B]; 0: from all.
+
+    Args:
+      rng: a random key.
+      logits: [B, V].
+      temperature: of the softmax; 0 selects the likeliest token.
+      top_k: the number of tokens to choose from.
+    """
     logits = logits.astype(jnp.float32) / jnp.maximum(temperature, 1e-6)
     if top_k:
         values, _ = jax.lax.top_k(logits, min(top_k, logits.shape[1]))

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax.linen import Module
 from jax import Array
 
 from jssl.config import Config, UserError
@@ -33,6 +34,7 @@ from jssl.nn.prototypes import (
     update_center,
     weighted_mean,
 )
+from jssl.nn.vit import ViT
 from jssl.ops import l2_normalize, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
 from jssl.transforms.views import multi_crop, split_views
@@ -74,18 +76,12 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         x = crops(rng_view, batch)
         mask, index, weight = sample_masks(rng_mask, len(x["global"]))
         rngs = {"drop_path": rng_net}
-        token = params["mask_token"]
-        tokens = encode(
-            encoder, params["encoder"], x["global"], rngs=rngs, mask=mask, mask_token=token
-        )
+        masking = {"mask": mask, "mask_token": params["mask_token"]}
+        tokens = encode(encoder, params["encoder"], x["global"], rngs, **masking)
         outputs, stats = project(params, buffers["stats"], tokens, index)
         outputs |= {"weight": weight, "class_token": tokens[:, 0]}
         if "local" in x:
-            local_tokens = encode(encoder, params["encoder"], x["local"], rngs=rngs)
-            outputs["local"], head_stats = apply_head(
-                net, "head", params["head"], stats["head"], local_tokens[:, 0]
-            )
-            stats = stats | {"head": head_stats}
+            outputs["local"], stats = project_local(net, params, stats, x["local"], rngs)
         teacher_tokens, _ = apply(
             teacher_encoder, buffers["teacher"]["encoder"], {}, x["global"], train=True
         )
@@ -114,8 +110,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
             view_a, view_b = split_views(outputs["class_token"])
             metrics["koleo"] = koleo(view_a) + koleo(view_b)  # a sum, as in DINOv2
             value = value + config.koleo_weight * metrics["koleo"]
-        new_center = {"cls": class_center, "patch": patch_center}
-        return value, (state.buffers | {"center": new_center}, metrics)
+        center = {"cls": class_center, "patch": patch_center}
+        return value, (state.buffers | {"center": center}, metrics)
 
     def embed(params, buffers, batch):
         return masked_image.embed_images(encoder, buffers["teacher"]["encoder"], view(batch))
@@ -154,7 +150,9 @@ def init_all(
     return params, {"stats": stats, "center": center} | teacher.init(params, stats)
 
 
-def encode(encoder, params: Params, images: Array, rngs: dict[str, Array], **masking) -> Array:
+def encode(
+    encoder: Module, params: Params, images: Array, rngs: dict[str, Array], **masking: Array
+) -> Array:
     """The student's tokens, float32 [B, 1 + N, D]."""
     tokens, _ = apply(encoder, params, {}, images, train=True, rngs=rngs, **masking)
     return tokens.astype(jnp.float32)
@@ -181,16 +179,27 @@ def mask_sampler(config: Config, grid: int) -> Callable:
     return sample
 
 
-def apply_head(net, name: str, params: Params, stats: Buffers, x: Array) -> tuple[Array, Buffers]:
+def apply_head(
+    net: EncoderWithHeads, name: str, params: Params, stats: Buffers, x: Array
+) -> tuple[Array, Buffers]:
     """(unit rows [..., d], stats) of a head for tokens [..., D]."""
     rows = x.reshape(-1, x.shape[-1])
     z, stats = apply(net.modules[name], params, stats, rows, train=True)
     return l2_normalize(z).reshape(*x.shape[:-1], -1), stats
 
 
+def project_local(
+    net: EncoderWithHeads, params: Params, stats: Buffers, images: Array, rngs: dict[str, Array]
+) -> tuple[Array, Buffers]:
+    """Applies encoder and head to local crops [nB, h, w, C]. Returns (z [nB, d], stats)."""
+    tokens = encode(net.modules["encoder"], params["encoder"], images, rngs=rngs)
+    z, head_stats = apply_head(net, "head", params["head"], stats["head"], tokens[:, 0])
+    return z, stats | {"head": head_stats}
+
+
 def project_tokens(net: EncoderWithHeads, patch_head: str) -> Callable:
     """f(params, stats, tokens [V, 1 + N, D], index [V, M]) -> ({"cls": [V, d], "patch": [V, M, d]},
-    stats): the class token and the patches `index` through their heads."""
+    stats): applies the heads to the class token and to the patches `index`."""
 
     def project(params, stats, tokens, index):
         z_class, head_stats = apply_head(net, "head", params["head"], stats["head"], tokens[:, 0])
@@ -204,8 +213,26 @@ def project_tokens(net: EncoderWithHeads, patch_head: str) -> Callable:
     return project
 
 
-def class_token_loss(config, outputs, layer, teacher_layer, center, step):
-    """(DINO's loss on class tokens, the new center, the teacher's distributions)."""
+def class_token_loss(
+    config: Config,
+    outputs: dict[str, Array],
+    layer: dict[str, Array],
+    teacher_layer: dict[str, Array],
+    center: Array,
+    step: Array,
+) -> tuple[Array, Array, Array]:
+    """DINO's loss on class tokens.
+
+    Args:
+      config: the whole config.
+      outputs: of `forward`: "cls", "teacher_cls" [V, d] and, with local crops, "local" [nB, d].
+      layer, teacher_layer: the prototypes of student and teacher.
+      center: [K], of the teacher's logits.
+      step: int32 [].
+
+    Returns:
+      (loss [], the new center [K], the teacher's distributions [V, K]).
+    """
     teacher_logits = jax.lax.stop_gradient(prototype_logits(teacher_layer, outputs["teacher_cls"]))
     weight = jnp.ones(len(teacher_logits))
     p = teacher_assignments(config, teacher_logits, center, step, weight)
@@ -219,9 +246,27 @@ def class_token_loss(config, outputs, layer, teacher_layer, center, step):
     return value, center, p
 
 
-def masked_patch_loss(config, outputs, layer, teacher_layer, center, step):
-    """(the cross-entropy on masked patches, the new center). Patches of weight 0 do not count, as
-    in DINOv2; iBOT's center is of all patches, masked or not."""
+def masked_patch_loss(
+    config: Config,
+    outputs: dict[str, Array],
+    layer: dict[str, Array],
+    teacher_layer: dict[str, Array],
+    center: Array,
+    step: Array,
+) -> tuple[Array, Array]:
+    """The cross-entropy on masked patches.
+
+    Patches of weight 0 do not count, as in DINOv2. In iBOT's code the center is the mean over all
+    patches, masked or not.
+
+    Args:
+      config: the whole config.
+      outputs: of `forward`: "patch", "teacher_patch" [V, M, d] and "weight" [V, M].
+      layer, teacher_layer, center, step: as in `class_token_loss`.
+
+    Returns:
+      (loss [], the new center [K]).
+    """
     weight = outputs["weight"]
     width = outputs["patch"].shape[-1]
     teacher_logits = jax.lax.stop_gradient(
@@ -235,8 +280,19 @@ def masked_patch_loss(config, outputs, layer, teacher_layer, center, step):
     return per_view.mean(), center
 
 
-def render_patches(config, encoder, project, params, buffers, images, rng):
-    """original | masked | the patches whose teacher features are nearest to the prediction."""
+def render_patches(
+    config: Config,
+    encoder: ViT,
+    project: Callable,
+    params: Params,
+    buffers: Buffers,
+    images: Array,
+    rng: Array,
+) -> dict[str, Array]:
+    """Pictures of the prediction: original | masked | patches with the nearest teacher features.
+
+    project: of `project_tokens`. images: [B, H, W, C]. Returns {"masked": [B, H, 3 W, C]}.
+    """
     grid = masked_image.grid_side(config, encoder)
     most = masked_image.num_masked(config.mask_range[1], grid**2)
     mask = beit_mask(rng, len(images), grid, most, config.min_block_patches, most)

@@ -10,7 +10,8 @@ Yeh et al.; ECCV 2022; arXiv 2110.06848).
 
 Reference code: google-research/simclr (tf2/model.py, tf2/objective.py). As there, both views go
 through the network as one batch of 2B, so BatchNorm sees them together (lightly runs them one after
-the other). Head: Dense-BN-ReLU-Dense-BN; `config.head` says which of its last layer learns a bias.
+the other). Head: Dense-BN-ReLU-Dense-BN; `config.head.last_bias` sets whether the last one learns
+a bias.
 """
 
 from functools import partial

@@ -1,21 +1,23 @@
-"""What computes attention: XLA's products, or cuDNN's flash attention where it applies.
+"""Attention by XLA's matrix products, or by cuDNN's flash attention where it applies.
 
-cuDNN's kernel never holds the weights [T, T]. Its conditions are those of
+cuDNN's kernel never keeps the weights [T, T] in memory. Its conditions are those of
 jax/_src/cudnn/fused_attention_stablehlo.py, `check_is_flash_attention`:
 
-- bfloat16 or float16; heads whose width is a multiple of 8, up to 256 on Hopper (compute capability
-  9.0) and later, up to 128 before.
-- An even number of tokens in training. The check is meant for calls with a bias, but jax counts a
-  placeholder as one (0.10.2 and the head of August 2026). `attend` adds one token that nobody sees.
-- Not under XLA's deterministic mode: two equal backward calls in one program compile there and then
-  fail (openxla/xla pull request 46500), and the backward pass adds in any order.
-- A boolean mask is a bias of [B, 1, T, T] to it, and jax computes a gradient for that bias. So rows
-  of one document each give `lengths` instead. Rows of several documents need the mask: the packed
-  layout with offsets exists in jax's private function only.
+- The dtype is bfloat16 or float16. The width of a head is a multiple of 8, at most 256 on Hopper
+  (compute capability 9.0) and later, at most 128 before.
+- In training, the number of tokens is even. The check is meant for calls with a bias, but JAX
+  counts a placeholder as a bias (0.10.2 and the head of August 2026). `attend` adds one token that
+  no other token attends to.
+- XLA's deterministic mode is off. In that mode two equal backward calls in one program compile and
+  then fail (openxla/xla pull request 46500). The backward pass also adds in any order.
+- A boolean mask becomes a bias of [B, 1, T, T], and JAX computes a gradient for that bias.
+  Therefore rows of one document each pass `lengths` instead. Rows of several documents need the
+  mask: only a private function of JAX has the packed layout with offsets.
 """
 
 import os
 import re
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,13 +43,19 @@ def attend(
 ) -> Array:
     """softmax(q k^T / sqrt(dim)) v, for q, k, v [B, T, heads, dim] -> [B, T, heads, dim].
 
-    causal   a token sees itself and the tokens before it
-    mask     bool [B or 1, 1 or heads, T, T], True where a token (row) may see another (column)
-    lengths  int32 [B]: a row's tokens from there on are padding, which no token sees
-    choice   one of `ATTENTION`
+    The output at padding tokens is not defined.
 
-    What a padding token itself gets is not defined. Raises `UserError` for "cudnn" under XLA's
-    deterministic mode.
+    Args:
+      q, k, v: [B, T, heads, dim].
+      causal: a token attends to itself and to the tokens before it.
+      mask: bool [B or 1, 1 or heads, T, T], True where a token (row) may attend to another token
+        (column).
+      lengths: int32 [B]; the tokens of a row from this position on are padding, to which no token
+        attends.
+      choice: one of `ATTENTION`.
+
+    Raises:
+      UserError: `choice` is "cudnn" and XLA's deterministic mode is on.
     """
     chosen = implementation(choice, q)
     tokens = q.shape[1]
@@ -65,14 +73,18 @@ def attend(
     return out[:, :tokens]
 
 
-def implementation(choice: str, q: Array) -> str:
-    """ "xla" or "cudnn" for queries [B, T, heads, dim]; "auto" takes cuDNN where it applies."""
+def implementation(choice: str, q: Array) -> Literal["xla", "cudnn"]:
+    """The implementation for queries [B, T, heads, dim]; "auto" is cuDNN where it applies.
+
+    Raises:
+      UserError: `choice` is "cudnn" and XLA's deterministic mode is on.
+    """
     if choice == "cudnn" and deterministic():
         raise UserError(
             "model.attention='cudnn' does not run with --xla_gpu_deterministic_ops; use 'xla'"
         )
     if choice != "auto":
-        return choice
+        return cast(Literal["xla", "cudnn"], choice)
     if jax.default_backend() != "gpu" or deterministic():
         return "xla"
     dim = q.shape[3]
@@ -81,7 +93,7 @@ def implementation(choice: str, q: Array) -> str:
 
 
 def deterministic() -> bool:
-    """Whether XLA_FLAGS asks for GPU programs that give the same bits each time."""
+    """Whether XLA_FLAGS requests deterministic GPU programs."""
     return bool(_DETERMINISTIC.search(os.environ.get("XLA_FLAGS", "")))
 
 
@@ -92,7 +104,7 @@ def _widest_head() -> int:
 
 
 def _even(q, k, v, mask, lengths):
-    """The arguments of `attend` with one more token, which no token of the row sees."""
+    """The arguments of `attend` with one more token, to which no other token attends."""
     tokens = q.shape[1]
     if lengths is None and mask is None:
         lengths = jnp.full(len(q), tokens, jnp.int32)

@@ -1,4 +1,4 @@
-"""A bank: one embedding and some cluster labels of every example of the data set, by its index."""
+"""A bank: an embedding and the cluster labels of every example of the data set, by its index."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,23 @@ from jax import Array
 from jssl.config import UserError
 
 Bank = dict[str, Array]
-ROWS_MULTIPLE = 1024  # so that any usual number of devices holds equal shares
+ROWS_MULTIPLE = 1024  # so that the rows divide evenly over any usual number of devices
 
 
 def init_bank(num_examples: int, width: int, views: str, num_heads: int) -> Bank:
-    """An empty bank: embeddings float32 [rows, width] for each letter of `views`, "seen" float32
-    [rows], and "label" int32 [rows, num_heads], -1 for no cluster yet."""
+    """An empty bank.
+
+    Args:
+      num_examples: of the data set.
+      width: of an embedding.
+      views: one letter for each view whose embeddings are kept.
+      num_heads: labels of each example.
+
+    Returns:
+      {letter: float32 [rows, width], "seen": float32 [rows], "label": int32 [rows, num_heads]}.
+      The number of rows is rounded up to a multiple of `ROWS_MULTIPLE`. A label is -1 as long as an
+      example is in no cluster.
+    """
     rows = -(-num_examples // ROWS_MULTIPLE) * ROWS_MULTIPLE
     bank = {name: jnp.zeros((rows, width)) for name in views}
     labels = -jnp.ones((rows, num_heads), jnp.int32)
@@ -20,20 +31,20 @@ def init_bank(num_examples: int, width: int, views: str, num_heads: int) -> Bank
 
 
 def write_bank(bank: Bank, index: Array, embeddings: dict[str, Array]) -> Bank:
-    """The bank with new embeddings [B, width] of the examples `index` int32 [B]."""
+    """The bank with new embeddings, {view: [B, width]}, of the examples `index` int32 [B]."""
     new = {name: bank[name].at[index].set(z) for name, z in embeddings.items()}
     return bank | new | {"seen": bank["seen"].at[index].set(1.0)}
 
 
 def cluster_loss(logits_by_size: dict[str, Array], labels: Array) -> Array:
-    """The mean cross-entropy of all crops, given the clusters int32 [B] of their images.
+    """The mean cross-entropy of all crops with the clusters of their images, float32 [].
 
     Args:
-      logits_by_size: {size: logits [B v, K]}, v crops of each image in a row.
-      labels: -1 for images that are in no cluster yet; they do not count.
+      logits_by_size: {size: logits [B v, K]}; the v crops of an image are adjacent rows.
+      labels: int32 [B], the cluster of each image; -1 if it has none, then it does not count.
     """
-    total = 0.0
-    count = 0.0
+    total: Array | float = 0.0
+    count: Array | float = 0.0
     for logits in logits_by_size.values():
         targets = jnp.repeat(labels, len(logits) // len(labels))
         valid = targets >= 0
@@ -45,12 +56,12 @@ def cluster_loss(logits_by_size: dict[str, Array], labels: Array) -> Array:
 
 
 def cluster_usage(labels: Array, num_clusters: int) -> Array:
-    """The share [K] of a batch that each cluster has."""
+    """The share of the batch in each cluster, float32 [K], for labels int32 [B]."""
     return jnp.bincount(jnp.maximum(labels, 0), length=num_clusters) / len(labels)
 
 
 def check_clusters(clusters: tuple[int, ...], num_examples: int) -> None:
-    """`UserError` if there are more clusters than examples."""
+    """Raises `UserError` if there are more clusters than examples."""
     if max(clusters) > num_examples:
         most = max(num_examples // 2, 1)
         raise UserError(

@@ -1,8 +1,8 @@
-"""An EMA teacher: the same modules with weights that are a moving average of the trained ones.
+"""An EMA teacher: the same modules, with a moving average of the trained weights.
 
-The average is taken first, before the forward pass. With a teacher that starts as the trained
-network, that gives the same sequence of teachers as averaging after the update. The teacher in a
-checkpoint is therefore one update behind; `Teacher.update` once more brings it up to date.
+The average is updated before the forward pass. As the teacher starts with the weights of the
+trained network, the sequence of teachers is the same as with an average after the update. The
+teacher in a checkpoint is therefore one update behind; one more `Teacher.update` removes the lag.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Teacher(NamedTuple):
       net: the modules.
       decay_range: the decay at the first and at the last step.
       steps: of the run.
-      extra: names of parameters beside the modules' that are averaged too (DINO's prototypes).
+      extra: names of other parameters that are averaged too (DINO's prototypes).
     """
 
     net: EncoderWithHeads
@@ -36,7 +36,7 @@ class Teacher(NamedTuple):
     extra: tuple[str, ...] = ()
 
     def init(self, params: Params, stats: Buffers) -> Buffers:
-        """The buffers at step 0. They are copies, as a step may reuse the memory of either."""
+        """The buffers at step 0. They are copies, because a step may reuse the memory of both."""
         names = tuple(self.net.modules)
         return {
             "teacher": {name: jax.tree.map(jnp.copy, params[name]) for name in names + self.extra},
@@ -55,8 +55,10 @@ class Teacher(NamedTuple):
         return cosine_schedule(state.step, self.steps, *self.decay_range).astype(jnp.float32)
 
     def __call__(self, buffers: Buffers, x: Array) -> tuple[dict[str, Array], Buffers]:
-        """({name: output}, buffers) of x in training mode: BatchNorm uses the statistics of the
-        batch, and no path is dropped."""
+        """Runs the teacher on x in training mode. Returns ({name: output}, buffers).
+
+        BatchNorm uses the statistics of the batch; there is no stochastic depth.
+        """
         outputs, stats = self.net(buffers["teacher"], buffers["teacher_stats"], x, train=True)
         return outputs, buffers | {"teacher_stats": stats}
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError, call_with_section, suggest
+from jssl.config import Config, UserError, call_with_section, suggest
 from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import EncoderWithHeads
@@ -34,7 +34,7 @@ KERNELS = {
     "normal001": nn.initializers.normal(0.01),  # google-research/simclr model_util.py
     "lecun": nn.initializers.lecun_normal(),
     "xavier": nn.initializers.xavier_uniform(),
-    "trunc02": nn.initializers.normal(0.02),  # facebookresearch/dino; cut at +-2, that is nowhere
+    "trunc02": nn.initializers.normal(0.02),  # facebookresearch/dino, which cuts at +-2: no effect
 }
 ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=False)}
 
@@ -42,16 +42,20 @@ ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=False)}
 class MLP(nn.Module):
     """``head(x [B, D], train) -> float32 [B, features[-1]]``.
 
-    features: the width of each Dense layer, the output's last.
-    norm: BatchNorm after each hidden Dense layer. last_norm: also after the last one.
-    last_scale: the last BatchNorm learns a scale. last_bias: the last layer, be it the BatchNorm
-      or the Dense, learns a bias. A Dense layer in front of a BatchNorm has no bias (lightly
-      heads.py: use_bias = not batch_norm), for the BatchNorm would take it away again.
-    activation: a key of `ACTIVATIONS`, after each hidden layer.
-    initializer: a key of `KERNELS`; "torch" also draws the biases, U(+-1/sqrt(fan_in)), PyTorch's
-      Linear default; with the others they start at zero.
-    dtype: of the matrix products; BatchNorm is computed in float32, and the output is float32. For
-      its momentum, eps and its biased running variance see `jssl.nn.resnet`.
+    A Dense layer before a BatchNorm has no bias (lightly heads.py: use_bias = not batch_norm),
+    because the BatchNorm would remove it.
+
+    Attributes:
+      features: the width of each Dense layer; the last is that of the output.
+      norm: BatchNorm after each hidden Dense layer.
+      last_norm: BatchNorm after the last Dense layer.
+      last_scale: the last BatchNorm learns a scale.
+      last_bias: the last layer, BatchNorm or Dense, learns a bias.
+      activation: a key of `ACTIVATIONS`, after each hidden layer.
+      initializer: a key of `KERNELS`. "torch" also draws the biases from U(+-1/sqrt(fan_in)),
+        the default of PyTorch's Linear; with the others they start at zero.
+      dtype: of the matrix products. BatchNorm is computed in float32, and the output is float32.
+        For its momentum, eps and biased running variance see `jssl.nn.resnet`.
     """
 
     features: tuple[int, ...]
@@ -81,7 +85,7 @@ class MLP(nn.Module):
         return x.astype(jnp.float32)
 
     def bias_init(self, fan_in: int) -> Callable:
-        """How a Dense layer's bias starts; PyTorch draws it, all others set it to zero."""
+        """The initializer of a Dense layer's bias; only "torch" draws it, else it is zero."""
         if self.initializer != "torch":
             return nn.initializers.zeros
         bound = fan_in**-0.5
@@ -100,23 +104,31 @@ def build(
     dtype: str,
     section: str = "head",
 ) -> MLP:
-    """An `MLP` from a config's section of this name; `init` is a key of `KERNELS`, `activation` of
-    `ACTIVATIONS`."""
+    """An `MLP` from a section of a config, such as ``config.head``.
+
+    `init` is the `initializer` of the `MLP`, and `section` the name of the section for messages;
+    the other arguments are attributes of `MLP`.
+
+    Raises:
+      UserError: a width is below 1, or a name is not known.
+    """
     if not features or min(features) < 1:
         raise UserError(f"{section}.features={features} must be widths above 0; try (512, 128)")
-    for key, value, known in (("init", init, KERNELS), ("activation", activation, ACTIVATIONS)):
-        if value not in known:
-            raise UserError(f"{section}.{key}={value!r} is not known; {suggest(value, known)}")
+    for key, value, choices in (("init", init, KERNELS), ("activation", activation, ACTIVATIONS)):
+        if value not in choices:
+            raise UserError(f"{section}.{key}={value!r} is not known; {suggest(value, choices)}")
     return MLP(
         tuple(features), norm, last_norm, last_scale, last_bias, activation, init, jnp.dtype(dtype)
     )
 
 
-def chain(config, *names: str) -> EncoderWithHeads:
-    """The encoder of ``config.model`` and the heads that follow it, each an MLP of the section of
-    its name: ``chain(config, "head", "predictor")``.
+def chain(config: Config, *names: str) -> EncoderWithHeads:
+    """The encoder of ``config.model`` and the heads `names` after it, in sequence.
 
-    Raises `UserError` if a predictor's end is not as wide as the head's.
+    Each head is an MLP of the section of its name: ``chain(config, "head", "predictor")``.
+
+    Raises:
+      UserError: the last layers of predictor and head differ in width.
     """
     modules = {"encoder": nn_encoder(config.model)}
     for name in names:
@@ -124,11 +136,11 @@ def chain(config, *names: str) -> EncoderWithHeads:
             build, config[name], name, dtype=config.model.dtype, section=name
         )
     if "predictor" in modules:
-        ours = modules["predictor"].features[-1]
-        wanted = modules["head"].features[-1]
-        if ours != wanted:
+        predictor_width = modules["predictor"].features[-1]
+        head_width = modules["head"].features[-1]
+        if predictor_width != head_width:
             raise UserError(
-                f"config.predictor.features ends in {ours} and config.head.features in {wanted}, "
-                f"but one predicts the other; end both in {wanted}"
+                f"config.predictor.features ends in {predictor_width} and config.head.features in "
+                f"{head_width}, but one predicts the other; end both in {head_width}"
             )
     return EncoderWithHeads(modules)

@@ -1,4 +1,4 @@
-"""What methods that mask images share: the ViT, views in float32, small layers, pictures."""
+"""Parts of methods that mask images: the ViT, views in float32, small layers, pictures."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,11 @@ from jssl.transforms import augment
 
 
 def vit_from_config(config: Config) -> ViT:
-    """The encoder of ``config.model``. `UserError` unless it is a ViT whose patches tile a view."""
+    """The encoder of ``config.model``.
+
+    Raises:
+      UserError: it is no ViT, or its patches do not tile a training view.
+    """
     encoder = nn.encoder(config.model)
     if not isinstance(encoder, ViT):
         raise UserError(
@@ -37,7 +41,7 @@ def grid_side(config: Config, encoder: ViT) -> int:
 
 
 def patch_pixels(config: Config, encoder: ViT) -> int:
-    """Numbers in a patch."""
+    """The number of values in a patch: pixels times channels."""
     return encoder.patch**2 * config.data.channels
 
 
@@ -48,7 +52,7 @@ def train_view(config: Config) -> Callable[[Array, Batch], Array]:
 
 
 def eval_view(config: Config) -> Callable[[Batch], Array]:
-    """f(batch) -> float32 [B, H, W, C]: the view of evaluation."""
+    """f(batch) -> float32 [B, H, W, C]: the center of each image, for evaluation."""
     size = config.eval.size or config.augment.size
     mean = config.augment.mean
     std = config.augment.std
@@ -59,29 +63,32 @@ def eval_view(config: Config) -> Callable[[Batch], Array]:
 
 
 def embed_images(encoder: ViT, params: Params, images: Array) -> Array:
-    """The pooled features, float32 [B, D], of an encoder's parameters in evaluation mode."""
+    """The pooled features of images [B, H, W, C] in evaluation mode, float32 [B, D]."""
     tokens, _ = apply(encoder, params, {}, images, train=False)
     return encoder.features(tokens)
 
 
 def patch_tokens(encoder: ViT, tokens: Array) -> Array:
-    """[B, N, D]: the tokens without the class token."""
+    """The tokens without the class token, [B, N, D]."""
     return tokens[:, encoder.class_token :]
 
 
 def init_mask_token(rng: Array, encoder: ViT) -> Array:
-    """A mask token [D], drawn as the encoder's class token."""
+    """A mask token, float32 [D], drawn as the encoder's class token is."""
     return draw_token(encoder.init_name)(rng, (encoder.dim,), jnp.float32)
 
 
 def init_dense(rng: Array, encoder: ViT, width: int, out: int) -> dict[str, Array]:
-    """A linear layer drawn as the encoder's own, bias 0."""
+    """A linear layer from `width` to `out` features, drawn as the encoder's are; the bias is 0."""
     kernel = INITIALIZERS[encoder.init_name](rng, (width, out), jnp.float32)
     return {"kernel": kernel, "bias": jnp.zeros(out)}
 
 
 def init_torch_dense(rng: Array, width: int, out: int) -> dict[str, Array]:
-    """A linear layer as PyTorch draws it: kernel and bias from U(+-1 / sqrt(width))."""
+    """A linear layer from `width` to `out` features, drawn as PyTorch does.
+
+    Kernel and bias are from U(+-1 / sqrt(width)).
+    """
     rng_kernel, rng_bias = jax.random.split(rng)
     bound = width**-0.5
     kernel = jax.random.uniform(rng_kernel, (width, out), minval=-bound, maxval=bound)
@@ -90,13 +97,21 @@ def init_torch_dense(rng: Array, width: int, out: int) -> dict[str, Array]:
 
 
 def dense(layer: dict[str, Array], x: Array) -> Array:
-    """A linear layer in float32."""
+    """A linear layer in float32: x [..., width] -> [..., out]."""
     return x.astype(jnp.float32) @ layer["kernel"] + layer["bias"]
 
 
 def nearest_patches(predicted: Array, targets: Array, patches: Array) -> Array:
-    """Shows predicted features: replaces each, of [B, N, D], by the patch (of any image in the
-    batch, [B, N, P]) with the nearest target feature, of [B, N, D]."""
+    """Shows predicted features: replaces each by the patch with the nearest target feature.
+
+    Args:
+      predicted: [B, N, D], the predicted features.
+      targets: [B, N, D], the target features of the patches of all images.
+      patches: [B, N, P].
+
+    Returns:
+      [B, N, P]; each patch may be of any image of the batch.
+    """
 
     def flat(x):
         return x.reshape(-1, x.shape[-1]).astype(jnp.float32)
@@ -108,8 +123,15 @@ def nearest_patches(predicted: Array, targets: Array, patches: Array) -> Array:
 def reconstruction_grid(
     config: Config, encoder: ViT, patches: Array, mask: Array, prediction: Array
 ) -> Array:
-    """original | masked | reconstruction, [B, H, 3 W, C], of patches and their prediction
-    [B, N, P] and the mask [B, N]; visible patches stay as they are."""
+    """Pictures of a reconstruction: original | masked | reconstruction, [B, H, 3 W, C].
+
+    Args:
+      config: the whole config.
+      encoder: a ViT.
+      patches: [B, N, P], the patches of normalized images.
+      mask: [B, N], above 0 where a patch is masked; the other patches are shown as they are.
+      prediction: [B, N, P].
+    """
     hidden = (mask > 0)[..., None]
     columns = [
         patches,
@@ -123,10 +145,14 @@ def reconstruction_grid(
 
 
 def mask_unit(config: Config, encoder: ViT) -> int:
-    """Patches along the side of a mask of ``config.mask_unit`` pixels."""
+    """Patches along a side of a masked square of ``config.mask_unit`` pixels.
+
+    Raises:
+      UserError: patches do not tile the square, or squares do not tile the image.
+    """
     pixels = config.mask_unit
-    unit, rest = divmod(pixels, encoder.patch)
-    if rest or not unit or grid_side(config, encoder) % unit:
+    unit, remainder = divmod(pixels, encoder.patch)
+    if remainder or not unit or grid_side(config, encoder) % unit:
         raise UserError(
             f"config.mask_unit={pixels} must be a multiple of config.model.patch="
             f"{encoder.patch} that divides the image; try {encoder.patch}"
@@ -142,7 +168,11 @@ def rounded_count(ratio: float, patches: int) -> int:
 def num_masked(
     ratio: float, patches: int, count: Callable[[float, int], int] = rounded_count
 ) -> int:
-    """How many of the patches a ratio hides, by `count`. `UserError` if it is none or all."""
+    """The number of patches that a ratio masks, ``count(ratio, patches)``.
+
+    Raises:
+      UserError: it is none of the patches, or all.
+    """
     masked = count(ratio, patches)
     if not 0 < masked < patches:
         raise UserError(f"config.mask_ratio={ratio} must hide some of {patches} patches, not all")

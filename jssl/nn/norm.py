@@ -1,36 +1,43 @@
 """BatchNorm over the global batch, or over parts of it."""
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 
-def batch_norm(train: bool, dtype, splits: int = 1):
-    """A BatchNorm to be called with its name: eps 1e-5, running statistics .9 old + .1 batch.
+def batch_norm(train: bool, dtype: DTypeLike, splits: int = 1) -> Callable[..., nn.Module]:
+    """f(name=..., **fields) -> BatchNorm: eps 1e-5, running statistics .9 old + .1 batch.
 
-    Over the global batch, or, with `splits` above 1, over each of so many runs of rows by itself.
+    Args:
+      train: use the statistics of the batch; False: the running statistics.
+      dtype: of the output.
+      splits: above 1, the batch is split into as many runs of adjacent rows, and each run has its
+        own statistics. 1: the statistics are those of the global batch.
     """
     kind = partial(SplitBatchNorm, splits) if splits > 1 and train else nn.BatchNorm
     return partial(kind, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
 
 
 class SplitBatchNorm(nn.Module):
-    """BatchNorm as on `splits` machines that do not share statistics: x [B, ..., C] in runs of
-    B / splits rows. One machine is enough, and no statistics cross devices if each holds whole
-    runs. Running statistics are the means over the runs.
+    """BatchNorm as on `splits` machines that do not share statistics.
 
-    MoCo (He et al. 2020, section 3.3) needs it, with shuffled keys: over a whole batch the
-    statistics would tell which key belongs to which query. The reference's own one-machine form is
-    the CIFAR-10 notebook of facebookresearch/moco (SplitBatchNorm).
+    x [B, ..., C] is split into runs of B / splits rows. Devices exchange no statistics if each
+    device has whole runs. Running statistics are the means over the runs.
+
+    MoCo (He et al. 2020, section 3.3) needs it, with shuffled keys: the statistics of a whole batch
+    would reveal which key belongs to which query. The reference for one machine is the CIFAR-10
+    notebook of facebookresearch/moco (SplitBatchNorm).
     """
 
     splits: int
     use_running_average: bool
     momentum: float
     epsilon: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact

@@ -1,12 +1,13 @@
-"""Max-pooling whose gradient is fast and the same each time.
+"""Max-pooling with a fast, deterministic gradient.
 
-XLA's gradient of a maximum over windows is select-and-scatter: slow on GPUs, and its sums have no
-fixed order there. The gradient below is a sum of one strided slice for each place of the window, in
-a fixed order. Where several elements of a window are equal, the first in row-major order gets the
-gradient, as in torch (aten/src/ATen/native/cpu/MaxPoolKernel.cpp) and in XLA.
+XLA's gradient of a maximum over windows is select-and-scatter. It is slow on GPUs, and its sums
+have no fixed order there. The gradient below is a sum of one strided slice for each position in the
+window, in a fixed order. Where several elements of a window are equal, the first in row-major order
+gets the gradient, as in torch (aten/src/ATen/native/cpu/MaxPoolKernel.cpp) and in XLA.
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,9 +19,9 @@ from jax import Array, lax
 def max_pool(x: Array, window: int, stride: int, pad: int) -> Array:
     """The maximum of each square window: [B, H, W, C] -> [B, H', W', C].
 
-    `pad` elements of -inf stand on each side; H' = (H + 2 pad - window) // stride + 1.
+    Each side is padded with `pad` elements of -inf; H' = (H + 2 pad - window) // stride + 1.
     """
-    padding = [(pad, pad), (pad, pad)]
+    padding: Any = [(pad, pad), (pad, pad)]  # Flax's hint is `str`, its docstring allows pairs
     return nn.max_pool(x, (window, window), (stride, stride), padding=padding)
 
 
@@ -37,7 +38,7 @@ def _backward(window, stride, pad, kept, grad):
     edge = ((0, 0), (pad, pad + stride), (pad, pad + stride), (0, 0))
     padded = jnp.pad(x, edge, constant_values=low)
     total = jnp.zeros(padded.shape, grad.dtype)
-    free = jnp.ones(y.shape, bool)  # windows whose gradient has no place yet
+    free = jnp.ones(y.shape, bool)  # windows whose gradient is not assigned yet
     for i in range(window):
         for j in range(window):
             here = lax.slice(

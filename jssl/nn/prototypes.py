@@ -1,5 +1,4 @@
-"""Prototypes: the last layer of DINO and iBOT, and the teacher's assignments of examples to
-them."""
+"""Prototypes: the last layer of DINO and iBOT, and the teacher's assignments to them."""
 
 from typing import Literal
 
@@ -24,21 +23,22 @@ SINKHORN_ITERATIONS = 3  # facebookresearch/dinov2
 
 
 def init_prototypes(rng: Array, out_dim: int, width: int) -> dict[str, Array]:
-    """A layer [out_dim, width] drawn as PyTorch's Linear.
+    """A layer {"direction": [out_dim, width]}, drawn as PyTorch's Linear.
 
-    Only the directions of its rows are used; their lengths set how fast the directions change.
+    Only the directions of its rows matter for the output. Their lengths determine how fast the
+    directions change.
     """
     direction = jax.random.uniform(rng, (out_dim, width), minval=-1, maxval=1)
     return {"direction": direction * width**-0.5}
 
 
 def prototype_logits(layer: dict[str, Array], z: Array) -> Array:
-    """Logits [N, out_dim] of unit rows z [N, D]: a Dense layer without bias, under weight norm."""
+    """Logits [N, out_dim] of unit rows z [N, D]: a Dense layer with weight norm and no bias."""
     return z @ l2_normalize(layer["direction"]).T * layer.get("scale", 1.0)
 
 
 def teacher_temperature(config: Config, step: Array) -> Array:
-    """The temperature of the teacher's softmax at `step`."""
+    """The temperature of the teacher's softmax at `step`, []."""
     return linear_schedule(
         step,
         config.teacher_temp_warmup_steps,
@@ -50,11 +50,16 @@ def teacher_temperature(config: Config, step: Array) -> Array:
 def teacher_assignments(
     config: Config, logits: Array, center: Array, step: Array, weight: Array | None = None
 ) -> Array:
-    """The teacher's distributions [N, K] for its logits [N, K].
+    """The teacher's distributions over the prototypes, [N, K]. No gradient flows through.
 
-    ``config.centering`` "center" subtracts the running mean `center` [K] (DINO, section 3.1);
-    "sinkhorn" balances the batch (DINOv2), in which rows of weight 0 do not count. No gradient
-    flows.
+    Args:
+      config: the whole config. With ``config.centering`` "center", the center is subtracted from
+        the logits (DINO, section 3.1). With "sinkhorn", the assignments of the batch are balanced
+        (DINOv2).
+      logits: [N, K], of the teacher.
+      center: [K], the running mean of the logits.
+      step: int32 [].
+      weight: [N] or None; rows of weight 0 do not count in the balance.
     """
     temperature = teacher_temperature(config, step)
     if config.centering == "sinkhorn":
@@ -63,12 +68,14 @@ def teacher_assignments(
 
 
 def update_center(config: Config, center: Array, mean: Array) -> Array:
-    """The center [K] moved toward the batch's mean logits [K]: DINO, equation 4; main_dino.py:416.
-    No gradient flows."""
+    """The moving average of the center [K] and the mean logits [K] of a batch.
+
+    Source: DINO, equation 4; main_dino.py:416. No gradient flows to `mean`.
+    """
     momentum = config.center_momentum
     return momentum * center + (1 - momentum) * lax.stop_gradient(mean)
 
 
 def weighted_mean(logits: Array, weight: Array) -> Array:
-    """The mean [K] of the rows of logits [N, K] that have weight [N]."""
+    """The mean of the logits [N, K] with weights [N] of 0 or 1, float [K]."""
     return (logits * weight[:, None]).sum(0) / jnp.maximum(weight.sum(), 1)

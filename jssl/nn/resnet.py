@@ -6,8 +6,8 @@ Names map to torchvision's one to one: "layer1_0/downsample_0/kernel" is
 
 BatchNorm: eps 1e-5, running statistics 0.9 * old + 0.1 * batch (PyTorch's momentum 0.1), arithmetic
 and statistics in float32. Under `jit` a batch is a global array, so the statistics are those of the
-global batch. Flax keeps the biased running variance (1/n) where PyTorch keeps the unbiased
-(1/(n-1)); the two differ only in evaluation mode and by the factor n/(n-1), n = B * H * W.
+global batch. Flax keeps the biased running variance (1/n), PyTorch the unbiased one (1/(n-1)). They
+differ only in evaluation mode, by the factor n/(n-1), n = B * H * W.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class Bottleneck(nn.Module):
         return nn.relu(y + shortcut(self, x))
 
 
-def shortcut(block, x: Array) -> Array:
+def shortcut(block: BasicBlock | Bottleneck, x: Array) -> Array:
     """The input, or its 1x1 projection where the shape changes (option B of the paper)."""
     features = block.expansion * block.features
     if block.stride == 1 and x.shape[-1] == features:
@@ -126,7 +126,7 @@ class ResNet(nn.Module):
         conv = partial(_conv, initializer=self.initializer, dtype=self.dtype)
         norm = batch_norm(train, self.dtype, self.bn_splits)
         last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
-        x = conv(self.width, *STEMS[self.stem], name="conv1")(images.astype(self.dtype))
+        x: Array = conv(self.width, *STEMS[self.stem], name="conv1")(images.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
             x = max_pool(x, 3, 2, 1)
@@ -148,16 +148,19 @@ def build(
 ) -> ResNet:
     """A ResNet from a config's `model` section.
 
-    name: resnet18, resnet34, resnet50, resnet101; resnet10, one block a stage, is for demos, and
-      resnet_test, of two stages, for tests.
-    stem: "imagenet" = 7x7 stride 2 and 3x3 max-pooling stride 2 (the paper), "cifar" = 3x3 stride 1
-      and no pooling (SimCLR, arXiv:2002.05709, appendix B.9).
-    width: channels of the first stage; 64 as published. zero_init_residual: the last BatchNorm
-    scale of each residual branch starts at 0, so that each block
-      starts as its shortcut (Goyal et al., 2017, arXiv:1706.02677, section 5.1).
-    init: "fan_out", "lecun" or "torch", see `INITIALIZERS`.
-    dtype: "float32" or "bfloat16", of activations; parameters are float32.
-    Raises `UserError` for any other choice.
+    Args:
+      name: resnet18, resnet34, resnet50 or resnet101. resnet10, with one block per stage, is for
+        demos; resnet_test, with two stages, is for tests.
+      stem: "imagenet" is 7x7 stride 2 and 3x3 max-pooling stride 2 (the paper); "cifar" is 3x3
+        stride 1 without pooling (SimCLR, arXiv:2002.05709, appendix B.9).
+      width: channels of the first stage; 64 as published.
+      zero_init_residual: the last BatchNorm scale of each residual branch starts at 0, so that each
+        block starts as its shortcut (Goyal et al., 2017, arXiv:1706.02677, section 5.1).
+      init: "fan_out", "lecun" or "torch", see `INITIALIZERS`.
+      dtype: "float32" or "bfloat16", of activations; parameters are float32.
+
+    Raises:
+      UserError: any other choice.
     """
     block, depths = SIZES[check_choice("name", name, SIZES)]
     if width < 1:

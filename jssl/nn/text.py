@@ -1,19 +1,22 @@
 """Text encoders: BERT (Devlin et al., 2019, arXiv:1810.04805) and GPT-2 (Radford et al., 2019).
 
-Both are learned token and position embeddings under the blocks of `jssl.nn.transformer`.
-BERT: post-norm, a LayerNorm after the embeddings, exact GELU, eps 1e-12, every token of type 0
-(the next-sentence task, which type 1 is for, is not here), initialisation N(0, .02) cut at two
-deviations: google-research/bert modeling.py. Its GELU is the tanh approximation; Hugging Face's
-BertModel, with which we agree, has the exact one.
-GPT-2: pre-norm, a LayerNorm after the blocks, tanh GELU, eps 1e-5, causal: openai/gpt-2
-src/model.py. Initialisation N(0, .02), what ends a branch N(0, .02 / sqrt(2 depth)), as Hugging
-Face and karpathy/nanoGPT read section 2.3 ("1 / sqrt(N)"); src/model.py has .01 for positions.
-Dropout is of the embeddings and of each branch. Both also drop attention weights, which fused
-attention cannot do; here they are never dropped.
+Both have learned token and position embeddings, and the blocks of `jssl.nn.transformer`.
+BERT: post-norm, a LayerNorm after the embeddings, exact GELU, eps 1e-12. Every token has type 0
+(type 1 is for the next-sentence task, which is not here). Initialization is N(0, .02) cut at two
+deviations. Source: google-research/bert modeling.py. Its GELU is the tanh approximation; Hugging
+Face's BertModel, whose outputs are equal to ours, has the exact GELU.
+GPT-2: pre-norm, a LayerNorm after the blocks, tanh GELU, eps 1e-5, causal. Source: openai/gpt-2
+src/model.py. Initialization is N(0, .02), and N(0, .02 / sqrt(2 depth)) for the last layer of each
+branch, as Hugging Face and karpathy/nanoGPT read section 2.3 ("1 / sqrt(N)"); src/model.py has .01
+for positions.
+Dropout applies to the embeddings and to each branch. The references also drop attention weights;
+fused attention cannot do that, so they are never dropped here.
 
-What makes logits of the hidden states is the method's; `params["tokens"]["embedding"]` [V, D] is
-there to be tied.
+The method computes logits from the hidden states. It may tie them to the token embeddings,
+`params["tokens"]["embedding"]` [V, D].
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -43,7 +46,7 @@ STYLES = {
     "gpt": BlockConfig(tanh_gelu=True, eps=1e-5, causal=True),
 }
 INITIALIZERS = {
-    "bert": nn.initializers.truncated_normal(0.02),  # cut, and not scaled to have .02 again
+    "bert": nn.initializers.truncated_normal(0.02),  # not rescaled to a deviation of .02
     "gpt": nn.initializers.normal(0.02),
 }
 
@@ -51,10 +54,10 @@ INITIALIZERS = {
 class TextEncoder(nn.Module):
     """``net(tokens int32 [B, L], train, segment=None) -> hidden [B, L, D]``, normalized.
 
-    `segment` int32 [B, L] is 0 where there is padding, else the number of the document: a token
-    sees those of its own document only, and positions restart with each. None: one document fills
-    the row. `packed` False: a row holds one document, so that attention needs its length and no
-    mask. `features(hidden, segment)` pools to float32 [B, D].
+    `segment` int32 [B, L] is 0 at padding, else the number of the document of each token. A token
+    attends to the tokens of its own document only, and positions restart in each document. None:
+    one document fills the row. With `packed` False a row holds one document, so that attention
+    needs its length and no mask. `features(hidden, segment)` pools to float32 [B, D].
     A training pass with dropout needs rngs={"dropout": key}.
     """
 
@@ -76,19 +79,21 @@ class TextEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array, train: bool, segment: Array | None = None) -> Array:
-        place = jnp.arange(tokens.shape[1])[None]
+        position = jnp.arange(tokens.shape[1])[None]
         mask = None
         lengths = None
         if segment is not None and self.packed:
-            place = places(segment)
+            position = positions_in_document(segment)
             mask = segment[:, None, :, None] == segment[:, None, None, :]
         elif segment is not None:
             lengths = (segment > 0).sum(axis=1, dtype=jnp.int32)
-        x = self.embed(tokens, place)
+        x = self.embed(tokens, position)
         dropout = nn.Dropout(self.style.dropout, deterministic=not train)
         norm = nn.LayerNorm(epsilon=self.style.eps, dtype=self.dtype, name="norm")
         x = dropout(norm(x) if self.style.post_norm else x.astype(self.residual_dtype))
-        turn = rotary_angles(place, self.dim // self.heads) if self.positions == "rotary" else None
+        angles = None
+        if self.positions == "rotary":
+            angles = rotary_angles(position, self.dim // self.heads)
         x = Blocks(
             depth=self.depth,
             dim=self.dim,
@@ -103,11 +108,14 @@ class TextEncoder(nn.Module):
             residual_dtype=self.residual_dtype,
             style=self.style,
             name="blocks",
-        )(x, train, mask, lengths, turn)
+        )(x, train, mask, lengths, angles)
         return x.astype(self.dtype) if self.style.post_norm else norm(x)
 
-    def embed(self, tokens: Array, place: Array) -> Array:
-        """float32 [B, L, D]: of each token, its position in its document, and BERT's type 0."""
+    def embed(self, tokens: Array, position: Array) -> Array:
+        """The sum of the embeddings of tokens, positions and, for BERT, type 0: float32 [B, L, D].
+
+        tokens: int32 [B, L]. position: int32 [B or 1, L], of each token in its document.
+        """
         init = INITIALIZERS[self.init_name]
         x = nn.Embed(self.vocab, self.dim, embedding_init=init, name="tokens")(tokens)
         if self.positions == "learned":
@@ -116,40 +124,50 @@ class TextEncoder(nn.Module):
                     f"model.length={self.length}, but the rows have {tokens.shape[1]} tokens; "
                     f"set it to {tokens.shape[1]}"
                 )
-            x = x + self.param("pos_embed", init, (self.length, self.dim))[place]
-        if self.style.post_norm:  # row 1 is never read: it is there for other libraries' weights
+            x = x + self.param("pos_embed", init, (self.length, self.dim))[position]
+        if self.style.post_norm:  # row 1 is not used, but the weights of other libraries have it
             x = x + self.param("type_embed", init, (2, self.dim))[0]
         return x
 
     def features(self, hidden: Array, segment: Array | None = None) -> Array:
-        """hidden [B, L, D] -> float32 [B, D], padding left out.
+        """Pools hidden [B, L, D] to float32 [B, D], without padding.
 
-        "first": the first token (BERT's [CLS]). "mean": over all tokens. "last": the last one. A
-        row of several documents is pooled as if it were one; embed documents one a row.
+        `pool` "first" is the first token (BERT's [CLS]), "mean" the mean of all tokens, "last" the
+        last token. A row of several documents is pooled as one document, so a batch to embed should
+        have one document per row.
         """
         hidden = hidden.astype(jnp.float32)
         if self.pool == "first":
             return hidden[:, 0]
-        real = jnp.ones(hidden.shape[:2], bool) if segment is None else segment > 0
+        is_token = jnp.ones(hidden.shape[:2], bool) if segment is None else segment > 0
         if self.pool == "mean":
-            count = jnp.maximum(real.sum(1, keepdims=True), 1)
-            return jnp.where(real[..., None], hidden, 0).sum(1) / count
-        last = jnp.max(real * jnp.arange(real.shape[1]), axis=1)
+            count = jnp.maximum(is_token.sum(1, keepdims=True), 1)
+            return jnp.where(is_token[..., None], hidden, 0).sum(1) / count
+        last = jnp.max(is_token * jnp.arange(is_token.shape[1]), axis=1)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
 
 
-def places(segment: Array) -> Array:
-    """int32 [B, L]: each token's distance from the first of its document. Documents are runs."""
+def positions_in_document(segment: Array) -> Array:
+    """The position of each token in its document, int32 [B, L].
+
+    segment: int32 [B, L]; a document is a run of equal numbers.
+    """
     index = jnp.arange(segment.shape[1])[None]
     before = jnp.roll(segment, 1, axis=1)
     starts = jnp.where((segment != before) | (index == 0), index, 0)
     return index - jax.lax.cummax(starts, axis=1)
 
 
-def rotary_angles(place: Array, dim: int) -> Array:
-    """float32 [..., L, dim / 2]: place times 10000^(-2i / dim), of rotary positions in heads of
-    `dim` (Su et al., 2021, RoFormer, arXiv:2104.09864, equation 15)."""
-    return place[..., None] * 10000.0 ** (-jnp.arange(0, dim, 2) / dim)
+def rotary_angles(position: Array, dim: int) -> Array:
+    """The angles of rotary positions, float32 [..., L, dim / 2]: position * 10000^(-2i / dim).
+
+    Source: Su et al., 2021, RoFormer, arXiv:2104.09864, equation 15.
+
+    Args:
+      position: int32 [..., L], the positions.
+      dim: the width of a head.
+    """
+    return position[..., None] * 10000.0 ** (-jnp.arange(0, dim, 2) / dim)
 
 
 def build(
@@ -170,15 +188,23 @@ def build(
 ) -> TextEncoder:
     """A text encoder from a config's `model` section and the size of the vocabulary.
 
-    name: bert_tiny, bert_mini, bert_small, bert_base, bert_large; gpt_micro, gpt_small, gpt2.
-    length: the longest row. positions: "learned" or "rotary" (then any row is short enough).
-    pool: see `Text.features`; "first" is not for GPT, whose first token sees only itself.
-    remat, scan: see `jssl.nn.transformer.Blocks`. attention: "auto", "xla", "cudnn".
-    init: "bert" or "gpt", see above; biases start at zero.
-    dtype: "float32" or "bfloat16", of activations; parameters are float32.
-    residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
-    packed: rows hold several documents; else one each.
-    Raises `UserError` for any other choice, and where there is no vocabulary.
+    Args:
+      name: bert_tiny, bert_mini, bert_small, bert_base, bert_large; gpt_micro, gpt_small, gpt2.
+      length: the largest number of tokens in a row, for learned positions.
+      positions: "learned", or "rotary", which allows rows of any length.
+      pool: see `TextEncoder.features`; "first" is not for GPT, whose first token attends only to
+        itself.
+      dropout: the rate, for the embeddings and for each branch.
+      remat, scan: see `jssl.nn.transformer.Blocks`.
+      attention: "auto", "xla", "cudnn".
+      init: "bert" or "gpt", see the module; biases start at zero.
+      dtype: "float32" or "bfloat16", of activations; parameters are float32.
+      residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
+      vocab: the number of ids of the tokenizer.
+      packed: rows hold several documents; False: one document each.
+
+    Raises:
+      UserError: any other choice, or there is no vocabulary.
     """
     kind, dim, depth, heads = SIZES[check_choice("name", name, SIZES)]
     if vocab < 1:
@@ -188,15 +214,18 @@ def build(
     if not 0 <= dropout < 1:
         raise UserError(f"model.dropout={dropout} must be at least 0 and below 1; try 0.1")
     pools = ("mean", "last") if kind == "gpt" else ("first", "mean", "last")
-    last = {"bert": None, "gpt": nn.initializers.normal(0.02 * (2 * depth) ** -0.5)}
-    last = last[check_choice("init", init, INITIALIZERS)]
+    last_inits: dict[str, Any] = {
+        "bert": None,
+        "gpt": nn.initializers.normal(0.02 * (2 * depth) ** -0.5),
+    }
+    last_init = last_inits[check_choice("init", init, INITIALIZERS)]
     return TextEncoder(
         vocab=vocab,
         length=length,
         dim=dim,
         depth=depth,
         heads=heads,
-        style=STYLES[kind]._replace(dropout=dropout, last_init=last),
+        style=STYLES[kind]._replace(dropout=dropout, last_init=last_init),
         positions=check_choice("positions", positions, ("learned", "rotary")),
         pool=check_choice("pool", pool, pools),
         remat=check_choice("remat", remat, REMAT),

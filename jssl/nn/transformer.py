@@ -1,15 +1,15 @@
 """The transformer blocks of every family: ViT encoders, MAE decoders, and text by `BlockConfig`.
 
-Dosovitskiy et al., 2021 (arXiv:2010.11929, equations 1 to 4), as timm's vision_transformer.py
-`Block` has it: pre-norm, biases everywhere, one Dense for q, k and v. Parameter names map to
-timm's: "blocks/0/attn/qkv/kernel" is "blocks.0.attn.qkv.weight".
+Source: Dosovitskiy et al., 2021 (arXiv:2010.11929, equations 1 to 4), in the form of `Block` in
+timm's vision_transformer.py: pre-norm, biases in every layer, one Dense for q, k and v. Parameter
+names map to timm's: "blocks/0/attn/qkv/kernel" is "blocks.0.attn.qkv.weight".
 LayerNorm and softmax are computed in float32. The residual stream has a dtype of its own: torch's
 autocast keeps it in float32 while the products are bfloat16.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,16 +23,16 @@ from jssl.parallel.mesh import shard_batch
 INITIALIZERS = {
     # Over the joint [D, 3D] shape of qkv: facebookresearch/mae models_mae.py, _init_weights.
     "xavier": nn.initializers.xavier_uniform(),
-    # timm's trunc_normal_(std=.02) cuts at +-2, a hundred deviations: in effect a plain normal.
+    # timm's trunc_normal_(std=.02) cuts at +-2, a hundred deviations, so it is a plain normal.
     "trunc02": nn.initializers.normal(0.02),
-    "normal02": nn.initializers.normal(0.02),  # the same; a ViT's patches differ: I-JEPA
+    "normal02": nn.initializers.normal(0.02),  # I-JEPA; equal, except for the patches of a ViT
     # timm's trunc_normal_(std=.02, a=-.02, b=.02), of deviation .0108: microsoft/unilm beit
     # modeling_pretrain.py:21, facebookresearch/data2vec_vision, microsoft/SimMIM models/simmim.py.
     "beit": nn.initializers.truncated_normal(0.02, lower=-1.0, upper=1.0),
 }
 REMAT = {
     "none": None,  # keep every activation
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep the blocks' inputs only
+    "full": jax.checkpoint_policies.nothing_saveable,  # keep only the inputs of the blocks
     # Keep the outputs of the Dense layers, recompute the [T, T] attention weights and the rest.
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
@@ -40,7 +40,11 @@ layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
 
 def residual(choice: str, dtype: str) -> jnp.dtype:
-    """The dtype that ``model.residual_dtype`` names; `UserError` if it is below ``model.dtype``."""
+    """The dtype of the residual stream, from ``model.residual_dtype`` and ``model.dtype``.
+
+    Raises:
+      UserError: `choice` is not known, or less precise than `dtype`.
+    """
     if choice not in ("float32", "bfloat16") or (choice == "bfloat16" and dtype == "float32"):
         raise UserError(
             f"model.residual_dtype={choice!r} does not go with model.dtype={dtype!r}; use 'float32'"
@@ -49,7 +53,11 @@ def residual(choice: str, dtype: str) -> jnp.dtype:
 
 
 def check_width(section: str, dim: int, depth: int, heads: int) -> None:
-    """`UserError` unless these make blocks with sine-cosine positions, which fill dim by fours."""
+    """Checks the sizes of blocks with sine-cosine positions, which need a multiple of 4 features.
+
+    Raises:
+      UserError: a size is wrong; the message names ``config.<section>``.
+    """
     if depth < 1:
         raise UserError(f"config.{section}.depth={depth} must be at least 1")
     if dim < 4 or dim % 4:
@@ -59,21 +67,21 @@ def check_width(section: str, dim: int, depth: int, heads: int) -> None:
 
 
 class BlockConfig(NamedTuple):
-    """In what the families differ; the defaults are ViT's."""
+    """The differences between the families. The defaults are those of ViT."""
 
     post_norm: bool = False  # norm(x + branch(x)), not x + branch(norm(x))
     tanh_gelu: bool = False  # GELU by its tanh approximation, not by erf
-    eps: float = 1e-6  # of the blocks' LayerNorms
-    causal: bool = False  # a token sees itself and what is before it
-    dropout: float = 0.0  # of each branch's output; needs rngs={"dropout": key}
-    last_init: Callable | None = None  # of the Dense that ends a branch; None: as of the others
+    eps: float = 1e-6  # of the LayerNorms in the blocks
+    causal: bool = False  # a token attends to itself and to the tokens before it
+    dropout: float = 0.0  # of the output of each branch; needs rngs={"dropout": key}
+    last_init: Callable | None = None  # of the last Dense of a branch; None: as the others
 
 
 class Attention(nn.Module):
     """Multi-head self-attention, [B, T, D] -> [B, T, D] (arXiv:2010.11929, equations 5 to 8).
 
-    mask, lengths: see `attend`. angles: float32 [B or 1, T, D / heads / 2], by which queries and
-    keys are rotated (`apply_rotary`).
+    mask, lengths: see `attend`. angles: float32 [B or 1, T, D / heads / 2], the rotation of queries
+    and keys (`apply_rotary`).
     """
 
     heads: int
@@ -126,8 +134,8 @@ class Block(nn.Module):
     norm1(x + attn(x)), then norm2(x + mlp(x)).
 
     The output has the dtype of `x`, the residual stream; the branches are computed in `dtype`.
-    `scale` [B, 2] float32 multiplies the two branches of each example (see `branch_scales`);
-    None leaves them as they are. mask, lengths, angles: see `Attention`.
+    `scale` [B, 2] float32 multiplies the two branches of each example (see `branch_scales`); None
+    is 1. mask, lengths, angles: see `Attention`.
     """
 
     heads: int
@@ -139,12 +147,17 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, scale: Array | None, mask=None, lengths=None, angles=None
+        self,
+        x: Array,
+        scale: Array | None,
+        mask: Array | None = None,
+        lengths: Array | None = None,
+        angles: Array | None = None,
     ) -> Array:
         style = self.style
-        how = (self.initializer, self.dtype, style)
-        attn = Attention(self.heads, self.attention, *how, name="attn")
-        mlp = FeedForward(self.hidden, *how, name="mlp")
+        shared_fields = (self.initializer, self.dtype, style)
+        attn = Attention(self.heads, self.attention, *shared_fields, name="attn")
+        mlp = FeedForward(self.hidden, *shared_fields, name="mlp")
         norm_dtype = x.dtype if style.post_norm else self.dtype
         for i, branch in enumerate((lambda x: attn(x, mask, lengths, angles), mlp)):
             norm = nn.LayerNorm(epsilon=style.eps, dtype=norm_dtype, name=f"norm{i + 1}")
@@ -157,16 +170,19 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    """`depth` blocks, [B, T, D] -> [B, T, D]; the last LayerNorm is the caller's.
+    """`depth` blocks, [B, T, D] -> [B, T, D], without the LayerNorm after the last block.
 
-    The input is converted to `residual_dtype`, which the output has; `dtype` is of the products.
-    mask, lengths, angles: see `Attention`.
-    drop_path: stochastic depth (arXiv:1603.09382); layer l of L drops each branch of each example
-      with probability drop_path * l / (L - 1), timm's rule. A training pass then needs
-      rngs={"drop_path": key}.
-    remat: a key of `REMAT`. scan: one compiled block, run by `lax.scan` over parameters stacked
-      as [depth, ...] under "layers"; without, they lie under "0", "1", ... (see `stack`,
-      `unstack`). Neither changes the outputs, except that scan draws other dropout masks.
+    The input is converted to `residual_dtype`, which is also the dtype of the output; `dtype` is
+    that of the products. mask, lengths, angles: see `Attention`.
+
+    Attributes:
+      drop_path: the rate of stochastic depth (arXiv:1603.09382). Layer l of L drops each branch of
+        each example with probability drop_path * l / (L - 1), timm's rule. A training pass then
+        needs rngs={"drop_path": key}.
+      remat: a key of `REMAT`. It does not change the outputs.
+      scan: compile one block, and run it by `lax.scan` over parameters that are stacked as
+        [depth, ...] under "layers". False: the parameters are under "0", "1", ... (see `stack`,
+        `unstack`). It does not change the outputs, except for the dropout masks.
     """
 
     depth: int
@@ -183,14 +199,21 @@ class Blocks(nn.Module):
     style: BlockConfig = BlockConfig()
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask=None, lengths=None, angles=None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        mask: Array | None = None,
+        lengths: Array | None = None,
+        angles: Array | None = None,
+    ) -> Array:
         x = x.astype(self.residual_dtype)
         scales = None
         if train and self.drop_path > 0:
             rng = self.make_rng("drop_path")
             scales = branch_scales(rng, x.shape[0], self.depth, self.drop_path)
         block = Block
-        if self.remat != "none":  # scan keeps XLA from merging the recomputation by itself
+        if self.remat != "none":  # under scan, XLA cannot merge the recomputation anyway
             block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
         hidden = int(self.dim * self.mlp_ratio)
         style = self.style if train else self.style._replace(dropout=0.0)
@@ -204,16 +227,18 @@ class Blocks(nn.Module):
             lambda layer, x, scale, *shared: (layer(x, scale, *shared), None),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            # Flax's hint of `in_axes` is `int`, its docstring allows a tuple.
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=self.depth,
         )
         return scanned(block(*fields, name="layers"), x, scales, mask, lengths, angles)[0]
 
 
 def branch_scales(rng: Array, batch: int, depth: int, rate: float) -> Array:
-    """float32 [depth, batch, 2]: 0 where a branch is dropped, 1 / (1 - its rate) where it is kept.
+    """Draws the factors of stochastic depth, float32 [depth, batch, 2].
 
-    Layer l's rate is rate * l / (depth - 1): timm's vision_transformer.py (linspace(0, rate)).
+    A factor is 0 where a branch is dropped, and 1 / (1 - its rate) where it is kept. The rate of
+    layer l is rate * l / (depth - 1): timm's vision_transformer.py (linspace(0, rate)).
     """
     rates = jnp.linspace(0.0, rate, depth)
     kept = jax.random.uniform(rng, (batch, 2, depth)) >= rates
@@ -221,10 +246,10 @@ def branch_scales(rng: Array, batch: int, depth: int, rate: float) -> Array:
 
 
 def apply_rotary(x: Array, angles: Array) -> Array:
-    """Rotary positions: x [B, T, heads, dim], each plane (i, i + dim / 2) turned by its angle.
+    """Rotary positions: rotates each plane (i, i + dim / 2) of x [B, T, heads, dim] by its angle.
 
-    The paper's planes are (2i, 2i + 1): the same up to the order of a head's features. Halves are
-    how GPT-NeoX and Llama have it.
+    The planes of the paper are (2i, 2i + 1), which only changes the order of a head's features.
+    GPT-NeoX and Llama also use halves. angles: float32 [B or 1, T, dim / 2].
     """
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos = jnp.cos(angles)[..., None, :]
@@ -232,13 +257,13 @@ def apply_rotary(x: Array, angles: Array) -> Array:
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def stack(layers: dict) -> dict:
-    """Parameters of unrolled `Blocks` {"0": ..., "1": ...} -> those of scanned {"layers": ...}."""
+def stack(layers: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of unrolled `Blocks`, {"0": ..., "1": ...} -> of scanned ones, {"layers": ...}."""
     trees = [layers[str(i)] for i in range(len(layers))]
     return {"layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)}
 
 
-def unstack(layers: dict) -> dict:
+def unstack(layers: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `stack`."""
     depth = len(jax.tree.leaves(layers)[0])
 

@@ -7,6 +7,7 @@ timm's: cls_token, pos_embed, blocks/0/..., norm; "patch_embed/kernel" [p * p * 
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -34,7 +35,7 @@ PATCH_INITIALIZERS = {
     "xavier": nn.initializers.xavier_uniform(),  # over the flattened kernel: MAE
     # U(+-1/sqrt(fan_in)): timm's init_weights leaves the convolution at PyTorch's default.
     "trunc02": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-    "normal02": INITIALIZERS["normal02"],  # I-JEPA: helper.py draws only Linear layers anew
+    "normal02": INITIALIZERS["normal02"],  # I-JEPA: only Linear layers are drawn again (helper.py)
     "beit": INITIALIZERS["beit"],
 }
 BRANCH_ENDS = (("proj", "kernel"), ("fc2", "kernel"))
@@ -49,7 +50,7 @@ class ViT(nn.Module):
     Keyword arguments of the call:
       keep_ids: int32 [B, K], the patches to encode; the tokens are then [B, 1 + K, D], in that
         order.
-      valid: bool [B, K], False for a token that only fills the row, to which no other attends.
+      valid: bool [B, K], False for a padding token, to which no other token attends.
       mask, mask_token: bool [B, N] and [D]. The token replaces each masked patch, before positions
         are added.
     """
@@ -101,15 +102,17 @@ class ViT(nn.Module):
         )(x, train, attention_mask)
         return layer_norm(dtype=self.dtype, name="norm")(x)
 
-    def finish(self, params: dict) -> dict:
-        """Parameters as drawn -> as they start (`jssl.nn.apply.init`): "beit" divides what ends the
-        branches of block l, counted from 1, by sqrt(2 l) (beit/modeling_pretrain.py,
-        fix_init_weight)."""
+    def finish(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Drawn parameters -> initial parameters (`jssl.nn.apply.init`).
+
+        "beit" divides the last layer of each branch of block l, counted from 1, by sqrt(2 l)
+        (beit/modeling_pretrain.py, fix_init_weight).
+        """
         if self.init_name != "beit":
             return params
         scale = 1 / np.sqrt(2.0 * np.arange(1, self.depth + 1, dtype=np.float32))
 
-        def smaller(path, leaf):
+        def rescale(path, leaf):
             names = [key.key for key in path]
             if names[0] != "blocks" or tuple(names[-2:]) not in BRANCH_ENDS:
                 return leaf
@@ -117,7 +120,7 @@ class ViT(nn.Module):
                 return leaf * scale[:, None, None]
             return leaf * scale[int(names[1])]
 
-        return jax.tree_util.tree_map_with_path(smaller, params)
+        return jax.tree_util.tree_map_with_path(rescale, params)
 
     def embed(
         self,
@@ -126,7 +129,11 @@ class ViT(nn.Module):
         mask: Array | None,
         mask_token: Array | None,
     ) -> Array:
-        """The transformer's input [B, 1 + N, D]: embedded patches, positions, class token."""
+        """The input of the transformer, [B, 1 + N, D]: embedded patches, positions, class token.
+
+        Raises:
+          UserError: the patches do not tile the images, or there are no positions for their size.
+        """
         height, width = images.shape[1:3]
         if height != width or height % self.patch:
             raise UserError(f"model.patch={self.patch} does not divide images of {height}x{width}")
@@ -137,18 +144,19 @@ class ViT(nn.Module):
             )
         patches = patchify(images, self.patch)
         table = self.position_table(patches.shape[1])
-        place = table[None, -patches.shape[1] :]
-        # MAE gathers after adding positions. Patches are embedded one by one, so that gathering
-        # first gives the same tokens, for a quarter of the work and with no scatter to go back.
+        positions = table[None, -patches.shape[1] :]
+        # MAE gathers after adding positions. Each patch is embedded separately, so gathering first
+        # gives the same tokens, for a quarter of the work and without a scatter in the gradient.
         if keep_ids is not None:
             patches = jnp.take_along_axis(patches, keep_ids[..., None], axis=1)
-            place = place[0][keep_ids]
+            positions = positions[0][keep_ids]
         kernel_init = PATCH_INITIALIZERS[self.init_name]
         project = nn.Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="patch_embed")
         x = project(patches)
         if mask is not None:
+            assert mask_token is not None, "a mask needs a mask token"
             x = jnp.where(mask[..., None], mask_token.astype(x.dtype), x)
-        x = (x + place).astype(self.residual_dtype)
+        x = (x + positions).astype(self.residual_dtype)
         if not self.class_token:
             return x
         token = self.param("cls_token", draw_token(self.init_name), (1, 1, self.dim))
@@ -156,7 +164,7 @@ class ViT(nn.Module):
         return jnp.concatenate([jnp.broadcast_to(first, (len(x), 1, self.dim)), x], axis=1)
 
     def position_table(self, patches: int) -> Array:
-        """float32 [1 + patches, D], the class token's row first; [patches, D] without it."""
+        """The positions, float32 [1 + patches, D]; the first row is the class token's, if any."""
         side = round(patches**0.5)
         grid = self.image_size // self.patch
         if self.positions == "sincos":
@@ -166,31 +174,35 @@ class ViT(nn.Module):
         if side == grid:
             return table
         # Smaller crops get the same table, resized.
-        places = table[self.class_token :].reshape(grid, grid, self.dim)
-        places = resized(places, side).reshape(-1, self.dim)
-        return jnp.concatenate([table[: self.class_token], places])
+        of_patches = table[self.class_token :].reshape(grid, grid, self.dim)
+        of_patches = resized(of_patches, side).reshape(-1, self.dim)
+        return jnp.concatenate([table[: self.class_token], of_patches])
 
     def features(self, tokens: Array) -> Array:
-        """tokens [B, 1 + N, D] -> float32 [B, D].
+        """Pools tokens [B, 1 + N, D] to float32 [B, D].
 
-        "cls": the class token. "mean": the mean of the patch tokens, as MAE's models_vit.py with
-        global_pool, except that the last LayerNorm comes before the mean, not after it.
+        `pool` "cls" is the class token. "mean" is the mean of the patch tokens, as MAE's
+        models_vit.py with global_pool, except that the last LayerNorm comes before the mean, not
+        after it.
         """
         tokens = tokens.astype(jnp.float32)
         return tokens[:, 0] if self.pool == "cls" else tokens[:, self.class_token :].mean(axis=1)
 
 
 def draw_token(name: str) -> Callable:
-    """How tokens and learned positions start, by `ViT.init_name`: N(0, .02), where "beit" cut."""
+    """The initializer of tokens and learned positions for a `ViT.init_name`.
+
+    It is N(0, .02), cut for "beit".
+    """
     return INITIALIZERS["beit" if name == "beit" else "normal02"]
 
 
 def resized(table: Array, side: int) -> Array:
-    """Positions of one grid for another: float32 [grid, grid, D] -> [side, side, D].
+    """Resizes positions to another grid: float32 [grid, grid, D] -> [side, side, D].
 
-    As facebookresearch/dino vision_transformer.py, interpolate_pos_encoding (lines 174 to 194; its
-    iBOT too): torch's bicubic interpolation by the factor (side + .1) / grid. The tenth of a patch
-    is theirs, against rounding error, and moves the points of the new grid.
+    As facebookresearch/dino vision_transformer.py, interpolate_pos_encoding (lines 174 to 194; iBOT
+    has the same): torch's bicubic interpolation by the factor (side + .1) / grid. The reference
+    adds the tenth of a patch against rounding errors; it moves the points of the new grid.
     """
     weight = bicubic(len(table), side, (side + 0.1) / len(table))
     return jnp.einsum("ig,jh,ghd->ijd", weight, weight, table, precision="highest")
@@ -198,17 +210,19 @@ def resized(table: Array, side: int) -> Array:
 
 @lru_cache
 def bicubic(old: int, new: int, factor: float) -> np.ndarray:
-    """float32 [new, old]: torch.nn.functional.interpolate(mode="bicubic", scale_factor=factor) of a
-    line: Keys' cubic convolution with a = -.75, of the pixels' centers, not aligned by corners; a
-    place outside is the nearest one inside; a smaller grid is not smoothed first.
+    """Bicubic interpolation of a line as a matrix, float32 [new, old].
+
+    It is torch.nn.functional.interpolate(mode="bicubic", scale_factor=factor): Keys' cubic
+    convolution with a = -.75, at the centers of the pixels (corners are not aligned). A point
+    outside the line has the value of the nearest point inside. There is no antialiasing.
     """
     a = -0.75
     weight = np.zeros((new, old))
     for i in range(new):
-        at = (i + 0.5) / factor - 0.5
-        first = int(np.floor(at)) - 1
+        center = (i + 0.5) / factor - 0.5
+        first = int(np.floor(center)) - 1
         for j in range(first, first + 4):
-            x = abs(at - j)
+            x = abs(center - j)
             near = (a + 2) * x**3 - (a + 3) * x**2 + 1
             far = a * (x**3 - 5 * x**2 + 8 * x - 4)
             weight[i, min(max(j, 0), old - 1)] += near if x <= 1 else far
@@ -219,9 +233,9 @@ def bicubic(old: int, new: int, factor: float) -> np.ndarray:
 def sincos(dim: int, grid: int, class_token: bool) -> np.ndarray:
     """Fixed 2-D sine-cosine positions: float32 [grid * grid, dim], MAE's util/pos_embed.py.
 
-    The first half of a row codes the column, the second half the row (MAE: "here w goes first");
-    each half is sin(p w_i), then cos(p w_i), w_i = 10000^(-i / (dim / 4)). The class token's row,
-    which comes first if there is one, is zero.
+    The first half of the features encodes the column of a patch, the second half its row (MAE:
+    "here w goes first"). Each half is sin(p w_i), then cos(p w_i), w_i = 10000^(-i / (dim / 4)).
+    With a class token there is one more row in front, of zeros.
     """
     omega = 10000.0 ** (-np.arange(dim // 4) / (dim / 4))
     angles = np.arange(grid)[:, None] * omega
@@ -250,16 +264,23 @@ def build(
 ) -> ViT:
     """A ViT from a config's `model` section.
 
-    name: vit_ti, vit_s, vit_b, vit_l, vit_h; vit_test is for tests. patch, image_size: pixels.
-    pool: "cls" or "mean". positions: "sincos" (fixed, MAE) or "learned" (N(0, .02), timm).
-    drop_path, remat, scan: see `jssl.nn.transformer.Blocks`. attention: "auto", "xla", "cudnn".
-    init: "xavier" (MAE), "trunc02" (timm), "normal02" (I-JEPA: N(0, .02), patches too) or "beit"
-      (BEiT, data2vec, SimMIM: as normal02, but cut at .02, and deep blocks' ends start smaller, see
-      `ViT.finish`); biases start at zero.
-    dtype: "float32" or "bfloat16", of activations; parameters are float32.
-    residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
-    Raises `UserError` for any other choice, for a patch that does not divide the image size, and
-    for a class token that is pooled but not there.
+    Args:
+      name: vit_ti, vit_s, vit_b, vit_l, vit_h; vit_micro is for small machines, vit_test for tests.
+      patch, image_size: pixels along a side.
+      class_token: add a class token.
+      pool: "cls" or "mean", see `ViT.features`.
+      positions: "sincos" (fixed, MAE) or "learned" (N(0, .02), timm).
+      drop_path, remat, scan: see `jssl.nn.transformer.Blocks`.
+      attention: "auto", "xla", "cudnn".
+      init: "xavier" (MAE), "trunc02" (timm), "normal02" (I-JEPA: N(0, .02), patches too) or "beit"
+        (BEiT, data2vec, SimMIM: as normal02, but cut at .02, and smaller in the last layers of the
+        branches of deep blocks, see `ViT.finish`); biases start at zero.
+      dtype: "float32" or "bfloat16", of activations; parameters are float32.
+      residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
+
+    Raises:
+      UserError: any other choice, a patch that does not divide the image size, or pool "cls"
+        without a class token.
     """
     dim, depth, heads = SIZES[check_choice("name", name, SIZES)]
     check(patch, image_size, class_token, check_choice("pool", pool, ("cls", "mean")), drop_path)
@@ -282,8 +303,8 @@ def build(
     )
 
 
-def check(patch: int, image_size: int, class_token: bool, pool: str, drop_path: float):
-    """`UserError` for values that are right alone and wrong together, or out of range."""
+def check(patch: int, image_size: int, class_token: bool, pool: str, drop_path: float) -> None:
+    """Raises `UserError` for values out of range, and for values that contradict each other."""
     if patch < 1 or image_size < patch:
         raise UserError(f"model.patch={patch} must be 1 to model.image_size={image_size}; try 16")
     if image_size % patch:

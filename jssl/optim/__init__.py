@@ -1,14 +1,15 @@
-"""Optimizers by name, with the schedule, the clipping and the masks that papers state.
+"""Optimizers by name, with the schedules, the clipping and the masks of the papers.
 
-``config.optim`` is the keyword arguments of `build`. `no_decay` holds regular expressions over
-parameter paths ("encoder/layer1_0/bn1/scale"); what matches gets no weight decay and, in LARS,
-no trust ratio.
+``config.optim`` is the keyword arguments of `build`. `no_decay` are regular expressions over
+parameter paths ("encoder/layer1_0/bn1/scale"). A parameter that matches gets no weight decay and,
+in LARS, no trust ratio.
 """
 
 import math
 import re
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Annotated, Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,42 +17,64 @@ import numpy as np
 import optax
 
 from jssl import ops
-from jssl.config import UserError, call_with_section, suggest
+from jssl.config import Config, UserError, call_with_section, suggest
 from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
-from jssl.optim.muon import matched, muon
+from jssl.optim.muon import matched, muon, path_name
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
-PER_TENSOR = ("lars", "larc", "lamb")  # what they do depends on where a tensor ends
+PER_TENSOR = ("lars", "larc", "lamb")  # they use the norm of each tensor
 NO_DECAY = ("bias$", "scale$")
 Patterns = tuple[str, ...]  # regular expressions over parameter paths
 Factors = tuple[tuple[str, NonNegative], ...]  # pairs of a pattern and a number
 Decay = Annotated[float, Range(0, also=(-1,))]
 
 
-def mask(exclude):
+def mask(exclude: Collection[str]) -> Callable[[Any], Any]:
     """params -> tree of bool: True where no pattern of `exclude` matches the parameter's path."""
 
     def keep(path, _):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = path_name(path)
         return not any(re.search(pattern, name) for pattern in exclude)
 
     return lambda params: jax.tree_util.tree_map_with_path(keep, params)
 
 
 def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
-    """`lr` as it is ("none"), or given per 256 examples: ``lr * B / 256`` ("linear"; Goyal et al.
-    2017) or ``lr * sqrt(B)`` ("sqrt"; SimCLR appendix B.1, 0.075 * sqrt(B))."""
+    """The peak learning rate for a batch of B examples.
+
+    `lr_scaling` "none" is ``lr``, "linear" is ``lr * B / 256`` (Goyal et al. 2017), and "sqrt" is
+    ``lr * sqrt(B)`` (SimCLR, appendix B.1, 0.075 * sqrt(B)).
+
+    Raises:
+      UserError: `lr_scaling` is not known.
+    """
     rules = {"none": 1.0, "linear": batch_size / 256, "sqrt": batch_size**0.5}
     if lr_scaling not in rules:
         raise UserError(f"optim.lr_scaling={lr_scaling!r} is unknown; {suggest(lr_scaling, rules)}")
     return lr * rules[lr_scaling]
 
 
-def learning_rate(*, lr, lr_final, lr_scaling, warmup_steps, schedule, steps, batch_size):
-    """step -> learning rate: linear warm-up from 0, then a half cosine to `lr_final`, which scales
-    as `lr` does, or constant."""
-    peak, last = (peak_lr(rate, lr_scaling, batch_size) for rate in (lr, lr_final))
+def learning_rate(
+    *,
+    lr: float,
+    lr_final: float,
+    lr_scaling: str,
+    warmup_steps: int,
+    schedule: str,
+    steps: int,
+    batch_size: int,
+) -> optax.Schedule:
+    """The schedule of the learning rate, step -> learning rate.
+
+    It is a linear warm-up from 0 for `warmup_steps`, then half a cosine to `lr_final` ("cosine") or
+    a constant ("constant"). `lr_final` is scaled as `lr` is, see `peak_lr`.
+
+    Raises:
+      UserError: a name is not known, or the warm-up is not shorter than the run.
+    """
+    peak = peak_lr(lr, lr_scaling, batch_size)
+    last = peak_lr(lr_final, lr_scaling, batch_size)
     if schedule not in SCHEDULES:
         raise UserError(f"optim.schedule={schedule!r} is unknown; {suggest(schedule, SCHEDULES)}")
     if not 0 <= warmup_steps < max(steps, 1):
@@ -62,61 +85,76 @@ def learning_rate(*, lr, lr_final, lr_scaling, warmup_steps, schedule, steps, ba
     return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps, last)
 
 
-def lr_per_step(config) -> np.ndarray:
-    """The learning rate of every step of a config, float32 [steps], for the log: asking a schedule
-    during training would queue work on the device and wait for it."""
+def lr_per_step(config: Config) -> np.ndarray:
+    """The learning rate of every step of a config, float32 [steps], for the log.
+
+    The log does not call the schedule during training, because that would queue work on the device
+    and wait for it.
+    """
     keys = ("lr", "lr_final", "lr_scaling", "warmup_steps", "schedule")
-    given = {key: config.optim[key] for key in keys}
-    rate = learning_rate(**given, steps=config.steps, batch_size=config.batch_size)
+    settings = {key: config.optim[key] for key in keys}
+    rate = learning_rate(**settings, steps=config.steps, batch_size=config.batch_size)
     return np.asarray(jax.jit(jax.vmap(rate))(np.arange(config.steps)), np.float32)
 
 
-def larc(rate, weight_decay, keep, trust, clip, momentum, nesterov) -> optax.GradientTransformation:
-    """LARS with the momentum before the learning rate, as in NVIDIA apex's LARC and solo-learn's
-    LARS: g = ratio * (g + decay * w), ratio = trust |w| / (|g| + decay |w|), only where `keep`.
+def larc(
+    rate: optax.Schedule,
+    weight_decay: float,
+    keep: Callable[[Any], Any],
+    trust: float,
+    clip: bool,
+    momentum: float,
+    nesterov: bool,
+) -> optax.GradientTransformation:
+    """LARS with the momentum before the learning rate: NVIDIA apex's LARC and solo-learn's LARS.
 
-    `clip`: no step is larger than plain SGD's, ratio = min(ratio / rate, 1).
+    g = ratio * (g + decay * w), with ratio = trust |w| / (|g| + decay |w|).
+
+    Args:
+      rate: the learning rate.
+      weight_decay: the factor of L2 regularization.
+      keep: params -> tree of bool, True for parameters that have a ratio and a decay.
+      trust: the trust coefficient.
+      clip: no step is larger than that of plain SGD, ratio = min(ratio / rate, 1).
+      momentum, nesterov: of SGD.
     """
 
     def init(params):
         return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
 
-    def update(grads, state, params):
-        now = rate(state.count)
+    def update(updates, state, params=None):
+        current_rate = rate(state.count)
 
-        def scaled(g, w, adapts):
-            if not adapts:
+        def scaled(g, w, is_adapted):
+            if not is_adapted:
                 return g
-            size = jnp.linalg.norm(w.ravel())
-            slope = jnp.linalg.norm(g.ravel())
-            ratio = trust * size / (slope + weight_decay * size + 1e-8)
-            ratio = jnp.minimum(ratio / jnp.maximum(now, 1e-12), 1) if clip else ratio
-            return jnp.where((size > 0) & (slope > 0), ratio * (g + weight_decay * w), g)
+            w_norm = jnp.linalg.norm(w.ravel())
+            g_norm = jnp.linalg.norm(g.ravel())
+            ratio = trust * w_norm / (g_norm + weight_decay * w_norm + 1e-8)
+            ratio = jnp.minimum(ratio / jnp.maximum(current_rate, 1e-12), 1) if clip else ratio
+            return jnp.where((w_norm > 0) & (g_norm > 0), ratio * (g + weight_decay * w), g)
 
-        return jax.tree.map(scaled, grads, params, keep(params)), state._replace(
-            count=state.count + 1
-        )
+        updates = jax.tree.map(scaled, updates, params, keep(params))
+        return updates, state._replace(count=state.count + 1)
 
-    return optax.chain(
-        optax.GradientTransformation(init, update), optax.sgd(rate, momentum, nesterov)
-    )
+    adapted = optax.GradientTransformation(init, update)
+    return optax.chain(adapted, optax.sgd(rate, momentum, nesterov))
 
 
 def freeze_params(
     rule: Callable[[int], optax.GradientTransformation], patterns: tuple[str, ...], until: int
 ) -> optax.GradientTransformation:
-    """An optimizer under which parameters stay exactly as they are for the first `until` updates,
-    or for ever if `until` is -1; the others are updated from the start.
+    """An optimizer that freezes some parameters for the first `until` updates.
 
-    While they stay, their gradients do not exist, as in DINO, iBOT and SwAV, whose code sets them
-    to None (facebookresearch/dino utils.py:149, swav main_swav.py:328): no moment moves, no weight
-    decays, and Adam's count, which corrects the bias of its moments, starts with their first
-    update. The learning rate and the weight decay are those of the step all the same.
+    Frozen parameters have no gradient, as in DINO, iBOT and SwAV, whose code sets it to None
+    (facebookresearch/dino utils.py:149, swav main_swav.py:328). Their moments do not move, and
+    there is no weight decay. Adam's count, which corrects the bias of its moments, starts with
+    their first update. Then the learning rate and the weight decay are those of the current step.
 
     Args:
       rule: (s) -> the optimizer whose schedules are `s` steps ahead of its own count.
-      patterns: regular expressions over the parameters' paths.
-      until: updates; -1: for ever (MoCo v3's patch projection, which has no state then).
+      patterns: regular expressions over the paths of the parameters to freeze.
+      until: updates; -1: always (MoCo v3's patch projection, which has no state then).
     """
     free = mask(patterns)
     later = optax.set_to_zero() if until < 0 else gated(rule(until), until)
@@ -128,24 +166,27 @@ def freeze_params(
 
 
 def gated(tx: optax.GradientTransformation, until: int) -> optax.GradientTransformation:
-    """`tx` that does nothing, to the parameters or to its own state, for `until` updates."""
+    """`tx` that changes neither the parameters nor its own state for the first `until` updates."""
 
     def init(params):
         return jnp.zeros([], jnp.int32), tx.init(params)
 
-    def update(grads, state, params):
+    def update(updates, state, params=None):
         count, inner = state
-        updates, moved = tx.update(grads, inner, params)
-        still = count < until
-        updates = jax.tree.map(lambda u: jnp.where(still, 0, u), updates)
-        inner = jax.tree.map(lambda old, new: jnp.where(still, old, new), inner, moved)
+        updates, new_inner = tx.update(updates, inner, params)
+        is_frozen = count < until
+        updates = jax.tree.map(lambda u: jnp.where(is_frozen, 0, u), updates)
+        inner = jax.tree.map(lambda old, new: jnp.where(is_frozen, old, new), inner, new_inner)
         return updates, (count + 1, inner)
 
     return optax.GradientTransformation(init, update)
 
 
 def dropped(patterns: tuple[str, ...]) -> optax.GradientTransformation:
-    """Zero gradients where a path matches, so that no clipping by a global norm counts them."""
+    """Sets the gradients of the parameters that match to zero.
+
+    A clipping by the global norm after it does not count them.
+    """
     free = mask(patterns)
 
     def zero(grads, params):
@@ -157,39 +198,58 @@ def dropped(patterns: tuple[str, ...]) -> optax.GradientTransformation:
     return optax.stateless(zero)
 
 
-def ahead(schedule: Callable | float, steps: int) -> Callable | float:
-    """A schedule `steps` steps ahead; a number stays itself."""
+@overload
+def ahead(schedule: optax.Schedule, steps: int) -> optax.Schedule: ...
+@overload
+def ahead(schedule: float, steps: int) -> float: ...
+def ahead(schedule: optax.Schedule | float, steps: int) -> optax.Schedule | float:
+    """A schedule that is `steps` steps ahead; a number is returned unchanged."""
     if not callable(schedule) or steps == 0:
         return schedule
     return lambda count: schedule(count + steps)
 
 
-def scale_updates(tx, rate, peak, factors, constant) -> optax.GradientTransformation:
-    """`tx`, but the update of a parameter whose path matches a pattern of `factors` (pairs of
-    pattern and number) is so many times larger, and the rate of one that matches a pattern of
-    `constant` stays `peak` (exact where an update is proportional to the rate of its step)."""
+def scale_updates(
+    tx: optax.GradientTransformation,
+    rate: optax.Schedule,
+    peak: float,
+    factors: Sequence[tuple[str, float]],
+    constant: Collection[str],
+) -> optax.GradientTransformation:
+    """`tx` with learning rates of their own for some parameters.
+
+    Args:
+      tx: the optimizer.
+      rate: its learning rate.
+      peak: the largest learning rate.
+      factors: pairs of a pattern and a number. The updates of the parameters whose paths match the
+        pattern are multiplied by the number.
+      constant: patterns of parameters whose learning rate stays `peak`. That is exact where an
+        update is proportional to the learning rate of its step.
+    """
 
     def init(params):
         return jnp.zeros([], jnp.int32), tx.init(params)
 
-    def update(grads, state, params):
+    def update(updates, state, params=None):
         count, inner = state
-        updates, inner = tx.update(grads, inner, params)
-        steady = peak / jnp.maximum(rate(count), 1e-12)
+        updates, inner = tx.update(updates, inner, params)
+        to_peak = peak / jnp.maximum(rate(count), 1e-12)
 
-        def one(path, u):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            found = [factor for pattern, factor in factors if re.search(pattern, name)]
-            found += [steady] if any(re.search(pattern, name) for pattern in constant) else []
-            return u * math.prod(found) if found else u
+        def scaled(path, u):
+            name = path_name(path)
+            scales: list[Any] = [scale for pattern, scale in factors if re.search(pattern, name)]
+            if any(re.search(pattern, name) for pattern in constant):
+                scales.append(to_peak)
+            return u * math.prod(scales) if scales else u
 
-        return jax.tree_util.tree_map_with_path(one, updates), (count + 1, inner)
+        return jax.tree_util.tree_map_with_path(scaled, updates), (count + 1, inner)
 
     return optax.GradientTransformation(init, update)
 
 
 def clip_per_tensor(limit: float) -> optax.GradientTransformation:
-    """Every tensor's gradient to a norm of at most `limit` (DINO, utils.py clip_gradients)."""
+    """Clips the gradient of each tensor to a norm of `limit` (DINO, utils.py clip_gradients)."""
 
     def clip(g):
         return g * jnp.minimum(1, limit / (jnp.linalg.norm(g.ravel()) + 1e-6))
@@ -197,11 +257,23 @@ def clip_per_tensor(limit: float) -> optax.GradientTransformation:
     return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
 
 
-def validate_patterns(tx, per_tensor, patterns: dict) -> optax.GradientTransformation:
-    """`tx`, but a pattern that is no regular expression or matches no parameter is a `UserError`,
-    and so are scanned layers, which are one tensor, under what treats each tensor by itself."""
-    for key, found in patterns.items():
-        for pattern in found:
+def validate_patterns(
+    tx: optax.GradientTransformation, per_tensor: str, patterns: dict[str, Sequence[str]]
+) -> optax.GradientTransformation:
+    """`tx` with checks of the patterns and of scanned layers.
+
+    Args:
+      tx: the optimizer.
+      per_tensor: the name of an operation that treats each tensor separately, or "". Scanned layers
+        are one tensor, so they are an error then.
+      patterns: {key of ``config.optim``: its patterns}.
+
+    Raises:
+      UserError: a pattern is no regular expression; or, from `init`, a pattern matches no
+        parameter, or layers are scanned.
+    """
+    for key, of_key in patterns.items():
+        for pattern in of_key:
             try:
                 re.compile(pattern)
             except (re.error, TypeError) as error:
@@ -209,9 +281,9 @@ def validate_patterns(tx, per_tensor, patterns: dict) -> optax.GradientTransform
 
     def init(params):
         flat = jax.tree_util.tree_flatten_with_path(params)[0]
-        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
-        for key, found in patterns.items():
-            for pattern in found:
+        names = [path_name(path) for path, _ in flat]
+        for key, of_key in patterns.items():
+            for pattern in of_key:
                 if not any(re.search(pattern, name) for name in names):
                     raise UserError(
                         f"optim.{key}={pattern!r} matches no parameter; {suggest(pattern, names)}"
@@ -253,17 +325,25 @@ def build(
     steps: int,
     batch_size: int,
 ) -> optax.GradientTransformation:
-    """The optax chain of ``config.optim``.
+    """The optimizer of ``config.optim``.
 
-    sgd: L2 added to the gradient before momentum, as in PyTorch. lars: You et al. 2017 as in
-    google-research/simclr lars_optimizer.py (momentum after the learning rate); larc: see `larc`.
-    adamw: decoupled decay times the learning rate (Loshchilov & Hutter 2019). lamb: You et al.
-    2020; what is excluded has no trust ratio, as in google-research/albert
-    lamb_optimizer.py. muon: Jordan et al. 2024, for the hidden matrices that `muon_params` names;
-    all else goes to AdamW (see `jssl.optim.muon`). weight_decay_final: the decay goes there in half
-    a cosine (DINO); -1: it is constant. clip_norm: bounds the global gradient norm; 0: off.
-    clip_norm_per_tensor: that of each parameter. lr_factors, lr_constant: see `scale_updates`.
-    freeze, freeze_steps: see `freeze_params`; 0: off.
+    Args:
+      name: the optimizer, see `base_optimizer`.
+      lr, lr_final, lr_scaling, warmup_steps, schedule: see `learning_rate`.
+      weight_decay, weight_decay_final: the decay goes from the first to the second in half a cosine
+        (DINO); it is constant if the second is -1.
+      no_decay: patterns of parameters without weight decay; see the module.
+      clip_norm: the limit of the global norm of the gradient; 0: off.
+      clip_norm_per_tensor: the limit of the norm of each parameter's gradient; 0: off.
+      lr_factors, lr_constant: see `scale_updates`.
+      momentum, nesterov, b1, b2, eps, trust_coefficient, trust_clip: see `base_optimizer`.
+      freeze, freeze_steps: see `freeze_params`; 0: off.
+      muon_params: patterns of the hidden matrices, see `jssl.optim.muon`.
+      steps: of the run.
+      batch_size: of an update, for `lr_scaling`.
+
+    Raises:
+      UserError: a value is wrong, or two values contradict each other.
     """
     if name not in NAMES:
         raise UserError(f"optim.name={name!r} is unknown; {suggest(name, NAMES)}")
@@ -276,56 +356,33 @@ def build(
         steps=steps,
         batch_size=batch_size,
     )
-    keep = mask(no_decay)
-    decay = weight_decay
-    if weight_decay_final >= 0:
-        if name in ("larc", "muon"):
-            raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
-
-        def decay(step):
-            return ops.cosine_schedule(step, steps, weight_decay, weight_decay_final)
+    if weight_decay_final >= 0 and name in ("larc", "muon"):
+        raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
+    check_settings(name, lr_factors, nesterov, trust_clip)
+    decay = decay_schedule(weight_decay, weight_decay_final, steps)
+    optimizer = partial(
+        base_optimizer,
+        name,
+        keep=mask(no_decay),
+        momentum=momentum,
+        nesterov=nesterov,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        trust_coefficient=trust_coefficient,
+        trust_clip=trust_clip,
+        muon_params=muon_params,
+    )
 
     def rule(shift: int) -> optax.GradientTransformation:
-        """The optimizer without clipping, its schedules `shift` steps ahead."""
-        now = ahead(rate, shift)
-        fade = ahead(decay, shift)
-        decayed = optax.add_decayed_weights(fade, keep)
-        if name == "sgd":
-            tx = optax.chain(decayed, optax.sgd(now, momentum, nesterov))
-        elif name == "lars":
-            tx = optax.lars(
-                now, fade, keep, trust_coefficient, 0.0, keep, momentum=momentum, nesterov=nesterov
-            )
-        elif name == "larc":
-            tx = larc(now, fade, keep, trust_coefficient, trust_clip, momentum, nesterov)
-        elif name == "adamw":
-            tx = optax.adamw(now, b1, b2, eps, weight_decay=fade, mask=keep)
-        elif name == "lamb":
-            adapted = optax.masked(optax.scale_by_trust_ratio(), keep)
-            adam = optax.scale_by_adam(b1, b2, eps)
-            tx = optax.chain(adam, decayed, adapted, optax.scale_by_learning_rate(now))
-        else:
-            tx = muon(
-                now,
-                beta=momentum,
-                weight_decay=fade,
-                keep=keep,
-                b1=b1,
-                b2=b2,
-                eps=eps,
-                hidden=muon_params,
-            )
+        """The optimizer without clipping, with schedules that are `shift` steps ahead."""
+        shifted_rate = ahead(rate, shift)
+        tx = optimizer(shifted_rate, ahead(decay, shift))
         if lr_factors or lr_constant:
-            tx = scale_updates(
-                tx, now, peak_lr(lr, lr_scaling, batch_size), lr_factors, lr_constant
-            )
+            peak = peak_lr(lr, lr_scaling, batch_size)
+            tx = scale_updates(tx, shifted_rate, peak, lr_factors, lr_constant)
         return tx
 
-    if any(not isinstance(one, tuple) or len(one) != 2 for one in lr_factors):
-        raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
-    if (nesterov and name == "muon") or (trust_clip and name == "lars"):
-        wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
-        raise UserError(f"optim.{wrong}=True means nothing to {name}; set it to False")
     tx = freeze_params(rule, freeze, freeze_steps) if freeze_steps else rule(0)
     tx = matched(tx, muon_params) if name == "muon" else tx
     tx = optax.chain(clip_per_tensor(clip_norm_per_tensor), tx) if clip_norm_per_tensor else tx
@@ -343,8 +400,97 @@ def build(
     return validate_patterns(tx, per_tensor, patterns)
 
 
-def from_config(config) -> optax.GradientTransformation:
-    """The optimizer of a whole config: its section, its steps and its batch size."""
+def check_settings(name: str, lr_factors: Any, nesterov: bool, trust_clip: bool) -> None:
+    """Raises `UserError` for keys of ``config.optim`` that contradict each other."""
+    if any(not isinstance(pair, tuple) or len(pair) != 2 for pair in lr_factors):
+        raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
+    if (nesterov and name == "muon") or (trust_clip and name == "lars"):
+        wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
+        raise UserError(f"optim.{wrong}=True means nothing to {name}; set it to False")
+
+
+def decay_schedule(first: float, last: float, steps: int) -> optax.Schedule | float:
+    """Weight decay from `first` to `last` in half a cosine over `steps`; `first` if last is -1."""
+    if last < 0:
+        return first
+
+    def decay(step: Any) -> jax.Array:
+        return ops.cosine_schedule(step, steps, first, last)
+
+    return decay
+
+
+def base_optimizer(
+    name: str,
+    rate: optax.Schedule,
+    decay: optax.Schedule | float,
+    *,
+    keep: Callable[[Any], Any],
+    momentum: float,
+    nesterov: bool,
+    b1: float,
+    b2: float,
+    eps: float,
+    trust_coefficient: float,
+    trust_clip: bool,
+    muon_params: tuple[str, ...],
+) -> optax.GradientTransformation:
+    """The optimizer of this name, without clipping.
+
+    sgd   L2 is added to the gradient before momentum, as in PyTorch.
+    lars  You et al. 2017, as in google-research/simclr lars_optimizer.py: momentum comes after the
+          learning rate.
+    larc  See `larc`.
+    adamw Decay is decoupled, times the learning rate (Loshchilov & Hutter 2019).
+    lamb  You et al. 2020. Parameters without decay have no trust ratio, as in
+          google-research/albert lamb_optimizer.py.
+    muon  Jordan et al. 2024, for the hidden matrices that `muon_params` matches, and AdamW for all
+          other parameters (see `jssl.optim.muon`).
+
+    Args:
+      name: one of `NAMES`.
+      rate: the learning rate.
+      decay: the weight decay; a number for larc and muon.
+      keep: params -> tree of bool, True for parameters that decay.
+      momentum, nesterov: of sgd, lars and larc; muon has the momentum only.
+      b1, b2, eps: of adamw, lamb and muon.
+      trust_coefficient: of lars and larc.
+      trust_clip: of larc.
+      muon_params: patterns, for muon.
+    """
+    if name == "sgd":
+        l2 = optax.add_decayed_weights(decay, keep)
+        return optax.chain(l2, optax.sgd(rate, momentum, nesterov))
+    if name == "lars":
+        return optax.lars(
+            rate, decay, keep, trust_coefficient, 0.0, keep, momentum=momentum, nesterov=nesterov
+        )
+    if name == "adamw":
+        return optax.adamw(rate, b1, b2, eps, weight_decay=decay, mask=keep)
+    if name == "lamb":
+        return optax.chain(
+            optax.scale_by_adam(b1, b2, eps),
+            optax.add_decayed_weights(decay, keep),
+            optax.masked(optax.scale_by_trust_ratio(), keep),
+            optax.scale_by_learning_rate(rate),
+        )
+    assert not callable(decay), "`build` refuses a schedule for larc and muon"
+    if name == "larc":
+        return larc(rate, decay, keep, trust_coefficient, trust_clip, momentum, nesterov)
+    return muon(
+        rate,
+        beta=momentum,
+        weight_decay=decay,
+        keep=keep,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        hidden=muon_params,
+    )
+
+
+def from_config(config: Config) -> optax.GradientTransformation:
+    """The optimizer of a config: its section `optim`, its steps and its batch size."""
     return call_with_section(
         build, config.optim, "optim", steps=config.steps, batch_size=config.batch_size
     )

@@ -1,18 +1,19 @@
 """Muon: momentum, orthogonalized by Newton-Schulz (Jordan et al., 2024).
 
 Source: kellerjordan.github.io/posts/muon, "Empirical considerations"; KellerJordan/Muon muon.py,
-`zeropower_via_newtonschulz5` and `muon_update`. Only hidden matrices are Muon's. Embeddings,
-prototypes, heads, biases and scales go to AdamW.
+`zeropower_via_newtonschulz5` and `muon_update`. Muon updates hidden matrices only. AdamW updates
+embeddings, prototypes, heads, biases and scales.
 
 - Each of the fused queries, keys and values is a matrix of its own.
 - A convolution kernel [H, W, in, out] is the matrix [H W in, out].
 - Scanned layers [depth, ...] are `depth` matrices.
 
-Newton-Schulz runs in float32, in the reference in bfloat16.
+Newton-Schulz runs in float32; in the reference it runs in bfloat16.
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,10 @@ class State(NamedTuple):
 
 
 def orthogonalize(matrix: Array) -> Array:
-    """The nearest semi-orthogonal matrices, roughly: float32 [..., n, m] -> [..., n, m].
+    """Approximates the nearest semi-orthogonal matrices: float32 [..., n, m] -> [..., n, m].
 
-    Singular values end in about [.7, 1.2]. Five steps of the quintic iteration.
+    It takes `STEPS` steps of the quintic iteration. The singular values of the result are in about
+    [.7, 1.2].
     """
     wide = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if wide else matrix
@@ -47,7 +49,7 @@ def orthogonalize(matrix: Array) -> Array:
 
 
 def as_matrices(path: str, x: Array) -> Array:
-    """A kernel as the matrices [..., in, out] that it consists of."""
+    """Reshapes the kernel x at `path` to the matrices [..., in, out] of which it consists."""
     if "/layers/" in path:
         return jax.vmap(lambda layer: as_matrices(path.replace("/layers/", "/0/"), layer))(x)
     if x.ndim == 4:
@@ -58,7 +60,7 @@ def as_matrices(path: str, x: Array) -> Array:
 
 
 def from_matrices(path: str, matrices: Array, shape: tuple[int, ...]) -> Array:
-    """The inverse of `as_matrices` for a kernel of `shape`."""
+    """The inverse of `as_matrices` for the kernel at `path`, which has this shape."""
     if "/layers/" in path:
         inner = path.replace("/layers/", "/0/")
         return jax.vmap(lambda layer: from_matrices(inner, layer, shape[1:]))(matrices)
@@ -68,9 +70,10 @@ def from_matrices(path: str, matrices: Array, shape: tuple[int, ...]) -> Array:
 
 
 def direction(path: str, x: Array) -> Array:
-    """The update of one kernel: orthogonal, times sqrt(max(1, out / in)).
+    """The update of the kernel at `path`: x orthogonalized, times sqrt(max(1, out / in)).
 
-    A convolution has the factor 1: the reference divides the kernel's height by its width there.
+    The factor of a convolution is 1, because the reference divides the height of the kernel by its
+    width there.
     """
     matrices = as_matrices(path, x)
     rows, columns = matrices.shape[-2:]
@@ -79,21 +82,23 @@ def direction(path: str, x: Array) -> Array:
 
 
 def scale_by_muon(beta: float) -> optax.GradientTransformation:
-    """Nesterov momentum, then `direction`; for trees whose leaves are all matrices."""
+    """Nesterov momentum with decay `beta`, then `direction`; every leaf must be a kernel."""
 
     def init(params):
         return State(jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         del params
 
         def mix(m, g):
             return beta * m + (1 - beta) * g
 
-        momentum = jax.tree.map(mix, state.momentum, grads)
-        ahead = jax.tree.map(mix, momentum, grads)
-        updates = jax.tree_util.tree_map_with_path(lambda p, x: direction(_name(p), x), ahead)
-        return updates, State(momentum)
+        def orthogonal(path, leaf):
+            return direction(path_name(path), leaf)
+
+        momentum = jax.tree.map(mix, state.momentum, updates)
+        ahead = jax.tree.map(mix, momentum, updates)
+        return jax.tree_util.tree_map_with_path(orthogonal, ahead), State(momentum)
 
     return optax.GradientTransformation(init, update)
 
@@ -103,17 +108,21 @@ def muon(
     *,
     beta: float,
     weight_decay: float,
-    keep,
+    keep: Callable[[optax.Params], Any],
     b1: float,
     b2: float,
     eps: float,
     hidden: tuple[str, ...],
 ) -> optax.GradientTransformation:
-    """Muon for hidden matrices, AdamW for all else; one learning rate and decay for both.
+    """Muon for hidden matrices, AdamW for all other parameters.
 
-    beta    of Muon's momentum; b1, b2, eps are Adam's
-    keep    params -> tree of bool: which parameters decay
-    hidden  regular expressions: a kernel whose path matches one of them is Muon's
+    Args:
+      rate: the learning rate of both.
+      beta: the decay of Muon's momentum.
+      weight_decay: of both.
+      keep: params -> tree of bool, True for parameters that decay.
+      b1, b2, eps: of AdamW.
+      hidden: regular expressions; Muon updates the kernels whose paths match one of them.
     """
 
     def label(path, leaf):
@@ -131,9 +140,9 @@ def muon(
     return optax.partition({"muon": matrices, "adam": others}, labels)
 
 
-def is_hidden(path, leaf: Array, hidden: tuple[str, ...]) -> bool:
+def is_hidden(path: tuple[Any, ...], leaf: Array, hidden: tuple[str, ...]) -> bool:
     """Whether a parameter is a kernel whose path matches a pattern of `hidden`."""
-    name = _name(path)
+    name = path_name(path)
     is_kernel = name.endswith("kernel") and leaf.ndim >= 2
     return is_kernel and any(re.search(pattern, name) for pattern in hidden)
 
@@ -141,13 +150,15 @@ def is_hidden(path, leaf: Array, hidden: tuple[str, ...]) -> bool:
 def matched(
     tx: optax.GradientTransformation, hidden: tuple[str, ...]
 ) -> optax.GradientTransformation:
-    """`tx`, whose `init` raises `UserError` if no kernel of all parameters matches `hidden`: a part
-    of them, the frozen ones or the others, may have none."""
+    """`tx` with a check: `init` raises `UserError` if no kernel matches `hidden`.
+
+    It must see all parameters. A subset of them, such as the frozen ones, may have no such kernel.
+    """
 
     def init(params):
         flat = jax.tree_util.tree_flatten_with_path(params)[0]
         if not any(is_hidden(path, leaf, hidden) for path, leaf in flat):
-            names = [_name(path) for path, leaf in flat if leaf.ndim >= 2]
+            names = [path_name(path) for path, leaf in flat if leaf.ndim >= 2]
             raise UserError(
                 f"optim.muon_params={hidden} matches no kernel; {suggest(hidden[:1], names)}"
             )
@@ -156,5 +167,6 @@ def matched(
     return optax.GradientTransformation(init, tx.update)
 
 
-def _name(path) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
+    """The path of a parameter as a text, as in "encoder/layer1_0/bn1/scale"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

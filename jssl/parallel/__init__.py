@@ -1,1 +1,1 @@
-"""Several devices and several processes: the mesh, and what the processes agree on."""
+"""Several devices and several processes: the mesh, and agreement between processes."""

@@ -1,11 +1,11 @@
-"""What the processes of one run say to each other on the host, and agree on before they start.
+"""Exchange of values between the processes of a run on the host, and checks that they agree.
 
 Every function here is collective: all processes call it, in the same order.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ LONGEST = 60  # characters of a value in a message
 
 
 def everywhere(value: Any) -> list[Any]:
-    """The JSON value that each process gives, in the order of the processes."""
+    """Gathers a JSON value from each process, in the order of the processes."""
     if jax.process_count() == 1:
         return [value]
     data = json.dumps(value).encode()
@@ -33,52 +33,62 @@ def everywhere(value: Any) -> list[Any]:
 
 
 def first(local: Callable[[], Any]) -> Any:
-    """The JSON value that `local()` has on the first process, on all; it fails on all of them if it
-    does there. For what is read from a shared folder: file servers may show it to one process
-    earlier than to another."""
+    """Runs `local()` on the first process and returns its JSON value on all processes.
+
+    An error is raised on all processes. Use it to read a shared folder: file servers may show a
+    change to one process earlier than to another.
+    """
     value = run_on_all_processes(lambda: local() if jax.process_index() == 0 else None)
     return everywhere(value)[0]
 
 
 def run_on_all_processes(local: Callable[[], T]) -> T:
-    """`local()` on every process. It fails on all of them where it does on one, so that none waits
-    for another in what follows.
+    """Runs `local()` on every process; an error on one process is raised on all.
 
-    The worst error wins: `Unreachable`, a `UserError`, `Damaged`, then any other, which is a
-    `ValueError` on the processes where it was not raised.
+    So no process waits for another one afterwards. The worst error is raised: `Unreachable`, a
+    `UserError`, `Damaged`, then any other, which becomes a `ValueError` on the other processes.
     """
     value = None
-    error = None
+    error: Exception | None = None
     try:
         value = local()
-    except Exception as found:
-        error = found
+    except Exception as caught:
+        error = caught
     if jax.process_count() == 1:
         if error is not None:
             raise error
-        return value
-    said = everywhere(_packed(error))
-    failed = [(kind, index) for index, (kind, *_) in enumerate(said) if kind]
+        return cast(T, value)
+    reports = everywhere(_packed(error))
+    failed = [(kind, index) for index, (kind, *_) in enumerate(reports) if kind]
     if not failed:
-        return value
+        return cast(T, value)
     worst, index = min(failed)
     if error is not None and _packed(error)[0] == worst:
         raise error
-    raise _unpacked(index, *said[index]) from error
+    raise _unpacked(index, *reports[index]) from error
 
 
 def check(
     facts: Callable[[], Mapping[str, Any]], cure: str = "start all processes with the same"
 ) -> None:
-    """`UserError` on every process, naming the first of `facts()` (key -> JSON value) that is not
-    the same on all of them and the two values. One process alone agrees, and finds out nothing."""
+    """Checks that all processes have the same facts.
+
+    With a single process it does not call `facts`.
+
+    Args:
+      facts: returns {key: JSON value}.
+      cure: the end of the message.
+
+    Raises:
+      UserError: on every process; the message names the first different fact and its two values.
+    """
     if jax.process_count() == 1:
         return
     mine = json.loads(json.dumps(facts(), default=str))
-    said = everywhere(mine)
-    keys = list(dict.fromkeys(key for one in said for key in one))
+    all_facts = everywhere(mine)
+    keys = list(dict.fromkeys(key for process_facts in all_facts for key in process_facts))
     for key in keys:
-        values = [one.get(key, "not set") for one in said]
+        values = [process_facts.get(key, "not set") for process_facts in all_facts]
         for index, value in enumerate(values):
             if json.dumps(value, sort_keys=True) != json.dumps(values[0], sort_keys=True):
                 raise UserError(
@@ -92,8 +102,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def _packed(error: Exception | None) -> list:
-    """[rank of the kind, 0: none; name; message] of an error, as JSON."""
+def _packed(error: Exception | None) -> list[Any]:
+    """Converts an error to JSON: [rank of its kind (0: none), name, message]."""
     if error is None:
         return [0, "", ""]
     name = getattr(error, "name", "")

@@ -1,31 +1,34 @@
-"""Joins the processes of a run, and says in one line why they do not come together."""
+"""Joins the processes of a run; a failure is reported in one line."""
 
 import os
 import socket
 import time
+from typing import Any
 
 import jax
 
 from jssl.errors import UserError
 from jssl.parallel import mesh, peers
 
-WAIT = 300  # seconds in which all processes have to come
+WAIT = 300  # seconds in which all processes have to join
 KEYS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def initialize_distributed() -> None:
     """Joins the other processes of a run.
 
-    They are those that JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID
-    name, or those that JAX itself finds: the tasks of a SLURM step (srun), and, where
-    JSSL_DISTRIBUTED=1 asks for it, the workers of a TPU slice or the pods of a job. `UserError` if
-    the variables do not belong together, or the processes do not meet.
+    JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID name the processes, or
+    JAX itself finds them: the tasks of a SLURM step (srun), and, with JSSL_DISTRIBUTED=1, the
+    workers of a TPU slice or the pods of a job.
+
+    Raises:
+      UserError: the variables do not fit each other, or the processes do not meet.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if address:
         named(address)
-    elif found := asked():
-        joined(found)
+    elif variable := asked():
+        joined(variable)
     else:
         alone()
     if jax.distributed.is_initialized():
@@ -35,7 +38,7 @@ def initialize_distributed() -> None:
 
 
 def asked() -> str:
-    """Which variable says that JAX can find the other processes by itself, or ""."""
+    """Returns the variable with which JAX can find the other processes by itself, or ""."""
     if os.environ.get("JSSL_DISTRIBUTED") == "1":
         return "JSSL_DISTRIBUTED=1"
     if whole("SLURM_STEP_NUM_TASKS", 1) > 1:
@@ -44,16 +47,17 @@ def asked() -> str:
 
 
 def alone() -> None:
-    """`UserError` if a variable says that this process has others, and none says where."""
+    """Raises `UserError` if a variable announces other processes and none gives their address."""
     if whole("JAX_NUM_PROCESSES", 1) > 1 or whole("JAX_PROCESS_ID", 0) > 0:
-        said = " ".join(f"{key}={os.environ[key]}" for key in KEYS if os.environ.get(key))
+        variables = " ".join(f"{key}={os.environ[key]}" for key in KEYS if os.environ.get(key))
         raise UserError(
-            f"{said} needs JAX_COORDINATOR_ADDRESS=host:port of process 0; set all three, or none"
+            f"{variables} needs JAX_COORDINATOR_ADDRESS=host:port of process 0; set all three, or "
+            "none"
         )
 
 
 def whole(key: str, default: int) -> int:
-    """The whole number in a variable; `default` if it is not set."""
+    """Reads the whole number in a variable; `default` if it is not set."""
     text = os.environ.get(key, "")
     try:
         return int(text) if text else default
@@ -93,11 +97,16 @@ def named(address: str) -> None:
     )
 
 
-def joined(asked: str, **where) -> None:
-    """`jax.distributed.initialize`, of which any error is one line."""
+def joined(asked: str, **where: Any) -> None:
+    """Calls `jax.distributed.initialize`; reports any error in one line.
+
+    Args:
+      asked: the variable that requested it, for messages.
+      **where: arguments of `jax.distributed.initialize`.
+    """
     try:
         jax.distributed.initialize(initialization_timeout=WAIT, **where)
-    except Exception as error:  # of JAX, gRPC, and what they read of the cluster
+    except Exception as error:  # of JAX, gRPC, or the variables of the cluster
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{asked}: the processes of the run do not come together ({why}); start all of them "
@@ -106,7 +115,7 @@ def joined(asked: str, **where) -> None:
 
 
 def check_port(address: str, port: int) -> None:
-    """`UserError` if another program listens at the port of this machine."""
+    """Raises `UserError` if another program uses the port on this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -119,7 +128,7 @@ def check_port(address: str, port: int) -> None:
 
 
 def await_first(address: str) -> None:
-    """Waits until process 0 serves at the address; JAX itself would abort after that time."""
+    """Waits until process 0 serves at the address; JAX itself would abort after `WAIT` seconds."""
     until = time.monotonic() + WAIT
     while not peers.reachable(address, 5.0):
         if time.monotonic() > until:

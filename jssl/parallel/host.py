@@ -1,4 +1,7 @@
-"""What a process may lack around it, and how it leaves. Knows no JAX: data workers import it."""
+"""The environment of a process: its output, missing resources, and its exit.
+
+Data workers import this module, so it does not import JAX.
+"""
 
 import atexit
 import contextlib
@@ -11,57 +14,63 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 SHARED = "/dev/shm"  # where data workers put their batches
-RERUN = 76  # exit code of a worker that ran the script of its parent
-LEAVE = 5.0  # seconds that the interpreter may take to end when a thread of ours never returns
+RERUN = 76  # exit code of a worker that runs the script of its parent
+LEAVE = 5.0  # seconds for the end of the interpreter if a thread of jssl never returns
 
 
 # -- output --------------------------------------------------------------------------------------
 
 
 class Output:
-    """A text stream that never fails: when who reads it is gone, or the disk that holds it is full,
-    the rest goes nowhere. Everything else is the stream's own."""
+    """A text stream that never fails: without a reader, or on a full disk, it drops the text.
 
-    def __init__(self, stream):
+    All other attributes are those of the wrapped stream.
+    """
+
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """As of a text stream; never fails."""
         with self._tolerant():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """As of a text stream; never fails."""
         with self._tolerant():
             self._stream.flush()
 
     def isatty(self) -> bool:
+        """As of a text stream; False if the stream is closed."""
         with self._tolerant():
             return self._stream.isatty()
         return False
 
     @contextlib.contextmanager
-    def _tolerant(self):
+    def _tolerant(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError):  # gone, full; ValueError: closed
+        except (OSError, ValueError):  # no reader, full disk; ValueError: closed
             with contextlib.suppress(OSError, ValueError):
                 number = self._stream.fileno()
                 nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, number)  # for libraries in C, and for what is still buffered
+                os.dup2(nowhere, number)  # for libraries in C, and for buffered text
                 os.close(nowhere)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[None]:
-    """Inside, sys.stdout and sys.stderr exist and can always be written to.
+    """Replaces sys.stdout and sys.stderr by streams that exist and never fail.
 
-    A descriptor below 3 that is closed is opened on the null device first: otherwise the next file
-    that is opened gets its number, and what is printed lands there.
+    It first opens closed descriptors below 3 on the null device. Otherwise the next opened file
+    would get such a number, and printed text would land in that file.
     """
     for number in range(3):
         try:
@@ -77,7 +86,7 @@ def safe_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def _safe(stream, number: int):
+def _safe(stream: Any, number: int) -> Any:
     if isinstance(stream, Output):
         return stream
     if stream is None:
@@ -85,11 +94,11 @@ def _safe(stream, number: int):
     return Output(stream)
 
 
-# -- what is missing -----------------------------------------------------------------------------
+# -- missing resources ---------------------------------------------------------------------------
 
 
 def cache_folder() -> tuple[pathlib.Path | None, str]:
-    """(the folder for compiled programs, ""), or (None, why there is none)."""
+    """Returns (the folder for compiled programs, ""), or (None, the reason why there is none)."""
     try:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     except RuntimeError:
@@ -105,8 +114,10 @@ def cache_folder() -> tuple[pathlib.Path | None, str]:
 
 
 def missing(error: BaseException) -> str:
-    """One line about what this machine lacks and the cure, if that is what `error` is about; else
-    ""."""
+    """Describes in one line the resource that this machine lacks, and the cure.
+
+    Returns "" if `error` has another cause.
+    """
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and shared_memory_is_short():
         return shared_memory()
@@ -125,26 +136,26 @@ def shared_memory_is_short(needed: int = 2**20) -> bool:
     """Whether `SHARED` has less than `needed` bytes free."""
     try:
         return shutil.disk_usage(SHARED).free < needed
-    except OSError:  # a system without it
+    except OSError:  # the system has no such folder
         return False
 
 
 def shared_memory() -> str:
-    """How full `SHARED` is, and the cure."""
-    found = shutil.disk_usage(SHARED)
+    """Describes how full `SHARED` is, and the cure."""
+    usage = shutil.disk_usage(SHARED)
     return (
-        f"{SHARED} is full ({found.free / 1e6:,.1f} of {found.total / 1e6:,.1f} MB free), and "
+        f"{SHARED} is full ({usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB free), and "
         "data workers need it; enlarge it (docker run --shm-size=8g), or set data.workers=0"
     )
 
 
 def check_rerun() -> None:
-    """Ends this process at once if it is a data worker that runs its parent's script again.
+    """Ends this process at once if it is a data worker that runs the script of its parent again.
 
     A worker imports the main module of the process that starts it. If that module trains without
-    asking for its name, each worker would train too, and start workers of its own.
+    a check of ``__name__``, each worker would train too, and start its own workers.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # its word for that state
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set during that import
         os._exit(RERUN)
 
 
@@ -152,9 +163,9 @@ def check_rerun() -> None:
 
 
 class _Leaving:
-    """How this process ends: `code` is what the command is about to return."""
+    """How this process ends: `code` is the exit code of the command."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.code = 75
         self.began = threading.Event()
         self.watched = False
@@ -164,22 +175,22 @@ _leaving = _Leaving()
 
 
 def leave_with(code: int) -> int:
-    """Notes the exit code that the command ends with, and returns it."""
+    """Stores the exit code of the command and returns it."""
     _leaving.code = code
     return code
 
 
 def leave_in_time() -> None:
-    """Lets the process end although a thread hangs, for example in a read of a lost file server.
+    """Lets the process end even if a thread hangs, for example in a read from a lost file server.
 
-    The interpreter joins all threads of its pools before it ends. From now on it has `LEAVE`
-    seconds for that, once it has begun to end; then the process ends with the code of `leave_with`.
+    The interpreter joins all threads of its pools before it ends. After this call it has `LEAVE`
+    seconds for that; then the process ends with the code of `leave_with`.
     """
     if _leaving.watched:
         return
     _leaving.watched = True
     threading.Thread(target=_leave, daemon=True, name="leave").start()
-    # The hook of the interpreter that comes before it joins threads has no public name.
+    # The interpreter calls this hook before it joins threads; the hook has no public name.
     register = getattr(threading, "_register_atexit", atexit.register)
     try:
         register(_leaving.began.set)

@@ -1,4 +1,4 @@
-"""The device mesh, and which part of the state lies where.
+"""The device mesh, and the sharding of the state.
 
 One ``jit`` with Auto axes: the batch is split over ``data`` and ``fsdp``, parameters over ``fsdp``
 and ``tensor`` by the path rules below, and XLA inserts the collectives. Losses and BatchNorm see
@@ -7,13 +7,14 @@ the global batch.
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jssl.config import UserError
@@ -23,16 +24,26 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that examples are split over
 Axis = Annotated[int, Range(1, INT, also=(-1,))]
 MIN_SHARD_SIZE = 2**16  # elements; below this a gather costs more than the memory that it saves
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def replicated(shape, mesh) -> P:
+def _replicated(shape: Sequence[int], mesh: Mesh) -> P:
+    """Keeps an array whole on every device."""
     return P()
 
 
-def shard_largest_dim(shape, mesh, wide: int | None = None) -> P:
-    """`tensor` on the dimension `wide` (from the end, -1 is the last), `fsdp` on the largest other
-    one; each only where it divides. Small arrays stay whole."""
-    spec = [None] * len(shape)
+def shard_largest_dim(shape: Sequence[int], mesh: Mesh, wide: int | None = None) -> P:
+    """Splits an array over `tensor` and `fsdp`, where they divide its dimensions.
+
+    Arrays below `MIN_SHARD_SIZE` elements stay whole.
+
+    Args:
+      shape: of the array.
+      mesh: the device mesh.
+      wide: the dimension for `tensor`, counted from the end (-1 is the last); None: not split over
+        `tensor`. `fsdp` splits the largest other dimension.
+    """
+    spec: list[str | None] = [None] * len(shape)
     if np.prod(shape) < MIN_SHARD_SIZE:
         return P()
     n = mesh.shape["tensor"]
@@ -45,8 +56,8 @@ def shard_largest_dim(shape, mesh, wide: int | None = None) -> P:
     return P(*spec) if any(spec) else P()
 
 
-def shard_rows(shape, mesh) -> P:
-    """Split the rows over all devices, if they divide them: queues, banks."""
+def shard_rows(shape: Sequence[int], mesh: Mesh) -> P:
+    """Splits the rows of a queue or bank over all devices, if their number divides the rows."""
     return P(AXES) if shape and shape[0] % mesh.size == 0 and mesh.size > 1 else P()
 
 
@@ -57,85 +68,97 @@ WEIGHTS = r"^(params|opt_state|buffers/teacher)/"
 RULES = (
     (WEIGHTS + r".*\b(qkv|fc1)/kernel$", partial(shard_largest_dim, wide=-1)),
     (WEIGHTS + r".*\b(proj|fc2)/kernel$", partial(shard_largest_dim, wide=-2)),
-    (
-        WEIGHTS + r".*\b(tokens/embedding|direction)$",
-        partial(shard_largest_dim, wide=-2),
-    ),  # ids, prototypes
+    # Rows of token ids, and of prototypes.
+    (WEIGHTS + r".*\b(tokens/embedding|direction)$", partial(shard_largest_dim, wide=-2)),
     (WEIGHTS, shard_largest_dim),
     (r"^buffers/(queue|bank)\b", shard_rows),
-    (r"", replicated),
+    (r"", _replicated),
 )
 
 
-def make_mesh(*, data: Axis, fsdp: Axis, tensor: Axis = 1, devices: list | None = None) -> Mesh:
-    """The mesh of all devices (or of `devices`). -1 on one axis: all that are left."""
+def make_mesh(
+    *, data: Axis, fsdp: Axis, tensor: Axis = 1, devices: list[Any] | None = None
+) -> Mesh:
+    """Makes the mesh of all devices, or of `devices`.
+
+    Args:
+      data: the size of the axis over which only the batch is split.
+      fsdp: the size of the axis over which the batch and the parameters are split.
+      tensor: the size of the axis over which only wide parameters are split. One of the three may
+        be -1: all remaining devices.
+      devices: the devices; None: all of the run.
+
+    Raises:
+      UserError: the axes do not cover the devices.
+    """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [axis for axis, n in sizes.items() if n == -1]
-    known = math.prod(n for n in sizes.values() if n != -1)
-    if len(free) > 1 or known < 1 or count % known or (not free and known != count):
-        wanted = " ".join(f"mesh.{axis}={n}" for axis, n in sizes.items())
-        raise UserError(f"{wanted} do not cover {count} devices; try mesh.data=-1, the others 1")
-    shape = [count // known if n == -1 else n for n in sizes.values()]
-    # A torus of 16 x 16 has no axis of 8: such an axis is a part of one.
+    product = math.prod(n for n in sizes.values() if n != -1)
+    if len(free) > 1 or product < 1 or count % product or (not free and product != count):
+        request = " ".join(f"mesh.{axis}={n}" for axis, n in sizes.items())
+        raise UserError(f"{request} do not cover {count} devices; try mesh.data=-1, the others 1")
+    shape = [count // product if n == -1 else n for n in sizes.values()]
+    # A torus of 16 x 16 has no axis of 8: such an axis is a part of a physical one.
     grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis of every batch array, over ``data`` and ``fsdp``."""
+    """Returns the sharding of a batch: its leading axis over ``data`` and ``fsdp``."""
     return NamedSharding(mesh, P(BATCH))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, P())
 
 
-def batch_parts(mesh: Mesh) -> int:
-    """Into how many parts a batch is split."""
+def batch_parts(mesh: Mesh | AbstractMesh) -> int:
+    """Returns the number of parts of a batch."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
-def with_mesh(mesh: Mesh, function):
-    """`function`, traced where `shard_batch` knows the mesh."""
+def with_mesh(mesh: Mesh, function: F) -> F:
+    """Wraps `function` so that `shard_batch` and `replicate` know the mesh while it is traced."""
 
     @wraps(function)
-    def traced(*given):
+    def traced(*arguments: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*given)
+            return function(*arguments)
 
-    return traced
+    return traced  # pyright: ignore[reportReturnType] - `wraps` keeps the signature
 
 
-def shard_batch(x):
-    """x with its leading axis over the devices, as the batch has it; as it is on no mesh.
+def shard_batch(x: jax.Array) -> jax.Array:
+    """Constrains x [B, ...] to be sharded along its batch axis. No-op outside a mesh.
 
-    XLA infers where activations lie. With split parameters, or rows taken by traced indices, it
-    may choose to gather the batch and to compute all of it on every device; so networks say it.
+    XLA infers the sharding of activations. With split parameters, or rows taken by traced indices,
+    it may choose to gather the batch and to compute all of it on every device. Networks call this
+    function to prevent that.
     """
-    here = jax.sharding.get_abstract_mesh()
-    if here.empty or len(x) % batch_parts(here):
+    current_mesh = jax.sharding.get_abstract_mesh()
+    if current_mesh.empty or len(x) % batch_parts(current_mesh):
         return x
     return jax.lax.with_sharding_constraint(x, P(BATCH))
 
 
-def replicate(x):
-    """x whole on every device: what a loop takes rows of is gathered once, and not each time."""
+def replicate(x: jax.Array) -> jax.Array:
+    """Replicates x, so that indexing it in a loop costs one all-gather, not one per iteration."""
     on_mesh = not jax.sharding.get_abstract_mesh().empty
     return jax.lax.with_sharding_constraint(x, P()) if on_mesh else x
 
 
-def partition_spec(path: str, shape, mesh: Mesh) -> P:
-    """Where the array of this path and shape lies, by `RULES`."""
+def partition_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
+    """Returns the sharding of the array with this path and shape, by the first match in `RULES`."""
     return next(rule for pattern, rule in RULES if re.search(pattern, path))(shape, mesh)
 
 
-def shardings(shapes, mesh: Mesh):
-    """A NamedSharding for every array of `shapes`, a tree of ShapeDtypeStructs."""
+def shardings(shapes: Any, mesh: Mesh) -> Any:
+    """Returns a NamedSharding for every array of `shapes`, a tree of ShapeDtypeStructs."""
 
-    def place(path, leaf):
+    def place(path: Any, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         return NamedSharding(mesh, partition_spec(name, leaf.shape, mesh))
 
@@ -143,7 +166,7 @@ def shardings(shapes, mesh: Mesh):
 
 
 def check_batch(key: str, batch_size: int, parts: int, what: str) -> None:
-    """`UserError` unless `parts` divides `batch_size`."""
+    """Raises `UserError` unless `parts` divides `batch_size`; `key`, `what`: for its message."""
     if batch_size < 1 or batch_size % parts:
         low = max(batch_size // parts, 1) * parts
         tries = f"{low}" if low > batch_size else f"{low} or {low + parts}"
@@ -151,7 +174,7 @@ def check_batch(key: str, batch_size: int, parts: int, what: str) -> None:
 
 
 def any_across_processes(here: bool) -> bool:
-    """Whether `here` is true on any process; all of them wait for each other."""
+    """Whether `here` is true on any process; all processes wait for each other."""
     if jax.process_count() == 1:
         return here
     return bool(np.any(multihost_utils.process_allgather(np.asarray(here))))
@@ -160,11 +183,11 @@ def any_across_processes(here: bool) -> bool:
 def shares_cached_programs(backend: str) -> bool:
     """Whether several processes may take programs from the compilation cache.
 
-    A CPU program that comes out of the cache may run its collectives in another order than on the
-    other processes, and then they wait for each other, or end (seen with jax 0.10.2). On GPUs the
-    key holds the links of the process's own GPUs: with unequal links some processes load a program
-    and others compile it, and these wait for ever (google/jax issue 40940), unless jax shares the
-    fingerprints of all processes.
+    A CPU program from the cache may run its collectives in another order than the other processes;
+    then they wait for each other, or end (seen with jax 0.10.2). On GPUs the key of the cache
+    contains the links of the process's own GPUs: with unequal links some processes load a program
+    and others compile it, and the latter wait forever (google/jax issue 40940), unless jax shares
+    the fingerprints of all processes.
     """
     if backend == "gpu":
         from jax._src import cache_key

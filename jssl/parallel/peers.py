@@ -1,11 +1,12 @@
-"""The other processes of a run: when one is lost, all end, in a stated time and with one line.
+"""The other processes of a run: if one is lost, all end, in a stated time and with one line.
 
 Each process writes a sign of life to JAX's coordination service every `EVERY` seconds. Process 0
-looks whether one has given none for `LOST` seconds, and says so; the others read that. If process 0
-is lost, the service is lost with it: JAX aborts the process, and `_on_abort` says why.
+checks whether a process has given none for `LOST` seconds, and then writes a message that the
+others read. If process 0 is lost, the service is lost with it: JAX aborts the process, and
+`_on_abort` prints the reason.
 
-Nothing can be saved then: the state of the last step that all have finished was given to the steps
-that are queued (`donate_argnums`), and parts of it may lie in the lost process. A run goes on from
+Nothing can be saved then: the state of the last step that all have finished was donated to the
+queued steps (`donate_argnums`), and parts of it may be in the lost process. A run continues from
 its last checkpoint.
 """
 
@@ -21,13 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 LOST = 30.0  # seconds without a sign of life
 EVERY = 1.0  # seconds between two signs
-GRACE = 3.0  # seconds that a process has to end by itself after another one has ended
+GRACE = 3.0  # seconds in which a process can end by itself after another one has ended
 AGAIN = 75  # exit code: start again
 FATE = "jssl/end"
-# What those say that carry data between processes: Gloo, NCCL, gRPC (its codes), TCP.
+# Words in errors of the libraries that carry data between processes: Gloo, NCCL, gRPC, TCP.
 TRANSPORT = re.compile(
     r"\bgloo\b|\bnccl|\bby peer\b|connection (closed|reset|refused)|\bUNAVAILABLE\b"
     r"|DEADLINE_EXCEEDED|\bABORTED\b|coordination service",
@@ -37,9 +39,18 @@ DONE = "done"
 
 
 class Watch:
-    """The signs of life of one process among `count`; `end(code, line)` ends it."""
+    """The signs of life of a process.
 
-    def __init__(self, client, index: int, count: int, end: Callable[[int, str], None]):
+    Args:
+      client: of JAX's coordination service.
+      index: the number of this process.
+      count: the number of processes.
+      end: end(code, line) ends this process.
+    """
+
+    def __init__(
+        self, client: Any, index: int, count: int, end: Callable[[int, str], None]
+    ) -> None:
         self.client = client
         self.index = index
         self.count = count
@@ -51,12 +62,13 @@ class Watch:
         self.seen = {other: ("", now) for other in range(count) if other != index}
 
     def run(self) -> None:
+        """Runs rounds until this process leaves."""
         while not self.leaving:
             self.look()
             time.sleep(EVERY)
 
     def look(self) -> None:
-        """One round: gives a sign, looks for those of others, and ends if one is lost."""
+        """Runs one round: gives a sign, checks those of others, and ends if one is lost."""
         now = time.monotonic()
         self.beats += 1
         try:
@@ -77,28 +89,28 @@ class Watch:
                     self.end(code, line)
 
     def leave(self) -> None:
-        """Says that this process ends well, and gives no more signs."""
+        """Announces that this process ends without an error; it gives no more signs."""
         if not self.leaving:
             self.leaving = True
-            with contextlib.suppress(Exception):  # nobody may be left to hear it
+            with contextlib.suppress(Exception):  # no other process may be left
                 self._write(f"jssl/alive/{self.index}", DONE)
 
     def fail(self, code: int, line: str) -> None:
-        """Says that this process ends with `code` and why, so that all end with it."""
+        """Announces that this process ends with `code` and why, so that all end with it."""
         self.leaving = True
         with contextlib.suppress(Exception):  # another one may have failed first
             fate = json.dumps([self.index, code, f"process {self.index} has ended: {line}"])
             self.client.key_value_set(FATE, fate)
         if self.index == 0:
-            time.sleep(GRACE + 2 * EVERY)  # the others hear of it through this process
+            time.sleep(GRACE + 2 * EVERY)  # the others read it through this process
 
     def _missing(self, now: float) -> str | None:
-        """What to say of a process that has given no new sign for `LOST` seconds."""
-        found = dict(self.client.key_value_dir_get("jssl/alive/"))
+        """Writes and returns the message about a process without a new sign for `LOST` seconds."""
+        signs = dict(self.client.key_value_dir_get("jssl/alive/"))
         for other, (sign, since) in self.seen.items():
-            new = found.get(f"jssl/alive/{other}", "")
-            if new != sign:
-                self.seen[other] = (new, now)
+            newest = signs.get(f"jssl/alive/{other}", "")
+            if newest != sign:
+                self.seen[other] = (newest, now)
             elif sign != DONE and now - since > LOST:
                 line = f"process {other} of {self.count} has given no sign of life for {LOST:.0f} s"
                 fate = json.dumps([-1, AGAIN, line])
@@ -107,31 +119,31 @@ class Watch:
         return None
 
     def _read(self, key: str) -> str | None:
-        found = dict(self.client.key_value_dir_get(key.rpartition("/")[0] + "/"))
-        return found.get(key)
+        values = dict(self.client.key_value_dir_get(key.rpartition("/")[0] + "/"))
+        return values.get(key)
 
     def _write(self, key: str, value: str) -> None:
         self.client.key_value_set(key, value, allow_overwrite=True)
 
 
-_watches: list[Watch] = []  # that of this process, if its run has several
+_watches: list[Watch] = []  # of this process, if its run has several processes
 
 
 def watch(address: str) -> None:
-    """Begins to look after the other processes; `address` is where process 0 serves."""
+    """Begins to watch the other processes; `address`: host:port of process 0."""
     from jax._src import distributed  # the service has no public name
 
     state = distributed.global_state
-    made = Watch(state.client, state.process_id, state.num_processes, _end)
-    _watches.append(made)
-    threading.Thread(target=made.run, daemon=True, name="peers").start()
-    atexit.register(made.leave)
+    own_watch = Watch(state.client, state.process_id, state.num_processes, _end)
+    _watches.append(own_watch)
+    threading.Thread(target=own_watch.run, daemon=True, name="peers").start()
+    atexit.register(own_watch.leave)
     if state.process_id and address:
         _on_abort(address)
 
 
 def fail(code: int, line: str) -> None:
-    """Ends this process, and the others with it, if the run has several; returns if not."""
+    """Ends all processes of a run with several; returns if the run has only one."""
     if _watches:
         _watches[0].fail(code, line)
         sys.stdout.flush()
@@ -140,15 +152,20 @@ def fail(code: int, line: str) -> None:
 
 
 def broke_off(error: BaseException) -> bool:
-    """Whether an error may be what is met where another process is lost: JAX raises its own type
-    inside a step, and any other, with the words of the transport, inside an exchange."""
+    """Whether the loss of another process may be the cause of an error.
+
+    JAX raises its own type inside a step. Inside an exchange it raises any type, with the words of
+    the transport.
+    """
     own = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
     return own or TRANSPORT.search(str(error)) is not None
 
 
 def await_verdict() -> None:
-    """After a failed exchange between devices: waits until it is known whether a process is lost;
-    this process then ends. Returns if all processes live, or there are no others."""
+    """Waits, after a failed exchange between devices, until a lost process would be detected.
+
+    If one is lost, this process ends. It returns if all processes are alive, or there is only one.
+    """
     if _watches:
         time.sleep(LOST + GRACE + 5 * EVERY)
 
@@ -161,22 +178,22 @@ def _end(code: int, line: str) -> None:
 
 
 def _on_abort(address: str) -> None:
-    """Makes an abort of JAX after the loss of process 0 an end like the others."""
+    """Makes an abort by JAX, after the loss of process 0, end with a line and an exit code."""
     libc = ctypes.CDLL(None)
     libc.signal.restype = ctypes.c_void_p
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
-    def aborted(number):
+    def aborted(number: int) -> None:
         if not reachable(address, 1.0):
             _end(AGAIN, f"process 0, which served at {address}, is lost")
-        libc.signal(number, int(signal.SIG_DFL))  # an abort of another kind goes on
+        libc.signal(number, int(signal.SIG_DFL))  # an abort with another cause continues
 
-    kept = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
-    _kept.append(kept)  # C holds its address only
-    libc.signal(signal.SIGABRT, ctypes.cast(kept, ctypes.c_void_p))
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
+    _kept.append(callback)  # C holds its address only
+    libc.signal(signal.SIGABRT, ctypes.cast(callback, ctypes.c_void_p))
 
 
-_kept: list = []
+_kept: list[Any] = []
 
 
 def reachable(address: str, seconds: float) -> bool:

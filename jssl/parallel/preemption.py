@@ -1,11 +1,11 @@
-"""How a run is asked to stop, and how every wait hears of it.
+"""Requests to stop a run, and the reaction of every wait.
 
-The signals of `KINDS` ask for the same: save what is there and exit with 75. `Stopped` is raised
-by waits (for data, for a lock, between two batches of an evaluation); the loop turns it into that.
+Each signal of `KINDS` requests the same: save the state and exit with 75. Waits (for data, for a
+lock, between two batches of an evaluation) raise `Stopped`, and the loop then saves and exits.
 
-Signals are heard by a thread, through the pipe that the interpreter's C handler writes to. So a
-message is printed, and a second signal ends the process, even while the main thread is inside a
-compilation or waits for a device.
+A thread reads the signals, from the pipe to which the C handler of the interpreter writes. So a
+message is printed, and a second signal ends the process, even while the main thread compiles or
+waits for a device.
 
 Data workers import this module, so it imports JAX only where it is used.
 """
@@ -24,62 +24,67 @@ from typing import Any
 from jssl.parallel import host
 
 PREEMPTED = 75  # exit code: saved, start me again
-DEBOUNCE_S = 1.0  # seconds in which two signals are one
-AGREEMENT = 4.0  # seconds that a wait gives several processes to reach the step they agree on
-POLL = 0.2  # seconds between two looks, in every wait
+DEBOUNCE_S = 1.0  # seconds in which two signals count as one
+AGREEMENT = 4.0  # seconds in which several processes can reach the step they agree on
+POLL = 0.2  # seconds between two checks, in every wait
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 KINDS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
-ALWAYS = (signal.SIGTERM, signal.SIGINT)  # heard even if they were ignored when the run began
+ALWAYS = (signal.SIGTERM, signal.SIGINT)  # handled even if they were ignored at the start
 
 
 class Stopped(BaseException):
-    """A run was asked to stop; the text says by what.
+    """A run was asked to stop.
 
-    `agreed`: all processes of the run stop at this step, so that its state can be saved. It is no
-    `Exception`: what tolerates the failure of an evaluation must not tolerate this.
+    It is no `Exception`, because code that tolerates a failed evaluation must not tolerate it.
+
+    Args:
+      reason: the name of the signal, or another cause.
+      agreed: whether all processes of the run stop at this step, so that its state can be saved.
     """
 
-    def __init__(self, reason: str, agreed: bool = True):
+    def __init__(self, reason: str, agreed: bool = True) -> None:
         super().__init__(reason)
         self.agreed = agreed
 
 
 class _Asked:
-    """What this process was asked. One for the process, as signals are."""
+    """The request to stop this process; there is one per process, as for signals."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reason = ""
         self.since = 0.0
-        self.runs = 0  # under way, in any thread
+        self.runs = 0  # active runs, in any thread
 
 
 _asked = _Asked()
 
 
 def requested() -> str:
-    """By what this process was asked to stop (a signal's name), or ""."""
+    """Returns the cause of a request to stop (the name of a signal), or ""."""
     return _asked.reason
 
 
 def request(reason: str) -> None:
-    """Asks all runs of this process to stop; what a thread that hears no signals can call."""
+    """Requests a stop of all runs of this process; also for threads that get no signals."""
     if not _asked.reason:
         _asked.since = time.perf_counter()
         _asked.reason = reason
 
 
 def check() -> None:
-    """Raises `Stopped` if a stop was asked for. For waits that are over in a moment by themselves,
-    where there is one process; several have to agree on a step first."""
+    """Raises `Stopped` if a stop was requested and the run has one process.
+
+    For short waits. Several processes have to agree on a step first.
+    """
     if _asked.reason and not _many():
         raise Stopped(_asked.reason)
 
 
 def check_wait(began: float) -> None:
-    """Raises `Stopped` if a stop was asked for in a wait that began at `began` (perf_counter).
+    """Raises `Stopped` if a stop was requested in a wait that began at `began` (perf_counter).
 
-    Several processes get `AGREEMENT` seconds to reach the step that they agree on. One that waits
-    for longer stops alone, and the others end with it (`jssl.parallel.peers`).
+    Several processes get `AGREEMENT` seconds to reach the step that they agree on. A process that
+    waits for longer stops alone, and the others end with it (`jssl.parallel.peers`).
     """
     if not _asked.reason:
         return
@@ -88,8 +93,8 @@ def check_wait(began: float) -> None:
         raise Stopped(_asked.reason, agreed=alone)
 
 
-def result(future: futures.Future) -> Any:
-    """The result of a future, like `future.result()`; `Stopped` if a stop is asked for first."""
+def result(future: futures.Future[Any]) -> Any:
+    """As `future.result()`; raises `Stopped` if a stop is requested before the result is ready."""
     began = time.perf_counter()
     while not futures.wait([future], timeout=POLL).done:
         check_wait(began)
@@ -98,7 +103,7 @@ def result(future: futures.Future) -> Any:
 
 @contextlib.contextmanager
 def pool(threads: int) -> Iterator[futures.ThreadPoolExecutor]:
-    """A pool of threads that is not waited for after `Stopped`: a read may never return."""
+    """Yields a pool of threads. After `Stopped` it does not wait for them: a read may hang."""
     executor = futures.ThreadPoolExecutor(threads)
     try:
         yield executor
@@ -114,14 +119,14 @@ def pool(threads: int) -> Iterator[futures.ThreadPoolExecutor]:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[int], str]]:
-    """Yields stop(step) -> the reason to stop after this step, or "".
+    """Yields stop(step), which returns the reason to stop after this step, or "".
 
-    A second signal ends the process at once, unless it comes with the first (a terminal and a
-    launcher may each send one). A signal that was ignored when the process began stays ignored
-    (nohup), `ALWAYS` excepted. Outside the main thread no signal can be heard: `request` is left.
+    A second signal more than `DEBOUNCE_S` later ends the process at once (a terminal and a launcher
+    may each send one at the same time). A signal that was ignored when the process began stays
+    ignored (nohup), except `ALWAYS`. Outside the main thread only `request` works.
 
-    With several processes, a signal to one of them stops all, at a step that they agree on (JAX's
-    coordination service, which hears SIGTERM: every other signal is passed on to it).
+    With several processes, a signal to one of them stops all, at a step on which they agree. JAX's
+    coordination service, which handles SIGTERM, finds that step; other signals are forwarded to it.
     """
     many = _many()
     _asked.runs += 1
@@ -152,11 +157,11 @@ def _agreed(step: int) -> str:
 
 @contextlib.contextmanager
 def _heard(many: bool) -> Iterator[None]:
-    """The signals of `KINDS` reach `_Listener` inside; outside all is as it was."""
+    """Sends the signals of `KINDS` to a `_Listener` inside; restores the handlers afterwards."""
     service = _c_handler(signal.SIGTERM, signal.SIG_DFL) if many else None
-    wanted = [k for k in KINDS if k in ALWAYS or signal.getsignal(k) != signal.SIG_IGN]
+    kinds = [k for k in KINDS if k in ALWAYS or signal.getsignal(k) != signal.SIG_IGN]
     listener = _Listener(service)
-    before = {kind: signal.signal(kind, _by_thread) for kind in wanted}
+    before = {kind: signal.signal(kind, _by_thread) for kind in kinds}
     pipe = signal.set_wakeup_fd(listener.end, warn_on_full_buffer=False)
     try:
         yield
@@ -169,13 +174,16 @@ def _heard(many: bool) -> Iterator[None]:
         listener.close()
 
 
-def _by_thread(number, frame) -> None:
-    """The main thread does nothing: the thread of `_Listener` has done it already."""
+def _by_thread(number: int, frame: Any) -> None:
+    """Does nothing in the main thread: the thread of `_Listener` handles the signal."""
 
 
-def _c_handler(number: int, handler) -> int:
-    """Sets a C handler, by address, and returns the address of the one before. JAX's coordination
-    service hears SIGTERM by such a one, of which Python's `signal` knows nothing."""
+def _c_handler(number: int, handler: int) -> int:
+    """Sets a C handler, by address, and returns the address of the one before.
+
+    JAX's coordination service handles SIGTERM by a C handler, which Python's `signal` does not
+    know.
+    """
     call = ctypes.CDLL(None).signal
     call.restype = ctypes.c_void_p
     call.argtypes = (ctypes.c_int, ctypes.c_void_p)
@@ -183,10 +191,12 @@ def _c_handler(number: int, handler) -> int:
 
 
 class _Listener:
-    """A thread that reads the numbers of the signals that came; `end` is what they are written to.
-    `service`: the address of JAX's handler of SIGTERM, or None."""
+    """A thread that reads the numbers of received signals from a pipe, whose end is `end`.
 
-    def __init__(self, service: int | None):
+    `service`: the address of JAX's handler of SIGTERM, or None.
+    """
+
+    def __init__(self, service: int | None) -> None:
         self.service = service if service not in (None, signal.SIG_DFL, signal.SIG_IGN) else None
         self.first = 0.0
         self.begin, self.end = os.pipe()
@@ -219,5 +229,5 @@ class _Listener:
             request(name)
             if self.service:
                 ctypes.CFUNCTYPE(None, ctypes.c_int)(self.service)(signal.SIGTERM)
-            with contextlib.suppress(OSError):  # who read it is gone
+            with contextlib.suppress(OSError):  # stderr has no reader
                 os.write(2, f"{name}: stopping as soon as all is saved; again: at once\n".encode())

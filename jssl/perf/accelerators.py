@@ -1,14 +1,21 @@
 """Peak rates and memory of one JAX device, by `jax.Device.device_kind`.
 
-flops: bfloat16 FLOP/s with float32 accumulation, dense (NVIDIA's data sheets often print the figure
-with 2:4 sparsity, twice this one). memory: bytes. bandwidth: of the memory, bytes/s. link: to
-other chips of the host or slice, bytes/s in one direction, all ports together.
+NVIDIA's data sheets often print the FLOP/s with 2:4 sparsity, which is twice the dense rate.
 """
 
 from typing import NamedTuple
 
 
 class Chip(NamedTuple):
+    """Peak rates of one device.
+
+    Attributes:
+      flops: dense bfloat16 FLOP/s with float32 accumulation.
+      memory: bytes.
+      bandwidth: of the memory, bytes/s.
+      link: to other chips of the host or slice, bytes/s in one direction, all ports together.
+    """
+
     flops: float
     memory: float
     bandwidth: float

@@ -1,45 +1,66 @@
-"""Whether a program fits in memory, and what to say when it does not.
+"""Checks whether a program fits in memory, and advises if it does not.
 
-An accelerator says so itself, as RESOURCE_EXHAUSTED. On a CPU the kernel would end the process
-without a word, so there the compiled program's needs are compared with what is free before it runs.
+An accelerator reports it, as RESOURCE_EXHAUSTED. On a CPU the kernel would end the process
+silently, so there the needs of the compiled program are compared with the free memory before it
+runs.
 """
+
+from __future__ import annotations
 
 import contextlib
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from jssl.core import Metrics, TrainState
 from jssl.errors import UserError
 from jssl.parallel import mesh
 
-USABLE = 0.9  # of what is free; the rest is for what is not counted
+if TYPE_CHECKING:
+    from jssl.training.setup import Run
+
+USABLE = 0.9  # share of the free memory; the rest is for memory that is not counted
 SIZE = re.compile(r"([\d.]+)\s*(bytes|B|[KMGT]i?B?)\b")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Step:
-    """A jitted step that is checked by `check` when it is called for the first time."""
+    """A jitted step; the first call applies `check` to it.
 
-    def __init__(self, run, jitted: Callable):
+    Args:
+      run: the run.
+      jitted: a result of `jax.jit`, (state, held, fed) -> (state, metrics).
+    """
+
+    def __init__(self, run: Run, jitted: Any) -> None:
         self.run = run
         self.jitted = jitted
         self.checked = False
 
-    def __call__(self, state, held, fed):
+    def __call__(self, state: TrainState, held: Any, fed: Any) -> tuple[TrainState, Metrics]:
         if not self.checked:
             # The program that is compiled here is the one that the call below uses.
             check(self.jitted.lower(state, held, fed).compile(), self.run)
             self.checked = True
         return self.jitted(state, held, fed)
 
-    def lower(self, *arguments):
-        """As of `jax.jit`."""
+    def lower(self, *arguments: Any) -> Any:
+        """As `lower` of the result of `jax.jit`."""
         return self.jitted.lower(*arguments)
 
 
-def check(compiled, run, batch: bool = True) -> None:
-    """`UserError` if a compiled program needs more than this machine has free, where its devices
-    are CPUs. `batch`: whether its needs grow with the batch."""
+def check(compiled: Any, run: Run, batch: bool = True) -> None:
+    """Checks, on CPUs, that a compiled program needs no more than the free memory.
+
+    Args:
+      compiled: a result of `jax.stages.Lowered.compile`.
+      run: the run.
+      batch: whether the needs grow with the batch.
+
+    Raises:
+      UserError: it needs more.
+    """
     devices = run.mesh.local_devices
     free = free_bytes()
     stats = compiled.memory_analysis()
@@ -51,8 +72,8 @@ def check(compiled, run, batch: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def explained(run, batch: bool = True) -> Iterator[None]:
-    """Turns an error of a device whose memory is used up into a `UserError`."""
+def explained(run: Run, batch: bool = True) -> Iterator[None]:
+    """Turns the error of a device without free memory into a `UserError`."""
     try:
         yield
     except Exception as error:
@@ -62,8 +83,7 @@ def explained(run, batch: bool = True) -> Iterator[None]:
 
 
 def exhausted(error: BaseException) -> int:
-    """The bytes that could not be had, if `error` says that memory is used up (1 if it does not say
-    how many); else 0."""
+    """Returns the bytes of a failed allocation, 1 if unknown; 0 for errors of other causes."""
     text = str(error)
     if isinstance(error, MemoryError):
         return 1
@@ -73,11 +93,17 @@ def exhausted(error: BaseException) -> int:
     return max([1, *map(int, sizes)])
 
 
-def advice(run, needed: int, free: int | None, batch: bool) -> str:
-    """One line: what does not fit, and the batch or the accumulation that would.
+def advice(run: Run, needed: int, free: int | None, batch: bool) -> str:
+    """Describes in one line what does not fit, and proposes a batch size or an accumulation.
 
-    The needs of a step grow with the examples that are in it at once, config.batch_size over
-    config.accumulate. Where `free` is not known, half of what was tried is proposed.
+    The needs of a step grow with the examples of a micro-batch, config.batch_size over
+    config.accumulate.
+
+    Args:
+      run: the run.
+      needed: bytes.
+      free: bytes; None if unknown: then it proposes half of the present size.
+      batch: whether the needs grow with the batch.
     """
     config = run.config
     device = run.mesh.local_devices[0].device_kind
@@ -102,9 +128,11 @@ def advice(run, needed: int, free: int | None, batch: bool) -> str:
     )
 
 
-def smaller_batches(run, share: float) -> list[int]:
-    """The halvings of the batch, largest first, that need at most `share` of the whole one's
-    memory, and that the devices and config.accumulate divide."""
+def smaller_batches(run: Run, share: float) -> list[int]:
+    """Lists the halved batch sizes, largest first, that need at most `share` of the memory.
+
+    The devices and config.accumulate divide them.
+    """
     config = run.config
     parts = mesh.batch_parts(run.mesh) * config.accumulate
     sizes = []
@@ -116,9 +144,11 @@ def smaller_batches(run, share: float) -> list[int]:
     return sizes
 
 
-def more_parts(run, share: float) -> int:
-    """The smallest doubling of config.accumulate whose micro-batches need at most `share` of the
-    present ones' memory, and which divides the batch; 0 if there is none."""
+def more_parts(run: Run, share: float) -> int:
+    """Returns the smallest doubled config.accumulate that needs at most `share` of the memory.
+
+    It divides the batch; 0 if there is none.
+    """
     config = run.config
     devices = mesh.batch_parts(run.mesh)
     count = config.accumulate
@@ -130,23 +160,25 @@ def more_parts(run, share: float) -> int:
 
 
 def free_bytes(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int | None:
-    """Bytes of memory that this process can still have: of the machine, and of its control groups;
-    None where the system does not say."""
-    found = []
+    """Returns the bytes of memory that the machine and the control groups leave to this process.
+
+    None if the system does not report them.
+    """
+    candidates = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = pathlib.Path(proc, "meminfo").read_text()
-        found += [int(kb) * 1024 for kb in re.findall(r"MemAvailable:\s*(\d+)", text)]
+        candidates += [int(kb) * 1024 for kb in re.findall(r"MemAvailable:\s*(\d+)", text)]
     with contextlib.suppress(OSError, ValueError, IndexError):
         own = pathlib.Path(proc, "self/cgroup").read_text().splitlines()
         for line in own:
             _, kinds, path = line.split(":", 2)
             if kinds in ("", "memory"):
-                found += list(limits(pathlib.Path(groups, kinds), path.strip("/")))
-    return min(found, default=None)
+                candidates += list(limits(pathlib.Path(groups, kinds), path.strip("/")))
+    return min(candidates, default=None)
 
 
 def limits(root: pathlib.Path, path: str) -> Iterator[int]:
-    """Bytes free in the control group at `path` below `root`, and in those above it."""
+    """Yields the free bytes of the control group at `path` below `root`, and of its parents."""
     here = root / path
     names = ("memory.max", "memory.current", "inactive_file")
     if root.name == "memory":  # version 1

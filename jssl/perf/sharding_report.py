@@ -1,20 +1,29 @@
-"""What `jssl plan` shows people: where every array lies, and the numbers of the compiled step."""
+"""The report of `jssl plan`: the sharding of every array, and the numbers of the compiled step."""
 
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 import jax
+from jax.sharding import PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
-SMALL = 2**16  # bytes of an array; smaller ones that are whole everywhere share one line
+SMALL = 2**16  # bytes; smaller arrays that every device holds whole share one line
 
 
-def rows(shapes) -> list[dict]:
-    """Arrays of a state (ShapeDtypeStructs with shardings) that are alike, a row each: {"arrays",
-    a path with * for numbers; "count"; "largest", a shape; "dtype"; "placed", mesh axes of each
-    dimension; "bytes_per_device"}."""
+def rows(shapes: Any) -> list[dict[str, Any]]:
+    """Groups similar arrays of a state; one row for each group.
+
+    Args:
+      shapes: a tree of ShapeDtypeStructs with shardings.
+
+    Returns:
+      [{"arrays": a path with * for numbers, "count", "dtype", "placed": the mesh axes of each
+      dimension, "largest": a shape, "bytes_per_device"}, ...]
+    """
     groups = defaultdict(list)
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         spec = leaf.sharding.spec
@@ -36,20 +45,22 @@ def rows(shapes) -> list[dict]:
     ]
 
 
-def placed(spec) -> str:
-    """ "fsdp, tensor" of P("fsdp", "tensor"); - for a dimension that is whole."""
-    axes = ["+".join(one) if isinstance(one, tuple) else one or "-" for one in spec]
+def placed(spec: PartitionSpec) -> str:
+    """Formats P("fsdp", "tensor") as "fsdp, tensor"; "-" for a dimension that is not split."""
+    axes = ["+".join(axis) if isinstance(axis, tuple) else axis or "-" for axis in spec]
     return ", ".join(axes) if any(spec) else "whole everywhere"
 
 
-def bytes_per_device(leaf) -> int:
+def bytes_per_device(leaf: jax.ShapeDtypeStruct) -> int:
+    """Returns the bytes of an array that one device holds."""
+    assert leaf.sharding is not None
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
-def show(result: dict, places: list[dict]) -> None:
-    """The placement and what was planned, on stderr."""
+def show(result: dict[str, Any], places: list[dict[str, Any]]) -> None:
+    """Prints the sharding and the result of the plan to stderr."""
     console = Console(stderr=True, highlight=False)
-    console.width = max(console.width, 120)  # a file has no width
+    console.width = max(console.width, 120)  # a file has no width of its own
     table = Table(title="placement", title_justify="left", box=None, pad_edge=False)
     for name in ("arrays", "count", "largest", "dtype", "placed", "per device"):
         table.add_column(name, justify="right" if name in ("count", "per device") else "left")
@@ -68,8 +79,8 @@ def show(result: dict, places: list[dict]) -> None:
         console.print(f"{name:19}{text}")
 
 
-def lines(found: dict):
-    """(name, text) of all that was planned."""
+def lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields (name, text) for the entries of the result of a plan."""
     yield "mesh", ", ".join(f"{axis} {n}" for axis, n in found["mesh"].items())
     yield "batch", f"{found['batch_size']:,}: {found['batch_size'] / found['devices']:g} a device"
     data = f"{found['examples']:,} examples (--examples)"
@@ -85,9 +96,10 @@ def lines(found: dict):
     if found["largest_batch"]:
         each += f"; the largest batch that does: about {found['largest_batch']:,}"
     yield "memory", each
-    for one in found["collectives"]:
-        size = f"{one['times']} of them move {format_si(one['bytes'], 1024)}B among {one['group']}"
-        yield one["kind"], size
+    for collective in found["collectives"]:
+        size = format_si(collective["bytes"], 1024)
+        text = f"{collective['times']} of them move {size}B among {collective['group']}"
+        yield collective["kind"], text
     if "seconds" in found:
         parts = ", ".join(f"{part} {1e3 * s:.3g}" for part, s in found["seconds"].items())
         yield "roofline", f"{1e3 * found['step_seconds']:.3g} ms ({parts})"
@@ -96,7 +108,7 @@ def lines(found: dict):
 
 
 def format_si(number: float, base: int = 1000) -> str:
-    """12345678 as "12.3 M", with Ki, Mi, ... for `base` 1024."""
+    """Formats 12345678 as "12.3 M", with Ki, Mi, ... for `base` 1024."""
     units = ("", "K", "M", "G", "T", "P", "E")
     power = min(int(math.log(number, base)), len(units) - 1) if number >= 1 else 0
     return f"{number / base**power:.3g} {units[power]}{'i' * (base == 1024 and power > 0)}".strip()

@@ -138,11 +138,11 @@ def _train(
     state = run.init() if state is None else state
     start = int(state.step)
     reading = log_progress(f"reading {run.data.source.name}")
-    feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
+    open_feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
     claim.clear(folder, stored)
     passed = rollback.skipped_ranges(folder, config.steps)
     checkpoints.passed = rollback.check_passed(folder, passed, checkpoints.restored, start)
-    feeds = [feed(start, reading, passed)]
+    feeds = [open_feed(start, reading, passed)]
     at_exit(lambda: [feed.close() for feed in feeds])
     recorder = make_recorder(run, feeds, folder, start, checkpoints)
     at_exit(recorder.close)
@@ -158,9 +158,36 @@ def _train(
     ]
     tell(summary.beginning(run, start, folder))
     probes.resume(start, state)
+
+    def next_feed(state: TrainState, passed: list[list[int]]) -> None:
+        feeds.append(open_feed(int(state.step), reading, passed))
+        recorder.rewind(int(state.step))
+
     step = compile_step(run, feeds[0])
-    count = len(run.data.source)
     recorder.begin()
+    state = _run_steps(run, step, state, folder, feeds, next_feed, callbacks, checkpoints, stop)
+    checkpoints.close()
+    recorder.close(observers.PATIENCE)
+    check_updates(state, config)
+    values = outcome(state, recorder, probes, feeds)
+    tell(summary.ending(run, folder, values))
+    return values
+
+
+def _run_steps(
+    run: Run,
+    step: Callable[..., tuple[TrainState, Metrics]],
+    state: TrainState,
+    folder: pathlib.Path,
+    feeds: Sequence[Feed],
+    next_feed: Callable[[TrainState, list[list[int]]], None],
+    callbacks: Sequence[Observer],
+    checkpoints: Checkpoints,
+    stop: StopFn,
+) -> TrainState:
+    """Runs all steps; after a rollback, ``next_feed(state, skipped_ranges)`` appends to `feeds`."""
+    config = run.config
+    count = len(run.data.source)
     while int(state.step) < config.steps:
         try:
             state = loop(
@@ -171,14 +198,8 @@ def _train(
             state, passed = rollback.roll_back(
                 folder, config, checkpoints, run.shapes, diverged, count, config.alarm.max_rollbacks
             )
-            feeds.append(feed(int(state.step), reading, passed))
-            recorder.rewind(int(state.step))
-    checkpoints.close()
-    recorder.close(observers.PATIENCE)
-    check_updates(state, config)
-    values = outcome(state, recorder, probes, feeds)
-    tell(summary.ending(run, folder, values))
-    return values
+            next_feed(state, passed)
+    return state
 
 
 def tell(lines: Iterable[str]) -> None:
@@ -375,10 +396,11 @@ def optional_observers(
     if run.method.render and log_section.render_every:
         album = None
         if jax.process_index() == 0:
-
             open_album = partial(visualize.Album, folder, run.data.source)
             album = recorder.closes(Outbox("pictures", open_album, limit=4))
-        callbacks.append(Soft("a picture", visualize.renderer(run, album, log_section.render_every)))
+        callbacks.append(
+            Soft("a picture", visualize.renderer(run, album, log_section.render_every))
+        )
     if log_section.profile_step:
         writer = recorder.closes(Outbox("the profile", observers.Traces))
         profile = observers.profiler(folder, writer, log_section.profile_step, run.config.steps)
@@ -387,7 +409,7 @@ def optional_observers(
 
 
 def params_sha256(params: Params) -> str:
-    """Returns the SHA-256 of all parameters: path, dtype, shape and bytes, in order of the paths."""
+    """Returns the SHA-256 of path, dtype, shape and bytes of all parameters, sorted by path."""
     digest = hashlib.sha256()
     for path, leaf in sorted(
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)

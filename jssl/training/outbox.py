@@ -1,8 +1,8 @@
-"""The border between the loop and what observes it: a bounded queue with a thread of its own.
+"""A bounded queue with its own thread, between the loop and a sink.
 
-A sink (a file, a tracker, a folder of pictures) may be slow, hang or fail. Behind an `Outbox` it
-can do so without the loop: `post` never waits and never raises, what does not fit is dropped with
-one warning and a count, and `close` waits for a bounded time.
+A sink (a file, a tracker, a folder of pictures) may be slow, hang or fail. Behind an `Outbox` this
+does not affect the loop: `post` never waits and never raises, records that do not fit are dropped
+with one warning and a count, and `close` waits for a bounded time.
 """
 
 import collections
@@ -15,43 +15,46 @@ from typing import Any
 from jssl.data.files import one_line
 
 log = logging.getLogger("jssl")
-LIMIT = 1000  # actions that may wait
-FAILURES = 3  # in a row, after which a sink is switched off
-RETRY = (0.5, 30.0)  # seconds between tries while the system cannot write: first, at most
+LIMIT = 1000  # the largest number of queued actions
+FAILURES = 3  # consecutive failures after which a sink is switched off
+RETRY = (0.5, 30.0)  # seconds between tries while the system cannot write: first, longest
 
 
 class Outbox:
-    """Carries actions to one sink, in their order.
+    """Runs actions on one sink, in the order of their posts, in its own thread.
 
-    name       what warnings call it
-    open_sink  makes the sink, in the thread; the sink has a `close()`
-    limit      actions that may wait
-    dropped    number of records that did not reach the sink
+    After an `OSError` (a full disk, a network that is down) it tries the action again until it
+    works, the queue is full or the outbox is closed. After any other error it drops the record. A
+    sink that cannot be opened, or that fails three times in a row, is switched off.
 
-    What the system cannot write (`OSError`: a full disk, a network that is down) is tried again
-    until it works, the queue is full or the outbox is closed. After any other error the record is
-    dropped; a sink that cannot be opened, or that fails three times in a row, is switched off.
+    Args:
+      name: the name of the sink in warnings.
+      open_sink: makes the sink, in the thread; the sink has a `close()`.
+      limit: the largest number of queued actions.
+
+    Attributes:
+      dropped: the number of records that did not reach the sink.
     """
 
-    def __init__(self, name: str, open_sink: Callable[[], Any], limit: int = LIMIT):
+    def __init__(self, name: str, open_sink: Callable[[], Any], limit: int = LIMIT) -> None:
         self.name = name
         self.limit = limit
         self.dropped = 0
         self._open_sink = open_sink
-        self._sink = None
-        self._waiting = collections.deque()
+        self._sink: Any = None
+        self._waiting: collections.deque[tuple[Callable[[Any], None], int]] = collections.deque()
         self._changed = threading.Condition()
         self._posted = 0
         self._done = 0
         self._failures = 0
         self._on = True
         self._closing = False
-        self._told_full = False
+        self._warned_full = False
         self._thread = threading.Thread(target=self._work, daemon=True, name=f"outbox {name}")
         self._thread.start()
 
     def post(self, action: Callable[[Any], None], records: int = 1) -> bool:
-        """Queues `action(sink)`; False if it was dropped, which counts as so many `records`."""
+        """Queues `action(sink)`. Returns False if it was dropped, which counts as `records`."""
         with self._changed:
             room = self._on and not self._closing and len(self._waiting) < self.limit
             if room:
@@ -60,9 +63,9 @@ class Outbox:
                 self._changed.notify_all()
             else:
                 self.dropped += records
-            tell = not room and self._on and not self._closing and not self._told_full
-            self._told_full |= tell
-        if tell:
+            warn = not room and self._on and not self._closing and not self._warned_full
+            self._warned_full |= warn
+        if warn:
             log.warning(
                 "%s: %d records wait and none gets through; more are dropped; training goes on",
                 self.name,
@@ -71,8 +74,10 @@ class Outbox:
         return room
 
     def flush(self, seconds: float) -> bool:
-        """Waits until all that was posted is done, at most so many seconds. Returns whether it
-        is. It does not wait for a sink that is failing at the moment."""
+        """Waits, at most `seconds`, until all posted actions are done; returns whether they are.
+
+        It does not wait for a sink that is failing at the moment.
+        """
         until = time.monotonic() + seconds
         with self._changed:
             target = self._posted
@@ -82,8 +87,10 @@ class Outbox:
             return self._done >= target
 
     def close(self, seconds: float) -> None:
-        """Delivers what waits, each action tried once more, and closes the sink. What has not got
-        through after so many seconds is dropped."""
+        """Tries each queued action once more and closes the sink.
+
+        Actions that are not done after `seconds` are dropped.
+        """
         with self._changed:
             first = not self._closing
             self._closing = True
@@ -111,14 +118,14 @@ class Outbox:
             except BaseException as error:  # noqa: BLE001 - the thread ends here, the run does not
                 self._warn("closing it failed", error)
 
-    def _next(self):
-        """The next action, or None when all is done."""
+    def _next(self) -> tuple[Callable[[Any], None], int] | None:
+        """Waits for the next action and its records; returns None when all are done."""
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()
             return self._waiting.popleft() if self._waiting else None
 
-    def _deliver(self, action, records: int) -> None:
+    def _deliver(self, action: Callable[[Any], None], records: int) -> None:
         pause = RETRY[0]
         while self._on:
             last = self._closing
@@ -168,10 +175,12 @@ class Outbox:
 
 
 class Soft:
-    """An observer that cannot end a run: what it raises is a warning, and it is switched off once
-    it has failed three times in a row."""
+    """Wraps an observer so that it cannot end a run.
 
-    def __init__(self, name: str, observer: Callable[..., None]):
+    An error becomes a warning. After three consecutive errors the observer is switched off.
+    """
+
+    def __init__(self, name: str, observer: Callable[..., None]) -> None:
         self.name = name
         self.observer = observer
         self.failures = 0

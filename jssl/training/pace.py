@@ -1,4 +1,4 @@
-"""How many steps are queued on the device."""
+"""Limits the number of steps that are queued on the device."""
 
 import collections
 import math
@@ -6,25 +6,25 @@ import time
 
 import jax
 
-SECONDS = 1.0  # what is queued may take
+SECONDS = 1.0  # the longest time of the queued steps
 
 
 class Pace:
     """Bounds the steps that are queued on the device.
 
-    At most `most` steps are queued, and no more than take `SECONDS`: a signal is answered when the
-    queued ones are done. A step that takes longer than that is waited for before the next one is
-    begun, so a signal is answered within one step however slow it is.
+    At most `most` steps are queued, and together they take at most `SECONDS`, because the loop
+    reacts to a signal when the queued steps are done. If one step takes longer, the loop waits for
+    it before it begins the next step, so it reacts within one step.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, most: int) -> None:
         self.most = most
-        self.queued = collections.deque()
-        self.mark = 0.0  # when the last wait was over
-        self.seconds = math.inf  # of one step, as seen lately; the first one is waited for
+        self.queued: collections.deque[jax.Array] = collections.deque()
+        self.mark = 0.0  # the end of the last wait
+        self.seconds = math.inf  # of a recent step; infinite, so that the loop waits for the first
 
     def add(self, value: jax.Array) -> None:
-        """Notes that a step was begun, of which `value` is a result; waits for older ones."""
+        """Call after a step was begun, with one of its results; waits for older steps."""
         self.mark = self.mark or time.perf_counter()
         self.queued.append(value)
         waited = 0
@@ -37,5 +37,5 @@ class Pace:
             self.mark = now
 
     def allowed(self) -> int:
-        """The steps that may be under way or queued now."""
+        """Returns the number of steps that may run or be queued now."""
         return min(self.most, int(SECONDS / max(self.seconds, 1e-9)))

@@ -1,8 +1,8 @@
-"""How a run is going, on stderr: a bar on a terminal, plain lines elsewhere. A line after the first
-step, one at every visit of the recorder, and one whenever ten seconds have passed without.
+"""Shows the progress of a run on stderr: a bar on a terminal, plain lines elsewhere.
 
-What is shown by time comes from a thread that looks only at what the devices have finished, so it
-neither waits for a step nor makes the loop wait. Output that cannot be written is given up.
+There is a line after the first step, one at every visit of the recorder, and one after ten seconds
+without a line. A thread shows the latter. It reads only finished results of the devices, so it
+never waits for a step and never makes the loop wait. Output that cannot be written is dropped.
 """
 
 import collections
@@ -11,36 +11,46 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import jax
 import rich.console
 import rich.progress
 from rich.table import Column
 
-EVERY = 10.0  # seconds without a line, after which one is due
-STILL = 60.0  # seconds without a finished step, after which that is said
-RECENT = 32  # steps whose loss is at hand; more than are ever queued
+EVERY = 10.0  # seconds without a line, after which one is shown
+STILL = 60.0  # seconds without a finished step, after which a line reports it
+RECENT = 32  # steps whose loss is stored; more than are ever queued
 
 
 class Progress:
-    """Shows the progress of steps `start` + 1 to `steps`; nothing unless `shown`.
+    """Shows the progress of steps `start` + 1 to `steps`.
 
-    console  of a terminal; None: stderr, if it is one
+    Args:
+      start: the steps that are done.
+      steps: the last step.
+      shown: False: shows nothing.
+      console: a terminal; None: stderr, if it is a terminal.
     """
 
-    def __init__(self, start: int, steps: int, shown: bool, console=None):
+    def __init__(
+        self, start: int, steps: int, shown: bool, console: rich.console.Console | None = None
+    ) -> None:
         self.steps = steps
         self.shown = shown
-        self.bar = None
-        self._recent = collections.deque(maxlen=RECENT)  # (step, loss on the device)
+        self.bar: rich.progress.Progress | None = None
+        # (step, loss on the device); jax.Array does not declare `is_ready`.
+        self._recent: collections.deque[tuple[int, Any]] = collections.deque(maxlen=RECENT)
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._begun = self._moved = self._last = time.monotonic()
-        self._at = (start, self._begun)  # step of the last line, and when it was shown
+        self._at = (start, self._begun)  # step and time of the last line
         self._start = start
-        self._first = None  # the first step's number, loss, seconds to compile, when it was begun
-        self._streams = []
-        self._thread = None
+        # Of the first step: its number, its loss, the seconds to compile, the time of its start.
+        self._first: tuple[int, Any, float, float] | None = None
+        self._streams: list[tuple[logging.StreamHandler[Any], Any]] = []
+        self._thread: threading.Thread | None = None
         if shown:
             terminal = console or (_isatty() and rich.console.Console(stderr=True))
             if terminal:
@@ -49,28 +59,29 @@ class Progress:
             self._thread.start()
 
     def __call__(self, step: int, values: dict[str, float], per_step: float) -> None:
-        """Shows the values of a visit; `per_step` in seconds."""
+        """Shows the metrics of a visit; `per_step`: seconds per step."""
         left = (self.steps - step) * per_step
         self._show(step, describe(values, left), brief(values, left))
 
-    def note(self, step: int, loss) -> None:
-        """Hears the loss, on the device, of every step that was begun."""
+    def note(self, step: int, loss: jax.Array) -> None:
+        """Call after every step that was begun, with its loss on the device."""
         self._recent.append((step, loss))
         if step == self._start + 1:
             now = time.monotonic()
             self._first = (step, loss, now - self._begun, now)
 
     def begin(self) -> None:
-        """The first step is about to be compiled."""
+        """Call before the first step is compiled."""
         self._begun = self._moved = time.monotonic()
         self._at = (self._start, self._begun)
 
     def rewind(self, step: int) -> None:
-        """The run goes on from an earlier step."""
+        """Call when the run continues from an earlier step."""
         self._recent.clear()
         self._at = (step, time.monotonic())
 
     def close(self) -> None:
+        """Ends the thread and the bar."""
         self._over.set()
         with self._lock, contextlib.suppress(Exception):
             if self.bar:
@@ -87,16 +98,17 @@ class Progress:
                     self._whole(now)
                 elif now - self._last >= EVERY:
                     self._by_time(now)
-            except Exception:  # noqa: BLE001 - a step that failed; the loop meets it and says so
+            except Exception:  # noqa: BLE001 - a step failed; the loop raises its error
                 return
 
     def _whole(self, now: float) -> None:
-        """Once the first step is finished, says what it tells of the whole."""
+        """Shows, once the first step is finished, the estimated time of the whole run."""
+        assert self._first is not None
         step, loss, compile_seconds, began = self._first
         if not loss.is_ready():
             return self._still(now)
         self._first = None
-        done = max(sum(one.is_ready() for _, one in list(self._recent)), 1)
+        done = max(sum(value.is_ready() for _, value in list(self._recent)), 1)
         per_step = (now - began) / done
         text = f"loss {float(loss):.4f}  compiled in {compile_seconds:,.1f} s"
         if self.steps > step:
@@ -143,8 +155,8 @@ class Progress:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 print(line, file=sys.stderr, flush=True)
 
-    def _open_bar(self, console) -> None:
-        """The count first and never cut off; what has no room is cut off the note."""
+    def _open_bar(self, console: rich.console.Console) -> None:
+        """Opens a bar. The count is first and never cut off; a long note is cut off."""
         width = 2 * len(str(self.steps)) + 1
         columns = (
             rich.progress.TextColumn(
@@ -165,7 +177,7 @@ class Progress:
         before = sys.stderr
         with contextlib.suppress(Exception):
             self.bar.start()
-        # While the bar is shown sys.stderr prints above it; so must handlers made before.
+        # While the bar is shown, sys.stderr prints above it. Older handlers have to do the same.
         for handler in list(_stream_handlers()):
             if handler.stream is before and sys.stderr is not before:
                 self._streams.append((handler, handler.setStream(sys.stderr)))
@@ -173,7 +185,9 @@ class Progress:
 
 def _stream_handlers() -> Iterator[logging.StreamHandler]:
     for logger in (logging.getLogger(), logging.getLogger("jssl")):
-        yield from (handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler))
+        yield from (
+            handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)
+        )
 
 
 def _isatty() -> bool:
@@ -183,29 +197,30 @@ def _isatty() -> bool:
         return False
 
 
-def describe(values, seconds_left: float) -> str:
-    """ "loss 4.12  1,234 examples/s  MFU 31%  data wait 0%  ETA 0:12:30" """
+def describe(values: Mapping[str, float], seconds_left: float) -> str:
+    """Formats a visit: "loss 4.12  1,234 examples/s  MFU 31%  data wait 0%  ETA 0:12:30"."""
     return (
         f"loss {values['loss']:.4f}  {values['examples_per_s']:,.0f} examples/s  {used(values)}  "
         f"data wait {values['data_wait']:.0%}  ETA {clock(seconds_left)}"
     )
 
 
-def brief(values, seconds_left: float) -> str:
-    """The same for a bar, what matters most first: what has no room is cut off."""
+def brief(values: Mapping[str, float], seconds_left: float) -> str:
+    """As `describe`, for a bar, which cuts the end off: the most important values are first."""
     return (
         f"loss {values['loss']:.4f}  ETA {clock(seconds_left)}  "
         f"{values['examples_per_s']:,.0f} ex/s  {used(values)}  wait {values['data_wait']:.0%}"
     )
 
 
-def used(values) -> str:
+def used(values: Mapping[str, float]) -> str:
+    """Formats the utilization, "MFU 31%", or the rate on devices with an unknown peak."""
     if "mfu" in values:
         return f"MFU {values['mfu']:.0%}"
     return f"{values['flops_per_s'] / 1e9:,.1f} GFLOP/s"
 
 
 def clock(seconds: float) -> str:
-    """ "1:02:05" """
+    """Formats a duration as "1:02:05"."""
     hours, remainder = divmod(round(seconds), 3600)
     return f"{hours}:{remainder // 60:02}:{remainder % 60:02}"

@@ -1,44 +1,51 @@
-"""Numbers that are not finite: what `accumulate.guard` cannot mend by skipping an update.
+"""Recovers from repeated non-finite updates, which skipping alone (`gradients.skip_nonfinite`)
+cannot fix.
 
-After `alarm.max_consecutive_nonfinite` skipped updates in a row the run goes back to the last
-checkpoint from before them, and on with other examples: those from that checkpoint to here are
-passed over. The passes are kept in <workdir>/passed.json, so that the examples of a step are still
-a function of the seed, the step and that file, and a resume is exact. After `alarm.max_rollbacks`
-of them the run ends with exit 2, and the examples of the last bad steps are named in
-<workdir>/nonfinite.json.
+After `alarm.max_consecutive_nonfinite` consecutive skipped updates the run returns to the last
+checkpoint before them and continues with other examples: it skips the examples from that checkpoint
+to the present step. <workdir>/passed.json lists the skipped ranges, so that the examples of a step
+are still a function of the seed, the step and that file, and a resume is exact. After
+`alarm.max_rollbacks` rollbacks the run ends with exit 2, and <workdir>/nonfinite.json names the
+examples of the last bad steps.
 """
 
 import logging
 import os
 import pathlib
+from typing import Any
 
 import jax
 
-from jssl.config import UserError
+from jssl.config import Config, UserError
+from jssl.core import TrainState, Tree
 from jssl.data.sampling import data_offset, indices
 from jssl.parallel import agreement
 from jssl.workdir import run_folder
+from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
 LONGEST = 2**31 - 1  # steps of a run
 
 
 class Diverged(Exception):
-    """`row` updates up to this step were skipped."""
+    """The last `row` updates up to `step` were not finite and were skipped."""
 
-    def __init__(self, step: int, row: int):
+    def __init__(self, step: int, row: int) -> None:
         super().__init__(f"{row} updates in a row were not finite, up to step {step}")
         self.step = step
         self.row = row
 
 
 class NonFinite:
-    """A sink of metrics: raises `Diverged` once so many updates in a row were skipped; warns of
-    each visit that saw a new one. 0: only warns."""
+    """Checks the counts of skipped updates; call it as ``check(step, values)`` at every visit.
 
-    def __init__(self, limit: int):
+    It warns at each visit with new skipped updates, and raises `Diverged` after `limit` consecutive
+    ones. 0: it only warns.
+    """
+
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.seen = None
+        self.seen: float | None = None
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         total = values.get("skipped", 0)
@@ -50,8 +57,17 @@ class NonFinite:
 
 
 def skipped_ranges(folder: pathlib.Path, steps: int = LONGEST) -> list[list[int]]:
-    """[[step, examples of how many steps are passed over from there on], ...], in order, of a run
-    of so many `steps`. `UserError` if the file is not what `roll_back` writes."""
+    """Reads the skipped ranges of a run, [[step, offset], ...] in ascending order.
+
+    From `step` on, the order of the data is shifted by `offset` steps.
+
+    Args:
+      folder: the folder of the run.
+      steps: the steps of the run.
+
+    Raises:
+      UserError: the file is not as `roll_back` writes it.
+    """
     return agreement.first(lambda: _passed(folder / "passed.json", steps))
 
 
@@ -67,9 +83,17 @@ def _passed(path: pathlib.Path, steps: int) -> list[list[int]]:
     return ranges
 
 
-def check_passed(folder: pathlib.Path, known: list, note: dict, step: int) -> list[list[int]]:
-    """`known`, if the checkpoint of `step`, whose `note` says what its run had passed over, fits
-    it: the same, and then only passes from that step on. `UserError` otherwise."""
+def check_passed(
+    folder: pathlib.Path, known: list[list[int]], note: dict[str, Any], step: int
+) -> list[list[int]]:
+    """Checks the skipped ranges `known` against those of a checkpoint; returns them.
+
+    The ranges in the `note` of the checkpoint come first, then only ranges that start at its `step`
+    or later.
+
+    Raises:
+      UserError: they do not fit each other.
+    """
     before = note.get("passed", [])
     if known[: len(before)] != before or any(at < step for at, _ in known[len(before) :]):
         raise UserError(
@@ -79,33 +103,64 @@ def check_passed(folder: pathlib.Path, known: list, note: dict, step: int) -> li
     return known
 
 
-def roll_back(folder, config, saves, shapes, found: Diverged, examples: int, limit: int):
-    """(the state to go on with, what `skipped_ranges` now is). `UserError` after `limit` rollbacks,
-    and where no checkpoint from before is left."""
+def _examples_by_step(
+    config: Config, ranges: list[list[int]], steps: range, examples: int
+) -> dict[str, list[int]]:
+    """Lists the examples of some steps, {step: indices}; `examples`: the size of the data set."""
+    size = config.batch_size
+    return {
+        str(step): indices(config.seed, step + data_offset(ranges, step), examples, size).tolist()
+        for step in steps
+    }
+
+
+def roll_back(
+    folder: pathlib.Path,
+    config: Config,
+    saves: Checkpoints,
+    shapes: Tree,
+    found: Diverged,
+    examples: int,
+    limit: int,
+) -> tuple[TrainState, list[list[int]]]:
+    """Returns to the last checkpoint before the updates that were not finite.
+
+    Args:
+      folder: the folder of the run.
+      config: its config.
+      saves: its checkpoints.
+      shapes: the ShapeDtypeStructs of its state, with shardings.
+      found: the reason.
+      examples: the size of the data set.
+      limit: the largest number of rollbacks.
+
+    Returns:
+      The state from which the run continues, and the new `skipped_ranges`.
+
+    Raises:
+      UserError: after `limit` rollbacks, or if there is no earlier checkpoint.
+    """
     ranges = skipped_ranges(folder)
     first = found.step - found.row
-    is_first = jax.process_index() == 0
-    size = config.batch_size
+    writes = jax.process_index() == 0
     steps = [step for step in saves.steps() if step <= first]
     if len(ranges) >= limit or not steps:
-
-        def of(step):
-            return indices(config.seed, step + data_offset(ranges, step), examples, size).tolist()
-
-        examples_of_step = {str(step): of(step) for step in range(first, found.step)}
-        if is_first:
-            run_folder.write(folder / "nonfinite.json", examples_of_step)
+        if writes:
+            bad = _examples_by_step(config, ranges, range(first, found.step), examples)
+            run_folder.write(folder / "nonfinite.json", bad)
         why = f"after {len(ranges)} rollbacks" if steps else "and no checkpoint from before is left"
         raise UserError(
             f"{found} {why}; their examples are in {folder}/nonfinite.json; "
             "try a lower optim.lr, or optim.clip_norm=1.0"
         )
     state = saves.restore(shapes, upto=first)
+    assert state is not None, "there is a checkpoint of a step up to `first`"
     step = int(state.step)
     shift = data_offset(ranges, found.step) + found.step - step
-    saves.passed = ranges = [*ranges, [step, shift]]
+    ranges = [*ranges, [step, shift]]
+    saves.passed = ranges
     agreement.run_on_all_processes(
-        lambda: run_folder.write(folder / "passed.json", ranges) if is_first else None
+        lambda: run_folder.write(folder / "passed.json", ranges) if writes else None
     )
     log.warning("%s: back to step %d, past the examples of %d steps", found, step, shift)
     return state, ranges

@@ -1,4 +1,4 @@
-"""A config made real: mesh, data, method, the state's shapes and places, the compiled step.
+"""Builds what a config names: device mesh, data, method, sharded state shapes, compiled train step.
 
 Training, evaluation and benchmarks all begin here.
 """
@@ -12,7 +12,9 @@ from jax.sharding import Mesh
 
 from jssl import data, methods, optim
 from jssl.config import Config, UserError, call_with_section, durations, schema, suggest
-from jssl.core import DatasetInfo, Method, Objective
+from jssl.core import Batch, DatasetInfo, Method, Metrics, Objective, TrainState
+from jssl.data import DataConfig
+from jssl.data.loader import Feed
 from jssl.data.source import Source, dataset_info, info_to_json
 from jssl.data.sources.absent import open_or_absent
 from jssl.evals import finetune
@@ -23,30 +25,31 @@ from jssl.workdir import claim
 
 
 class Run(NamedTuple):
-    """Everything of a run but its state and its position in the data."""
+    """Everything of a run except its state and its position in the data."""
 
     config: Config
-    mesh: Any
+    mesh: Mesh
     method: Method
-    data: Any
+    data: DataConfig
     data_info: DatasetInfo
-    example: dict  # two real examples, for shapes
-    shapes: Any  # the state's ShapeDtypeStructs, with shardings
+    example: dict[str, np.ndarray]  # two real examples, for shapes
+    shapes: Any  # a TrainState of ShapeDtypeStructs with shardings
 
-    def init(self):
-        """The state at step 0, sharded from birth."""
+    def init(self) -> TrainState:
+        """Computes the state at step 0, in shards from the beginning."""
         places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes)
         start = jax.jit(self._init, out_shardings=places)
         with memory.explained(self, batch=False):
             memory.check(start.lower().compile(), self, batch=False)
             return start()
 
-    def _init(self):
-        return self.method.init(rng_keys(self.config)[0], self.example)
+    def _init(self) -> TrainState:
+        example: Any = self.example
+        return self.method.init(rng_keys(self.config)[0], example)
 
 
-def rng_keys(config):
-    """(for init, for the steps): two independent keys of ``config.seed``."""
+def rng_keys(config: Config) -> jax.Array:
+    """Derives two independent keys from ``config.seed``: [for init, for the steps]."""
     return jax.random.split(jax.random.key(config.seed))
 
 
@@ -57,25 +60,25 @@ def setup_run(
     data_info: DatasetInfo | None = None,
     training: bool = True,
 ) -> Run:
-    """Builds what a config names, after checking it against the machine and the data.
+    """Builds what a config names, after checks against the machine and the data.
 
     Args:
       config: a whole config; its durations may still be texts.
-      devices: the mesh; None: the one that the config describes.
-      source: the data; None: what the config describes.
-      data_info: what the run has stored of its data set, if it began before.
-      training: False: the state gets the shapes that it was trained with, whatever data is read
-        now, and the run's own data may be gone (`jssl.data.sources.absent`).
+      devices: the mesh; None: the mesh that the config describes.
+      source: the data; None: the data that the config describes.
+      data_info: the stored facts about the data set of a run that began before.
+      training: False: the state gets the shapes that it was trained with, for any data, and the
+        data of the run may be gone (`jssl.data.sources.absent`).
 
     Raises:
-      UserError: wrong values, or data that is not what `data_info` says.
+      UserError: wrong values, or data that does not fit `data_info`.
     """
     agreement.run_on_all_processes(lambda: schema.check(config._tree))
     agreement.check(lambda: claim.common(config._tree))
-    devices = devices or call_with_section(mesh.make_mesh, config.mesh, "mesh", devices=None)
+    device_mesh = devices or call_with_section(mesh.make_mesh, config.mesh, "mesh", devices=None)
     if source is None:
         source = agreement.run_on_all_processes(lambda: open_data(config, data_info, training))
-    agreement.check(lambda: found_in(source.source), "give all processes the same data set")
+    agreement.check(partial(found_in, source.source), "give all processes the same data set")
     info = dataset_info(source.source)
     if training and data_info is not None:
         check_info(config, data_info, info)
@@ -86,25 +89,29 @@ def setup_run(
     if training:
         check_honored(config, method)
         finetune.check(config, info)
-    example = agreement.run_on_all_processes(lambda: first_two(source.source))
-    run = Run(config, devices, once(method), source, info, example, None)
+    example = agreement.run_on_all_processes(partial(first_two, source.source))
+    run = Run(config, device_mesh, once(method), source, info, example, None)
+    return run._replace(shapes=_sharded_shapes(run))
+
+
+def _sharded_shapes(run: Run) -> Any:
+    """Returns the ShapeDtypeStructs of the state of a run, with shardings."""
     shapes = jax.eval_shape(run._init)
-    places = mesh.shardings(shapes, devices)
-    shapes = jax.tree.map(
+    places = mesh.shardings(shapes, run.mesh)
+    return jax.tree.map(
         lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places
     )
-    return run._replace(shapes=shapes)
 
 
 def open_data(config: Config, data_info: DatasetInfo | None, training: bool) -> data.DataConfig:
-    """The training data of a config."""
+    """Opens the training data of a config."""
     if training or data_info is None:
         return data.load_again(config.data, data_info)
     return open_or_absent(config, data_info)
 
 
 def check_info(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
-    """`UserError` if the data is not what the run began with."""
+    """Raises `UserError` if the data is not the data with which the run began."""
     if found.num_examples != stored.num_examples:
         raise UserError(
             f"config.data.source={config.data.source!r} has {found.num_examples} examples, and the "
@@ -120,8 +127,10 @@ def check_info(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
 
 
 def build_method(config: Config, data_info: DatasetInfo) -> Method:
-    """The method of a config: an `Objective` gets its optimizer, micro-batches and GradCache. A
-    step that is not finite is skipped, whoever wrote it."""
+    """Builds the method of a config; an `Objective` gets optimizer, micro-batches and GradCache.
+
+    The step skips updates that are not finite (`gradients.skip_nonfinite_updates`).
+    """
     built = methods.load(config, data_info)
     if isinstance(built, Objective):
         tx = optim.from_config(config)
@@ -130,21 +139,23 @@ def build_method(config: Config, data_info: DatasetInfo) -> Method:
 
 
 def once(method: Method) -> Method:
-    """`method` whose functions are traced once, for their shapes, for the FLOP count and for the
-    program that runs, into which their operations go as they are."""
+    """Wraps `init` and `train_step` so that JAX traces them once for all uses.
+
+    The uses are shapes, the FLOP count and the program that runs. The operations are inlined.
+    """
     inline = partial(jax.jit, inline=True)
     return method._replace(init=inline(method.init), train_step=inline(method.train_step))
 
 
-def first_two(source) -> dict:
-    """Two examples of a source, for shapes."""
+def first_two(source: Source) -> dict[str, np.ndarray]:
+    """Reads two examples of a source, for shapes."""
     example = source.read(np.array([0, min(1, len(source) - 1)]))
     example.pop("damaged")
     return example
 
 
 def found_in(source: Source) -> dict[str, Any]:
-    """What the processes of a run have to find alike in their data."""
+    """Returns the facts about the data on which the processes of a run have to agree."""
     info = dataset_info(source)
     return {
         "the number of examples": len(source),
@@ -156,7 +167,7 @@ def found_in(source: Source) -> dict[str, Any]:
 
 
 def check_honored(config: Config, method: Method) -> None:
-    """`UserError` for a key that every recipe has and this method does nothing with."""
+    """Raises `UserError` for a key of every recipe that has no effect on this method."""
     for key in ("accumulate", "grad_cache"):
         value = config[key]
         honored = getattr(method, key)
@@ -173,7 +184,11 @@ def check_honored(config: Config, method: Method) -> None:
 
 
 def check_batch(run: Run) -> None:
-    """What training asks of a batch size and a machine, and evaluation does not."""
+    """Checks the batch size against the devices and the data; evaluation does not need it.
+
+    Raises:
+      UserError: the batch size does not fit.
+    """
     config = run.config
     if config.batch_size < 2:
         raise UserError(f"config.batch_size={config.batch_size} must be at least 2")
@@ -191,12 +206,14 @@ def check_batch(run: Run) -> None:
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 
-KEYS_READ_OUTSIDE = ("eval", "finetune", "log", "checkpoint", "alarm")
-KEYS_READ_OUTSIDE = tuple(f"config.{key}." for key in KEYS_READ_OUTSIDE)
+# Sections with keys that only some commands read.
+KEYS_READ_OUTSIDE = tuple(
+    f"config.{section}." for section in ("eval", "finetune", "log", "checkpoint", "alarm")
+)
 
 
-def check_unused_keys(config) -> None:
-    """Every key of a recipe is read by something; a typo is an error, not a silent default."""
+def check_unused_keys(config: Config) -> None:
+    """Raises `UserError` for a key that nothing reads: a typo is no silent default."""
     for key in config.unread():
         section, _, name = key.rpartition(".")
         if key.startswith(KEYS_READ_OUTSIDE) or (
@@ -207,17 +224,21 @@ def check_unused_keys(config) -> None:
         raise UserError(f"{key} is read by nothing in {config.method!r}; {suggest(name, read)}")
 
 
-def train_step(run: Run, state, batch):
-    """(state, metrics) after the step that is due: the method's, with this step's random key."""
+def train_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """Runs the train step of the method with the random key of ``state.step``."""
     rng = jax.random.fold_in(rng_keys(run.config)[1], state.step)
     return mesh.with_mesh(run.mesh, run.method.train_step)(state, batch, rng)
 
 
-def compile_step(run: Run, feed):
-    """(state, held, fed) -> (state, metrics), compiled; the state's memory is reused. The first
-    call raises `UserError` if the program needs more memory than is free."""
+def compile_step(run: Run, feed: Feed) -> memory.Step:
+    """Returns the jitted step (state, held, fed) -> (state, metrics); it donates the state.
 
-    def step(state, held, fed):
+    Its first call raises `UserError` if the program needs more memory than is free.
+    """
+
+    def step(
+        state: TrainState, held: dict[str, jax.Array], fed: dict[str, jax.Array]
+    ) -> tuple[TrainState, Metrics]:
         return train_step(run, state, feed.batch(held, fed))
 
     places = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
@@ -225,16 +246,16 @@ def compile_step(run: Run, feed):
 
 
 def model_flops(run: Run) -> int:
-    """Matrix and convolution FLOPs of one step, without what rematerialisation repeats."""
+    """Counts matrix and convolution FLOPs of one step, without repetitions by rematerialization."""
     config = run.config
-    kernels = run.mesh.devices.flat[0].platform != "cpu"  # elsewhere "auto" is "xla"
+    kernels = run.mesh.devices.flat[0].platform != "cpu"  # on a CPU "auto" is "xla"
     changes = {"model.remat": "none"} | ({"model.attention": "xla"} if kernels else {})
     plain = config.changed(changes)
     method = run.method if plain._tree == config._tree else build_method(plain, run.data_info)
     sharding = mesh.batch_sharding(run.mesh)
     size = config.batch_size
 
-    def grow(x):
+    def grow(x: np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=sharding)
 
     batch = jax.tree.map(grow, run.example)

@@ -1,15 +1,24 @@
-"""Results as JSON, and as words: what a run prints when it begins and when it ends."""
+"""Results as JSON, and the lines that a run logs at its beginning and at its end."""
+
+from __future__ import annotations
 
 import math
+import os
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
+if TYPE_CHECKING:
+    from jssl.training.setup import Run
+
 
 def as_json(values: Any) -> Any:
-    """A copy that is JSON: a number that is not finite is None, and in a dict a word beside it says
-    so: {"loss": nan} is {"loss": None, "loss_note": "not finite (nan)"}."""
+    """Returns a copy that is valid JSON: a number that is not finite becomes None.
+
+    In a dict a note gives the reason: {"loss": nan} becomes {"loss": None, "loss_note": "not finite
+    (nan)"}.
+    """
     if isinstance(values, dict):
         plain = {}
         for key, value in values.items():
@@ -24,8 +33,8 @@ def as_json(values: Any) -> Any:
     return values
 
 
-def beginning(run, start: int, folder) -> list[str]:
-    """Lines: the examples and whose labels, the parameters, the devices and memory, the steps."""
+def beginning(run: Run, start: int, folder: str | os.PathLike[str]) -> list[str]:
+    """Formats lines about examples and labels, parameters, devices and memory, and steps."""
     config = run.config
     source = run.data.source
     labels = "no labels"
@@ -35,21 +44,21 @@ def beginning(run, start: int, folder) -> list[str]:
     encoder = count(run.shapes.params["encoder"]) if "encoder" in run.shapes.params else trained
     devices = run.mesh.devices.flat
     kind = devices[0].device_kind
-    state_bytes = sum(on_a_device(leaf) for leaf in jax.tree.leaves(run.shapes))
+    held = sum(on_a_device(leaf) for leaf in jax.tree.leaves(run.shapes))
     epochs = config.steps * config.batch_size / len(source)
     goes_on = f", goes on after step {start:,}" if start else ""
     return [
         f"{source.name}: {len(source):,} examples, {labels}",
         f"{config.method}: {trained:,} parameters, {encoder:,} of them in the encoder",
-        f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(state_bytes)} on each, "
+        f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(held)} on each, "
         f"{size(free(run.mesh.local_devices[0]))} free",
         f"{config.steps:,} steps of {config.batch_size:,} examples, {epochs:,.3g} passes over them"
         f"{goes_on}; in {folder}",
     ]
 
 
-def ending(run, folder, result: dict) -> list[str]:
-    """Lines: what came out, where it is, and three commands that go on from there."""
+def ending(run: Run, folder: str | os.PathLike[str], result: dict[str, Any]) -> list[str]:
+    """Formats lines about the result, its files, and three commands to run next."""
     config = run.config
     shown = {"loss": result["loss"], "kNN": result["knn_top1"], "linear": result["linear_top1"]}
     figures = [f"{name} {value:.4f}" for name, value in shown.items() if value is not None]
@@ -64,8 +73,8 @@ def ending(run, folder, result: dict) -> list[str]:
     return lines + [f"  jssl {words}" for words in commands(run, where)]
 
 
-def commands(run, where: str) -> list[str]:
-    """Three commands, without the first word, for the run in the folder `where`."""
+def commands(run: Run, where: str) -> list[str]:
+    """Returns three commands, without the word "jssl", for the run in the folder `where`."""
     go = f"eval --workdir={where} --protocol="
     if run.data_info.modality == "text":
         protocol = "generate" if run.config.method == "gpt" else "fill-mask"
@@ -77,18 +86,21 @@ def commands(run, where: str) -> list[str]:
 
 
 def count(tree: Any) -> int:
-    """The numbers in all arrays of a tree."""
+    """Counts the elements of all arrays of a tree."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def on_a_device(leaf: jax.ShapeDtypeStruct) -> int:
-    """The bytes of an array that one device holds."""
+    """Returns the bytes of an array that one device holds."""
+    assert leaf.sharding is not None
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
-def free(device) -> float:
-    """The bytes of memory that are free: of the device, or of the machine if it has none of its
-    own; NaN if the system does not say."""
+def free(device: jax.Device) -> float:  # pyright: ignore[reportInvalidTypeForm] - it is a class
+    """Returns the free bytes of the device, or of the machine if the device has no own memory.
+
+    NaN if the system does not report them.
+    """
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -101,7 +113,7 @@ def free(device) -> float:
 
 
 def size(count: float) -> str:
-    """ "1.5 GB" """
+    """Formats bytes as "1.5 GB"."""
     if math.isnan(count):
         return "unknown memory"
     for unit in ("B", "kB", "MB", "GB"):
@@ -112,6 +124,6 @@ def size(count: float) -> str:
 
 
 def mesh_of(devices: jax.sharding.Mesh) -> str:
-    """ "data 8, fsdp 1, tensor 1" without the axes of size 1; "one device" """
+    """Formats the axes of a mesh above size 1, as "data 8, tensor 2"; else "one device"."""
     axes = [f"{name} {parts}" for name, parts in devices.shape.items() if parts > 1]
     return ", ".join(axes) or "one device"

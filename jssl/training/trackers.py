@@ -1,6 +1,7 @@
-"""Trackers: Weights & Biases and MLflow. A run that is started again goes on in the same run of the
-tracker, whose id is kept in the workdir. Both are sinks (`jssl.training.loggers`): whatever they
-raise is a warning.
+"""Trackers: Weights & Biases and MLflow.
+
+A run that is started again continues in the same run of the tracker; the workdir stores its id.
+Both are sinks (`jssl.training.loggers`): their errors become warnings.
 """
 
 import importlib.util
@@ -9,6 +10,7 @@ import pathlib
 import re
 import sys
 import uuid
+from typing import Any
 
 from jssl import errors
 from jssl.config import UserError
@@ -16,11 +18,11 @@ from jssl.data import files
 
 log = logging.getLogger("jssl")
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-LONGEST = 500  # characters of a parameter that MLflow takes
+LONGEST = 500  # characters; MLflow refuses longer parameters
 
 
 def need(package: str, value: str) -> None:
-    """`UserError` unless the package of ``log.<package>`` is installed."""
+    """Raises `UserError` unless the package of ``log.<package>`` is installed."""
     if package not in sys.modules and importlib.util.find_spec(package) is None:
         raise UserError(
             f"config.log.{package}={value!r} needs the {package} package; "
@@ -29,11 +31,14 @@ def need(package: str, value: str) -> None:
 
 
 class Wandb:
-    """Scalars for Weights & Biases, in `project`. Its ids are made here, so that a start that was
-    killed before the server answered has one too. Steps that are run again are ignored there."""
+    """Scalars for Weights & Biases, in `project`.
 
-    def __init__(self, project: str, workdir: pathlib.Path, config: dict):
-        import wandb
+    The id is made here, so that it exists even if the process ends before the server answers. The
+    server ignores steps that are run again.
+    """
+
+    def __init__(self, project: str, workdir: pathlib.Path, config: dict[str, Any]) -> None:
+        import wandb  # pyright: ignore[reportMissingImports] - an extra
 
         run_id = kept(workdir / "wandb_id") or keep(workdir / "wandb_id", uuid.uuid4().hex[:12])
         self.run = wandb.init(
@@ -45,21 +50,21 @@ class Wandb:
             config=config,
         )
 
-    def __call__(self, step, values):
+    def __call__(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
 
-    def rewind(self, step):
-        """W&B's steps only rise; it has these already."""
+    def rewind(self, step: int) -> None:
+        """Does nothing: the steps of W&B only increase, and it has the later ones already."""
 
-    def close(self):
+    def close(self) -> None:
         self.run.finish()
 
 
 class Mlflow:
-    """Scalars for MLflow, in the experiment of that name; MLFLOW_TRACKING_URI says where it is."""
+    """Scalars for MLflow, in the experiment of that name; MLFLOW_TRACKING_URI is its address."""
 
-    def __init__(self, experiment: str, workdir: pathlib.Path, config: dict):
-        import mlflow
+    def __init__(self, experiment: str, workdir: pathlib.Path, config: dict[str, Any]) -> None:
+        import mlflow  # pyright: ignore[reportMissingImports] - an extra
 
         self.mlflow = mlflow
         mlflow.set_experiment(experiment)
@@ -72,27 +77,29 @@ class Mlflow:
         parameters = {key: str(value)[:LONGEST] for key, value in flat(config).items()}
         mlflow.log_params(parameters)
 
-    def __call__(self, step, values):
+    def __call__(self, step: int, values: dict[str, float]) -> None:
         self.mlflow.log_metrics(values, step=step)
 
-    def rewind(self, step):
-        """MLflow keeps both values of a step that is run again."""
+    def rewind(self, step: int) -> None:
+        """Does nothing: MLflow keeps both values of a step that is run again."""
 
-    def close(self):
+    def close(self) -> None:
         self.mlflow.end_run()
 
 
-def flat(config: dict, path: str = "") -> dict:
-    """{"optim.lr": 0.3, ...} of nested dicts."""
-    leaves = {}
+def flat(config: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Flattens nested dicts to {"optim.lr": 0.3, ...}."""
+    leaves: dict[str, Any] = {}
     for key, value in config.items():
-        name = f"{path}{key}"
-        leaves.update(flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+        if isinstance(value, dict):
+            leaves.update(flat(value, f"{path}{key}."))
+        else:
+            leaves[f"{path}{key}"] = value
     return leaves
 
 
 def kept(path: pathlib.Path) -> str:
-    """The id in a file of the workdir; "" if there is none that could be one."""
+    """Reads an id from a file of the workdir; "" if there is no valid id."""
     try:
         text = files.read_bytes(path, limit=1000).decode("ascii", "replace").strip()
     except (OSError, files.Damaged, files.Unreachable):
@@ -101,7 +108,7 @@ def kept(path: pathlib.Path) -> str:
 
 
 def keep(path: pathlib.Path, known: str) -> str:
-    """Writes an id, and gives it back."""
+    """Writes an id and returns it."""
     try:
         files.replace(path, known + "\n")
     except OSError as error:

@@ -190,7 +190,7 @@ def sample_params(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str
 
 
 def _draw_crop(u, valid, scale, ratio):
-    """torchvision's RandomResizedCrop.get_params: the first of 10 tries that fits, else centered."""
+    """torchvision's RandomResizedCrop.get_params: the first of 10 tries that fits, or a center."""
     full = jnp.maximum(valid, 1).astype(jnp.float32)
     area = (scale[0] + u[:, :10] * (scale[1] - scale[0])) * full.prod(axis=1, keepdims=True)
     aspect = ratio[0] * (ratio[1] / ratio[0]) ** u[:, 10:20]
@@ -334,14 +334,14 @@ def blur_matrix(sigma: Array, on: Array, size: int, radius: int) -> Array:
     i = np.arange(size)[:, None]
     j = np.arange(size)
     radius = min(radius, max(1, size - 1))
+    reflected_at_first = (i + j, j > 0)
+    reflected_at_last = (2 * size - 2 - i - j, j < size - 1)
+    images = ((i - j, j >= 0), reflected_at_first, reflected_at_last)
 
-    def kernel(distance, is_pixel):
-        weight = jnp.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
-        return weight * (is_pixel & (abs(distance) <= radius))
+    def kernel(distance):
+        return jnp.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
 
-    matrix = kernel(i - j, j >= 0)
-    matrix += kernel(i + j, j > 0)  # reflected at the first pixel
-    matrix += kernel(2 * size - 2 - i - j, j < size - 1)  # reflected at the last pixel
+    matrix: Any = sum(kernel(d) * (is_pixel & (abs(d) <= radius)) for d, is_pixel in images)
     return jnp.where(on[:, None, None], matrix / matrix.sum(2, keepdims=True), jnp.eye(size))
 
 

@@ -1,6 +1,7 @@
 """Color jitter and grayscale of planes [B, H, C, W], for `jssl.transforms.augment`."""
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,8 @@ def jitter(
     """
 
     def gray(x):
-        return sum(w * x[:, :, c, None] for c, w in enumerate(LUMA[x.shape[2]]))
+        luma: Any = sum(w * x[:, :, c, None] for c, w in enumerate(LUMA[x.shape[2]]))
+        return luma
 
     def per_image(value):
         return value[:, None, None, None]

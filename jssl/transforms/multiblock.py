@@ -122,8 +122,9 @@ def context_mask(
       tries: the number of positions.
     """
     batch, targets, n = hidden.shape
+    u = jax.random.uniform(rng, (2, batch, tries))
     height, width = size
-    tried = cover(jax.random.uniform(rng, (2, batch, tries)), height, width, grid)
+    tried = cover(u, height, width, grid)
     covered = jnp.cumsum(hidden, axis=1) > 0  # by the first target, the first two, ...
     covered = jnp.concatenate([covered[:, ::-1], jnp.zeros((batch, 1, n), bool)], axis=1)
     counts = jnp.einsum("btn,bln->blt", tried.astype(jnp.float32), 1.0 - covered)

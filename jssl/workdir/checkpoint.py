@@ -1,9 +1,9 @@
-"""Checkpoints: the whole TrainState, written by Orbax beside the training.
+"""Checkpoints: the whole TrainState, written by Orbax while the training continues.
 
 ``<workdir>/checkpoints/<step>/state``; the latest N and the best K by kNN accuracy are kept. A step
-that cannot be read, is not what was written (`jssl.workdir.checksums`) or is not this run's
-(`jssl.workdir.identity`) is set aside as ``damaged-<step>``, never deleted, and the one before it
-is used. Where the system cannot read, which may pass, nothing is set aside.
+is renamed to ``damaged-<step>``, never deleted, if it cannot be read, has changed since it was
+written (`jssl.workdir.checksums`) or belongs to another run (`jssl.workdir.identity`); then the
+step before it is used. If the system cannot read, which may be temporary, nothing is renamed.
 """
 
 import json
@@ -12,7 +12,9 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -20,34 +22,49 @@ from orbax.checkpoint import args as ocp_args
 
 from jssl.config import UserError
 from jssl.config.values import Count, Whole
+from jssl.core import TrainState, Tree
 from jssl.data.files import PASSING, Damaged, Unreachable, foreign
 from jssl.parallel import agreement
 from jssl.workdir import checksums, identity
 from jssl.workdir.retention import Retention, rename
 
 log = logging.getLogger("jssl")
-TRIES = 20  # times that a reader starts again because the run has deleted what it read
-ASIDE = ("damaged", "passed")
+TRIES = 20  # times that a reader starts again because the run has deleted the checkpoint
+ASIDE = ("damaged", "passed")  # prefixes of renamed steps
+T = TypeVar("T")
 
 
 class Checkpoints:
-    """The checkpoints of one workdir. `read_only`: nothing in it is written, moved or tidied up,
-    since a run may be at work there. `mark`: of whose run they are; None: they are not asked.
+    """The checkpoints of one workdir.
 
-    `passed` is what the run has passed over so far (`jssl.training.rollback`); a checkpoint
-    remembers it. `restored` is the note of the step that was restored, {} before.
+    Args:
+      workdir: the folder of the run.
+      every: steps between two checkpoints; the loop reads it.
+      keep_latest: the number of latest checkpoints that are kept.
+      keep_best: the number of best checkpoints that are kept.
+      read_only: whether nothing in the folder is written, moved or deleted, since a run may be
+        active there.
+      mark: the identity of the run; None: it is not checked.
+
+    Attributes:
+      passed: the skipped ranges of the run so far (`jssl.training.rollback`); each checkpoint
+        stores them.
+      restored: the note of the step that was restored, {} before.
+
+    Raises:
+      UserError: a number is too small.
     """
 
     def __init__(
         self,
-        workdir: str | os.PathLike,
+        workdir: str | os.PathLike[str],
         *,
         every: Whole,
         keep_latest: Count,
         keep_best: Whole,
         read_only: bool = False,
         mark: identity.Mark | None = None,
-    ):
+    ) -> None:
         for key, n, least in (("keep_latest", keep_latest, 1), ("keep_best", keep_best, 0)):
             if n < least:
                 raise UserError(f"config.checkpoint.{key}={n} must be at least {least}")
@@ -56,12 +73,12 @@ class Checkpoints:
         self.read_only = read_only
         self.mark = mark
         self.passed: list[list[int]] = []
-        self.restored: dict = {}
+        self.restored: dict[str, Any] = {}
         self._saving = -1  # the step that is being written
         self._saved: set[int] = set()  # by this object
         self._retention = Retention(self.folder, keep_latest, keep_best)
         self._reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        self._manager = None if read_only else self._open()
+        self._manager: ocp.CheckpointManager | None = None if read_only else self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         agreement.run_on_all_processes(partial(_border, self.folder, self._retention.clean))
@@ -74,17 +91,19 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def _seal(self) -> None:
-        """Writes the note and the sums of the step that is being written, on the first process.
-        Despite the hook's name Orbax calls it before the step has its final name, so no kill can
-        leave a step without them."""
+        """Writes the note and the checksums of the present step, on the first process.
+
+        Despite the name of the hook, Orbax calls it before the step has its final name. So every
+        step has them, even if the process is killed.
+        """
         note = identity.note(self.mark, self._saving, self.passed)
         for step in self.folder.glob(f"{self._saving}*"):
             if step.name.partition(".")[0] == str(self._saving) and not step.is_symlink():
                 (step / identity.NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
                 checksums.write(step)
 
-    def check_space(self, shapes) -> None:
-        """`UserError` if the disk has no room for one more checkpoint of such a state."""
+    def check_space(self, shapes: Tree) -> None:
+        """Raises `UserError` if the disk has no room for one more checkpoint of such a state."""
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
@@ -95,18 +114,25 @@ class Checkpoints:
                 "or choose another --workdir"
             )
 
-    def save(self, step: int, state, knn: float | None = None) -> None:
-        """Starts writing `state`; the copy off the device is made before this returns.
+    def save(self, step: int, state: TrainState, knn: float | None = None) -> None:
+        """Starts to write `state`; the copy from the device is made before this returns.
 
-        `knn` is the score of this step, if it is known by now; else see `score`. `UserError` if the
-        disk is full, before anything is written: what was saved stays whole; and if there is a
-        checkpoint of this or of a later step that is not of this run's making.
+        Args:
+          step: the number of the step.
+          state: the state after it.
+          knn: the score of this step, if it is known already; else see `score`.
+
+        Raises:
+          UserError: the disk is full (before anything is written, so older checkpoints stay
+            intact), or there is a checkpoint of this or a later step that this object did not
+            write.
         """
+        assert self._manager is not None, "a read-only object saves nothing"
         if knn is not None:
             self.score(step, knn)
         if step in self._saved:
             return
-        self.wait()  # for the one before, which Orbax would do as well
+        self.wait()  # for the checkpoint before, as Orbax would
         self._retention.delete_old()
         self.check_space(state)
         args = ocp_args.Composite(state=ocp_args.StandardSave(state))
@@ -121,21 +147,31 @@ class Checkpoints:
         self._saved.add(step)
 
     def score(self, step: int, knn: float) -> None:
-        """Notes the kNN accuracy of a step, by which the best are kept; it may come after `save`,
-        before the next one."""
+        """Stores the kNN accuracy of a step, which decides the best checkpoints.
+
+        It may come after the `save` of the step, but before the next `save`.
+        """
         self._retention.score(step, knn)
 
     @property
     def scores(self) -> dict[int, float]:
-        """{step: kNN accuracy}, as far as known; on the first process only."""
+        """The known scores, {step: kNN accuracy}; on the first process only."""
         return self._retention.scores
 
-    def restore(self, shapes, upto: int | None = None):
-        """The newest readable state, laid out like `shapes` (ShapeDtypeStructs with shardings), or
-        None if there never was a checkpoint. Damaged ones that are newer, and all of steps above
-        `upto`, are set aside. `UserError` if there are some and none can be read: then they stay
-        where they are; if one holds another tree (the method's code changed); and if the system
-        cannot read one (`jssl.data.files.Unreachable`)."""
+    def restore(self, shapes: Tree, upto: int | None = None) -> TrainState | None:
+        """Reads the newest readable state, or returns None if there never was a checkpoint.
+
+        Newer damaged checkpoints, and all of steps above `upto`, are renamed.
+
+        Args:
+          shapes: a TrainState of ShapeDtypeStructs with shardings.
+          upto: the last step that may be restored; None: any step.
+
+        Raises:
+          UserError: there are checkpoints and none can be read (then none is renamed), a checkpoint
+            has another tree (the code of the method changed), or the system cannot read one
+            (`jssl.data.files.Unreachable`).
+        """
         for step in self.steps():
             if upto is not None and step > upto:
                 self._set_aside(step, "passed")
@@ -149,9 +185,9 @@ class Checkpoints:
             "was read; try again later, or train with a larger config.checkpoint.keep_latest"
         )
 
-    def _newest(self, shapes):
+    def _newest(self, shapes: Tree) -> TrainState | None:
         steps = self.steps()[::-1]
-        damaged = {}
+        damaged: dict[int, str] = {}
         for step in steps:
             try:
                 state = self._read(step, shapes)
@@ -186,8 +222,8 @@ class Checkpoints:
         """Whether the run has written or deleted checkpoints since `before` was listed."""
         return step not in (now := self._retention.listed()) or max(now) > max(before)
 
-    def _read(self, step: int, shapes):
-        """The state of one step. `Damaged`, `Unreachable` or `UserError` on all processes."""
+    def _read(self, step: int, shapes: Tree) -> TrainState:
+        """Reads one step. Raises `Damaged`, `Unreachable` or `UserError` on all processes."""
         folder = self.folder / str(step)
         note = agreement.run_on_all_processes(partial(self._check, step, folder, shapes))
         args = ocp_args.StandardRestore(shapes)
@@ -200,11 +236,11 @@ class Checkpoints:
         self.restored = note
         return state
 
-    def _check(self, step: int, folder: pathlib.Path, shapes) -> dict:
-        """The note of a step, once its files are what was written and hold such a tree."""
+    def _check(self, step: int, folder: pathlib.Path, shapes: Tree) -> dict[str, Any]:
+        """Checks that the files of a step are unchanged and hold such a tree; returns its note."""
         return _border(folder, lambda: self._checked(step, folder, shapes))
 
-    def _checked(self, step: int, folder: pathlib.Path, shapes) -> dict:
+    def _checked(self, step: int, folder: pathlib.Path, shapes: Tree) -> dict[str, Any]:
         if (folder / checksums.NAME).exists():
             checksums.check(folder, jax.process_index(), jax.process_count())
         elif self.mark is None:
@@ -221,7 +257,7 @@ class Checkpoints:
         self._same_tree(step, shapes)
         return note
 
-    def _same_tree(self, step: int, shapes) -> None:
+    def _same_tree(self, step: int, shapes: Tree) -> None:
         metadata = self._reader.metadata(self.folder / str(step) / "state").item_metadata
         if metadata is None:
             raise ValueError("its list of arrays is missing")
@@ -237,7 +273,7 @@ class Checkpoints:
             )
 
     def _set_aside(self, step: int, why: str = "damaged") -> None:
-        if self.read_only:
+        if self._manager is None:
             return
         self._manager.close()
         self._saved.discard(step)
@@ -247,19 +283,21 @@ class Checkpoints:
         self._manager = self._open()
 
     def steps(self) -> list[int]:
-        """The steps that are whole on disk, ascending, as the first process sees them."""
+        """Lists the complete steps on disk, ascending, as the first process sees them."""
         self.wait()
         return agreement.first(partial(_border, self.folder, self._retention.listed))
 
     def latest(self) -> int | None:
+        """Returns the last complete step on disk; None if there is none."""
         return max(self.steps(), default=None)
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk; raises what went wrong in the background."""
+        """Waits until saved steps are on disk; raises errors of the background threads."""
         if self._manager is not None:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Waits for saved steps, deletes old ones and closes Orbax."""
         self.wait()
         if self._manager is not None:
             self._retention.delete_old()
@@ -268,12 +306,15 @@ class Checkpoints:
 
 
 class _MovedOn(Exception):
-    """A run has deleted what was being read."""
+    """A run has deleted a checkpoint while it was read."""
 
 
-def _border(name: pathlib.Path, function):
-    """function(), at the border to foreign bytes (`jssl.data.files.foreign`): Orbax and TensorStore
-    give the number of a system's error in their text only, and what is gone is damage."""
+def _border(name: pathlib.Path, function: Callable[[], T]) -> T:
+    """Calls a function that reads foreign bytes (`jssl.data.files.foreign`).
+
+    Orbax and TensorStore give the number of a system error only in their text. A missing file is
+    damage.
+    """
     try:
         with foreign(name):
             return function()
@@ -290,11 +331,11 @@ def _border(name: pathlib.Path, function):
         raise
 
 
-def tree_signature(tree) -> set[str]:
-    """ "path shape" of every array of a tree."""
+def tree_signature(tree: Tree) -> set[str]:
+    """Formats "path shape" for every array of a tree."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
 
-    def name(path):
+    def name(path: Any) -> str:
         return jax.tree_util.keystr(path, simple=True, separator="/")
 
     return {f"{name(path)} {tuple(leaf.shape)}" for path, leaf in flat}

@@ -1,25 +1,26 @@
-"""The SHA-256 of every file of a checkpoint: taken before it is made final, compared before it is
-read.
+"""The SHA-256 of every file of a checkpoint, written before the checkpoint is final and compared
+before it is read.
 
-Orbax's format has checksums of its index only: an array of which a bit has flipped on the disk is
-read as it is, without a word.
+Orbax checksums only its index, so a flipped bit in an array is loaded silently.
 """
 
 import hashlib
+import io
 import json
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from jssl.data.files import foreign, open_regular, read_json
 from jssl.workdir.identity import NOTE
 
 NAME = "sha256.json"
-THREADS = 8  # hashing leaves the interpreter's lock to the others
+THREADS = 8  # hashing releases the interpreter's lock
 
 
 def write(step: pathlib.Path) -> None:
-    """Lists the files of a step, {"state/d/...": sum}, as <step>/sha256.json."""
+    """Writes the checksums of the files of a step, {"state/d/...": sum}, to <step>/sha256.json."""
     paths = files(step)
     with ThreadPoolExecutor(THREADS) as pool:
         sums = dict(zip(paths, pool.map(sha256_of, paths.values()), strict=True))
@@ -27,11 +28,17 @@ def write(step: pathlib.Path) -> None:
 
 
 def check(step: pathlib.Path, part: int = 0, parts: int = 1) -> None:
-    """`ValueError` that names a file of the step which is not what was written, or which the list
-    lacks; every one of `parts` processes reads its `part` of them.
+    """Compares the files of a step with its list of checksums.
 
-    `FileNotFoundError` where there is no list. `jssl.data.files.Unreachable` where the system could
-    not read.
+    Args:
+      step: the folder of the step.
+      part: the number of this process, which reads every `parts`-th file.
+      parts: the number of processes.
+
+    Raises:
+      ValueError: a file has changed, is missing, or is not in the list.
+      FileNotFoundError: there is no list.
+      jssl.data.files.Unreachable: the system cannot read.
     """
     listed = read_json(step / NAME)
     if not isinstance(listed, dict):
@@ -51,16 +58,25 @@ def check(step: pathlib.Path, part: int = 0, parts: int = 1) -> None:
 
 
 def probe(step: pathlib.Path) -> None:
-    """Reads a byte of every file of a step that has no list: `jssl.data.files.Damaged` for what is
-    no regular file, `jssl.data.files.Unreachable` where the system cannot read."""
+    """Reads a byte of every file of a step that has no list of checksums.
+
+    Raises:
+      jssl.data.files.Damaged: a file is not regular.
+      jssl.data.files.Unreachable: the system cannot read.
+    """
     for path in files(step).values():
         with foreign(path), open_regular(path) as file:
             file.read(1)
 
 
 def files(step: pathlib.Path) -> dict[str, pathlib.Path]:
-    """{"state/d/...": path} of the note of a step and of the files in its folders. Hidden files are
-    a file server's, and nothing reads them. `OSError` where a folder cannot be read."""
+    """Lists the note of a step and the files in its folders, {"state/d/...": path}.
+
+    Hidden files belong to a file server and are left out.
+
+    Raises:
+      OSError: a folder cannot be read.
+    """
     paths = {}
     for folder, _, names in os.walk(step, onerror=_raise):
         here = pathlib.Path(folder)
@@ -76,6 +92,6 @@ def _raise(error: OSError) -> None:
 
 
 def sha256_of(path: pathlib.Path) -> str:
-    """The SHA-256 of a regular file."""
+    """Returns the SHA-256 of a regular file."""
     with foreign(path), open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""How a run takes a workdir: what its config.json will say, and what is moved out of its way.
+"""Claims a workdir for a run: the content of config.json, and the removal of obstacles.
 
-All of it happens while the run holds the folder's lock (`jssl.workdir.lock`), and before its first
-step. Functions are collective: all processes of a run call them.
+All of it happens while the run holds the lock of the folder (`jssl.workdir.lock`), before its first
+step. The functions are collective: all processes of a run call them.
 """
 
 import errno
@@ -14,6 +14,7 @@ import uuid
 from typing import Any
 
 import jax
+import ml_collections
 
 from jssl import data
 from jssl.config import UserError, call_with_section, flatten
@@ -26,17 +27,19 @@ from jssl.workdir import identity, run_folder
 from jssl.workdir.retention import rename
 
 log = logging.getLogger("jssl")
-# What a run writes and never reads to know whose it is: moved aside where it is a link or odd.
+# A run writes these and does not read its identity from them: renamed if they are links or odd.
 FILES = ("metrics.jsonl", "nonfinite.json")
 FOLDERS = ("tensorboard", "pictures", "profile")
-TRACKERS = ("wandb", "mlruns")  # folders in which those packages make links of their own
-LEFT = (*FILES, *FOLDERS, *TRACKERS, "passed.json")  # of a start that saved nothing
-VISIBLE = 30.0  # seconds in which a file server shows a new file to every host
+TRACKERS = ("wandb", "mlruns")  # folders in which those packages make their own links
+LEFT = (*FILES, *FOLDERS, *TRACKERS, "passed.json")  # the traces of a start that saved nothing
+VISIBLE = 30.0  # seconds after which a file server shows a new file to every host
 
 
-def common(config, **more: Any) -> dict[str, Any]:
-    """What the processes of a run have to agree on: their config, but for paths of a host, `more`,
-    versions and flags (`agree.check`)."""
+def common(config: ml_collections.ConfigDict, **more: Any) -> dict[str, Any]:
+    """Returns the facts on which the processes of a run have to agree (`agreement.check`).
+
+    They are the config without the paths of a host, `more`, versions and flags.
+    """
     flat = {
         key: value
         for key, value in flatten(config).items()
@@ -47,7 +50,7 @@ def common(config, **more: Any) -> dict[str, Any]:
 
 
 def check_shared(folder: pathlib.Path) -> None:
-    """`UserError` on all processes unless they see one folder."""
+    """Raises `UserError` on all processes unless they see the same folder."""
     if jax.process_count() == 1:
         return
     path = folder / f".shared-{agreement.first(lambda: uuid.uuid4().hex)}"
@@ -70,19 +73,25 @@ def _wait_for(path: pathlib.Path) -> None:
         time.sleep(0.1)
 
 
-def check_data(folder: pathlib.Path, config) -> None:
-    """For a run that is done: `UserError` if `config` names other data than it was trained on. Its
-    paths may differ from the run's own if they hold the same files."""
+def check_data(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Checks that `config` names the data on which a finished run was trained.
+
+    The paths may differ from those of the run if they hold the same files.
+
+    Raises:
+      UserError: the data differs.
+    """
     agreement.run_on_all_processes(lambda: _check_data(folder, config))
 
 
-def _check_data(folder, config):
-    began = run_folder.recorded(folder).data
-    moved = [key for key in ("path", "dir") if began[key] != config.data[key]]
+def _check_data(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    began: Any = run_folder.recorded(folder).data
+    section: Any = config.data
+    moved = [key for key in ("path", "dir") if began[key] != section[key]]
     if not moved:
         return
     key = moved[0]
-    what = f"data.{key}={began[key]!r}, not {config.data[key]!r}"
+    what = f"data.{key}={began[key]!r}, not {section[key]!r}"
     old = run_folder.stored(folder).get("data", "")
     source = call_with_section(data.load, config.data, "data").source
     new = source.fingerprint
@@ -97,19 +106,28 @@ def _check_data(folder, config):
 
 def content(
     folder: pathlib.Path,
-    config,
+    config: ml_collections.ConfigDict,
     data_info: DatasetInfo,
     fingerprint: str,
     *,
     extend: bool = False,
     changed_data: bool = False,
 ) -> dict[str, Any]:
-    """What config.json is to hold for a run of `config`, whose durations are steps, on data with
-    that `data_info` and `fingerprint`; nothing is written.
+    """Returns the content of config.json for a run; writes nothing.
 
-    The folder's run goes on as it began: `UserError` if its data changed (unless `changed_data`),
-    or flags that change its numbers. With `extend` it gets the steps of `config`. A folder that no
-    run has claimed gets a new id, unless the start that left it was one of the same config.
+    The run in the folder continues as it began. A folder that no run has claimed gets a new id,
+    unless an earlier start in it had the same config.
+
+    Args:
+      folder: the folder of the run.
+      config: its config, in which durations are steps.
+      data_info: the facts about its data set.
+      fingerprint: of its data set; "" if unknown.
+      extend: whether the run gets the steps of `config`.
+      changed_data: whether it continues on changed data.
+
+    Raises:
+      UserError: the data or flags that change the numbers of the run differ.
     """
     info = info_to_json(data_info)
     return agreement.first(
@@ -117,7 +135,14 @@ def content(
     )
 
 
-def _content(folder, config, info, fingerprint, extend, changed_data):
+def _content(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    info: dict[str, Any],
+    fingerprint: str,
+    extend: bool,
+    changed_data: bool,
+) -> dict[str, Any]:
     new = json.loads(run_folder.to_json(config))
     if not run_folder.claimed(folder):
         return _fresh(new, info, fingerprint, _unsaved(folder, config))
@@ -133,7 +158,9 @@ def _content(folder, config, info, fingerprint, extend, changed_data):
     return old | {"data": fingerprint or old["data"]}
 
 
-def _fresh(config, info: dict[str, Any], fingerprint: str, run: str) -> dict[str, Any]:
+def _fresh(
+    config: dict[str, Any], info: dict[str, Any], fingerprint: str, run: str
+) -> dict[str, Any]:
     return {
         "format": identity.FORMAT,
         "run": run or uuid.uuid4().hex,
@@ -147,8 +174,8 @@ def _fresh(config, info: dict[str, Any], fingerprint: str, run: str) -> dict[str
     }
 
 
-def _unsaved(folder, config) -> str:
-    """The id of the start that saved nothing in the folder, if it was one of the same config."""
+def _unsaved(folder: pathlib.Path, config: ml_collections.ConfigDict) -> str:
+    """Returns the id of an earlier start with the same config that saved nothing; else ""."""
     try:
         content = run_folder.stored(folder)
         run_folder.check_same(folder, run_folder.recorded(folder), config)
@@ -159,7 +186,7 @@ def _unsaved(folder, config) -> str:
         return ""
 
 
-def _check_numbers(folder, content) -> None:
+def _check_numbers(folder: pathlib.Path, content: dict[str, Any]) -> None:
     for name, value in identity.numbers().items():
         old = content["numbers"].get(name, value)
         if old != value:
@@ -170,7 +197,7 @@ def _check_numbers(folder, content) -> None:
             )
 
 
-def _extend(folder, content, steps: int) -> None:
+def _extend(folder: pathlib.Path, content: dict[str, Any], steps: int) -> None:
     old = content["config"]["steps"]
     log.warning(
         "%s is extended from %d to %d steps: schedules now end there, so the learning rate "
@@ -185,14 +212,16 @@ def _extend(folder, content, steps: int) -> None:
 
 
 def clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:
-    """Moves aside what is a link or odd where the run will write, and what a start with another
-    config has left that saved nothing. Nothing is deleted."""
+    """Renames links and odd files where the run will write, and traces of another start.
+
+    The other start had another config and saved nothing. Nothing is deleted.
+    """
     agreement.run_on_all_processes(
         lambda: _clear(folder, stored) if jax.process_index() == 0 else None
     )
 
 
-def _clear(folder, stored):
+def _clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:
     for name in (*FILES, *FOLDERS, *TRACKERS):
         path = folder / name
         if os.path.lexists(path) and not _plain(path):
@@ -201,22 +230,24 @@ def _clear(folder, stored):
     if run_folder.claimed(folder) or _known(folder) == stored["run"]:
         return
     left = [name for name in LEFT if os.path.lexists(folder / name)]
-    if left:
-        target = folder / f"unsaved-{identity.short(_known(folder))}"
-        if os.path.lexists(target):
-            rename(target, target.name)
-        target.mkdir()
-        log.warning("what a start that saved nothing has left is in %s: %s", target, left)
+    if not left:
+        return
+    target = folder / f"unsaved-{identity.short(_known(folder))}"
+    if os.path.lexists(target):
+        rename(target, target.name)
+    target.mkdir()
+    log.warning("what a start that saved nothing has left is in %s: %s", target, left)
     for name in left:
         try:
             (folder / name).rename(target / name)
         except OSError as error:
-            if error.errno not in (errno.EBUSY, errno.EXDEV):  # it is a mount, which stays
+            if error.errno not in (errno.EBUSY, errno.EXDEV):  # a mount cannot be moved
                 raise
             log.warning("%s stays where it is: %s", folder / name, error.strerror)
 
 
-def _known(folder) -> str:
+def _known(folder: pathlib.Path) -> str:
+    """Returns the id in config.json; "" if there is none."""
     try:
         return str(run_folder.stored(folder).get("run", ""))
     except Unreachable:
@@ -226,8 +257,10 @@ def _known(folder) -> str:
 
 
 def _plain(path: pathlib.Path) -> bool:
-    """Whether a path is a regular file, or a folder in which no link lies at any depth, whichever
-    it should be."""
+    """Whether a path is a regular file or a folder, as its name requires.
+
+    A folder must not contain links at any depth.
+    """
     if path.is_symlink():
         return False
     if path.name in FILES:
@@ -241,18 +274,18 @@ def _plain(path: pathlib.Path) -> bool:
 
 
 def write_config(folder: pathlib.Path, stored: dict[str, Any]) -> None:
-    """Writes `stored` as config.json, once all that can be wrong with the run has been checked."""
+    """Writes `stored` as config.json, after all checks of the run; this claims the folder."""
     agreement.run_on_all_processes(
         lambda: _claim(folder, stored) if jax.process_index() == 0 else None
     )
 
 
-def _claim(folder, stored):
+def _claim(folder: pathlib.Path, stored: dict[str, Any]) -> None:
     path = folder / "config.json"
     result = folder / "result.json"
     if os.path.lexists(path) and run_folder.claimed(folder) and run_folder.stored(folder) == stored:
         return
     files.write_json(path, stored)
-    if result.exists():  # the run was extended: it has one when it is done again
+    if result.exists():  # the run was extended: it gets a new result at its new end
         steps = stored["earlier"][-1]["steps"] if stored["earlier"] else 0
         rename(result, f"result-{steps}.json")

@@ -1,8 +1,8 @@
-"""Whose files the parts of a workdir are.
+"""The identity of a run, stored in each part of its workdir.
 
-A run has one id, made when it begins. ``config.json`` holds it with the SHA-256 of the config; each
-checkpoint holds both with its step (``<step>/run.json``, under the checkpoint's sums), and
-``result.json`` holds both too. Parts of two runs never go together unnoticed, whoever copied them.
+A run gets one id when it begins. ``config.json`` holds it with the SHA-256 of the config; each
+checkpoint holds both with its step (``<step>/run.json``, which the checksums cover), and
+``result.json`` holds both too. So a mixture of the parts of two runs is always detected.
 
 A workdir of an older format is refused.
 """
@@ -24,18 +24,19 @@ from jssl.parallel import agreement
 FORMAT = 3  # of config.json
 NOTE = "run.json"  # in each checkpoint
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# Flags of JAX that change which numbers a step gives; a run keeps those that it began with.
+# Flags of JAX that change the numbers of a step; a run keeps their values from its beginning.
 NUMBERS = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable")
-# These may change as the device may, but are the same in all processes.
+# These may change when a run is started again, but are equal in all its processes.
 LOCAL = ("jax_default_matmul_precision", "jax_numpy_dtype_promotion")
 
 
 class Mark(NamedTuple):
-    """Who wrote a checkpoint.
+    """The run that wrote a checkpoint.
 
-    run      the id of the run
-    digest   the SHA-256 of its config
-    earlier  digests of the configs that it had before it was extended
+    Attributes:
+      run: the id of the run.
+      digest: the SHA-256 of its config.
+      earlier: the digests of its configs before it was extended.
     """
 
     run: str
@@ -44,29 +45,31 @@ class Mark(NamedTuple):
 
 
 def new_run() -> str:
-    """A new id, the same on all processes."""
+    """Returns a new id, the same on all processes."""
     return agreement.first(lambda: uuid.uuid4().hex)
 
 
 def digest(config: Mapping[str, Any], data_info: Mapping[str, Any]) -> str:
-    """The SHA-256 of a config and of what its run knows of its data, as both are stored: nested
-    dicts of JSON values."""
+    """Returns the SHA-256 of a stored config and the stored facts about its data.
+
+    Both are nested dicts of JSON values.
+    """
     text = json.dumps([config, data_info], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def numbers() -> dict[str, Any]:
-    """The flags of JAX that a run keeps."""
+    """Returns the flags of JAX that a run keeps."""
     return {name: getattr(jax.config, name) for name in NUMBERS if hasattr(jax.config, name)}
 
 
 def packages() -> dict[str, str]:
-    """The versions of what computes and stores."""
+    """Returns the versions of the packages that compute and store."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def code() -> str:
-    """The SHA-256 of jssl's own source files, wherever they lie."""
+    """Returns the start of the SHA-256 of the source files of jssl."""
     root = pathlib.Path(__file__).parent.parent
     total = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -75,19 +78,24 @@ def code() -> str:
 
 
 def facts() -> dict[str, Any]:
-    """What all processes of one run have in common, whatever they are told to do."""
+    """Returns versions and flags that must be equal in all processes of a run."""
     flags = {name: getattr(jax.config, name, None) for name in NUMBERS + LOCAL}
     return packages() | flags | {"the source of jssl": code()}
 
 
 def mark_of(stored: Mapping[str, Any]) -> Mark:
-    """The mark that the content of a config.json describes."""
+    """Returns the mark of the run that the content of a config.json describes."""
     earlier = tuple(str(config["digest"]) for config in stored["earlier"])
     return Mark(str(stored["run"]), str(stored["digest"]), earlier)
 
 
 def check_stored(path: pathlib.Path, stored: Any) -> None:
-    """`Damaged` or `UserError` unless `stored` is what jssl wrote into config.json at `path`."""
+    """Checks the content of config.json at `path`.
+
+    Raises:
+      Damaged: jssl did not write it so.
+      UserError: it is of another format.
+    """
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
         raise Damaged(path, "it is not what jssl writes")
     form = stored.get("format", 1)
@@ -110,15 +118,26 @@ def check_stored(path: pathlib.Path, stored: Any) -> None:
         raise Damaged(path, "its config was changed after the run began; give keys by --config.KEY")
 
 
-def note(mark: Mark | None, step: int, passed: list) -> dict[str, Any]:
-    """What a checkpoint says of itself; `passed` as in `jssl.training.rollback`."""
+def note(mark: Mark | None, step: int, passed: list[list[int]]) -> dict[str, Any]:
+    """Returns the note of a checkpoint; `passed` as in `jssl.training.rollback`."""
     run, config = (mark.run, mark.digest) if mark else ("", "")
     return {"run": run, "digest": config, "step": step, "passed": passed}
 
 
 def check_note(folder: pathlib.Path, step: int, mark: Mark | None) -> dict[str, Any]:
-    """The note of the checkpoint in `folder`, which is named after `step`; {} if there is none and
-    `mark` is None. `Damaged` if it is of another step, or of another run than `mark` says."""
+    """Reads and checks the note of a checkpoint.
+
+    Args:
+      folder: the folder of the checkpoint.
+      step: the step after which the folder is named.
+      mark: the run to which it must belong; None: any.
+
+    Returns:
+      The note; {} if there is none and `mark` is None.
+
+    Raises:
+      Damaged: the note is missing, or of another step or another run.
+    """
     path = folder / NOTE
     if not path.exists():
         if mark is None:
@@ -133,7 +152,8 @@ def check_note(folder: pathlib.Path, step: int, mark: Mark | None) -> dict[str, 
         return content
     if content.get("run") != mark.run:
         raise Damaged(
-            folder, f"it is of run {short(content.get('run'))}, and config.json of {short(mark.run)}"
+            folder,
+            f"it is of run {short(content.get('run'))}, and config.json of {short(mark.run)}",
         )
     if content.get("digest") not in (mark.digest, *mark.earlier):
         raise Damaged(folder, "it was trained with another config than config.json holds")
@@ -141,5 +161,5 @@ def check_note(folder: pathlib.Path, step: int, mark: Mark | None) -> dict[str, 
 
 
 def short(run: Any) -> str:
-    """The first characters of an id, for messages."""
+    """Returns the first characters of an id, for messages."""
     return str(run)[:8] or "nobody"

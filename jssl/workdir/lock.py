@@ -1,4 +1,4 @@
-"""One run at a time writes to a workdir."""
+"""A lock, so that only one run at a time writes to a workdir."""
 
 import contextlib
 import fcntl
@@ -7,7 +7,8 @@ import os
 import pathlib
 import socket
 import time
-from typing import IO
+from collections.abc import Iterator
+from typing import IO, Any
 
 import jax
 
@@ -16,17 +17,19 @@ from jssl.data import files
 from jssl.parallel import agreement, mesh, preemption
 
 log = logging.getLogger("jssl")
-LOCK_TIMEOUT_S = 120.0  # seconds; of a host that died, a file server keeps the locks for some 90
+LOCK_TIMEOUT_S = 120.0  # a file server keeps the locks of a dead host for about 90 s
 
 
 @contextlib.contextmanager
-def exclusive_lock(folder: pathlib.Path):
-    """Holds <folder>/.lock, by the first process of a run. `UserError` on all of them if another
-    run holds it for longer than `LOCK_TIMEOUT_S`, and `signals.Stopped` if a stop is asked for
-    first.
+def exclusive_lock(folder: pathlib.Path) -> Iterator[None]:
+    """Holds <folder>/.lock, by the first process of a run.
 
-    A POSIX lock: it ends with its process, however that ends, and data workers do not inherit it.
-    Where a file system knows no locks, or may not be written to, there is none.
+    It is a POSIX lock: it always ends with its process, and data workers do not inherit it. On file
+    systems without locks, or read-only ones, no lock is taken.
+
+    Raises:
+      UserError: on all processes, if another run holds it for longer than `LOCK_TIMEOUT_S`.
+      jssl.parallel.preemption.Stopped: a stop was requested before.
     """
     path = folder / ".lock"
     file = agreement.run_on_all_processes(lambda: _open(path) if jax.process_index() == 0 else None)
@@ -51,9 +54,12 @@ def exclusive_lock(folder: pathlib.Path):
             file.close()
 
 
-def _open(path: pathlib.Path) -> IO | None:
-    """The open file of a lock; None in a folder that cannot be written to, which is refused by who
-    writes first. `UserError` for a link: what it names is somebody else's."""
+def _open(path: pathlib.Path) -> IO[Any] | None:
+    """Opens the file of a lock; None in a read-only folder, where the first write will fail.
+
+    Raises:
+      UserError: the path is a link, whose target may belong to another person.
+    """
     try:
         return files.open_regular(path, "a")
     except files.Damaged as error:
@@ -62,7 +68,8 @@ def _open(path: pathlib.Path) -> IO | None:
         return None
 
 
-def _taken(file) -> bool:
+def _taken(file: IO[Any]) -> bool:
+    """Tries to take the lock; returns whether this process may continue."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # POSIX allows either
@@ -76,8 +83,8 @@ def _taken(file) -> bool:
     return True
 
 
-def _owner(path) -> str:
-    """ " (process 7 on host3)", as its lock says."""
+def _owner(path: pathlib.Path) -> str:
+    """Reads the owner of a lock, as in " (process 7 on host3)"; "" if it is unknown."""
     try:
         text = files.read_bytes(path, limit=4096).decode().strip()[:200]
     except (OSError, UnicodeDecodeError, files.Damaged, files.Unreachable):

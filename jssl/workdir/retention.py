@@ -1,7 +1,7 @@
-"""Which checkpoints are kept: the latest N, and the best K by kNN accuracy.
+"""Decides which checkpoints are kept: the latest N, and the best K by kNN accuracy.
 
 The scores are in ``checkpoints/scores.json``. They may come after a checkpoint was written, so that
-an evaluation runs when its step is safe.
+an evaluation runs after its step is saved.
 """
 
 import logging
@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+from typing import Any
 
 import jax
 
@@ -18,31 +19,37 @@ from jssl.data.files import Damaged, Unreachable, one_line
 
 log = logging.getLogger("jssl")
 SCORES = "scores.json"  # {step: kNN accuracy}
-OLD_SCORE = "metrics/metrics"  # of a step, {"knn_top1": ...}: where scores were before
-DOOMED = ".deleted-"  # what a step that is being deleted is called
+OLD_SCORE = "metrics/metrics"  # in a step, {"knn_top1": ...}: the former file of a score
+DOOMED = ".deleted-"  # the prefix of a step that is being deleted
 
 
 class Retention:
-    """The steps of one folder of checkpoints. Only the first process writes and deletes."""
+    """The steps of one folder of checkpoints. Only the first process writes and deletes.
 
-    def __init__(self, folder: pathlib.Path, keep_latest: int, keep_best: int):
+    Args:
+      folder: the folder of checkpoints.
+      keep_latest: the number of latest checkpoints that are kept.
+      keep_best: the number of best checkpoints that are kept.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep_latest: int, keep_best: int) -> None:
         self.folder = folder
         self.keep_latest = keep_latest
         self.keep_best = keep_best
         self.path = folder / SCORES
         self.main = jax.process_index() == 0
         self.scores = self._read() if self.main else {}
-        self._kept: set[int] = set()  # could not be deleted: warned of once
+        self._kept: set[int] = set()  # steps that could not be deleted: one warning for each
 
     def listed(self) -> list[int]:
-        """The steps that are whole on disk, ascending. `OSError` where that cannot be read."""
+        """Lists the complete steps on disk, ascending; raises `OSError` if it cannot read them."""
         if not self.folder.exists():
             return []
         entries = [(step_of(path.name), path) for path in self.folder.iterdir()]
         return sorted(step for step, path in entries if step is not None and path.is_dir())
 
     def score(self, step: int, knn: float) -> None:
-        """Notes the accuracy of a step. A disk that is full is a warning."""
+        """Stores the accuracy of a step. A full disk causes a warning only."""
         if not self.main or not math.isfinite(knn):
             return
         self.scores[step] = float(knn)
@@ -54,8 +61,11 @@ class Retention:
             log.warning("step %d: its score is not kept: %s", step, one_line(error))
 
     def delete_old(self) -> None:
-        """Deletes all but the latest and the best. What cannot be deleted is warned of, and a link
-        stays: its target is somebody else's."""
+        """Deletes all but the latest and the best steps.
+
+        A step that cannot be deleted causes a warning. A link stays, because its target may belong
+        to another person.
+        """
         if not self.main:
             return
         steps = self.listed()
@@ -68,7 +78,7 @@ class Retention:
                 if path.is_symlink():
                     raise OSError("it is a link")
                 shutil.rmtree(doomed, ignore_errors=True)
-                path.rename(doomed)  # in one go: no reader meets half a step
+                path.rename(doomed)  # atomic: no reader sees half a step
                 shutil.rmtree(doomed)
             except OSError as error:
                 self._kept.add(step)
@@ -76,8 +86,10 @@ class Retention:
                 log.warning("checkpoint %d is kept, it cannot be deleted: %s", step, why)
 
     def clean(self) -> None:
-        """Removes steps whose deletion was cut off, and renames links that look half written: Orbax
-        deletes what does, and fails at links."""
+        """Removes steps whose deletion was interrupted, and renames links that look half written.
+
+        Orbax deletes half-written steps, and fails at links.
+        """
         if not self.main or not self.folder.exists():
             return
         for path in sorted(self.folder.iterdir()):
@@ -87,26 +99,26 @@ class Retention:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _read(self) -> dict[int, float]:
-        """{step: score}; what cannot be read is left out, since it only says what is kept."""
+        """Reads {step: score}, without unreadable ones: scores only decide what is kept."""
         try:
             steps = self.listed()
         except OSError:
             steps = []
         scores = {step: _number(_json(self.folder / str(step) / OLD_SCORE)) for step in steps}
-        known = _json(self.path)
-        known = {} if known is None else known
-        if not isinstance(known, dict) or not all(
+        content = _json(self.path)
+        content = {} if content is None else content
+        if not isinstance(content, dict) or not all(
             step_of(name) is not None and _number({"knn_top1": value}) is not None
-            for name, value in known.items()
+            for name, value in content.items()
         ):
             log.warning("the scores of the checkpoints are not known: %s is damaged", self.path)
-            known = {}
-        scores |= {int(name): float(value) for name, value in known.items()}
+            content = {}
+        scores |= {int(name): float(value) for name, value in content.items()}
         return {step: score for step, score in scores.items() if score is not None}
 
 
 def rename(path: pathlib.Path, name: str) -> None:
-    """Gives a file or folder another name beside it, with a number if that name is taken."""
+    """Renames a file or folder in its own folder; adds a number if the name is taken."""
     target = path.with_name(name)
     number = 0
     while os.path.lexists(target):
@@ -116,12 +128,12 @@ def rename(path: pathlib.Path, name: str) -> None:
 
 
 def step_of(name: str) -> int | None:
-    """The step that a folder is named after, or None."""
+    """Returns the step after which a folder is named; None for other names."""
     return int(name) if re.fullmatch(r"0|[1-9][0-9]{0,17}", name) else None
 
 
-def _json(path: pathlib.Path):
-    """The value of a JSON file; None where there is none, with a warning where it is damaged."""
+def _json(path: pathlib.Path) -> Any:
+    """Reads a JSON file; None if there is none, or, with a warning, if it is damaged."""
     try:
         return files.read_json(path)
     except FileNotFoundError:
@@ -131,7 +143,10 @@ def _json(path: pathlib.Path):
         return None
 
 
-def _number(found) -> float | None:
-    value = found.get("knn_top1") if isinstance(found, dict) else None
-    good = type(value) in (int, float) and value >= 0 and math.isfinite(value)  # before: -1, none
-    return float(value) if good else None
+def _number(content: Any) -> float | None:
+    """Returns the score in the metrics of a step; None if there is none (formerly -1)."""
+    value: Any = content.get("knn_top1") if isinstance(content, dict) else None
+    if type(value) not in (int, float):
+        return None
+    score = float(value)
+    return score if score >= 0 and math.isfinite(score) else None

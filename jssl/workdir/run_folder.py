@@ -1,9 +1,9 @@
 """The folder of one run: its config, the versions that made it, and its result.
 
-``config.json`` says whose folder it is (`jssl.workdir.identity`), from the first checkpoint on; a
-run with another config is refused. A start that saved nothing does not claim the folder
-(`jssl.workdir.claim`). ``result.json`` is written at the end; a finished run is not run again.
-Where a part lies that says whose the folder is, no link is followed.
+``config.json`` identifies the run (`jssl.workdir.identity`), from the first checkpoint on; a run
+with another config is refused. A start that saved nothing does not claim the folder
+(`jssl.workdir.claim`). ``result.json`` is written at the end; a finished run does not run again. No
+link is followed in place of a part that identifies the run.
 """
 
 import json
@@ -25,7 +25,7 @@ from jssl.recipes import recipe
 from jssl.workdir import identity
 from jssl.workdir.retention import step_of
 
-# What may differ when a run is started again: where and how it runs, not what it computes.
+# Keys that may change when a run is started again: they do not change what it computes.
 MAY_CHANGE_ON_RESUME = (
     "mesh.",
     "log.",
@@ -44,10 +44,22 @@ MAY_CHANGE_ON_RESUME = (
 HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", "log.tensorboard")
 
 
-def open_run_folder(workdir, config, extend: bool = False) -> tuple[pathlib.Path, Any]:
-    """(folder, config): makes the folder, or checks that the run in it is one of this very config;
-    with `extend` it may have more ``steps``, and there must be one. The durations of the config are
-    steps if the run has found out how many examples there are."""
+def open_run_folder(
+    workdir: str | os.PathLike[str], config: ml_collections.ConfigDict, extend: bool = False
+) -> tuple[pathlib.Path, ml_collections.ConfigDict]:
+    """Makes the folder of a run, or checks that the run in it has this config.
+
+    Args:
+      workdir: the folder that --workdir names.
+      config: a whole config.
+      extend: whether `config` may have more ``steps``; then there must be a run.
+
+    Returns:
+      (folder, config). Durations are steps if the stored run knows the size of its data set.
+
+    Raises:
+      UserError: the folder cannot be used, or its run has another config.
+    """
     if not workdir:
         raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
     folder = resolve(workdir)
@@ -69,8 +81,8 @@ def open_run_folder(workdir, config, extend: bool = False) -> tuple[pathlib.Path
     return folder, config
 
 
-def resolve(workdir) -> pathlib.Path:
-    """The absolute path that --workdir names."""
+def resolve(workdir: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the absolute path that --workdir names; `UserError` if it is no valid path."""
     name = str(workdir)
     try:
         name.encode("utf-8")  # Orbax needs it
@@ -93,13 +105,17 @@ def saved(folder: pathlib.Path) -> bool:
 
 
 def claimed(folder: pathlib.Path) -> bool:
-    """Whether the folder belongs to a run: a start that saved nothing leaves it to others."""
+    """Whether the folder belongs to a run; a start that saved nothing does not claim it."""
     return os.path.lexists(folder / "config.json") and saved(folder)
 
 
 def check_parts(folder: pathlib.Path) -> None:
-    """`UserError` for links and other oddities where the parts lie that say whose folder it is,
-    and for checkpoints or a result of which nobody knows whose they are."""
+    """Checks the parts of a folder that identify its run.
+
+    Raises:
+      UserError: a part is a link or of the wrong type, or there are checkpoints or a result without
+        config.json.
+    """
     for name in ("config.json", "result.json", "passed.json", "checkpoints"):
         path = folder / name
         if path.is_symlink():
@@ -116,30 +132,39 @@ def check_parts(folder: pathlib.Path) -> None:
         )
 
 
-def check_same(folder, old, new, extend: bool = False) -> None:
-    """`UserError` naming the first key in which the configs of two runs differ, ``method`` before
-    all others. With `extend` the new one may have more ``steps``."""
-    old = flatten(old)
-    new = flatten(new)
-    for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "config.method", key)):
-        if key.removeprefix("config.").startswith(MAY_CHANGE_ON_RESUME) or old.get(key) == new.get(
-            key
-        ):
+def check_same(
+    folder: str | os.PathLike[str],
+    old: ml_collections.ConfigDict,
+    new: ml_collections.ConfigDict,
+    extend: bool = False,
+) -> None:
+    """Compares the config of the stored run with another one.
+
+    With `extend` the new config may have more ``steps``.
+
+    Raises:
+      UserError: they differ; the message names the first such key, ``method`` before all others.
+    """
+    before = flatten(old)
+    now = flatten(new)
+    for key in sorted(before.keys() | now.keys(), key=lambda key: (key != "config.method", key)):
+        name = key.removeprefix("config.")
+        if name.startswith(MAY_CHANGE_ON_RESUME) or before.get(key) == now.get(key):
             continue
-        more = key == "config.steps" and new[key] > old[key]
+        more = key == "config.steps" and now[key] > before[key]
         if more and extend:
             continue
         cure = "use another --workdir, or give the old value to go on with that run"
         if more:
             cure = "add --extend to train that run further, or use another --workdir"
         raise UserError(
-            f"--workdir={folder} holds a run with {key}={old.get(key)!r}, not {new.get(key)!r}; "
+            f"--workdir={folder} holds a run with {key}={before.get(key)!r}, not {now.get(key)!r}; "
             f"{cure}"
         )
 
 
 def stored(folder: pathlib.Path) -> dict[str, Any]:
-    """What config.json holds; `UserError` unless it is what jssl wrote."""
+    """Reads config.json; raises `UserError` unless jssl wrote it so."""
     path = folder / "config.json"
     content = read(path)
     try:
@@ -149,18 +174,30 @@ def stored(folder: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def stored_config(workdir) -> ml_collections.ConfigDict:
-    """`recorded`, to build a run of. Its method is one of jssl or one that the user named in this
-    command: `UserError` if not, since a workdir may come from somebody else."""
+def stored_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+    """As `recorded`, for callers that build the run.
+
+    The workdir may come from another person. So the method must be one of jssl, or one that the
+    user named in this command.
+
+    Raises:
+      UserError: it is another method.
+    """
     config = recorded(workdir)
     trust.check_method(config.get("method"), f"--workdir={workdir}")
     return config
 
 
-def recorded(workdir) -> ml_collections.ConfigDict:
-    """The config of the run in `workdir`; a key that is newer than the run has its default."""
+def recorded(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+    """Reads the config of the run in `workdir`; keys newer than the run get their defaults.
+
+    Raises:
+      UserError: there is no run, or its config.json is damaged.
+    """
     path = resolve(workdir) / "config.json"
-    if not workdir or not os.path.lexists(path):  # and not path.exists(), which minds long names
+    if not workdir or not os.path.lexists(
+        path
+    ):  # and not path.exists(), which fails for long names
         raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
     try:
         return recipe("", from_json(json.dumps(stored(path.parent)["config"])))
@@ -168,8 +205,8 @@ def recorded(workdir) -> ml_collections.ConfigDict:
         raise unreadable(path, f"it is not what jssl writes: {error}") from None
 
 
-def recorded_info(workdir) -> DatasetInfo:
-    """What the run in `workdir` has stored of its data set."""
+def recorded_info(workdir: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads the stored facts about the data set of the run in `workdir`."""
     path = resolve(workdir) / "config.json"
     try:
         return info_from_json(stored(path.parent)["data_info"])
@@ -178,18 +215,21 @@ def recorded_info(workdir) -> DatasetInfo:
 
 
 def known_info(folder: pathlib.Path) -> DatasetInfo | None:
-    """`recorded_info` of the run in the folder; None before it has begun."""
+    """Returns `recorded_info` of the run in the folder; None before it has begun."""
     return recorded_info(folder) if claimed(folder) else None
 
 
-def mark(workdir) -> identity.Mark:
-    """Whose checkpoints those in `workdir` are."""
+def mark(workdir: str | os.PathLike[str]) -> identity.Mark:
+    """Returns the mark of the run in `workdir`."""
     return identity.mark_of(stored(resolve(workdir)))
 
 
-def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
-    """What `write_result` wrote, if the run is done, and is not to make more `steps` than it had.
-    `UserError` if it is the result of another run."""
+def result(folder: pathlib.Path, steps: int = 0) -> dict[str, Any] | None:
+    """Reads the result of a finished run; None before its end, and if it now gets more `steps`.
+
+    Raises:
+      UserError: it is damaged, or the result of another run.
+    """
     path = folder / "result.json"
     if not os.path.lexists(path):
         return None
@@ -210,15 +250,22 @@ def result(folder: pathlib.Path, steps: int = 0) -> dict | None:
     return None if extended or digest in mine.earlier else content
 
 
-def write_result(folder: pathlib.Path, values: dict, mark: identity.Mark) -> dict:
-    """Marks the run as done."""
+def write_result(
+    folder: pathlib.Path, values: dict[str, Any], mark: identity.Mark
+) -> dict[str, Any]:
+    """Writes the result, which marks the run as done; returns `values`."""
     if jax.process_index() == 0:
         write(folder / "result.json", values | {"run": mark.run, "digest": mark.digest})
     return values
 
 
 def read(path: pathlib.Path) -> Any:
-    """A JSON file of ours; `UserError` if it was damaged, `Unreachable` if it cannot be read."""
+    """Reads a JSON file that jssl wrote.
+
+    Raises:
+      UserError: it is missing or damaged.
+      Unreachable: the system cannot read it.
+    """
     try:
         return files.read_json(path)
     except Damaged as error:
@@ -227,32 +274,35 @@ def read(path: pathlib.Path) -> Any:
         raise unreadable(path, error.strerror) from None
 
 
-def unreadable(path, why) -> UserError:
+def unreadable(path: str | os.PathLike[str], why: object) -> UserError:
+    """Makes the error for a file that cannot be used."""
     return UserError(f"{path} cannot be read ({why}); restore it or use another --workdir")
 
 
 def write(path: pathlib.Path, values: Any) -> None:
-    """Whole or not at all; a link in its place is replaced."""
+    """Writes JSON atomically: to a temporary file, then renames; replaces a link."""
     files.write_json(path, values)
 
 
-def to_json(config) -> str:
+def to_json(config: ml_collections.ConfigDict) -> str:
+    """Formats a config as JSON; tuples become lists."""
     return json.dumps(config.to_dict(), default=list)
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
+    """Parses a config from JSON; lists become tuples."""
     return ml_collections.ConfigDict(lists_to_tuples(json.loads(text))).lock()
 
 
-def lists_to_tuples(tree):
-    """JSON's lists as the tuples that configs have."""
+def lists_to_tuples(tree: Any) -> Any:
+    """Replaces the lists in nested JSON values by tuples, which configs have."""
     if isinstance(tree, dict):
         return {key: lists_to_tuples(value) for key, value in tree.items()}
     return tuple(lists_to_tuples(value) for value in tree) if isinstance(tree, list) else tree
 
 
 def versions() -> dict[str, str]:
-    """What code wrote this: jssl (and its commit, in a checkout), its libraries, the devices."""
+    """Returns the versions of jssl and its libraries, its commit (in a checkout), the device."""
     here = pathlib.Path(__file__).parent
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]
     try:

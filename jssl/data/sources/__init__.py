@@ -1,1 +1,1 @@
-"""Where examples come from: one source per file."""
+"""Sources of examples: one source per file."""

@@ -1,30 +1,45 @@
-"""The training data of a run that is evaluated where this data is not."""
+"""Replaces the training data of a run that is evaluated on a machine without this data."""
+
+from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jssl import data
 from jssl.config import Config, UserError
-from jssl.core import DatasetInfo
+from jssl.core import DatasetInfo, Modality
 from jssl.data.files import Unreachable
+from jssl.data.source import Batch, Source
 from jssl.data.text import tokenizer as tokenizers
+
+if TYPE_CHECKING:
+    from jax import ShapeDtypeStruct
 
 
 class Absent:
-    """Stands for a source that cannot be opened, where only its shapes are needed.
+    """Replaces a source that cannot be opened, where only its shapes are needed.
 
-    It has as many examples as the run had. `read` returns zeros of the shapes of a real example:
-    enough to build the state of a run, whose shapes depend on the config alone.
+    It has as many examples as the run had. `read` returns zeros with the shapes of a real example.
+    They suffice to build the state of a run, whose shapes depend only on the config.
 
     Attributes:
-        reason: Why the source could not be opened, in one line.
+      reason: why the source could not be opened, in one line.
     """
 
-    classes = None
-    fingerprint = ""
+    name: str
+    modality: Modality
+    fields: Mapping[str, ShapeDtypeStruct]
+    classes: None = None
+    fingerprint: str = ""
+    tokenizer: Any
+    vocab: dict[str, int]
+    length: int
+    pack: bool
 
     def __init__(self, config: Config, info: DatasetInfo, reason: str):
         self.reason = reason
@@ -38,7 +53,7 @@ class Absent:
             self.pack = config.data.pack_documents
             vocab = info.vocab._asdict()
             self.tokenizer = SimpleNamespace(fingerprint=vocab.pop("fingerprint"), vocab=vocab)
-            if config.data.tokenizer:  # it can be read without the data
+            if config.data.tokenizer:  # this file can be read without the data
                 self.tokenizer = tokenizers.load(config.data.tokenizer)
             self.vocab = self.tokenizer.vocab
 
@@ -46,10 +61,11 @@ class Absent:
         return max(self.info.num_examples, 1)
 
     def describe(self, index: int) -> str:
+        """Returns the name of an example, for messages."""
         return f"{self.name} example {index}"
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Zeros of the fields; a segment of ones, and the size of the whole canvas."""
+    def read(self, indices: np.ndarray) -> Batch:
+        """Returns zeros, but a segment of ones, and the size of the whole canvas."""
         n = len(indices)
         batch = {
             name: np.zeros((n, *field.shape), field.dtype)
@@ -65,9 +81,10 @@ class Absent:
 
 
 def open_or_absent(config: Config, info: DatasetInfo) -> data.DataConfig:
-    """The training data of a run; where it is gone, an `Absent` of its `info` in its place.
+    """Opens the training data of a run, or an `Absent` of its `info` if the data does not exist.
 
-    Raises UserError if the data is there, and cannot be used.
+    Raises:
+      UserError: the data exists, and cannot be used.
     """
     try:
         return data.load_again(config.data, info)
@@ -79,8 +96,8 @@ def open_or_absent(config: Config, info: DatasetInfo) -> data.DataConfig:
         return data.DataConfig(Absent(config, info, str(error)), False, 0, 0.0)
 
 
-def need(source, protocol: str, config: Config) -> None:
-    """`UserError` if the training data is absent, which `protocol` cannot do without."""
+def need(source: Source, protocol: str, config: Config) -> None:
+    """Raises UserError if the training data is absent, because `protocol` needs it."""
     if isinstance(source, Absent):
         key = "dir" if config.data.source == "tfds" else "path"
         raise UserError(
@@ -89,13 +106,13 @@ def need(source, protocol: str, config: Config) -> None:
         )
 
 
-def _there(section) -> bool:
-    """Whether anything lies where the data should."""
+def _there(section: Any) -> bool:
+    """Returns whether there is any file where the data should be."""
     name = section.dir if section.source == "tfds" else section.path
     if not name:
         return True
-    found = glob.glob(os.path.expanduser(name), recursive=True) or [os.path.expanduser(name)]
+    paths = glob.glob(os.path.expanduser(name), recursive=True) or [os.path.expanduser(name)]
     try:
-        return any(os.path.isfile(path) or os.listdir(path) for path in found)
+        return any(os.path.isfile(path) or os.listdir(path) for path in paths)
     except OSError as error:
         return not isinstance(error, FileNotFoundError)

@@ -1,14 +1,17 @@
-"""A folder of image files, nested as it may be; labels are optional."""
+"""Image files in a folder with any nesting; labels are optional."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import importlib.util
 import logging
 import os
 import tarfile
 import time
 import zipfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import features
@@ -17,12 +20,17 @@ from jssl import errors
 from jssl.config import UserError
 from jssl.data import canvas as canvases
 from jssl.data import depth, files, fingerprint
-from jssl.data.decode import Pixels, Unreadable, assemble, look
+from jssl.data.decode import Example, Pixels, Unreadable, assemble, look
 from jssl.data.sampling import split_name, split_rows
-from jssl.data.source import image_fields
+from jssl.data.source import Batch, image_fields
 from jssl.data.splits import few, find_split, nfc, split_folders, split_kind
-from jssl.data.walk import walk
+from jssl.data.walk import Found, walk
 from jssl.parallel import preemption
+
+if TYPE_CHECKING:
+    from jax import ShapeDtypeStruct
+
+    from jssl.core import Modality
 
 log = logging.getLogger("jssl")
 
@@ -30,47 +38,70 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
-PHONES = (".heic", ".heif")  # of pillow-heif, the extra "heic"
-BYTES = 512 * 2**20  # of one file at most: more than 89 megapixels of any format need
-PAUSES = (0.1, 0.5, 2.0)  # seconds before a file is read again after an error that may pass
+PHONES = (".heic", ".heif")  # pillow-heif, the extra "heic", reads them
+BYTES = 512 * 2**20  # limit of one file: more than 89 megapixels need in any format
+PAUSES = (0.1, 0.5, 2.0)  # seconds before a file is read again after a temporary error
 
 
 def extensions() -> tuple[str, ...]:
-    """The endings of the images that can be read on this machine, in lower case."""
+    """Returns the endings of the images that this machine can read, in lower case."""
     avif = (".avif",) if features.check("avif") else ()
     phones = PHONES if importlib.util.find_spec("pillow_heif") else ()
     return EXTENSIONS + avif + phones
 
 
 class ImageFolder:
-    """A source over image files; see `open_folder`.
+    """A source of image files; see `open_folder`.
 
-    `single_class` is the folder in which all images lie, if there is just one: no label for a
-    training set, and one for a test set of which other classes are known (`jssl.data.labels`).
+    Attributes:
+      single_class: the folder that holds all images, if there is only one. It is not a label in a
+        training set. It is one in a test set, if the training set has several classes
+        (`jssl.data.labels`).
+      max_value: the pixel value that is white; 0 for images of 8 bits (`jssl.data.depth`).
     """
 
-    modality = "image"
+    modality: Modality = "image"
 
-    def __init__(self, root, files, pixels, labels, classes, single_class=None):
+    def __init__(
+        self,
+        root: str,
+        files: Sequence[str],
+        pixels: Pixels,
+        labels: np.ndarray | None,
+        classes: Sequence[str] | None,
+        single_class: str | None = None,
+    ):
+        """Describes the source.
+
+        Args:
+          root: the folder.
+          files: the paths of the images relative to `root`, in order.
+          pixels: decodes an image.
+          labels: int32 [N], or None.
+          classes: class names by number, or None.
+          single_class: see the class.
+        """
         self.name = root
+        self._fingerprint: str | None = None
         self.pixels = pixels
         self.classes = classes
         self.single_class = single_class
         self.max_value = pixels.white
         self._labels = labels
-        # One block of bytes instead of millions of str: small to keep, quick to send to a worker.
+        # One block of bytes instead of millions of str: it is small, and quick to send to a worker.
         names = [os.fsencode(file) for file in files]
         self._names = b"".join(names)
         self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._ends)
 
     def describe(self, index: int) -> str:
+        """Returns the path of an example."""
         return os.path.join(self.name, os.fsdecode(self._file(index)))
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at `indices`; see `decode.assemble` for keys, shapes and substitutes."""
+    def read(self, indices: np.ndarray) -> Batch:
+        """Returns the examples at `indices`; see `decode.assemble` for keys and shapes."""
         return assemble(
             np.asarray(indices),
             self._load,
@@ -81,23 +112,29 @@ class ImageFolder:
         )
 
     @property
-    def fields(self):
-        """See `jssl.data.source.Source`."""
+    def fields(self) -> dict[str, ShapeDtypeStruct]:
+        """Shape and dtype of the arrays of one example."""
         return image_fields(self.pixels.canvas, self.pixels.dtype, self.classes is not None)
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
-        """Of the names of the files, relative to the folder, and of their sizes."""
+        """Hash of the names of the files, relative to the folder, and of their sizes."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
+        """Computes `fingerprint`."""
         return fingerprint.of_files(self._names, self._ends, self.describe)
 
-    def _file(self, index):
+    def _file(self, index: int) -> bytes:
         start = self._ends[index - 1] if index else 0
         return self._names[start : self._ends[index]]
 
-    def _load(self, index):
+    def _load(self, index: int) -> Example:
         data = read_patiently(self.describe(index))
-        image, valid = self.pixels(data)
-        return image, valid, -1 if self._labels is None else self._labels[index]
+        image, size = self.pixels(data)
+        return image, size, -1 if self._labels is None else self._labels[index]
 
 
 def open_folder(
@@ -110,29 +147,39 @@ def open_folder(
     exif: bool = True,
     max_value: float = 0.0,
 ) -> ImageFolder:
-    """The source over all images below a folder, in the sorted order of their paths.
+    """Opens all images below a folder, in the sorted order of their paths.
 
-    A folder in `path` that is the split (`splits.find_split`: `Train/` and `val/` too) is the root.
-    Without one the split must be "train", and is everything; but not if `path` has folders of other
-    splits. Slices as in `split_rows`. Labels are the first-level directories, sorted, in Unicode's
-    NFC, if there are at least two and every image lies below one (torchvision's ImageFolder); else
-    there are none. See `walk` for which files are found, and `jssl.data.load` for `canvas`,
-    `channels`, `aspect` and `max_value`; `exif` says whether EXIF orientation is applied.
+    If a folder in `path` is the split (`splits.find_split`: `Train/` and `val/` too), it is the
+    root. Else the split must be "train", and everything is read; but not if `path` has folders of
+    other splits. The labels are the first-level directories, sorted, in Unicode's NFC, if there are
+    at least two and every image is below one (torchvision's ImageFolder); else there are none.
+    `walk` decides which files are read.
 
-    Raises UserError for a missing folder, one without images, or an unknown split.
+    Args:
+      path: the folder.
+      split: the split; slices as in `split_rows`.
+      canvas: the shorter side that an image keeps, in pixels (``data.max_side``).
+      channels: 1 or 3.
+      aspect: see `jssl.data.load`.
+      exif: whether EXIF orientation is applied.
+      max_value: see `jssl.data.load`.
+
+    Raises:
+      UserError: the folder is missing or has no images, or the split is unknown.
     """
     root = _root(os.path.expanduser(path), split)
-    found = walk(root, extensions())
-    found.announce("images")
-    _advise(found)
-    if not found.files:
+    listing = walk(root, extensions())
+    listing.announce("images")
+    _advise(listing)
+    if not listing.files:
         raise UserError(
-            f"data.path={root} is wrong because no image lies below it ({found.describe('images')})"
-            f"; give a folder with files that end in {' '.join(extensions())}"
+            f"data.path={root} is wrong because no image lies below it "
+            f"({listing.describe('images')}); "
+            f"give a folder with files that end in {' '.join(extensions())}"
         )
-    _check_mixed(root, found.files)
-    names = found.files
-    labels, classes = _labels(names, [name for name in found.unreadable if os.sep not in name])
+    _check_mixed(root, listing.files)
+    names = listing.files
+    labels, classes = _labels(names, [name for name in listing.unreadable if os.sep not in name])
     single = None
     if classes and len(classes) == 1:
         (single,) = classes
@@ -146,35 +193,37 @@ def open_folder(
         names = [names[row] for row in rows]
         labels = None if labels is None else labels[rows]
     white = max_value or _white(root, names)
-    shape = (*canvases.canvas_of(canvas, aspect), channels)
-    pixels = Pixels(canvas, shape, exif, 0.0 if white == 255 else white)
+    height, width = canvases.canvas_of(canvas, aspect)
+    pixels = Pixels(canvas, (height, width, channels), exif, 0.0 if white == 255 else white)
     return ImageFolder(root, names, pixels, labels, classes, single)
 
 
-def _white(root, names):
-    """What value is white in the images of more than 8 bits; 0 if there are none of them."""
+def _white(root: str, names: Sequence[str]) -> float:
+    """Returns the white value of the images of more than 8 bits; 0 if there are none."""
     names = [name for name in names if name.lower().endswith(depth.ENDINGS)]
     count = min(len(names), depth.SAMPLE)
     rows = np.linspace(0, len(names) - 1, count).astype(np.int64).tolist()
     paths = [os.path.join(root, names[row]) for row in rows]
     with preemption.pool(16) as pool:
         looks = [pool.submit(_look, path) for path in paths]
-        return depth.find_white([preemption.result(one) for one in looks], f"data.path={root}")
+        return depth.find_white(
+            [preemption.result(future) for future in looks], f"data.path={root}"
+        )
 
 
-def _look(path):
+def _look(path: str) -> depth.Levels | None:
     try:
         return look(read_patiently(path))
-    except Unreadable:  # it is met again, and counted, when it is read
+    except Unreadable:  # the feed reads it later, and counts it then
         return None
 
 
 def read_patiently(path: str) -> bytes:
-    """The bytes of one example.
+    """Returns the bytes of one example.
 
     Raises:
-        Unreadable: The file is not there, no regular file, too large, or not for this user.
-        files.Unreachable: The system could not read it in several tries. That is no damage.
+      Unreadable: the file does not exist, is not regular or too large, or the user may not read it.
+      files.Unreachable: the system could not read it in several tries. That is not damage.
     """
     for pause in (*PAUSES, None):
         try:
@@ -192,15 +241,16 @@ def read_patiently(path: str) -> bytes:
     raise AssertionError("unreachable")
 
 
-def _root(path, split):
+def _root(path: str, split: str) -> str:
+    """Returns the folder of a split; UserError if there is none."""
     if not os.path.isdir(path):
         raise UserError(f"data.path={path!r} is wrong because {_no_folder(path)}")
-    wanted = split_name(split)
+    base = split_name(split)
     folders = split_folders(path)
-    inner = os.path.join(path, wanted)
-    if os.sep in wanted and os.path.isdir(inner):
+    inner = os.path.join(path, base)
+    if os.sep in base and os.path.isdir(inner):
         return inner
-    name = find_split(wanted, folders, path)
+    name = find_split(base, folders, path)
     if name is not None:
         beside = [other for other, kind in folders.items() if other != name and not kind]
         if beside:
@@ -210,26 +260,27 @@ def _root(path, split):
     if splits:
         others = " and move the rest into it" if len(splits) < len(folders) else ""
         raise UserError(
-            f"data.split={split} is wrong because {path} has no folder {wanted}, but the splits "
-            f"{few(splits)}; use data.split={splits[0]}, or make the folder {wanted}{others}"
+            f"data.split={split} is wrong because {path} has no folder {base}, but the splits "
+            f"{few(splits)}; use data.split={splits[0]}, or make the folder {base}{others}"
         )
-    if split_kind(wanted) == "train":
+    if split_kind(base) == "train":
         return path
     above = os.path.dirname(os.path.abspath(path))
-    beside = split_kind(os.path.basename(path)) and find_split(wanted, split_folders(above), above)
+    sibling = None
+    if split_kind(os.path.basename(path)):
+        sibling = find_split(base, split_folders(above), above)
+    cure = (
+        "use data.split=train, or hold out a part of it: train[90%:], and train[:90%] to train on"
+    )
+    if sibling:
+        cure = f"use data.path={above}, which has the folder {sibling}"
     raise UserError(
-        f"data.split={split} is wrong because {path} is one set, without folders for splits; "
-        + (
-            f"use data.path={above}, which has the folder {beside}"
-            if beside
-            else "use data.split=train, or hold out a part of it: train[90%:], and train[:90%] "
-            "to train on"
-        )
+        f"data.split={split} is wrong because {path} is one set, without folders for splits; {cure}"
     )
 
 
-def _no_folder(path):
-    """Why `path` is no folder of images, and the cure."""
+def _no_folder(path: str) -> str:
+    """Returns the reason why `path` is not a folder of images, and the cure."""
     if not os.path.isfile(path):
         try:
             os.stat(path)
@@ -246,14 +297,16 @@ def _no_folder(path):
         if zipfile.is_zipfile(path):
             return f"it is a zip archive; unpack it (unzip {path} -d {inner}), and give the folder"
         if tarfile.is_tarfile(path):
-            made = f"mkdir {inner} && tar -xf {path} -C {inner}"
-            return f"it is a tar archive; unpack it ({made}), and give the folder"
+            command = f"mkdir {inner} && tar -xf {path} -C {inner}"
+            return f"it is a tar archive; unpack it ({command}), and give the folder"
     return "it is a file; give the folder that holds the images"
 
 
-def _check_mixed(root, names):
-    """`UserError` if, further down, folders of several splits lie side by side: a run would train
-    on its own test set."""
+def _check_mixed(root: str, names: Sequence[str]) -> None:
+    """Raises UserError if a deeper folder has folders of several splits.
+
+    A run would train on its own test set.
+    """
     below: dict[str, set[str]] = {}
     for folder in {os.path.dirname(name) for name in names}:
         while folder:
@@ -271,25 +324,29 @@ def _check_mixed(root, names):
             )
 
 
-def _labels(names, unreadable):
-    """(labels int32 [n], classes), or (None, None) if not every image lies below a folder.
+def _labels(
+    names: Sequence[str], unreadable: Sequence[str]
+) -> tuple[np.ndarray | None, list[str] | None]:
+    """Returns (labels int32 [n], classes); (None, None) if an image is not below a folder.
 
     A folder that could not be listed stays a class, so that the numbers of the others do not change
-    when it can be listed again."""
-    tops = [nfc(name.split(os.sep, 1)[0]) if os.sep in name else None for name in names]
-    if None in tops:
+    when it can be listed again.
+    """
+    if not all(os.sep in name for name in names):
         return None, None
+    tops = [nfc(name.split(os.sep, 1)[0]) for name in names]
     classes = sorted({*tops, *map(nfc, unreadable)})
     number = {name: k for k, name in enumerate(classes)}
     return np.array([number[top] for top in tops], np.int32), classes
 
 
-def _advise(found):
-    phones = sum(found.passed[ending] for ending in PHONES)
+def _advise(listing: Found) -> None:
+    """Logs how to read .heic images if some were skipped."""
+    phones = sum(listing.passed[ending] for ending in PHONES)
     if phones:
         log.warning(
             "%d .heic images in %s are passed over; to read them: %s",
             phones,
-            found.root,
+            listing.root,
             errors.install("heic"),
         )

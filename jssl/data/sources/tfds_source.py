@@ -1,36 +1,61 @@
 """Data sets that TensorFlow Datasets has prepared as ArrayRecord, read without TensorFlow.
 
-The directory on disk says all (features.json, dataset_info.json), so TFDS is asked to read that and
-never to look a name up, prepare or download: no network is touched.
+The directory on disk is complete (features.json, dataset_info.json). So TFDS only reads it, and
+never looks up a name, prepares or downloads: no network is used.
 """
 
+from __future__ import annotations
+
 import difflib
-import functools
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jssl.config import UserError, require_local_path
 from jssl.data import canvas as canvases
 from jssl.data import depth, fingerprint
-from jssl.data.decode import Pixels, Unreadable, assemble, look
+from jssl.data.decode import Example, Pixels, Unreadable, assemble, look
 from jssl.data.files import Damaged, foreign, one_line
-from jssl.data.source import image_fields
+from jssl.data.source import Batch, image_fields
 from jssl.data.sources.tfds_trust import INFO as _INFO
 from jssl.data.sources.tfds_trust import open_builder
 
+if TYPE_CHECKING:
+    from etils import epath
+    from jax import ShapeDtypeStruct
+
+    from jssl.core import Modality
+
 
 class TfdsImages:
-    """A source over the records of a TFDS split; see `open_tfds`.
+    """A source of the records of a TFDS split; see `open_tfds`."""
 
-    `records` is TFDS's own random-access source. It pickles to a few kB, and opens its files in
-    each process when it is first read.
-    """
+    modality: Modality = "image"
 
-    modality = "image"
+    def __init__(
+        self,
+        name: str,
+        blame: str,
+        records: Any,
+        image_key: str,
+        pixels: Pixels,
+        classes: Sequence[str] | None,
+    ):
+        """Describes the source.
 
-    def __init__(self, name, blame, records, image_key, pixels, classes):
+        Args:
+          name: the data set and its split, for messages.
+          blame: the key and the value that errors name.
+          records: TFDS's own random-access source. It pickles to a few kB, and opens its files in
+            each process when it is first read.
+          image_key: the feature that holds the image.
+          pixels: decodes an image.
+          classes: class names by number, or None.
+        """
         self.name = name
+        self._fingerprint: str | None = None
         self.pixels = pixels
         self.classes = classes
         self.max_value = pixels.white
@@ -38,26 +63,33 @@ class TfdsImages:
         self._records = records
         self._image_key = image_key
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._records)
 
     @property
-    def fields(self):
-        """See `jssl.data.source.Source`."""
+    def fields(self) -> dict[str, ShapeDtypeStruct]:
+        """Shape and dtype of the arrays of one example."""
         return image_fields(self.pixels.canvas, self.pixels.dtype, self.classes is not None)
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
-        """Of the files of the split: names, sizes, and which records of each."""
+        """Hash of the files of the split: names, sizes, and which records of each are read."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
+        """Computes `fingerprint`."""
         info = self._records.dataset_info
         files = info.splits[self._records.split].file_instructions
         return fingerprint.of_records(files, info.full_name)
 
     def describe(self, index: int) -> str:
+        """Returns the record of an example, for messages."""
         return f"{self.name} record {index}"
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at `indices`; see `decode.assemble` for keys, shapes and substitutes."""
+    def read(self, indices: np.ndarray) -> Batch:
+        """Returns the examples at `indices`; see `decode.assemble` for keys and shapes."""
         indices = np.asarray(indices)
         fetched = self._fetch(indices)
         return assemble(
@@ -69,24 +101,25 @@ class TfdsImages:
             self._blame,
         )
 
-    def _fetch(self, indices):
-        """Many records at one go, several times quicker than one by one."""
-        wanted = np.unique(indices).tolist()
+    def _fetch(self, indices: np.ndarray) -> dict[int, Any]:
+        """Reads many records together, which is several times faster than one by one."""
+        rows = np.unique(indices).tolist()
         try:
-            return dict(zip(wanted, self._records.__getitems__(wanted), strict=True))
+            return dict(zip(rows, self._records.__getitems__(rows), strict=True))
         except Exception:  # noqa: BLE001 - one damaged record fails all: try each alone
             return {}
 
-    def _load(self, index, fetched):
-        record = fetched.get(index) or self._one(index)
-        image, valid = self.pixels(record[self._image_key])
-        return image, valid, -1 if self.classes is None else record["label"]
+    def _load(self, index: int, fetched: dict[int, Any]) -> Example:
+        record = fetched.get(index) or self._read_record(index)
+        image, size = self.pixels(record[self._image_key])
+        return image, size, -1 if self.classes is None else record["label"]
 
-    def _one(self, index):
+    def _read_record(self, index: int) -> Any:
+        """Reads a single record; raises Unreadable if it is damaged."""
         try:
             with foreign(self.describe(index)):
                 return self._records[index]
-        except Damaged as error:  # and not Unreachable: it may be read another time
+        except Damaged as error:  # but not Unreachable: it may be readable later
             raise Unreadable(error.reason[:100]) from error
         except FileNotFoundError as error:
             raise Unreadable(one_line(error)) from error
@@ -103,20 +136,30 @@ def open_tfds(
     exif: bool = False,
     max_value: float = 0.0,
 ) -> TfdsImages:
-    """The source over `split` of data set `name` ("cifar10", "imagenette/160px-v2", with ":3.0.2"
-    for one version, else the newest) as prepared below `dir`.
+    """Opens the images of a data set that TFDS prepared.
 
-    The split may be any of TFDS's, as "train[:90%]" or "train+test". Where all images have one
-    known size, the canvas is only as large as they need. Labels are those of a ClassLabel feature
-    "label". See `jssl.data.load` for `canvas`, `channels`, `aspect` and `max_value`; `exif` says
-    whether EXIF orientation is applied. Raises UserError for what is missing, unknown, or has no
-    image.
+    If all images have one known size, the canvas is only as large as they need. The labels are
+    those of a ClassLabel feature "label".
+
+    Args:
+      name: the data set: "cifar10", "imagenette/160px-v2", with ":3.0.2" for one version, else the
+        newest.
+      dir: the folder in which TFDS prepared the data set.
+      split: any split of TFDS, as "train[:90%]" or "train+test".
+      canvas: the shorter side that an image keeps, in pixels (``data.max_side``).
+      channels: 1 or 3.
+      aspect: see `jssl.data.load`.
+      exif: whether EXIF orientation is applied.
+      max_value: see `jssl.data.load`.
+
+    Raises:
+      UserError: the set is missing or unknown, or has no image.
     """
     records, features, key, classes = _open(name, dir, split, "Image")
     shape = canvases.canvas_of(canvas, aspect)
-    known = features[key].shape[:2]
-    if None not in known:
-        height, width = canvases.fitted(*known, shape)
+    height, width = features[key].shape[:2]
+    if height is not None and width is not None:
+        height, width = canvases.fitted(height, width, shape)
         shape = (min(height, width), max(height, width))
     blame = f"data.name={name}"
     white = max_value or _white(records, features[key], key, blame)
@@ -124,8 +167,8 @@ def open_tfds(
     return TfdsImages(f"{name} {split}", blame, records, key, pixels, classes)
 
 
-def _white(records, feature, key, blame):
-    """What value is white in a set of 16-bit images; 0 for one of 8 bits."""
+def _white(records: Any, feature: Any, key: str, blame: str) -> float:
+    """Returns the white value of a set of 16-bit images; 0 for a set of 8 bits."""
     kind = np.dtype(feature.np_dtype)
     if kind == np.uint8:
         return 0.0
@@ -134,27 +177,33 @@ def _white(records, feature, key, blame):
             f"{blame} is wrong because its images are {kind}; name a set of uint8 or uint16 images"
         )
     rows = np.linspace(0, len(records) - 1, min(len(records), depth.SAMPLE)).astype(int)
-    found = (look(record[key]) for record in records.__getitems__(rows.tolist()))
-    return depth.find_white(found, blame)
+    levels = (look(record[key]) for record in records.__getitems__(rows.tolist()))
+    return depth.find_white(levels, blame)
 
 
-def open_text(name: str, dir: str, split: str):
-    """(records, the key of their text, names of the labels or None) of a set as in `open_tfds`:
-    the Text feature "text", or else the first that is no "id"."""
+def open_text(name: str, dir: str, split: str) -> tuple[Any, str, list[str] | None]:
+    """Opens the texts of a data set that TFDS prepared; the arguments are those of `open_tfds`.
+
+    Returns:
+      (records, key of their text, label names or None). The key is the Text feature "text", or else
+      the first Text feature that is not "id".
+    """
     records, _, key, classes = _open(name, dir, split, "Text")
     return records, key, classes
 
 
-def _open(name, dir, split, kind):
-    """(records, features, key, classes): `key` is the feature of type `kind` that is read."""
+def _open(
+    name: str, dir: str, split: str, kind: str
+) -> tuple[Any, dict[str, Any], str, list[str] | None]:
+    """Returns (records, features, key, classes); `key` is the feature of type `kind` to read."""
     import tensorflow_datasets as tfds  # takes a second
 
     root = root_of(dir)
     builder = open_builder(find_prepared(name, root), name)
     _check_split(builder.info, name, split, root)
     features = dict(sorted(builder.info.features.items()))
-    wanted = getattr(tfds.features, kind)
-    keys = [key for key, f in features.items() if type(f) is wanted and key != "id"]
+    feature_type = getattr(tfds.features, kind)
+    keys = [key for key, f in features.items() if type(f) is feature_type and key != "id"]
     if not keys:
         hint = ", or set data.seq_len for its text" if "text" in features else ""
         raise UserError(
@@ -178,7 +227,7 @@ def _open(name, dir, split, kind):
 
 
 def root_of(dir: str) -> str:
-    """``data.dir``, or where it is empty, TFDS's own variable TFDS_DATA_DIR. UserError for none."""
+    """Returns ``data.dir``, or TFDS's own variable TFDS_DATA_DIR; UserError if both are empty."""
     root = dir or require_local_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
     if not root:
         raise UserError(
@@ -188,8 +237,8 @@ def root_of(dir: str) -> str:
     return root
 
 
-def find_prepared(name: str, dir: str):
-    """The folder of a version of data set `name` below `dir`. UserError if there is none."""
+def find_prepared(name: str, dir: str) -> epath.Path:
+    """Returns the folder of a version of data set `name` below `dir`; UserError if missing."""
     from etils import epath
 
     root = epath.Path(dir).expanduser()
@@ -206,30 +255,31 @@ def find_prepared(name: str, dir: str):
     versions = [path for path in inner if (path / _INFO).exists()]
     if versions:
         return max(versions, key=_version)
-    known = _prepared(dir)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+    prepared = _prepared(dir)
+    near = difflib.get_close_matches(name, prepared, n=3, cutoff=0.5) or prepared
     raise UserError(
         f"data.name={name!r} is wrong because it is not prepared in data.dir={dir}; "
         f"try {_listed(near)}, or `jssl data prepare --name={name} --dir={dir}`"
     )
 
 
-def _version(path):
+def _version(path: epath.Path) -> list[int]:
     return [int(part) if part.isdigit() else -1 for part in path.name.split(".")]
 
 
-def _prepared(dir):
-    """Names of the data sets below a folder: name/version or name/config/version."""
+def _prepared(dir: str) -> list[str]:
+    """Returns the names of the data sets below a folder: name/version or name/config/version."""
     from etils import epath
 
     root = epath.Path(dir).expanduser()
-    found = [path for depth in ("*/*", "*/*/*") for path in root.glob(f"{depth}/{_INFO}")]
-    return sorted({path.parent.parent.relative_to(root).as_posix() for path in found})
+    infos = [path for level in ("*/*", "*/*/*") for path in root.glob(f"{level}/{_INFO}")]
+    return sorted({path.parent.parent.relative_to(root).as_posix() for path in infos})
 
 
-def _check_split(info, name, split, dir):
+def _check_split(info: Any, name: str, split: str, dir: str) -> None:
+    """Raises UserError if a split is unknown, not ArrayRecord, or misses a file."""
     try:
-        files = [part.filename for part in info.splits[split].file_instructions]
+        files = [instruction.filename for instruction in info.splits[split].file_instructions]
     except (ValueError, KeyError, AssertionError) as error:
         raise UserError(
             f"data.split={split} is wrong because {name} has only {', '.join(info.splits)} "
@@ -250,9 +300,9 @@ def _check_split(info, name, split, dir):
         )
 
 
-def _format(info):
+def _format(info: Any) -> str:
     return info.file_format.value if info.file_format else "an unknown format"
 
 
-def _listed(names):
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(list(names)[:5]) or "another data.dir, this one holds none"

@@ -1,8 +1,8 @@
 """Opens a data set of TFDS without letting its files choose code.
 
 features.json names the class of each feature, and TFDS imports the module of any name that it does
-not know. A data set may come from anybody, so the names are read first: only the classes of TFDS
-itself are let through.
+not know. A data set may come from anybody, so this module checks the names first, and accepts only
+the classes of TFDS itself.
 """
 
 import json
@@ -17,23 +17,26 @@ from jssl.data.files import Damaged, foreign, read_json
 INFO = "dataset_info.json"
 FEATURES = "features.json"
 _CLASS = re.compile(r"tensorflow_datasets\.core\.features\.[A-Za-z0-9_.]+")
-_KEYS = ("pythonClassName", "python_class_name", "type")  # the last one up to TFDS 4.3
+_KEYS = ("pythonClassName", "python_class_name", "type")  # "type" up to TFDS 4.3
 
 
 def open_builder(folder: str | os.PathLike, name: str) -> Any:
-    """TFDS's builder over a folder in which a data set was prepared.
+    """Returns TFDS's builder of a prepared data set.
 
-    name  of the data set, for messages
+    Args:
+      folder: the folder in which the data set was prepared.
+      name: name of the data set, for messages.
 
-    Raises UserError for a class that is not TFDS's own, and for damaged files.
+    Raises:
+      UserError: a class is not TFDS's own, or a file is missing or damaged.
     """
     try:
         with foreign(folder):
             features = read_json(os.path.join(folder, FEATURES), follow=True)
-            for chosen in classes(features):
-                if not _CLASS.fullmatch(chosen):
+            for class_name in classes(features):
+                if not _CLASS.fullmatch(class_name):
                     raise UserError(
-                        f"data.name={name} is refused because its {FEATURES} names {chosen!r}, "
+                        f"data.name={name} is refused because its {FEATURES} names {class_name!r}, "
                         "which is no feature of TFDS, and would be run; prepare the set with "
                         "features of TFDS"
                     )
@@ -41,7 +44,7 @@ def open_builder(folder: str | os.PathLike, name: str) -> Any:
                 raise ValueError(f"{INFO} holds no object")
             import tensorflow_datasets as tfds  # takes a second
 
-            builder = tfds.builder_from_directory(os.fspath(folder))
+            builder: Any = tfds.builder_from_directory(os.fspath(folder))
             dict(builder.info.features.items())
             dict(builder.info.splits.items())
             return builder
@@ -56,7 +59,7 @@ def open_builder(folder: str | os.PathLike, name: str) -> Any:
 
 
 def classes(tree: Any) -> Iterator[str]:
-    """Every class that a features.json names, also in texts that are JSON themselves."""
+    """Yields every class name in a features.json, also in strings that are JSON themselves."""
     if isinstance(tree, str) and tree.lstrip()[:1] in ("{", "["):
         tree = json.loads(tree)
     if isinstance(tree, list):

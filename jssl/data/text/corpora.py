@@ -1,15 +1,15 @@
 """Documents of text, one after the other: from files, or from a set that TFDS has prepared.
 
-Files are described in `textfiles`. At most a line, or half a megabyte, is in memory at a time.
+`text_files` describes the files. At most a line, or half a megabyte, is in memory at a time.
 """
 
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from pydoc_data.topics import topics  # half a megabyte of English that every Python brings
-from typing import NamedTuple
+from pydoc_data.topics import topics  # half a megabyte of English in every Python
+from typing import Any, NamedTuple
 
 from jssl.config import UserError, suggest
 from jssl.data.sampling import split_rows, split_span
@@ -18,17 +18,28 @@ from jssl.data.text import text_files
 from jssl.data.text.text_files import Reading, Tally, bounded
 
 _RECORDS = 1024  # records of TFDS that are read at a time
-_BLANK = 2**18  # characters of space ahead of a document's text that are kept
+_BLANK = 2**18  # characters of white space before a document's text that are kept
+
+
+Piece = tuple[Any, str, int]  # key of the document, a part of its text, label
 
 
 class Corpus(NamedTuple):
-    """Documents that can be read again and again, always in the same order."""
+    """Documents that can be read repeatedly, always in the same order.
+
+    Attributes:
+      name: name of the corpus, for messages.
+      key: the config key that names it, for messages.
+      parts: parts(tally) iterates over (key of the document, part of its text, label).
+      classes: label names, or None.
+      split: the split whose slice is not cut yet; "" if there is none.
+    """
 
     name: str
-    key: str  # of the config that named it, for messages
-    parts: Callable  # (Tally) -> iterator of (key of the document, part of its text, label)
-    classes: list | None  # names of the labels, if there are any
-    split: str  # whose slice is yet to be cut; "": none
+    key: str
+    parts: Callable[[Tally], Iterator[Piece]]
+    classes: list[str] | None
+    split: str
 
 
 def open_corpus(
@@ -42,7 +53,13 @@ def open_corpus(
     text_key: str = "text",
     max_corrupt_fraction: float = 0.01,
 ) -> Corpus:
-    """The documents that the config's section `data` names; see `jssl.data.load`."""
+    """Opens the documents that the config section `data` describes.
+
+    The arguments are keys of this section; see `jssl.data.load`.
+
+    Raises:
+      UserError: a key is wrong, or the data cannot be used.
+    """
     how = Reading(encodings.codec(encoding), text_key, max_corrupt_fraction)
     refuse(source, encoding, text_key)
     if source == "tfds":
@@ -50,31 +67,31 @@ def open_corpus(
 
         records, key, classes = open_text(name, dir, split)
 
-        def parts(tally):
+        def record_parts(tally):
             return _records(records, key, classes, tally)
 
-        return Corpus(f"{name} {split}", f"data.name={name}", parts, classes, "")
+        return Corpus(f"{name} {split}", f"data.name={name}", record_parts, classes, "")
     if source == "pydoc":
 
-        def parts(tally):
+        def topic_parts(tally):
             return ((key, text, -1) for key, text in sorted(topics.items()))
 
-        return Corpus(f"pydoc {split}", "data.source=pydoc", parts, None, split)
+        return Corpus(f"pydoc {split}", "data.source=pydoc", topic_parts, None, split)
     if source != "text":
         raise UserError(f"data.source={source!r} is wrong: it is no text; {suggest(source, TEXT)}")
     files = text_files.find(os.path.expanduser(path), split)
 
-    def parts(tally):
+    def file_parts(tally):
         return text_files.parts(files, how, tally)
 
-    return Corpus(f"{path} {split}", f"data.path={path}", parts, None, split)
+    return Corpus(f"{path} {split}", f"data.path={path}", file_parts, None, split)
 
 
-TEXT = ("text", "tfds", "pydoc")  # what `open_corpus` opens
+TEXT = ("text", "tfds", "pydoc")  # the sources that `open_corpus` opens
 
 
 def refuse(source: str, encoding: str, text_key: str) -> None:
-    """UserError for keys of text files where no text files are read."""
+    """Raises UserError if a key of text files is set, and `source` is not text files."""
     if source == "text":
         return
     if encoding:
@@ -84,11 +101,17 @@ def refuse(source: str, encoding: str, text_key: str) -> None:
 
 
 def pieces(corpus: Corpus, tally: Tally) -> Iterator[tuple[int, str, int]]:
-    """(number of the document, part of its text, label), without empty documents.
+    """Yields (number of the document, part of its text, label), without empty documents.
 
-    `tally` counts what was "empty", "unreadable", lines that were "odd", and the sequences that
-    were "replaced" because they are not of the encoding. Where there is a single document, a slice
-    in percent is a part of its text. Raises UserError for what cannot be read.
+    If there is a single document, a slice in percent is a part of its text.
+
+    Args:
+      corpus: the documents.
+      tally: counts documents that are "empty" or "unreadable", lines that are "odd", and byte
+        sequences that are "replaced" because they are not valid in the encoding.
+
+    Raises:
+      UserError: a file cannot be read.
     """
     if "[" not in corpus.split:
         yield from _numbered(corpus, tally)
@@ -102,30 +125,35 @@ def pieces(corpus: Corpus, tally: Tally) -> Iterator[tuple[int, str, int]]:
     if span:
         yield from _stretch(corpus, tally, span)
         return
-    chosen = split_rows(corpus.split, count) if count else None
-    rows = set(range(count) if chosen is None else chosen.tolist())
+    selected = split_rows(corpus.split, count) if count else None
+    rows = set(range(count) if selected is None else selected.tolist())
     yield from (piece for piece in _numbered(corpus, tally) if piece[0] in rows)
 
 
-def _stretch(corpus, tally, span):
-    """The characters from span[0] to span[1] of the only document. Both ends are moved forward to
-    the next space, so that two slices that meet cut no word and share nothing."""
-    at = 0
+def _stretch(corpus: Corpus, tally: Tally, span: tuple[int, int]) -> Iterator[tuple[int, str, int]]:
+    """Yields the characters from span[0] to span[1] of the only document.
+
+    Both ends are moved forward to the next space. So adjacent slices do not cut a word, and are
+    disjoint.
+    """
+    position = 0
     for number, text, label in _numbered(corpus, tally):
-        first, last = (_space(text, place - at) for place in span)
-        at += len(text)
+        first, last = (_space(text, bound - position) for bound in span)
+        position += len(text)
         if first < last:
             yield number, text[first:last], label
 
 
-def _space(text, place):
-    if place <= 0 or place >= len(text):
-        return min(max(place, 0), len(text))
-    found = re.compile(r"\s").search(text, place)
-    return found.start() if found else place
+def _space(text: str, position: int) -> int:
+    """Returns the position of the first space at `position` or later."""
+    if position <= 0 or position >= len(text):
+        return min(max(position, 0), len(text))
+    match = re.compile(r"\s").search(text, position)
+    return match.start() if match else position
 
 
-def _numbered(corpus, tally):
+def _numbered(corpus: Corpus, tally: Tally) -> Iterator[tuple[int, str, int]]:
+    """Numbers the documents, and leaves out empty ones."""
     number = 0
     for _, parts in itertools.groupby(corpus.parts(tally), itemgetter(0)):
         blank = ""
@@ -141,10 +169,13 @@ def _numbered(corpus, tally):
         tally["empty"] += not begun
 
 
-def _records(records, key, classes, tally):
+def _records(
+    records: Any, key: str, classes: Sequence[str] | None, tally: Tally
+) -> Iterator[Piece]:
+    """Yields the documents of a TFDS set."""
     for first in range(0, len(records), _RECORDS):
-        wanted = range(first, min(first + _RECORDS, len(records)))
-        for index, record in zip(wanted, _fetch(records, wanted), strict=True):
+        rows = range(first, min(first + _RECORDS, len(records)))
+        for index, record in zip(rows, _fetch(records, rows), strict=True):
             if record is None:
                 tally["unreadable"] += 1
                 continue
@@ -153,21 +184,22 @@ def _records(records, key, classes, tally):
                 yield index, part, record["label"] if classes else -1
 
 
-def _fetch(records, wanted):
+def _fetch(records: Any, rows: range) -> list[Any]:
+    """Reads many records together; None for a damaged one."""
     try:
-        return records.__getitems__(list(wanted))
+        return records.__getitems__(list(rows))
     except Exception:  # noqa: BLE001 - one damaged record fails all: try each alone
-        return [_one(records, index) for index in wanted]
+        return [_read_record(records, index) for index in rows]
 
 
-def _one(records, index):
+def _read_record(records: Any, index: int) -> Any:
     try:
         return records[index]
     except Exception:  # noqa: BLE001 - ArrayRecord and the parser raise errors of many types
         return None
 
 
-def _utf8(raw: bytes, tally) -> str:
+def _utf8(raw: bytes, tally: Tally) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -1,18 +1,24 @@
-"""From bytes to text: which encoding a file has, and its characters, a bounded part at a time.
+"""Decodes bytes to text: finds the encoding of a file, and yields its characters in bounded parts.
 
-A byte order mark decides; without one, a file with NULs is UTF-16 or UTF-32 if that gives
-characters, and all else is UTF-8. What cannot be text is refused and never read as something else.
+A byte order mark decides. Without one, a file with NULs is UTF-16 or UTF-32 if that gives
+characters, and any other file is UTF-8. Bytes that cannot be text are refused, and are never read
+in another encoding.
 """
+
+from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from typing import IO
+from typing import TYPE_CHECKING, Protocol
 
 from jssl.config import UserError, suggest
 
-PART = 2**18  # bytes, or characters, that are handled at a time
-SAMPLE = 2**16  # bytes that an encoding is told from
-_MARKS = (  # the one of UTF-32 begins with the one of UTF-16
+if TYPE_CHECKING:
+    from jssl.data.text.text_files import Tally
+
+PART = 2**18  # bytes, or characters, that are processed at a time
+SAMPLE = 2**16  # bytes from which the encoding is inferred
+_MARKS = (  # the mark of UTF-32 begins with the mark of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -37,17 +43,29 @@ _KNOWN = (
     "big5",
 )
 _UNFIT = ("idna", "punycode", "undefined", "unicode_escape", "raw-unicode-escape", "mbcs", "oem")
-_FEW = 32  # odd characters of a part that are put up with, whatever share they are
+_FEW = 32  # odd characters of a part that are always tolerated
 
 
 class Undecodable(ValueError):
-    """A file is no text of an encoding; another one may fit."""
+    """A file is not text in an encoding; another encoding may fit."""
+
+
+class Stream(Protocol):
+    """A source of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Returns at most `size` bytes; b"" at the end."""
+        ...
 
 
 def codec(name: str) -> str:
-    """The name by which Python knows ``data.encoding``; "" stays so.
+    """Returns Python's name of an encoding; "" for "".
 
-    Raises UserError for a name that is no encoding of text.
+    Args:
+      name: ``data.encoding``.
+
+    Raises:
+      UserError: `name` is not an encoding of text.
     """
     if not name:
         return ""
@@ -55,18 +73,19 @@ def codec(name: str) -> str:
     if not name.isascii() or not name.isprintable():
         raise wrong
     try:
-        found = codecs.lookup(name)
+        info = codecs.lookup(name)
     except (LookupError, ValueError):
         raise wrong from None
-    if not found._is_text_encoding or found.name in _UNFIT or not found.incrementaldecoder:
+    if not info._is_text_encoding or info.name in _UNFIT or not info.incrementaldecoder:
         raise wrong
-    return found.name
+    return info.name
 
 
 def detect(sample: bytes) -> str:
-    """The encoding of a file that begins with `sample`.
+    """Returns the encoding of a file that begins with `sample`.
 
-    Raises ValueError if it has so many NULs that it is no UTF-8, and is nothing else either.
+    Raises:
+      ValueError: the sample has too many NULs for UTF-8, and is not valid in another encoding.
     """
     for mark, name in _MARKS:
         if sample.startswith(mark):
@@ -74,16 +93,20 @@ def detect(sample: bytes) -> str:
     if sample.count(0) * 50 < len(sample) or not sample:
         return "utf-8"
     scores = {name: _likeness(sample, name) for name in dict(_MARKS).values() if name != "utf-8"}
-    best = max(scores, key=scores.get)
+    best = max(scores, key=lambda name: scores[name])
     if scores[best] == 0:
-        share = sample.count(0) / len(sample)
-        raise ValueError(f"{share:.0%} of its bytes are NUL: it is no text, or of another encoding")
+        fraction = sample.count(0) / len(sample)
+        raise ValueError(
+            f"{fraction:.0%} of its bytes are NUL: it is no text, or of another encoding"
+        )
     return best
 
 
-def _likeness(sample, name):
-    """Share of European characters in `sample` if it is text in that encoding, else 0. (Read with
-    the wrong order of bytes, they are characters of other scripts.)"""
+def _likeness(sample: bytes, name: str) -> float:
+    """Returns the fraction of European characters in `sample`, or 0 if it is not text in `name`.
+
+    In the wrong byte order, the sample decodes to characters of other scripts.
+    """
     try:
         text = codecs.getincrementaldecoder(name)().decode(sample)
     except UnicodeDecodeError:
@@ -96,20 +119,24 @@ def _likeness(sample, name):
     return sum(char < "\u0250" for char in text) / len(text)
 
 
-def decoded(stream: IO[bytes], encoding: str, tally) -> Iterator[str]:
-    """The characters of a file, about `PART` bytes at a time, without a byte order mark.
+def decoded(stream: Stream, encoding: str, tally: Tally) -> Iterator[str]:
+    """Yields the characters of a file, about `PART` bytes at a time, without a byte order mark.
 
-    encoding  as `codec` gives it; "": detected
-    tally     counts the sequences that were "replaced" because they are not of the encoding, and
-              in `tally.encodings` the files of each encoding
+    Args:
+      stream: the bytes of the file.
+      encoding: as `codec` returns it; "": it is detected.
+      tally: counts the sequences that were "replaced" because they are not valid in the encoding,
+        and in `tally.encodings` the files of each encoding.
 
-    Raises Undecodable where too much has to be replaced, and ValueError where too much is NUL.
+    Raises:
+      Undecodable: too much has to be replaced.
+      ValueError: too much is NUL.
     """
     raw = stream.read(SAMPLE)
     name = encoding or detect(raw)
     tally.encodings[name] += 1
     decoder = codecs.getincrementaldecoder(name)("replace")
-    spelled = _spelled(name)
+    replacement = _replacement_bytes(name)
     tail = b""
     first = True
     while True:
@@ -117,8 +144,8 @@ def decoded(stream: IO[bytes], encoding: str, tally) -> Iterator[str]:
             text = decoder.decode(raw, final=not raw)
         except UnicodeError as error:  # "UTF-16 stream does not start with BOM"
             raise Undecodable(str(error)) from None
-        genuine = (tail + raw).count(spelled) if spelled else 0
-        tail = (tail + raw)[1 - len(spelled) :] if len(spelled) > 1 else b""
+        genuine = (tail + raw).count(replacement) if replacement else 0
+        tail = (tail + raw)[1 - len(replacement) :] if len(replacement) > 1 else b""
         replaced = max(0, text.count("\ufffd") - genuine)
         _judge(text, replaced, name)
         tally["replaced"] += replaced
@@ -129,15 +156,16 @@ def decoded(stream: IO[bytes], encoding: str, tally) -> Iterator[str]:
         first = False
 
 
-def _spelled(name):
-    """The bytes of U+FFFD where a file may hold that character itself."""
+def _replacement_bytes(name: str) -> bytes:
+    """Returns the bytes of U+FFFD, which a file may contain itself; b"" if it cannot."""
     try:
         return "\ufffd".encode(name)
     except UnicodeEncodeError:
         return b""
 
 
-def _judge(text, replaced, name):
+def _judge(text: str, replaced: int, name: str) -> None:
+    """Raises an error if too many characters are replaced or NUL."""
     nulls = text.count("\0")
     if replaced > _FEW and replaced * 10 > len(text):
         raise Undecodable(f"{replaced} of {len(text)} characters are no {name}")

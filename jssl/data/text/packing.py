@@ -1,4 +1,4 @@
-"""From documents to one flat array of tokens, in memory or in a packed directory."""
+"""Tokenizes documents into one flat array of tokens, in memory or in a packed directory."""
 
 import array
 import io
@@ -8,7 +8,9 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable, Iterator
 from operator import itemgetter
+from typing import IO
 
 import numpy as np
 
@@ -16,40 +18,68 @@ from jssl.config import UserError
 from jssl.data.sources.packed import atomic_directory, folder_bytes
 from jssl.data.text import corpora, tokenizer
 from jssl.data.text.text_source import VERSION, Tokens
+from jssl.data.text.tokenizer import Tokenizer
 
 log = logging.getLogger("jssl")
-_BATCH = 2**21  # characters that are tokenized at one go, by all cores
-_WORDS = 2**24  # characters of distinct words that a tokenizer is trained on
-_SEEN = 2**19  # words that are known to be distinct
-_RUN = 1000  # characters without a space, or spaces, that a tokenizer is trained on at one go
+_BATCH = 2**21  # characters that all cores tokenize together
+_WORDS = 2**24  # characters of distinct words, for the training of a tokenizer
+_SEEN = 2**19  # number of words that are remembered, to find distinct ones
+_RUN = (
+    1000  # longest run of characters without a space, or of spaces, in the training of a tokenizer
+)
 _LONG = re.compile(rf"\S{{{_RUN + 1}}}|\s{{{_RUN + 1}}}")
 
 
 def load_in_memory(
-    corpus: corpora.Corpus, tokens, length: int, pack: bool, words: bool = False
+    corpus: corpora.Corpus, tokens: Tokenizer, length: int, pack: bool, words: bool = False
 ) -> Tokens:
-    """The source over a corpus, tokenized now and kept in memory; `tokens` is a tokenizer."""
+    """Tokenizes a corpus now, and returns a source that keeps it in memory.
+
+    Args:
+      corpus: the documents.
+      tokens: the tokenizer.
+      length, pack, words: see `Tokens`.
+
+    Raises:
+      UserError: the corpus has no text, or cannot be read.
+    """
     file = io.BytesIO()
     offsets, labels, _ = tokenize(corpus, tokens, file)
     flat = np.frombuffer(file.getbuffer(), tokens.dtype)
     return Tokens(corpus.name, flat, offsets, tokens, length, pack, words, labels, corpus.classes)
 
 
-def tokenize(corpus: corpora.Corpus, tokens, file):
-    """Writes all tokens to a binary file; returns offsets int64 [D + 1], labels int32 [D], and a
-    count of what was passed over. Streams: documents need not fit into memory."""
+def tokenize(
+    corpus: corpora.Corpus, tokens: Tokenizer, file: IO[bytes]
+) -> tuple[np.ndarray, np.ndarray, corpora.Tally]:
+    """Writes all tokens to a binary file. Streams: documents need not fit into memory.
+
+    Args:
+      corpus: the documents.
+      tokens: the tokenizer.
+      file: receives the tokens, in the dtype of the tokenizer.
+
+    Returns:
+      Offsets int64 [D + 1] and labels int32 [D] of D documents, and a `Tally` of skipped input.
+
+    Raises:
+      UserError: the corpus has no text, or cannot be read.
+    """
     offsets = array.array("q", [0])
     labels = array.array("i")
     tally = corpora.Tally()
     end = np.array(tokens.vocab["end"], tokens.dtype).tobytes()
-    say = _now_and_then(5.0)
-    for _, parts in itertools.groupby(_encoded(corpus, tokens, tally), itemgetter(0)):
+    log_progress = _log_every(5.0)
+    for _, encoded in itertools.groupby(_encoded(corpus, tokens, tally), itemgetter(0)):
         size = 0
-        for _, label, ids in parts:  # noqa: B007 - a document has one label
+        label = -1
+        for _, label, ids in encoded:  # noqa: B007 - a document has one label
             size += len(ids)
             file.write(ids.tobytes())
-            say("%s: %d documents, %d tokens", corpus.name, len(labels), offsets[-1] + size)
-        if not size:  # a tokenizer may drop all of a text
+            log_progress(
+                "%s: %d documents, %d tokens", corpus.name, len(labels), offsets[-1] + size
+            )
+        if not size:  # a tokenizer may drop a whole text
             tally["empty"] += 1
             continue
         file.write(end)
@@ -61,34 +91,39 @@ def tokenize(corpus: corpora.Corpus, tokens, file):
     return np.array(offsets, np.int64), np.array(labels, np.int32), tally
 
 
-def _report(corpus, tally):
-    """Says which encodings there were, and what was passed over or mended."""
+def _report(corpus: corpora.Corpus, tally: corpora.Tally) -> None:
+    """Logs the encodings, and the number of skipped and replaced items."""
     others = [f"{n} as {name}" for name, n in tally.encodings.most_common() if name != "utf-8"]
     if others:
         log.info("%s: files are read %s", corpus.name, ", ".join(others))
-    passed = "%d documents are empty, %d unreadable, %d lines odd (skipped); %d sequences are no %s"
+    counted = (
+        "%d documents are empty, %d unreadable, %d lines odd (skipped); %d sequences are no %s"
+    )
     if tally.total():
         counts = [tally[key] for key in ("empty", "unreadable", "odd", "replaced")]
         name = "/".join(tally.encodings) or "utf-8"
-        log.warning("%s: " + passed + " (replaced)", corpus.name, *counts, name.upper())
+        log.warning("%s: " + counted + " (replaced)", corpus.name, *counts, name.upper())
     if tally.first:
         log.warning("%s: the first odd line is %s: %s", corpus.name, *tally.first[:2])
 
 
-def _now_and_then(seconds):
-    """`log.info` that is silent most of the time: what is quick shows nothing."""
+def _log_every(seconds: float) -> Callable[..., None]:
+    """Returns a `log.info` that logs at most once in `seconds`, and not before that time."""
     last = time.monotonic()
 
-    def say(*words):
+    def log_info(*args):
         nonlocal last
         if time.monotonic() - last > seconds:
             last = time.monotonic()
-            log.info(*words)
+            log.info(*args)
 
-    return say
+    return log_info
 
 
-def _encoded(corpus, tokens, tally):
+def _encoded(
+    corpus: corpora.Corpus, tokens: Tokenizer, tally: corpora.Tally
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields (number of the document, label, ids of a part of it)."""
     batch = []
     size = 0
     limit = _BATCH // tokens.growth
@@ -102,13 +137,28 @@ def _encoded(corpus, tokens, tally):
     yield from _ids(batch, tokens)
 
 
-def _ids(batch, tokens):
-    encoded = tokens.encode_batch([part for _, part, _ in batch])
+def _ids(
+    batch: list[tuple[int, str, int]], tokens: Tokenizer
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Tokenizes pieces of documents: (number, label, ids) of each."""
+    encoded = tokens.encode_batch([text for _, text, _ in batch])
     return ((k, label, ids) for (k, _, label), ids in zip(batch, encoded, strict=True))
 
 
-def pack(corpus: corpora.Corpus, tokens, out: str) -> dict[str, int]:
-    """Writes a corpus into the new directory `out`, whole or not at all, in little memory."""
+def pack(corpus: corpora.Corpus, tokens: Tokenizer, out: str) -> dict[str, int]:
+    """Writes a corpus into the new directory `out`, atomically and with little memory.
+
+    Args:
+      corpus: the documents.
+      tokens: the tokenizer.
+      out: the directory to create.
+
+    Returns:
+      The number of examples, tokens and bytes, and of damaged, empty, odd and invalid_utf8 items.
+
+    Raises:
+      UserError: `out` exists, or the corpus has no text.
+    """
     out = os.path.abspath(os.path.expanduser(out))
     with atomic_directory(out) as folder:
         with open(os.path.join(folder, "tokens.npy"), "wb") as file:
@@ -124,35 +174,36 @@ def pack(corpus: corpora.Corpus, tokens, out: str) -> dict[str, int]:
         meta |= {"fingerprint": tokens.fingerprint, "documents": len(labels)}
         with open(os.path.join(folder, "meta.json"), "w", encoding="utf-8") as file:
             json.dump(meta | {"tokens": int(offsets[-1])}, file, indent=1)
-    found = {"examples": len(labels), "tokens": int(offsets[-1]), "bytes": folder_bytes(out)}
+    counts = {"examples": len(labels), "tokens": int(offsets[-1]), "bytes": folder_bytes(out)}
     names = {"unreadable": "damaged", "empty": "empty", "odd": "odd", "replaced": "invalid_utf8"}
-    return found | {name: tally[key] for key, name in names.items()}
+    return counts | {name: tally[key] for key, name in names.items()}
 
 
-def _header(file, size, dtype):
+def _header(file: IO[bytes], size: int, dtype: np.dtype) -> None:
     # NumPy pads the header so that the axis may grow: rewriting it never moves the data.
     fields = {"descr": dtype.str, "fortran_order": False, "shape": (size,)}
     np.lib.format.write_array_header_1_0(file, fields)
 
 
-def _sample(corpus):
-    """Texts for training a tokenizer: all, or every n-th, evenly over the whole corpus.
+def _sample(corpus: corpora.Corpus) -> Iterator[str]:
+    """Yields texts for the training of a tokenizer: all, or every n-th, evenly over the corpus.
 
-    A trainer keeps every distinct word. Text that repeats its words is used as a whole, however
-    long; of text that does not (no spaces, or all numbers) only as much as `_WORDS` allows. Its
-    time grows with the square of a word's length, so runs of more than `_RUN` characters are cut.
+    A trainer keeps every distinct word. A text that repeats its words is used as a whole, of any
+    length. Of a text that does not (no spaces, or all numbers) only as much as `_WORDS` allows is
+    used. The time of the trainer grows with the square of a word's length, so runs of more than
+    `_RUN` characters are cut.
     """
-    say = _now_and_then(5.0)
+    log_progress = _log_every(5.0)
     cost = 0
     size = 0
-    seen = set()
-    for number, part, _ in corpora.pieces(corpus, corpora.Tally()):
-        new = set(part.split()) - seen
+    seen: set[str] = set()
+    for number, text, _ in corpora.pieces(corpus, corpora.Tally()):
+        new = set(text.split()) - seen
         cost += sum(map(len, new))
-        size += len(part)
+        size += len(text)
         if len(seen) < _SEEN:
             seen |= {word for word in new if len(word) < 64}
-        say("%s: %d documents, %d characters", corpus.name, number + 1, size)
+        log_progress("%s: %d documents, %d characters", corpus.name, number + 1, size)
     every = max(1, -(-cost // _WORDS))
     if every > 1:
         log.warning(
@@ -161,15 +212,22 @@ def _sample(corpus):
             size,
             every,
         )
-    for _, part, _ in itertools.islice(corpora.pieces(corpus, corpora.Tally()), 0, None, every):
-        if _LONG.search(part):
-            yield from (part[at : at + _RUN] for at in range(0, len(part), _RUN))
+    for _, text, _ in itertools.islice(corpora.pieces(corpus, corpora.Tally()), 0, None, every):
+        if _LONG.search(text):
+            yield from (text[start : start + _RUN] for start in range(0, len(text), _RUN))
         else:
-            yield part
+            yield text
 
 
-def train(corpus: corpora.Corpus, size: int, out: str) -> dict:
-    """Trains a BPE of `size` ids on a corpus and writes it to the new file `out`."""
+def train(corpus: corpora.Corpus, size: int, out: str) -> dict[str, int | str]:
+    """Trains a BPE tokenizer of `size` ids on a corpus, and writes it to the new file `out`.
+
+    Returns:
+      vocab (the number of ids), path and fingerprint.
+
+    Raises:
+      UserError: `out` exists or cannot be created, or `size` is too small.
+    """
     path = os.path.abspath(os.path.expanduser(out))
     if os.path.lexists(path):
         raise UserError(f"out={out} is wrong because it exists; name a new file, or remove it")
@@ -177,9 +235,9 @@ def train(corpus: corpora.Corpus, size: int, out: str) -> dict:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out} cannot be made ({error.strerror}); name another") from None
-    made = tokenizer.train(_sample(corpus), size)
-    made.save(*os.path.split(path))
-    found = made.vocab["size"]
-    if found < size:
-        log.warning("%s has no more pairs than make %d ids", corpus.name, found)
-    return {"vocab": found, "path": path, "fingerprint": made.fingerprint}
+    trained = tokenizer.train(_sample(corpus), size)
+    trained.save(*os.path.split(path))
+    ids = trained.vocab["size"]
+    if ids < size:
+        log.warning("%s has no more pairs than make %d ids", corpus.name, ids)
+    return {"vocab": ids, "path": path, "fingerprint": trained.fingerprint}
