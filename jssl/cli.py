@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import traceback
+from collections.abc import Callable
 
 from jssl import peers, quiet, surroundings
 from jssl.config import UserError, load, locate, parse
@@ -193,9 +194,14 @@ def environment(problem: str):
 
 
 def main(argv=None) -> int:
+    return finish(lambda: guarded(sys.argv[1:] if argv is None else argv))
+
+
+def finish(run: Callable[[], tuple[int, str]]) -> int:
+    """The exit code of a command, whose `run` gives it and the line to end with or ""."""
     surroundings.check_rerun()
     with surroundings.safe_output():
-        code, message = guarded(sys.argv[1:] if argv is None else argv)
+        code, message = run()
         if message:
             print("jssl: " + quiet.plain(" ".join(message.split())), file=sys.stderr, flush=True)
         if code:
@@ -204,13 +210,23 @@ def main(argv=None) -> int:
 
 
 def guarded(argv) -> tuple[int, str]:
-    """(exit code, the line to end with or "") of the command. Only SystemExit is raised."""
-    try:
+    """`attempt` of the command of these words."""
+
+    def run():
         given, overrides = arguments(argv, __doc__ or "", COMMANDS)
         setup(device=given["command"] != "data")
+        return COMMANDS[given["command"]](given, overrides)
+
+    return attempt(run)
+
+
+def attempt(run: Callable[[], dict]) -> tuple[int, str]:
+    """(exit code, the line to end with or "") of `run`, whose result is printed as JSON. Only
+    SystemExit is raised."""
+    try:
+        result = run()
         from jssl.result import as_json
 
-        result = COMMANDS[given["command"]](given, overrides)
         print(json.dumps(as_json(result), allow_nan=False), flush=True)
         return (0, "") if result.get("ok", True) else (2, "")
     except UserError as error:

@@ -123,22 +123,23 @@ def render(runs: list[dict]) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 
-def main() -> int:
+def main(argv=None) -> int:
+    """`make demo`: trains, shows the table, and prints the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", default="runs/demo")
     parser.add_argument("--config", default=str(RECIPE))
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    cli.setup()
-    try:
+    given = parser.parse_args(argv)
+
+    def run() -> dict:
+        cli.setup(device=True)
         found = demo(given.workdir, given.config, given.seed)
-    except config.UserError as error:
-        return cli.complain(str(error))
-    print(render([found]))
-    if known := measured():
-        print(expectation(known))
-    print(json.dumps(found))
-    return 0
+        print(render([found]))
+        if known := measured():
+            print(expectation(known))
+        return found
+
+    return cli.finish(lambda: cli.attempt(run))
 
 
 if __name__ == "__main__":
