@@ -192,7 +192,7 @@ def test_deepcluster_version_1_learns_clusters_of_features_with_a_new_classifier
     run = run_of("deepcluster_cifar10", ("version", "1"), ("clusters", "(6,)"))
     found = steps(run, [batch_of(run)] * 3)
     kernels = [np.asarray(s.params["classifier"]["kernel"]) for s, _ in found]
-    assert found[0][0].buffers["bank"]["a"].shape[1] == kernels[0].shape[0] == 64
+    assert found[0][0].buffers["bank"]["a"].shape[1] == kernels[0].shape[0] == 16
     assert np.abs(kernels[2] - kernels[1]).max() > 1e-3, "drawn anew at each clustering"
     assert 0 < found[1][1]["loss"] < 3
     with pytest.raises(UserError, match="one number of clusters"):
