@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results", help="a folder, for the JSON")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    cli.setup()
+    cli.setup(device=True)
     runs = []
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:

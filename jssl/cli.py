@@ -235,9 +235,14 @@ def environment(problem: str) -> Iterator[None]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    return finish(lambda: guarded(sys.argv[1:] if argv is None else argv))
+
+
+def finish(run: Callable[[], tuple[int, str]]) -> int:
+    """The exit code of a command. `run` returns it and the last line, or "" for none."""
     host.check_rerun()
     with host.safe_output():
-        code, message = guarded(sys.argv[1:] if argv is None else argv)
+        code, message = run()
         if message:
             print("jssl: " + log.plain(" ".join(message.split())), file=sys.stderr, flush=True)
         if code:
@@ -246,13 +251,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def guarded(argv: list[str]) -> tuple[int, str]:
-    """Runs a command; returns (exit code, last line or ""). Raises only SystemExit."""
-    try:
+    """`attempt` of the command that `argv` names."""
+
+    def run() -> dict[str, Any]:
         args, overrides = arguments(argv, __doc__ or "", COMMANDS)
         setup(device=args["command"] != "data")
+        return COMMANDS[args["command"]](args, overrides)
+
+    return attempt(run)
+
+
+def attempt(run: Callable[[], dict[str, Any]]) -> tuple[int, str]:
+    """Runs `run` and prints its result as JSON; returns (exit code, last line or "").
+
+    Raises only SystemExit.
+    """
+    try:
+        result = run()
         from jssl.training.summary import as_json
 
-        result = COMMANDS[args["command"]](args, overrides)
         print(json.dumps(as_json(result), allow_nan=False), flush=True)
         return (0, "") if result.get("ok", True) else (2, "")
     except UserError as error:

@@ -1,5 +1,7 @@
 """What the demo shows: one run, several seeds, and the range in which a run should fall."""
 
+import json
+
 from jssl.commands import demo
 
 
@@ -27,3 +29,19 @@ def test_the_range_is_twice_the_deviation():
     line = demo.expectation({"demo": RUNS, "commit": "0123456789"})
     assert "kNN 0.68 to 0.76, linear probe 0.79 to 0.83" in line
     assert "3 seeds at commit 0123456" in line
+
+
+def test_make_demo_shows_the_table_and_ends_with_json(tmp_path, capfd):
+    words = ["--config=configs/simclr_digits.py:tiny", f"--workdir={tmp_path}/a", "--seed=3"]
+    assert demo.main(words) == 0
+    out, err = capfd.readouterr()
+    assert "pretrained encoder" in out and "raw pixels" in out
+    found = json.loads(out.splitlines()[-1])
+    assert found["seed"] == 3 and set(found["top1"]["raw pixels"]) == {"knn", "linear"}
+
+
+def test_make_demo_says_in_one_line_what_is_wrong(tmp_path, capfd):
+    assert demo.main(["--config=no.py", f"--workdir={tmp_path}/a"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("jssl: --config=no.py is not a file")

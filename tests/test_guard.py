@@ -75,6 +75,15 @@ def test_a_bad_batch_changes_nothing_but_the_step(what):
         jax.tree.map(np.testing.assert_array_equal, getattr(state, part), getattr(good, part))
 
 
+@pytest.mark.parametrize("bad", [{"loss": np.nan}, {"loss": 1.0, "critic_grad_norm": np.inf}])
+def test_what_the_metrics_say_counts_where_the_state_is_finite(bad):
+    """Adam makes a finite update of a gradient that is infinite."""
+    method = two_players(0.1, lambda a, b: {key: jnp.float32(x) for key, x in bad.items()})
+    state, metrics = run(method, np.ones(3))
+    assert state.skipped.tolist() == [1, 1] and metrics["skipped"] == 1
+    assert (state.params["encoder"] == 1).all()
+
+
 def test_a_method_that_guards_itself_is_left_as_it_is():
     objective = Objective(
         lambda rng, batch: ({"encoder": jnp.ones(3)}, {}),

@@ -12,7 +12,7 @@ SPECIAL = jnp.zeros((200, 64), bool).at[:, 0].set(True).at[:, 40:].set(True)
 
 
 def test_berts_choice_has_the_stated_number_and_spares_special_tokens():
-    at, weight = bert.choose(jax.random.key(0), SPECIAL, None, 0.15, 10)
+    at, weight = bert.select(jax.random.key(0), SPECIAL, None, 0.15, 10)
     assert (weight.sum(1) == round(0.15 * 39)).all() and at.shape == weight.shape == (200, 10)
     chosen = np.asarray(at)[np.asarray(weight) > 0]
     assert chosen.min() >= 1 and chosen.max() < 40
@@ -26,7 +26,7 @@ def test_berts_choice_has_the_stated_number_and_spares_special_tokens():
 def test_whole_words_are_chosen_together():
     """Words of four tokens: but for the one that is cut, all or none of a word."""
     word = jnp.tile(jnp.arange(64) // 4, (200, 1))
-    at, weight = bert.choose(jax.random.key(0), jnp.zeros((200, 64), bool), word, 0.15, 10)
+    at, weight = bert.select(jax.random.key(0), jnp.zeros((200, 64), bool), word, 0.15, 10)
     for row in np.where(weight > 0, at // 4, -1):
         sizes = np.bincount(row[row >= 0])
         assert sorted(sizes[sizes > 0].tolist()) == [2, 4, 4]
@@ -34,7 +34,7 @@ def test_whole_words_are_chosen_together():
 
 def test_berts_corruption_is_80_10_10():
     tokens = jnp.full((400, 64), 7)
-    at, weight = bert.choose(jax.random.key(0), jnp.zeros((400, 64), bool), None, 0.15, 10)
+    at, weight = bert.select(jax.random.key(0), jnp.zeros((400, 64), bool), None, 0.15, 10)
     seen = np.asarray(bert.corrupt(jax.random.key(1), tokens, at, weight, 3, 1000))
     here = np.take_along_axis(seen, np.asarray(at), 1)
     share = [(here == 3).mean(), ((here != 3) & (here != 7)).mean(), (here == 7).mean()]
@@ -45,7 +45,7 @@ def test_berts_corruption_is_80_10_10():
 
 
 def test_places_that_are_not_chosen_are_not_corrupted():
-    at, weight = bert.choose(jax.random.key(0), SPECIAL, None, 0.15, 10)
+    at, weight = bert.select(jax.random.key(0), SPECIAL, None, 0.15, 10)
     tokens = jnp.full((200, 64), 7)
     seen = np.asarray(bert.corrupt(jax.random.key(1), tokens, at, weight, 3, 1000))
     assert ((seen != 7).sum(1) <= 6).all()

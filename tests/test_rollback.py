@@ -50,9 +50,9 @@ from jssl.recipes import recipe
 def get_config(variant=""):
     return recipe(variant, dict(
         method="{name}", steps=12, batch_size=16,
-        data=dict(source="digits", canvas=32), optim=dict(name="sgd", lr=0.1),
+        data=dict(source="digits", max_side=32), optim=dict(name="sgd", lr=0.1),
         checkpoint=dict(every=2, keep_latest=20, keep_best=0), log=dict(every=1, tensorboard=False),
-        alarm=dict(nonfinite=3, rollbacks=1),
+        alarm=dict(max_consecutive_nonfinite=3, max_rollbacks=1),
     ))
 """
 EXAMPLES = len(setup_run(Config(load("configs/simclr_digits.py"))).data.source)

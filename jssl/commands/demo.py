@@ -24,7 +24,6 @@ from jssl.commands import evaluate
 from jssl.data.source import Source
 from jssl.evals.features import Features
 from jssl.evals.online import evaluation_source
-from jssl.log import plain
 from jssl.training import loop
 from jssl.training.setup import setup_run
 from jssl.workdir import run_folder
@@ -134,24 +133,23 @@ def render(runs: list[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in output.getvalue().rstrip().splitlines())
 
 
-def main() -> int:
-    """Runs the demo from the command line; returns the exit code."""
+def main(argv: list[str] | None = None) -> int:
+    """`make demo`: trains, shows the table, and prints the result as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workdir", default="runs/demo")
     parser.add_argument("--config", default=str(RECIPE))
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    cli.setup(device=True)
-    try:
+    args = parser.parse_args(argv)
+
+    def run() -> dict[str, Any]:
+        cli.setup(device=True)
         result = demo(args.workdir, args.config, args.seed)
-    except config.UserError as error:
-        print("jssl: " + plain(" ".join(str(error).split())), file=sys.stderr, flush=True)
-        return 2
-    print(render([result]))
-    if benchmark := measured():
-        print(expectation(benchmark))
-    print(json.dumps(result))
-    return 0
+        print(render([result]))
+        if benchmark := measured():
+            print(expectation(benchmark))
+        return result
+
+    return cli.finish(lambda: cli.attempt(run))
 
 
 if __name__ == "__main__":
