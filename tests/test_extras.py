@@ -29,7 +29,7 @@ def test_every_message_uses_it_and_every_extra_exists():
         text = path.read_text()
         if path.name != "extras.py":
             assert "pip install 'jssl[" not in text, path
-        for extra in re.findall(r"extras\.install\(['\"](\w+)['\"]\)", text):
+        for extra in re.findall(r"errors\.install\(['\"](\w+)['\"]\)", text):
             assert extra in known, path
 
 

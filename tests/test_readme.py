@@ -16,11 +16,14 @@ def get_config(variant=""):
     return recipe(variant, dict(
         method="my_fork.denoise", steps=6, batch_size=16, noise=0.3,
         data=dict(source="digits", max_side=32, split="train[:3%]", on_device=True),
-        model=dict(name="resnet_test", stem="cifar", width=8, zero_init_residual=False, init="fan_out",
+        model=dict(name="resnet_test", stem="cifar", width=8, zero_init_residual=False,
+        init="fan_out",
                    dtype="float32"),
         augment=dict(mode="fused", size=16, crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3),
-                     flip_prob=0.0, jitter_prob=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
-                     gray_prob=0.0, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.0, mean=(0.5,),
+                     flip_prob=0.0, jitter_prob=0.0, brightness=0.0, contrast=0.0,
+                     saturation=0.0, hue=0.0,
+                     gray_prob=0.0, blur_prob=0.0, blur_sigma=(0.1, 2.0), solarize_prob=0.0,
+                     mean=(0.5,),
                      std=(0.25,)),
         optim=dict(name="adamw", lr=1e-3),
     ))

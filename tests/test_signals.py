@@ -75,10 +75,10 @@ def test_a_second_signal_ends_a_process_whose_main_thread_never_returns():
     """The main thread waits in C, as in a compilation; Python's own handlers never run then."""
     code = """
         import ctypes, threading, time
-        from jssl.parallel import preemption as signals
-        signals.TOGETHER = 0.1
+        from jssl.parallel import preemption
+        preemption.DEBOUNCE_S = 0.1
         mutex = ctypes.create_string_buffer(128)  # a pthread_mutex_t, locked twice
-        with signals.asked_to_stop():
+        with preemption.stop_on_signal():
             print("ready", flush=True)
             ctypes.CDLL(None).pthread_mutex_lock(mutex)
             ctypes.CDLL(None).pthread_mutex_lock(mutex)

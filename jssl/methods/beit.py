@@ -63,18 +63,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return beit_mask(rng, len(images), grid, num_masked, least, num_masked)
 
     def encode(params, images, mask, train, rngs=None):
-        token = params["mask_token"]
-        tokens, _ = apply(
-            encoder,
-            params["encoder"],
-            {},
-            images,
-            train=train,
-            mask=mask,
-            mask_token=token,
-            rngs=rngs,
-        )
-        return tokens
+        masking = {"mask": mask, "mask_token": params["mask_token"]}
+        return apply(encoder, params["encoder"], {}, images, train=train, rngs=rngs, **masking)[0]
 
     def loss(params, state, batch, rng):
         rng_view, rng_mask, rng_net, rng_codes = jax.random.split(rng, 4)
