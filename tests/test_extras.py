@@ -27,9 +27,9 @@ def test_every_message_uses_it_and_every_extra_exists():
     known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.M)
     for path in (ROOT / "jssl").rglob("*.py"):
         text = path.read_text()
-        if path.name != "extras.py":
+        if path.name != "errors.py":
             assert "pip install 'jssl[" not in text, path
-        for extra in re.findall(r"extras\.install\(['\"](\w+)['\"]\)", text):
+        for extra in re.findall(r"errors\.install\(['\"](\w+)['\"]\)", text):
             assert extra in known, path
 
 

@@ -241,10 +241,11 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     code = """
         import sys, multiprocessing
         import numpy as np
-        from jssl.data import packed, stream
+        from jssl.data import host_batches
+        from jssl.data.sources import packed
         if __name__ == "__main__":
             source = packed.arrays(np.zeros((9, 4, 4, 3), np.uint8), None, "zeros")
-            made = stream.stream(
+            made = host_batches.stream(
                 source, seed=0, batch_size=4, rows=np.arange(4), start=0, workers=2
             )
             next(made), next(made)  # one from each worker: both are up

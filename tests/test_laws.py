@@ -215,10 +215,11 @@ def test_6_embed_depends_on_the_input(recipe, small):
 
 KILLED = """
 import os, signal, sys
-from jssl import cli, train
+from jssl import cli
+from jssl.training import loop
 command, folder = sys.argv[1:-1], sys.argv[-1]
 assert cli.main([*command, f"--workdir={folder}/whole"]) == 0
-plain = train.saver
+plain = loop.saver
 def deadly(saves, probes, steps):
     save = plain(saves, probes, steps)
     def observe(step, state, metrics):
@@ -227,7 +228,7 @@ def deadly(saves, probes, steps):
             saves.wait()
             os.kill(os.getpid(), signal.SIGKILL)
     return observe
-train.saver = deadly
+loop.saver = deadly
 cli.main([*command, f"--workdir={folder}/killed"])
 """
 

@@ -111,7 +111,7 @@ def test_what_fills_a_row_changes_nothing():
     """Encoder and predictor say the same of a short context and a small target, alone and in arrays
     that are filled up with other patches."""
     config = Config(load(TINY))
-    one = ijepa.masked.Setup(config)
+    one = ijepa.masked_image.Setup(config)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     context = jnp.zeros((2, 16), bool).at[:, jnp.array([0, 5, 6])].set(True)
     target = jnp.zeros((2, 16), bool).at[:, jnp.array([10, 11])].set(True)

@@ -184,8 +184,8 @@ def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_p
 
 
 BOTH = (
-    "import sys; from jssl import claim, cli, lock; lock.PATIENCE = claim.VISIBLE = 1.0; "
-    "sys.exit(cli.main(sys.argv[1:]))"
+    "import sys; from jssl import cli; from jssl.workdir import claim, lock; "
+    "lock.LOCK_TIMEOUT_S = claim.VISIBLE = 1.0; sys.exit(cli.main(sys.argv[1:]))"
 )
 
 

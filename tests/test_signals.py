@@ -75,10 +75,10 @@ def test_a_second_signal_ends_a_process_whose_main_thread_never_returns():
     """The main thread waits in C, as in a compilation; Python's own handlers never run then."""
     code = """
         import ctypes, threading, time
-        from jssl import signals
-        signals.TOGETHER = 0.1
+        from jssl.parallel import preemption
+        preemption.DEBOUNCE_S = 0.1
         mutex = ctypes.create_string_buffer(128)  # a pthread_mutex_t, locked twice
-        with signals.asked_to_stop():
+        with preemption.stop_on_signal():
             print("ready", flush=True)
             ctypes.CDLL(None).pthread_mutex_lock(mutex)
             ctypes.CDLL(None).pthread_mutex_lock(mutex)
@@ -309,7 +309,7 @@ def test_a_process_whose_thread_hangs_ends_with_its_code():
     code = """
         import sys, threading, time
         from concurrent.futures import ThreadPoolExecutor
-        from jssl import surroundings
+        from jssl.parallel import host as surroundings
         surroundings.LEAVE = 0.2
         ThreadPoolExecutor(1).submit(time.sleep, 600)
         surroundings.leave_in_time()

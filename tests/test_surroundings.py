@@ -47,7 +47,7 @@ def test_the_command_runs_without_standard_streams(tmp_path):
     """No descriptor below 3 is left for a file of the run, and what reads the pipe may go away."""
     code = """
         import os, sys
-        from jssl import surroundings
+        from jssl.parallel import host as surroundings
         with surroundings.safe_output():
             opened = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
             assert opened > 2, opened

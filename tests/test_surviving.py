@@ -245,8 +245,10 @@ def test_a_signal_is_heeded_while_a_worker_hangs_and_leaves_none(tmp_path, photo
 
 EARLY_AND_LATE = """
 import os, pathlib, signal, sys
-from jssl import cli, sums, train
-prepare, write = train.prepare, sums.write
+from jssl import cli
+from jssl.training import loop
+from jssl.workdir import checksums
+prepare, write = loop.setup_run, checksums.write
 here = lambda: os.kill(os.getpid(), signal.SIGTERM)
 def early(config):
     here()
@@ -255,13 +257,13 @@ def late(step):
     here()
     write(step)
 command = ["train", *sys.argv[2:], f"--workdir={sys.argv[1]}"]
-train.prepare = early
+loop.setup_run = early
 try:
     cli.main(command)
 except SystemExit as end:
     assert end.code == 75
 assert not list(pathlib.Path(sys.argv[1]).glob("checkpoints/*"))
-train.prepare, sums.write = prepare, late
+loop.setup_run, checksums.write = prepare, late
 sys.exit(cli.main(command))
 """
 
@@ -283,14 +285,14 @@ def test_a_signal_before_the_first_step_and_one_in_the_last_save(tmp_path):
 def test_a_second_signal_ends_at_once():
     code = """
         import os, signal, time
-        from jssl.parallel.preemption import TOGETHER, asked_to_stop
-        with asked_to_stop() as stop:
+        from jssl.parallel.preemption import DEBOUNCE_S, stop_on_signal
+        with stop_on_signal() as stop:
             print("ready", flush=True)
             while not stop(1):
                 time.sleep(0.01)
             print("asked by", stop(1), flush=True)
             os.kill(os.getpid(), signal.SIGINT)  # a terminal's, together with a launcher's
-            time.sleep(TOGETHER)
+            time.sleep(DEBOUNCE_S)
             print("still here", flush=True)
             time.sleep(600)
     """
