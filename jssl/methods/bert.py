@@ -13,6 +13,8 @@ only. With `config.whole_words`, all tokens of a word are selected together, or 
 masks.
 """
 
+from functools import partial
+
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
@@ -44,6 +46,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     assert vocab is not None, "`nn.encoder` refuses a source without a tokenizer"
     most = max(round(config.mask_rate * config.data.seq_len), 1)
     monitor = monitor_from_config(config)
+    logits = partial(token_logits, dtype=encoder.dtype)
 
     def init_params(rng, batch):
         rng_encoder, rng_head = jax.random.split(rng)
@@ -54,9 +57,6 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
 
     def encode(params, tokens, segment):
         return apply(encoder, params["encoder"], {}, tokens, segment=segment, train=False)[0]
-
-    def logits(params, hidden):
-        return token_logits(params, hidden, encoder.dtype)
 
     def loss(params, state, batch, rng):
         rng_select, rng_corrupt, rng_net = jax.random.split(rng, 3)

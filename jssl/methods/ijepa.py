@@ -130,8 +130,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return jnp.repeat(patch_tokens(encoder, tokens), config.num_targets, axis=0)
 
     def encode_all(params, images):
-        tokens, _ = apply(encoder, params, {}, images, train=False)
-        return tokens
+        return apply(encoder, params, {}, images, train=False)[0]
 
     def init_params(rng, batch):
         rng_encoder, rng_predictor, rng_blocks = jax.random.split(rng, 3)
@@ -169,9 +168,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         blocks = sample_blocks(rng, len(images))
         tokens = encode_context(params["encoder"], images, blocks, False)
         predicted, _ = apply(head, params["predictor"], {}, tokens, *blocks.rows(), train=False)
-        targets = layer_norm_rows(
-            patch_tokens(encoder, encode_all(buffers["teacher"]["encoder"], images))
-        )
+        teacher_tokens = encode_all(buffers["teacher"]["encoder"], images)
+        targets = layer_norm_rows(patch_tokens(encoder, teacher_tokens))
         patches = patchify(images, encoder.patch)
         guess, hidden = predicted_patches(blocks, predicted, targets, patches)
         picture = masked_image.reconstruction_grid(config, encoder, patches, hidden, guess)
