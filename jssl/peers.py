@@ -136,8 +136,11 @@ def fail(code: int, line: str) -> None:
 
 
 def broke_off(error: BaseException) -> bool:
-    """Whether an error may be what is met where another process is lost: JAX raises its own type
-    inside a step, and any other, with the words of the transport, inside an exchange."""
+    """Whether an error may mean that another process is lost.
+
+    Inside a step, JAX raises its own type. Inside an exchange, the type varies, and the message
+    holds words of the transport.
+    """
     own = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
     return own or TRANSPORT.search(str(error)) is not None
 

@@ -70,8 +70,11 @@ def prepare(config: Config, devices=None, source=None, training: bool = True) ->
 
 
 def once(method: Method) -> Method:
-    """`method` whose functions are traced once, for their shapes, for the FLOP count and for the
-    program that runs, into which their operations go as they are."""
+    """`method` with `init` and `train_step` traced once.
+
+    The trace serves the shapes, the FLOP count and the program that runs. `inline` adds no call to
+    that program.
+    """
     inline = partial(jax.jit, inline=True)
     return method._replace(init=inline(method.init), train_step=inline(method.train_step))
 

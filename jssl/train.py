@@ -33,6 +33,7 @@ from jssl.config import Config, UserError, bind
 from jssl.data.feed import Feed
 from jssl.evals.offline import say
 from jssl.evals.online import OnlineProbes
+from jssl.mesh import everywhere
 from jssl.outbox import Outbox, Soft
 from jssl.pace import Pace
 from jssl.run import Run, check_batch, check_read, compile_step, model_flops, prepare
@@ -290,7 +291,6 @@ def params_sha256(params) -> str:
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
     ):
-        everywhere = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())
-        value = np.asarray(jax.device_put(leaf, everywhere))
+        value = np.asarray(jax.device_put(leaf, everywhere(leaf.sharding.mesh)))
         digest.update(f"{path} {value.dtype} {value.shape}".encode() + value.tobytes())
     return digest.hexdigest()

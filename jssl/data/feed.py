@@ -11,15 +11,14 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from jssl import signals, surroundings
 from jssl.config import UserError
 from jssl.data import Data
 from jssl.data.order import indices, lead
 from jssl.data.stream import check_start, example_bytes, kill_workers, read_all, stream
-from jssl.mesh import batch_parts, batch_sharding, check_batch
+from jssl.mesh import batch_parts, batch_sharding, check_batch, everywhere
 
 _log = logging.getLogger("jssl")
 FEW = 100  # examples, below which data.max_damaged is no measure
@@ -173,8 +172,8 @@ class Feed:
         _check_room(self._source, mesh)
         whole = read_all(self._source, progress)
         self._note(whole.pop("damaged"))
-        everywhere = NamedSharding(mesh, P())
-        put = lambda x: jax.make_array_from_callback(x.shape, everywhere, lambda at: x[at])
+        copies = everywhere(mesh)
+        put = lambda x: jax.make_array_from_callback(x.shape, copies, lambda at: x[at])
         return jax.tree.map(put, whole)
 
     def _note(self, damaged):

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from jssl import mesh as meshes
 from jssl import signals
@@ -51,7 +50,7 @@ class Features:
         self.split = meshes.batch_sharding(mesh)
         self._named: set[str] = set()
         embed = meshes.inside(mesh, embed)
-        self.embed = jax.jit(embed, out_shardings=NamedSharding(mesh, P()))
+        self.embed = jax.jit(embed, out_shardings=meshes.everywhere(mesh))
 
     def __call__(
         self,
