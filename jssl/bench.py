@@ -7,13 +7,15 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from jssl import data, flops, memory, schema, values
+from jssl import data, durations, flops, memory, schema, values
 from jssl.config import Config
 from jssl.data import packed, tokenizer
 from jssl.data.canvas import canvas_of
 from jssl.data.feed import Feed
 from jssl.data.tokens import Tokens
 from jssl.run import check_batch, compile_step, model_flops, prepare
+
+EXAMPLES = 1_281_167  # of ImageNet: what an epoch is where the data is made up
 
 
 def bench(tree, steps: int, warmup: int = 3) -> dict:
@@ -24,7 +26,9 @@ def bench(tree, steps: int, warmup: int = 3) -> dict:
     peak rate is unknown, peak_bytes where the device does not count its memory.
     """
     config = Config(tree)
-    run = prepare(config, source=made_up(config))
+    source = made_up(config)
+    config = Config(durations.resolved(config._tree, EXAMPLES))
+    run = prepare(config, source=source)
     check_batch(run)
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, 0)
     fed, began = feed.next(), time.perf_counter()

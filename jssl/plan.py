@@ -17,13 +17,12 @@ import jax
 import numpy as np
 
 from jssl import chips, extras, hlo, mesh, placement
-from jssl.bench import made_up
+from jssl.bench import EXAMPLES, made_up
 from jssl.config import Config, UserError, bind, near
 from jssl.run import check_batch, compile_step, model_flops, prepare
 
 log = logging.getLogger("jssl")
 SCALES = (8, 32, 128, 256)
-EXAMPLES = 1_281_167  # of ImageNet
 # The program that trains, but the compiler searches less for its best form. For MAE ViT-B and
 # SimCLR on v5e:16x16 that takes a fourth of the time, moves temporary memory by less than 1 %, and
 # leaves the collectives as they are.
