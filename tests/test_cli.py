@@ -252,7 +252,8 @@ def test_unknown_protocol(capfd, tmp_path):
 
 
 def test_bench_is_one_json_line(capfd):
-    code, line, err = jssl(capfd, "bench", TINY, "--steps=2")
+    epochs = ["--config.steps=1 epoch", "--config.optim.warmup_steps=50"]  # of ImageNet's size
+    code, line, err = jssl(capfd, "bench", TINY, "--steps=2", *epochs)
     assert code == 0, err
     found = json.loads(line)
     assert found["examples_per_s"] > 0 and found["flops_per_step"] > 0 and found["mfu"] is None

@@ -101,6 +101,9 @@ def test_a_number_may_follow_a_duration_of_the_recipe():
     assert load("configs/photos.py").steps == "100 epochs"
     assert load("configs/photos.py", {"steps": "500"}).steps == 500
     assert load("configs/photos.py", {"steps": "2 epochs"}).steps == "2 epochs"
+    odd = load("configs/photos.py", {"steps": "²"})  # a digit for str.isdigit, none for int
+    with pytest.raises(UserError, match="config.steps='²' is no duration; write steps"):
+        schema.check(odd)
 
 
 def test_a_run_in_epochs_is_the_run_in_steps(tmp_path):

@@ -186,7 +186,7 @@ def test_recipes_that_do_anything(tmp_path):
         ("def get_config(a, b):\n    return 1\n", "TypeError"),
         ("x = '\0'\n", "null bytes|is not Python"),
         ("from jssl.recipes import recipe\ndef get_config(v):\n"
-         "    return recipe(v, {1: 2})\n", "a key of its config is no text"),
+         "    return recipe(v, {1: 2})\n", "a key of its config is not a string"),
     )):  # fmt: skip
         path = tmp_path / f"r{i}.py"
         path.write_text(text)

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from jssl import data
-from jssl.config import Config, schema, values
+from jssl.config import Config, durations, schema, values
 from jssl.core import Metrics, TrainState
 from jssl.data.canvas import canvas_of
 from jssl.data.loader import Feed
@@ -20,6 +20,8 @@ from jssl.data.text import tokenizer
 from jssl.data.text.text_source import Tokens
 from jssl.perf import flops, memory
 from jssl.training.setup import Run, check_batch, compile_step, model_flops, setup_run
+
+EXAMPLES = 1_281_167  # of ImageNet: the size of a data set that is made up
 
 
 def bench(
@@ -40,7 +42,9 @@ def bench(
       not count their memory.
     """
     config = Config(tree)
-    run = setup_run(config, source=made_up(config, vocab_size))
+    source = made_up(config, vocab_size)
+    config = Config(durations.resolved(config._tree, EXAMPLES))
+    run = setup_run(config, source=source)
     check_batch(run)
     feed = Feed(run.data, config.seed, config.batch_size, run.mesh, 0)
     fed = feed.next()

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jssl import errors
-from jssl.commands.bench import made_up
+from jssl.commands.bench import EXAMPLES, made_up
 from jssl.config import Config, UserError, call_with_section, suggest
 from jssl.data.source import dataset_info
 from jssl.parallel import mesh
@@ -29,7 +29,6 @@ from jssl.training.setup import Run, check_batch, compile_step, model_flops, set
 
 log = logging.getLogger("jssl")
 SCALES = (8, 32, 128, 256)  # numbers of chips
-EXAMPLES = 1_281_167  # of ImageNet
 # The same program as in training, but the compiler searches less for its best form. For MAE ViT-B
 # and SimCLR on v5e:16x16 this takes a fourth of the time, changes temporary memory by less than
 # 1 %, and does not change the collectives.

@@ -64,7 +64,7 @@ def read(spec: str) -> ml_collections.ConfigDict:
         flatten(config)
     except TypeError:  # ConfigDict sorts its keys
         raise UserError(
-            f"--config={path}: a key of its config is no text; name all by texts"
+            f"--config={path}: a key of its config is not a string; use only strings as keys"
         ) from None
     return config
 
@@ -169,9 +169,11 @@ def parse(key: str, text: str, old: Any) -> Any:
     wrong = UserError(f"{key}={shown} must be of type {kind}, as in {key}={old!r}")
     if isinstance(old, ml_collections.ConfigDict):
         raise UserError(f"{key} is a section; set one of its keys: {', '.join(sorted(old))}")
-    if values.is_duration(text) and is_number(old) and isinstance(old, int):
+    if type(old) is int and values.is_duration(text):
         return text
-    if isinstance(old, str) and not (values.is_duration(old) and text.strip().isdigit()):
+    if values.is_duration(old) and text.strip().isdecimal():
+        return int(text)
+    if isinstance(old, str):
         return text
     if isinstance(old, bool):
         if text.lower() not in ("true", "false", "1", "0"):
@@ -186,8 +188,6 @@ def parse(key: str, text: str, old: Any) -> Any:
         if old and not all(is_number(element) == is_number(old[0]) for element in value):
             raise wrong
         return value
-    if isinstance(old, str):
-        return int(text)
     if not is_number(old):
         raise UserError(f"{key}={old!r} of the recipe is no literal that can be changed here")
     if not is_number(value) or (isinstance(old, int) and value != value // 1):

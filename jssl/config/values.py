@@ -171,7 +171,7 @@ def counts_steps(kind: Any) -> bool:
 
 
 def wrong_duration(value: str) -> str:
-    """As `wrong`, for a text in place of a duration."""
+    """`wrong` of a string under a key that counts steps."""
     if not is_duration(value):
         return f"is no duration; write steps, or a number of {', '.join(UNITS[1:])}: '10 epochs'"
     return "" if duration(value)[0] <= INT else f"must be at most {INT}"

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from jssl.config import UserError
 from jssl.data import DataConfig
@@ -21,7 +20,7 @@ from jssl.data.host_batches import check_start, kill_workers, read_all, stream
 from jssl.data.sampling import data_offset, indices
 from jssl.data.source import Batch, Source, example_bytes
 from jssl.parallel import host, preemption
-from jssl.parallel.mesh import batch_parts, batch_sharding, check_batch
+from jssl.parallel.mesh import batch_parts, batch_sharding, check_batch, replicated
 
 _log = logging.getLogger("jssl")
 FEW = 100  # examples; below this count data.max_corrupt_fraction is not meaningful
@@ -209,10 +208,10 @@ class Feed:
         _check_room(self._source, mesh)
         whole = read_all(self._source, progress)
         self._note(whole.pop("damaged"))
-        replicated = NamedSharding(mesh, P())
+        copies = replicated(mesh)
 
         def put(x):
-            return jax.make_array_from_callback(x.shape, replicated, lambda index: x[index])
+            return jax.make_array_from_callback(x.shape, copies, lambda index: x[index])
 
         return jax.tree.map(put, whole)
 

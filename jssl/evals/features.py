@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from jssl.core import Batch, TrainState
 from jssl.data import sampling
@@ -65,7 +64,7 @@ class Features:
         self.split = meshes.batch_sharding(mesh)
         self._named: set[str] = set()
         embed = meshes.with_mesh(mesh, embed)
-        self.embed = jax.jit(embed, out_shardings=NamedSharding(mesh, P()))
+        self.embed = jax.jit(embed, out_shardings=meshes.replicated(mesh))
 
     def __call__(
         self,

@@ -15,12 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import ArrayLike
 
 from jssl.config import UserError, schema
 from jssl.evals.knn import labelled, one_device, place
+from jssl.parallel.mesh import replicated
 
 Moments = tuple[jax.Array | np.floating, jax.Array | np.floating]  # mean [D] and scale [D], or []
 
@@ -255,5 +256,5 @@ def measure(
         return log_p.argmax(axis=-1) == row[1], -log_p[:, row[1]]
 
     right, cost = jax.lax.map(measure_row, (x, y), batch_size=1024)
-    replicated = NamedSharding(mesh, P())
-    return jax.lax.with_sharding_constraint((right.sum(axis=0), cost.mean(axis=0)), replicated)
+    sums = right.sum(axis=0), cost.mean(axis=0)
+    return jax.lax.with_sharding_constraint(sums, replicated(mesh))

@@ -152,10 +152,10 @@ def fail(code: int, line: str) -> None:
 
 
 def broke_off(error: BaseException) -> bool:
-    """Whether the loss of another process may be the cause of an error.
+    """Whether an error may mean that another process is lost.
 
-    JAX raises its own type inside a step. Inside an exchange it raises any type, with the words of
-    the transport.
+    Inside a step, JAX raises its own type. Inside an exchange, the type varies, and the message
+    holds words of the transport.
     """
     own = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
     return own or TRANSPORT.search(str(error)) is not None

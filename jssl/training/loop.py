@@ -21,6 +21,7 @@ from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
 from jssl.log import log_progress
 from jssl.parallel import agreement, host
+from jssl.parallel.mesh import replicated
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import flops, memory
 from jssl.training import loggers, observers, rollback, summary, visualize
@@ -415,7 +416,6 @@ def params_sha256(params: Params) -> str:
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
     ):
-        everywhere = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())
-        value = np.asarray(jax.device_put(leaf, everywhere))
+        value = np.asarray(jax.device_put(leaf, replicated(leaf.sharding.mesh)))
         digest.update(f"{path} {value.dtype} {value.shape}".encode() + value.tobytes())
     return digest.hexdigest()
