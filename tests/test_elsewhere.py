@@ -11,7 +11,6 @@ from helpers import image_info, text_info
 from test_folder import make, opened
 
 from jssl import data
-from jssl.commands import evaluate
 from jssl.config import Config, UserError, load, paths
 from jssl.data import fingerprint
 from jssl.data.files import Unreachable
@@ -104,8 +103,9 @@ def test_what_needs_the_data_says_which_key_names_it(tmp_path):
     tree = image_run("")
     with tree.unlocked():
         tree.data.update({"source": "tfds", "name": "cifar10", "dir": str(tmp_path / "gone")})
+    gone = setup_run(Config(tree), make_mesh(1), data_info=image_info(), training=False)
     with pytest.raises(UserError, match="--config.data.dir=FOLDER"):
-        evaluate.evaluate(tree, tmp_path, "linear")
+        absent.need(gone.data.source, "linear", gone.config)
 
 
 def test_data_that_is_there_and_wrong_is_not_passed_over(tmp_path):

@@ -372,9 +372,11 @@ def test_a_config_of_another_run_or_one_that_was_edited(two):
     (a / "config.json").write_text(before.replace('"seed": 0', '"seed": 1'))
     with pytest.raises(UserError, match="config was changed after the run began"):
         run_folder.open_run_folder(a, load(TINY, {"seed": "1"}))
-    (a / "config.json").write_text(before.replace('"format": 2', '"format": 3'))
-    with pytest.raises(UserError, match="is of format 3, and this jssl writes 2; use the jssl"):
-        run_folder.open_run_folder(a, load(TINY))
+    for other in (2, 4):
+        (a / "config.json").write_text(before.replace('"format": 3', f'"format": {other}'))
+        words = f"is of format {other}, and this jssl reads and writes 3; use the jssl"
+        with pytest.raises(UserError, match=words):
+            run_folder.open_run_folder(a, load(TINY))
 
 
 def test_a_result_of_another_run_is_not_printed(two):

@@ -181,6 +181,7 @@ class WithDamage:
     def __init__(self, source, bad):
         self.source, self.bad, self.name = source, bad, source.name
         self.classes, self.fields = source.classes, source.fields
+        self.modality, self.fingerprint = source.modality, source.fingerprint
 
     def __len__(self):
         return len(self.source)

@@ -132,7 +132,7 @@ def test_swav_prototypes_lie_on_the_sphere_and_wait():
 
 def test_swav_codes_share_the_batch_out_evenly():
     """Sinkhorn's point: the prototypes are used about equally, even at random weights."""
-    run = run_of("swav_cifar10", ("sinkhorn", "20"))
+    run = run_of("swav_cifar10", ("sinkhorn_iterations", "20"))
     ((_, metrics),) = steps(run, [batch_of(run)])
     assert metrics["usage_entropy"] > 0.99 * np.log(12)
 
@@ -167,14 +167,13 @@ def test_dinos_center_moves_by_its_momentum():
 
 
 @pytest.mark.parametrize("centering", ["center", "sinkhorn"])
-def test_dino_centring(centering):
+def test_dino_centering(centering):
     run = run_of("dino_cifar10", ("centering", centering))
     ((_, metrics),) = steps(run, [batch_of(run)])
     assert np.isfinite(metrics["loss"]) and metrics["assignment_entropy"] < np.log(12)
-    with pytest.raises(UserError, match="config.centering='center'"):
-        methods.load(
-            Config(load("configs/dino_cifar10.py:tiny", {"centering": "center"})), image_info()
-        )
+    other = Config(load("configs/dino_cifar10.py:tiny", {"centering": "centre"}))
+    with pytest.raises(UserError, match="config.centering='centre'"):
+        methods.load(other, image_info())
 
 
 def test_deepcluster_files_by_index_and_clusters_in_time():

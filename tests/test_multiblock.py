@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import image_info
 
 from jssl.config import Config, UserError, load
 from jssl.methods import ijepa
@@ -139,7 +140,7 @@ def test_what_fills_a_row_changes_nothing():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"targets": "0"}, "config.num_targets=0"),
+        ({"num_targets": "0"}, "config.num_targets=0"),
         ({"target_area": "(0.2, 0.15)"}, "config.target_area"),
         ({"target_area": "(0.5, 1.5)"}, "at most 1"),
         ({"target_aspect": "(0.0, 1.5)"}, "config.target_aspect"),
@@ -150,4 +151,4 @@ def test_what_fills_a_row_changes_nothing():
 )
 def test_wrong_values_are_named(changes, words):
     with pytest.raises(UserError, match=words):
-        load_method(Config(load(TINY, changes)))
+        load_method(Config(load(TINY, changes)), image_info())
