@@ -39,7 +39,7 @@ KEYS = {
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     num_clusters = config.num_clusters
-    check_clusters((num_clusters,), data_info.num_examples)
+    check_clusters("config.num_clusters", num_clusters, data_info.num_examples)
     crops = multi_crop(config)
     view = eval_view(config)
     monitor = monitor_from_config(config)

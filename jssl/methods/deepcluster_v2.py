@@ -41,7 +41,7 @@ KEYS = {
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     clusters = config.clusters
-    check_clusters(clusters, data_info.num_examples)
+    check_clusters("config.clusters", clusters, data_info.num_examples)
     crops = multi_crop(config)
     view = eval_view(config)
     monitor = monitor_from_config(config)

@@ -60,11 +60,16 @@ def cluster_usage(labels: Array, num_clusters: int) -> Array:
     return jnp.bincount(jnp.maximum(labels, 0), length=num_clusters) / len(labels)
 
 
-def check_clusters(clusters: tuple[int, ...], num_examples: int) -> None:
-    """Raises `UserError` if there are more clusters than examples."""
-    if max(clusters) > num_examples:
-        most = max(num_examples // 2, 1)
+def check_clusters(key: str, clusters: int | tuple[int, ...], num_examples: int) -> None:
+    """Raises `UserError` if `clusters`, the value of `key`, has a number above `num_examples`."""
+    most = max(num_examples // 2, 1)
+    if isinstance(clusters, int):
+        largest = clusters
+        cure = str(most)
+    else:
+        largest = max(clusters)
+        cure = str(tuple(min(k, most) for k in clusters))
+    if largest > num_examples:
         raise UserError(
-            f"config.clusters={clusters} must be at most the {num_examples} examples; "
-            f"try {tuple(min(k, most) for k in clusters)}"
+            f"{key}={clusters} must be at most the {num_examples} examples; try {cure}"
         )
