@@ -21,7 +21,8 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
     """Loads the config of a recipe and applies overrides.
 
     An override of ``model.name`` by an encoder of another family (ResNet, ViT, text, a module
-    outside jssl) replaces the whole section `model` (`jssl.recipes.model_section`).
+    outside jssl) replaces the whole section `model` (`jssl.recipes.model_section`). An override of
+    ``optim.name`` resets the settings of the optimizer before (`jssl.recipes.reset_unused`).
 
     Args:
       spec: ``path/to/recipe.py[:variant]``, or the name of a recipe of jssl:
@@ -40,6 +41,7 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
         trust.name(str(encoder))
         recipes.swap_model(config, str(encoder))
     override(config, overrides)
+    recipes.reset_unused(config, overrides)
     return config
 
 

@@ -21,6 +21,7 @@ from jssl.config import Config, UserError, call_with_section, plugins, suggest
 from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
 from jssl.optim import outside
 from jssl.optim.muon import matched, muon, path_name
+from jssl.recipes import DEFAULTS, USED_BY
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
@@ -357,9 +358,29 @@ def build(
         steps=steps,
         batch_size=batch_size,
     )
-    if weight_decay_final >= 0 and name in ("larc", "muon"):
-        raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
-    check_settings(name, lr_factors, nesterov, trust_clip)
+    settings = {
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "trust_coefficient": trust_coefficient,
+        "trust_clip": trust_clip,
+        "muon_params": muon_params,
+        "weight_decay_final": weight_decay_final,
+    }
+    if not plugins.is_outside(name):
+        check_settings(name, settings)
+    if schedule == "constant" and lr_final:
+        raise UserError(
+            f"config.optim.lr_final={lr_final} means nothing to schedule 'constant'; set it to 0"
+        )
+    if freeze and not freeze_steps:
+        raise UserError(
+            f"config.optim.freeze={freeze} needs config.optim.freeze_steps, the number of steps; "
+            "set that (-1: for ever), or config.optim.freeze=()"
+        )
+    check_pairs(lr_factors)
     decay = decay_schedule(weight_decay, weight_decay_final, steps)
     optimizer = partial(
         base_optimizer,
@@ -401,13 +422,20 @@ def build(
     return validate_patterns(tx, per_tensor, patterns)
 
 
-def check_settings(name: str, lr_factors: Any, nesterov: bool, trust_clip: bool) -> None:
-    """Raises `UserError` for keys of ``config.optim`` that contradict each other."""
+def check_settings(name: str, settings: dict[str, Any]) -> None:
+    """Raises `UserError` for a setting of another optimizer that is not at its default."""
+    for key, value in settings.items():
+        default = DEFAULTS["optim"][key]
+        if name not in USED_BY[key] and value != default:
+            raise UserError(
+                f"config.optim.{key}={value!r} means nothing to {name}; set it to {default!r}"
+            )
+
+
+def check_pairs(lr_factors: Any) -> None:
+    """Raises `UserError` unless all elements are pairs."""
     if any(not isinstance(pair, tuple) or len(pair) != 2 for pair in lr_factors):
         raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
-    if (nesterov and name == "muon") or (trust_clip and name == "lars"):
-        wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
-        raise UserError(f"optim.{wrong}=True means nothing to {name}; set it to False")
 
 
 def decay_schedule(first: float, last: float, steps: int) -> optax.Schedule | float:
