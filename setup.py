@@ -20,7 +20,7 @@ class BuildWithRecipes(build_py):
             return
         target = pathlib.Path(self.build_lib) / "jssl" / "configs"
         target.mkdir(parents=True, exist_ok=True)
-        (target / "__init__.py").write_text('"""The recipes of jssl: --config=NAME finds them."""\n')
+        (target / "__init__.py").write_text('"""The recipes of jssl."""\n')
         for recipe in sorted(pathlib.Path("configs").glob("*.py")):
             shutil.copy(recipe, target)
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from jssl import ops
-from jssl.config import Config, UserError, call_with_section, plugins, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, plugins, suggest
 from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
 from jssl.optim import outside
 from jssl.optim.muon import matched, muon, path_name
@@ -53,7 +53,9 @@ def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
     """
     rules = {"none": 1.0, "linear": batch_size / 256, "sqrt": batch_size**0.5}
     if lr_scaling not in rules:
-        raise UserError(f"optim.lr_scaling={lr_scaling!r} is unknown; {suggest(lr_scaling, rules)}")
+        raise ConfigError(
+            "config.optim.lr_scaling", lr_scaling, "unknown", suggest(lr_scaling, rules)
+        )
     return lr * rules[lr_scaling]
 
 
@@ -78,9 +80,13 @@ def learning_rate(
     peak = peak_lr(lr, lr_scaling, batch_size)
     last = peak_lr(lr_final, lr_scaling, batch_size)
     if schedule not in SCHEDULES:
-        raise UserError(f"optim.schedule={schedule!r} is unknown; {suggest(schedule, SCHEDULES)}")
+        raise ConfigError(
+            "config.optim.schedule", schedule, "unknown", suggest(schedule, SCHEDULES)
+        )
     if not 0 <= warmup_steps < max(steps, 1):
-        raise UserError(f"optim.warmup_steps={warmup_steps} must be below steps={steps}; lower it")
+        raise ConfigError(
+            "config.optim.warmup_steps", warmup_steps, f"must be below steps={steps}", "lower it"
+        )
     first = 0.0 if warmup_steps else peak
     if schedule == "constant":
         return optax.warmup_constant_schedule(first, peak, warmup_steps)
@@ -279,7 +285,9 @@ def validate_patterns(
             try:
                 re.compile(pattern)
             except (re.error, TypeError) as error:
-                raise UserError(f"optim.{key}={pattern!r} is no pattern: {error}") from None
+                raise UserError(
+                    f"--config.optim.{key}={pattern!r}: no regular expression ({error}); correct it"
+                ) from None
 
     def init(params):
         flat = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -287,13 +295,15 @@ def validate_patterns(
         for key, of_key in patterns.items():
             for pattern in of_key:
                 if not any(re.search(pattern, name) for name in names):
-                    raise UserError(
-                        f"optim.{key}={pattern!r} matches no parameter; {suggest(pattern, names)}"
+                    raise ConfigError(
+                        f"config.optim.{key}",
+                        pattern,
+                        "matches no parameter",
+                        suggest(pattern, names),
                     )
         if per_tensor and any("/layers/" in name for name in names):
-            raise UserError(
-                f"optim: {per_tensor} takes scanned layers for one; set model.scan=False"
-            )
+            problem = f"{per_tensor} takes scanned layers for one"
+            raise ConfigError("config.model.scan", True, problem, "set it to False")
         return tx.init(params)
 
     return optax.GradientTransformation(init, tx.update)
@@ -348,7 +358,7 @@ def build(
       UserError: a value is wrong, or two values contradict each other.
     """
     if name not in NAMES and not plugins.is_outside(name):
-        raise UserError(f"optim.name={name!r} is unknown; {suggest(name, NAMES)}")
+        raise ConfigError("config.optim.name", name, "unknown", suggest(name, NAMES))
     rate = learning_rate(
         lr=lr,
         lr_final=lr_final,
@@ -372,13 +382,15 @@ def build(
     if not plugins.is_outside(name):
         check_settings(name, settings)
     if schedule == "constant" and lr_final:
-        raise UserError(
-            f"config.optim.lr_final={lr_final} means nothing to schedule 'constant'; set it to 0"
+        raise ConfigError(
+            "config.optim.lr_final", lr_final, "means nothing to schedule 'constant'", "set it to 0"
         )
     if freeze and not freeze_steps:
-        raise UserError(
-            f"config.optim.freeze={freeze} needs config.optim.freeze_steps, the number of steps; "
-            "set that (-1: for ever), or config.optim.freeze=()"
+        raise ConfigError(
+            "config.optim.freeze",
+            freeze,
+            "needs config.optim.freeze_steps, the number of steps",
+            "set that (-1: for ever), or config.optim.freeze=()",
         )
     check_pairs(lr_factors)
     decay = decay_schedule(weight_decay, weight_decay_final, steps)
@@ -427,15 +439,17 @@ def check_settings(name: str, settings: dict[str, Any]) -> None:
     for key, value in settings.items():
         default = DEFAULTS["optim"][key]
         if name not in USED_BY[key] and value != default:
-            raise UserError(
-                f"config.optim.{key}={value!r} means nothing to {name}; set it to {default!r}"
+            raise ConfigError(
+                f"config.optim.{key}", value, f"means nothing to {name}", f"set it to {default!r}"
             )
 
 
 def check_pairs(lr_factors: Any) -> None:
     """Raises `UserError` unless all elements are pairs."""
     if any(not isinstance(pair, tuple) or len(pair) != 2 for pair in lr_factors):
-        raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
+        raise UserError(
+            f"--config.optim.lr_factors={lr_factors}: must be pairs; try (('bias$', 0.1),)"
+        )
 
 
 def decay_schedule(first: float, last: float, steps: int) -> optax.Schedule | float:
