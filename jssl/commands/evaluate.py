@@ -90,8 +90,8 @@ def labeled_queries(run: Run, protocol: str) -> Source:
         raise ConfigError(
             "config.data.source",
             config.data.source,
-            f"({bank.name}) has no labels, which a probe needs",
-            "name a labelled data set with --config.data...",
+            f"{bank.name} has no labels, which a probe needs",
+            "name a labeled data set with --config.data.name or --config.data.path",
         )
     return evaluation_source(config, run.data_info, bank.classes)
 

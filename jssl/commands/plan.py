@@ -107,7 +107,7 @@ def devices_for(topology: str, devices: int) -> list[Any]:
             raise ConfigError(
                 "devices",
                 devices,
-                f"but {jax.device_count()} are here",
+                f"only {jax.device_count()} are here",
                 f"on a CPU XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes as "
                 "many",
             )

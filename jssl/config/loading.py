@@ -173,7 +173,7 @@ def call(make: Callable, variant: str, path: str) -> Any:
     ):
         return make(variant)
     if variant:
-        raise ConfigError("config", path, f"has no variants, and so no {variant!r}", "leave it out")
+        raise ConfigError("config", path, f"has no variants, and no {variant!r}", "leave it out")
     return make()
 
 

@@ -59,9 +59,7 @@ def parse(key: str, text: str, old: Any) -> Any:
     kind = type(old).__name__
     wrong = ConfigError(key, text, f"must be of type {kind}", f"write it as --{key}={short(old)}")
     if isinstance(old, ml_collections.ConfigDict):
-        raise ConfigError(
-            key, text, "is a section", f"set one of its keys: {', '.join(sorted(old))}"
-        )
+        raise ConfigError(key, text, "a section", f"set one of its keys: {', '.join(sorted(old))}")
     if type(old) is int and values.is_duration(text):
         return text
     if values.is_duration(old) and text.strip().isdecimal():
@@ -82,7 +80,7 @@ def parse(key: str, text: str, old: Any) -> Any:
             raise wrong
         return value
     if not is_number(old):
-        raise ConfigError(key, old, "is no literal in the recipe", "change it in the recipe")
+        raise ConfigError(key, old, "no literal in the recipe", "change it in the recipe")
     if not is_number(value) or (isinstance(old, int) and value != value // 1):
         raise wrong
     try:

@@ -124,10 +124,13 @@ def load(
       UserError: a key has a wrong value, or the data cannot be used.
     """
     if workers < 0:
-        raise ConfigError("config.data.workers", workers, "it is negative", "use 0 or more")
+        raise ConfigError("config.data.workers", workers, "must not be negative", "use 0 or more")
     if not 0 <= max_corrupt_fraction <= 1:
         raise ConfigError(
-            "config.data.max_corrupt_fraction", max_corrupt_fraction, "it is a fraction", "use 0.01"
+            "config.data.max_corrupt_fraction",
+            max_corrupt_fraction,
+            "must be a fraction from 0 to 1",
+            "use 0.01",
         )
     opened = open_source(
         source=source,
@@ -221,12 +224,17 @@ def open_source(
         return _text(source, name, path, dir, split, tokenizer, length, pack, words, reading)
     if tokenizer:
         raise ConfigError(
-            "config.data.tokenizer", tokenizer, "for text", "set data.seq_len, or leave it out"
+            "config.data.tokenizer",
+            tokenizer,
+            "for text",
+            "set --config.data.seq_len, or leave it out",
         )
     if canvas < 1:
-        raise ConfigError("config.data.max_side", canvas, "it is no size", "use 32 or 256")
+        raise ConfigError("config.data.max_side", canvas, "must be at least 1", "use 32 or 256")
     if channels not in (1, 3) and source in ("tfds", "folder"):
-        raise ConfigError("config.data.channels", channels, "wrong", "use 3 (RGB) or 1 (grey)")
+        raise ConfigError(
+            "config.data.channels", channels, "must be 3 or 1", "use 3 (RGB) or 1 (gray)"
+        )
     if source in ("tfds", "folder"):
         turn = source == "folder" if exif == "auto" else exif == "on"
         files = dict(aspect=aspect, exif=turn, max_value=max_value)
@@ -353,14 +361,14 @@ def _fits(source: "ArrayImages", canvas: int, channels: int) -> "ArrayImages":
             "config.data.max_side",
             canvas,
             f"{source.name} is stored at {stored} pixels",
-            f"use data.max_side={stored}, or pack it again",
+            f"use --config.data.max_side={stored}, or pack it again",
         )
     if stored_channels != channels:
         raise ConfigError(
             "config.data.channels",
             channels,
             f"{source.name} is stored with {stored_channels}",
-            f"use data.channels={stored_channels}, or pack it again",
+            f"use --config.data.channels={stored_channels}, or pack it again",
         )
     return source
 

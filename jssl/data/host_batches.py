@@ -125,8 +125,8 @@ def stream(
                 raise ConfigError(
                     "config.data.workers",
                     workers,
-                    f"one was killed {deaths} times in a row ({error})",
-                    "is memory short? use fewer",
+                    f"one was killed {deaths} times in a row ({error}), perhaps for want of memory",
+                    "use fewer",
                 ) from None
             _log.warning("a data worker was killed: new ones go on at step %d (%s)", step, error)
         finally:

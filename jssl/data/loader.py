@@ -229,7 +229,7 @@ class Feed:
                 self._max_damaged,
                 f"exceeded because {len(self.damaged)} of {len(self._source)} examples "
                 f"({share:.2%}) of {self._source.name} cannot be read so far ({examples})",
-                "mend or remove these, or allow more",
+                "repair or remove these, or allow more",
             )
 
 
@@ -264,5 +264,5 @@ def _check_room(source: Source, mesh: Mesh) -> None:
                 True,
                 f"{source.name} needs {needed / 2**30:.1f} GiB and {device} has "
                 f"{free / 2**30:.1f} GiB free",
-                "set data.on_device=False",
+                "set it to False",
             )

@@ -58,7 +58,7 @@ def find_split(wanted: str, names: Iterable[str], where: str) -> str | None:
                 "config.data.split",
                 wanted,
                 f"ambiguous: {where} has {few(matches)}",
-                f"use data.split={matches[0]}",
+                f"use --config.data.split={matches[0]}",
             )
         if matches:
             return matches[0]

@@ -79,7 +79,9 @@ def evaluate(
       UserError: the source is not text, or the method does not have this protocol.
     """
     if source.modality != "text":
-        raise ConfigError("protocol", protocol, f"for text, and {source.name} holds images", "knn")
+        raise ConfigError(
+            "protocol", protocol, f"for text, and {source.name} holds images", "use knn"
+        )
     text_source: Any = source
     if protocol == "perplexity":
         return perplexity(run, state, Subset(text_source, run.config.eval.max_rows), say)
@@ -186,7 +188,7 @@ def sample_text(
         raise ConfigError(
             "protocol",
             protocol,
-            f"config.method={run.config.method!r} cannot",
+            f"config.method={run.config.method!r} cannot do it",
             suggest(protocol, other or ["perplexity"]),
         )
     texts = {key: [text(source.tokenizer, row) for row in rendered[key]] for key in keys}

@@ -98,7 +98,7 @@ def sample_labels(labels: np.ndarray, per_class: int, share: float, seed: int) -
             raise ConfigError(
                 "config.eval.lowshot_per_class",
                 per_class,
-                f"but class {label} has {len(members)} labelled train examples",
+                f"class {label} has {len(members)} labeled examples for training",
                 f"try {len(members)}",
             )
         rows.append(members[:count])

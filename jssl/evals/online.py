@@ -121,8 +121,8 @@ def check(run: Run, features: Features, queries: Source) -> None:
         raise ConfigError(
             "config.eval.split",
             run.config.eval.split,
-            f"of {queries.name} cannot be read: {files.one_line(error)}",
-            "mend it, or set config.eval.every=0",
+            f"{queries.name} cannot be read: {files.one_line(error)}",
+            "repair it, or set --config.eval.every=0",
         ) from None
     shape = jax.eval_shape(features.embed, run.shapes, batch)
     rows = len(jax.tree.leaves(batch)[0])
@@ -178,13 +178,13 @@ def evaluation_source(config: Config, data_info: DatasetInfo, classes: Sequence[
                 True,
                 f"joins the examples of {source.name}, and so leaves out their labels, which a "
                 "probe needs",
-                "set config.data.pack_documents=False",
+                "set it to False",
             )
         raise ConfigError(
             "config.eval.split",
             config.eval.split,
-            f"of {source.name} has no labels, which a probe needs",
-            "name a labelled split, or set config.eval.every=0",
+            f"{source.name} has no labels there, which a probe needs",
+            "name a labeled split, or set --config.eval.every=0",
         )
     return source
 

@@ -99,7 +99,10 @@ def with_split_norm(net: EncoderWithHeads, config: Config) -> EncoderWithHeads:
     if splits > 1:
         if not hasattr(encoder, "bn_splits"):
             raise ConfigError(
-                "config.bn_splits", splits, "needs a ResNet, as model.name", "or set it to 1"
+                "config.bn_splits",
+                splits,
+                "needs a ResNet, as model.name",
+                "set it to 1, or name one",
             )
         encoder = encoder.clone(bn_splits=splits)
     return net._replace(modules=net.modules | {"encoder": encoder})

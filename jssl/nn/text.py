@@ -123,7 +123,7 @@ class TextEncoder(nn.Module):
                 raise ConfigError(
                     "config.model.length",
                     self.length,
-                    f"but the rows have {tokens.shape[1]} tokens",
+                    f"the rows have {tokens.shape[1]} tokens",
                     f"set it to {tokens.shape[1]}",
                 )
             x = x + self.param("pos_embed", init, (self.length, self.dim))[position]

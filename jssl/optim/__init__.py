@@ -85,7 +85,10 @@ def learning_rate(
         )
     if not 0 <= warmup_steps < max(steps, 1):
         raise ConfigError(
-            "config.optim.warmup_steps", warmup_steps, f"must be below steps={steps}", "lower it"
+            "config.optim.warmup_steps",
+            warmup_steps,
+            f"must be below steps={steps}",
+            "lower it, or give it as a share: '5 percent'",
         )
     first = 0.0 if warmup_steps else peak
     if schedule == "constant":

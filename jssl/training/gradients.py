@@ -201,7 +201,7 @@ def gradient_fn(objective: Objective, n: int, grad_cache: bool) -> GradientFn:
         raise ConfigError(
             "config.grad_cache",
             True,
-            "but the method's loss is not split in two (jssl.core.split_objective)",
+            "the method's loss is not split in two (jssl.core.split_objective)",
             "set it to False",
         )
     if n == 1:

@@ -394,4 +394,4 @@ def _checked(function: Callable, **settings: Any) -> SimpleNamespace:
 
 def _need(right, key, value, rule, cure):
     if not right:
-        raise ConfigError(f"config.augment.{key}", value, f"it must be {rule}", f"try {cure}")
+        raise ConfigError(f"config.augment.{key}", value, f"must be {rule}", f"try {cure}")

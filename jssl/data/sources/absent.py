@@ -104,7 +104,7 @@ def need(source: Source, protocol: str, config: Config) -> None:
             "protocol",
             protocol,
             f"needs the data that the run was trained on: {source.reason}",
-            f"or name the folder in which it lies now with --config.data.{key}=FOLDER",
+            f"name the folder in which it lies now with --config.data.{key}=FOLDER",
         )
 
 

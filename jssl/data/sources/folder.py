@@ -265,7 +265,7 @@ def _root(path: str, split: str) -> str:
             "config.data.split",
             split,
             f"{path} has no folder {base}, but the splits {few(splits)}",
-            f"use data.split={splits[0]}, or make the folder {base}{others}",
+            f"use --config.data.split={splits[0]}, or make the folder {base}{others}",
         )
     if split_kind(base) == "train":
         return path
@@ -273,11 +273,9 @@ def _root(path: str, split: str) -> str:
     sibling = None
     if split_kind(os.path.basename(path)):
         sibling = find_split(base, split_folders(above), above)
-    cure = (
-        "use data.split=train, or hold out a part of it: train[90%:], and train[:90%] to train on"
-    )
+    cure = "use --config.data.split=train, or hold out a part of it: train[90%:], and train[:90%] to train on"
     if sibling:
-        cure = f"use data.path={above}, which has the folder {sibling}"
+        cure = f"use --config.data.path={above}, which has the folder {sibling}"
     raise ConfigError(
         "config.data.split", split, f"{path} is one set, without folders for splits", cure
     )
@@ -328,7 +326,7 @@ def _check_mixed(root: str, names: Sequence[str]) -> None:
                 "config.data.path",
                 root,
                 f"{path} has the splits {few(several)}, which would be read as one set",
-                f"use data.path={path}",
+                f"use --config.data.path={path}",
             )
 
 

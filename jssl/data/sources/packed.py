@@ -186,7 +186,7 @@ def locate(path: str, split: str) -> str:
                 "config.data.split",
                 split,
                 f"{path} holds only {few(packs)}",
-                f"use data.split={packs[0]}, or pack {base} too",
+                f"use --config.data.split={packs[0]}, or pack {base} too",
             )
         raise ConfigError(
             "config.data.path",

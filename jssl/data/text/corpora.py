@@ -96,11 +96,14 @@ def refuse(source: str, encoding: str, text_key: str) -> None:
         return
     if encoding:
         raise ConfigError(
-            "config.data.encoding", encoding, "for data.source=text", "leave it empty"
+            "config.data.encoding", encoding, "for --config.data.source=text", "leave it empty"
         )
     if text_key != "text":
         raise ConfigError(
-            "config.data.text_key", text_key, "for data.source=text", "use data.text_key=text"
+            "config.data.text_key",
+            text_key,
+            "for --config.data.source=text",
+            "use --config.data.text_key=text",
         )
 
 
