@@ -92,7 +92,7 @@ def check_stored(names: Mapping[str, Iterable[str]], where: str | os.PathLike[st
                 raise ConfigError(
                     f"config.{key}",
                     module,
-                    f"{os.fspath(where)} names it, it is not of jssl, and what is stored chooses no code",
+                    f"{os.fspath(where)} has this name, and what is stored chooses no code",
                     "name the recipe that it was trained with: --config=path/to/recipe.py, or "
                     f"the module: --method={module} --path=DIR",
                 )

@@ -273,7 +273,10 @@ def _root(path: str, split: str) -> str:
     sibling = None
     if split_kind(os.path.basename(path)):
         sibling = find_split(base, split_folders(above), above)
-    cure = "use --config.data.split=train, or hold out a part of it: train[90%:], and train[:90%] to train on"
+    cure = (
+        "use --config.data.split=train, or hold out a part of it: train[90%:], and train[:90%] to "
+        "train on"
+    )
     if sibling:
         cure = f"use --config.data.path={above}, which has the folder {sibling}"
     raise ConfigError(
