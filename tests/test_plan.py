@@ -9,7 +9,7 @@ import pytest
 from conftest import make_mesh
 
 from jssl import chips, cli, hlo, mesh, placement, plan
-from jssl.config import UserError, load
+from jssl.config import Config, UserError, load
 
 HLO = """
 HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
@@ -226,12 +226,12 @@ def test_numbers_for_people(number, base, wanted):
     assert placement.many(number, base) == wanted
 
 
-def test_a_bank_of_examples_has_room_for_imagenet(capfd):
-    words = ["plan", "--config=configs/deepcluster_imagenet.py:tiny", "--devices=1"]
-    assert cli.main([*words, "--config.batch_size=16"]) == 0
-    found = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert found["examples"] == 1_281_167
-    bank = next(row for row in found["placement"] if row["arrays"].startswith("buffers/bank"))
+def test_a_bank_of_examples_has_room_for_imagenet():
+    config = Config(load("configs/deepcluster_imagenet.py:tiny"))
+    run = plan.planned(config, make_mesh(1))
+    assert run.config.examples == 1_281_167
+    rows = placement.rows(run.shapes)
+    bank = next(row for row in rows if row["arrays"].startswith("buffers/bank"))
     assert bank["largest"][0] >= 1_281_167
 
 
