@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from jssl.config import Config, UserError, call_with_section, suggest
@@ -30,14 +30,19 @@ def encoder(section: Config | Mapping[str, Any], vocab: int = 0, packed: bool = 
     """
     if "name" not in section:
         raise UserError("config.model.name is missing; add it to the recipe")
-    modules = [importlib.import_module(family) for family in FAMILIES]
-    builders = {name: module.build for module in modules for name in module.SIZES}
+    by_name = builders()
     name = section["name"]
-    same_family = [other for other in builders if other[:3] == str(name)[:3]]
-    build = builders[check_choice("name", name, same_family or builders)]
+    same_family = [other for other in by_name if other[:3] == str(name)[:3]]
+    build = by_name[check_choice("name", name, same_family or by_name)]
     is_text = "vocab" in inspect.signature(build).parameters
     text_arguments = {"vocab": vocab, "packed": packed} if is_text else {}
     return call_with_section(build, section, "model", **text_arguments)
+
+
+def builders() -> dict[str, Callable[..., Any]]:
+    """Returns {name of an encoder: `build` of its family}."""
+    modules = [importlib.import_module(family) for family in FAMILIES]
+    return {name: module.build for module in modules for name in module.SIZES}
 
 
 def check_choice(key: str, value: str, choices: Collection[str]) -> str:
