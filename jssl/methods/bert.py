@@ -14,6 +14,7 @@ masks.
 """
 
 from functools import partial
+from typing import Annotated
 
 import flax.linen as linen
 import jax
@@ -32,8 +33,8 @@ from jssl.transforms.masking import lowest_k, mask_to_indices
 LAYER_NORM_EPS = 1e-12
 
 KEYS = {
-    "mask_rate": Part,
-    "whole_words": bool,
+    "mask_rate": Annotated[Part, "share of the tokens that are selected and predicted"],
+    "whole_words": Annotated[bool, "select all tokens of a word or none; needs data.word_ids"],
 }
 
 

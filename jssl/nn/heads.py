@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import Config, ConfigError, UserError, call_with_section, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, suggest, values
 from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import EncoderWithHeads
@@ -106,8 +106,16 @@ def build(
 ) -> MLP:
     """An `MLP` from a section of a config, such as ``config.head``.
 
-    `init` is the `initializer` of the `MLP`, and `section` the name of the section for messages;
-    the other arguments are attributes of `MLP`.
+    Args:
+      features: width of each Dense layer; the last is the width of the output.
+      norm: BatchNorm after each hidden Dense layer.
+      last_norm: BatchNorm after the last Dense layer.
+      last_scale: the last BatchNorm learns a scale.
+      last_bias: the last layer, BatchNorm or Dense, learns a bias.
+      activation: after each hidden layer: "relu" or "gelu".
+      init: initial kernels: "torch", "normal001", "lecun", "xavier" or "trunc02". See `KERNELS`.
+      dtype: dtype of the matrix products.
+      section: name of the section, for messages.
 
     Raises:
       UserError: a width is below 1, or a name is not known.
@@ -124,6 +132,10 @@ def build(
     return MLP(
         tuple(features), norm, last_norm, last_scale, last_bias, activation, init, jnp.dtype(dtype)
     )
+
+
+# {section: its kinds}
+SECTIONS = dict.fromkeys(("head", "predictor", "patch_head"), values.documented_kinds(build))
 
 
 def chain(config: Config, *names: str) -> EncoderWithHeads:

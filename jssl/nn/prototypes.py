@@ -1,6 +1,6 @@
 """Prototypes: the last layer of DINO and iBOT, and the teacher's assignments to them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,22 @@ from jssl.config.values import Every, Positive, Rate, Width
 from jssl.ops import l2_normalize, linear_schedule, sinkhorn
 
 KEYS = {
-    "temperature": Positive,
-    "teacher_temp_start": Positive,
-    "teacher_temp_end": Positive,
-    "teacher_temp_warmup_steps": Every,
-    "out_dim": Width,
-    "centering": Literal["center", "sinkhorn"],
-    "center_momentum": Rate,
+    "temperature": Annotated[Positive, "softmax temperature of the student (the paper's tau_s)"],
+    "teacher_temp_start": Annotated[
+        Positive, "softmax temperature of the teacher (tau_t) at step 0"
+    ],
+    "teacher_temp_end": Annotated[
+        Positive, "softmax temperature of the teacher (tau_t) after its warm-up"
+    ],
+    "teacher_temp_warmup_steps": Annotated[
+        Every, "steps in which tau_t goes linearly from its start to its end"
+    ],
+    "out_dim": Annotated[Width, "number of prototypes: the width of the output (the paper's K)"],
+    "centering": Annotated[
+        Literal["center", "sinkhorn"],
+        "balances the teacher's outputs: a center (DINO), or Sinkhorn-Knopp (DINOv2)",
+    ],
+    "center_momentum": Annotated[Rate, "decay of the moving average of the center (the paper's m)"],
 }
 SINKHORN_ITERATIONS = 3  # facebookresearch/dinov2
 

@@ -76,19 +76,26 @@ def view(
     (`jssl.data.canvas`); its view is upright.
 
     Args:
-      mode: "exact" or "fused", see the module.
-      size: pixels of a side of the view.
-      crop_scale: the range of area / valid area (RandomResizedCrop).
-      crop_ratio: the range of width / height (RandomResizedCrop).
-      flip_prob, jitter_prob, gray_prob, blur_prob, solarize_prob: probability per example; 0.0
-        removes the operation. Solarize inverts the values from 128 of 255 on.
-      brightness, contrast, saturation, hue: strengths s of torchvision's ColorJitter, whose factor
-        is in [max(0, 1-s), 1+s], and whose shift is in [-s, s] of the hue circle; 0.0 removes the
-        operation.
-      blur_sigma: the range in pixels of the view (SimCLR, Chen et al. 2020, appendix A).
-      mean, std: of values in [0, 1]; one number, or one per channel.
+      mode: "exact" follows torchvision, "fused" is faster and nearly equal. See the module.
+      size: side of the view, in pixels.
+      crop_scale: range of the crop's area, as a share of the image (RandomResizedCrop).
+      crop_ratio: range of the crop's width / height (RandomResizedCrop).
+      flip_prob: probability of a horizontal flip; 0: off.
+      jitter_prob: probability of jitter of brightness, contrast, saturation and hue; 0: off.
+      brightness: strength s of its jitter, a factor in [max(0, 1 - s), 1 + s]; 0: off.
+      contrast: strength s of its jitter, a factor in [max(0, 1 - s), 1 + s]; 0: off.
+      saturation: strength s of its jitter, a factor in [max(0, 1 - s), 1 + s]; 0: off.
+      hue: strength s of its jitter, a shift in [-s, s] of the hue circle; 0: off.
+      gray_prob: probability of conversion to gray; 0: off.
+      blur_prob: probability of Gaussian blur; 0: off.
+      blur_sigma: range of the blur's standard deviation, in pixels of the view. Source: SimCLR
+        (Chen et al. 2020), appendix A.
+      solarize_prob: probability of solarization: values from 128 of 255 are inverted; 0: off.
+      mean: mean that is subtracted from pixels in [0, 1]; one number, or one per channel.
+      std: deviation by which the pixels are then divided; one number, or one per channel.
       dtype: of the view, and of the matmuls of "fused".
-      blur_kernel: where the blur is cut off, see `blur_radius`.
+      blur_kernel: span of the blur: "whole" (3 deviations) or "tenth" (of the view). See
+        `blur_radius`.
 
     Raises:
       UserError: a value is wrong; the message names `augment.<key>`.

@@ -4,7 +4,7 @@ Views of one image are adjacent rows, so that each device keeps its own images.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,10 @@ from jax import Array
 from jssl.config import Config, call_with_section, values
 from jssl.core import Batch
 from jssl.transforms import augment
+
+VIEW = values.documented_kinds(augment.view)
+LOCAL = VIEW | {"count": Annotated[values.Whole, "local crops of each image; 0: none"]}
+SECTIONS = {"augment": VIEW, "augment_second_view": VIEW, "local": LOCAL}  # {section: its kinds}
 
 
 def two_views(config: Config) -> Callable[[Array, Batch], Array]:
@@ -53,7 +57,7 @@ def multi_crop(config: Config) -> Callable[[Array, Batch], dict[str, Array]]:
     two = two_views(config)
     local = dict(config.local)
     count = local.pop("count")
-    values.check("config.local.count", count, values.Whole)
+    values.check("config.local.count", count, LOCAL["count"])
     section = dict(config.augment) | local
     local_view = call_with_section(augment.view, section, "local", dtype=config.model.dtype)
 
