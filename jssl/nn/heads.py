@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jssl.checks import require_arrays
 from jssl.config import Config, UserError, call_with_section, suggest
 from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
@@ -69,6 +70,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        require_arrays(x=(x, "float [B, D]"))
         norm = batch_norm(train, jnp.float32)
         dense = partial(nn.Dense, kernel_init=KERNELS[self.initializer], dtype=self.dtype)
         for i, width in enumerate(self.features[:-1]):
