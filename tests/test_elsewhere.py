@@ -3,7 +3,7 @@
 import os
 import pickle
 
-import jax
+import chex
 import numpy as np
 import pytest
 from conftest import make_mesh
@@ -85,9 +85,7 @@ def test_the_state_has_the_shapes_of_training_without_the_data(kind, tmp_path):
     gone = setup_run(Config(tree), make_mesh(1), data_info=info, training=False)
     assert isinstance(gone.data.source, absent.Absent)
     assert len(gone.data.source) == len(there.data.source)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), gone.shapes) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), there.shapes
-    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(gone.shapes, there.shapes)
     for key, value in there.example.items():
         if key not in ("image", "size", "label"):
             assert gone.example[key].dtype == value.dtype

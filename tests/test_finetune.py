@@ -3,6 +3,7 @@
 import json
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,11 +48,6 @@ def tune(run, state=None, test=None):
 
 def method_of(run):
     return finetune.build(run, finetune.optimizer(run.config.finetune, 100))
-
-
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
 # --- the learning rate of each layer ---------------------------------------------------------
@@ -199,14 +195,15 @@ def test_it_starts_from_the_given_state_and_leaves_that_alone(recipe):
     kept = jax.tree.map(np.asarray, (given.params, given.buffers))
     method = method_of(run)
     state = jax.jit(method.init)(jax.random.key(0), given)
-    same(state.params["encoder"], given.params["encoder"])
-    same(state.buffers["stats"], given.buffers.get("stats", {}).get("encoder", {}))
+    chex.assert_trees_all_equal(state.params["encoder"], given.params["encoder"])
+    stats = given.buffers.get("stats", {}).get("encoder", {})
+    chex.assert_trees_all_equal(state.buffers["stats"], stats)
     assert bool(state.buffers["stats"]) == (recipe == RESNET)
     kernel = np.asarray(state.params["head"]["kernel"])
     assert 1e-5 < kernel.std() < 3e-5 and not state.params["head"]["bias"].any()
     batch = run.data.source.read(np.arange(16))
     after, _ = jax.jit(method.train_step, donate_argnums=0)(state, batch, jax.random.key(1))
-    same((given.params, given.buffers), kept)
+    chex.assert_trees_all_equal((given.params, given.buffers), kept)
     differ = lambda x, y: bool((np.asarray(x) != np.asarray(y)).any())
     moved = jax.tree.map(differ, after.params["encoder"], given.params["encoder"])
     assert all(jax.tree.leaves(moved)), moved  # every layer learns
@@ -238,8 +235,7 @@ def test_eight_devices_equal_one(recipe, monkeypatch):
     (one, one_buffers, _), (eight, eight_buffers, params) = found
     np.testing.assert_allclose(np.array(eight)[:, 0], np.array(one)[:, 0], rtol=1e-5)
     np.testing.assert_allclose(np.array(eight)[:, 1], np.array(one)[:, 1], rtol=2e-3)
-    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
-    jax.tree.map(close, eight_buffers, one_buffers)
+    chex.assert_trees_all_close(eight_buffers, one_buffers, rtol=1e-3, atol=1e-5)
     assert any("fsdp" in leaf.sharding.spec for leaf in jax.tree.leaves(params))
 
 

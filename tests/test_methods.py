@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,8 +76,7 @@ def test_byol_target_is_the_average_and_gets_no_gradient():
         wanted = jax.tree.map(
             lambda a, b: 0.9 * a + 0.1 * b, first.params[name], second.params[name]
         )
-        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-        jax.tree.map(close, third.buffers["teacher"][name], wanted)
+        chex.assert_trees_all_close(third.buffers["teacher"][name], wanted, rtol=1e-4, atol=1e-6)
     assert "predictor" not in third.buffers["teacher"]
 
 

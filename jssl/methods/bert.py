@@ -38,12 +38,17 @@ KEYS = {
 }
 
 
-def build(config: Config, data_info: DatasetInfo) -> Objective:
-    """See the module; `config` is the whole config."""
+def check_words(config: Config) -> None:
+    """Raises `UserError` if whole words are selected and the data has no word numbers."""
     if config.whole_words and not config.data.word_ids:
         raise ConfigError(
             "config.whole_words", True, "needs word numbers", "set --config.data.word_ids=True"
         )
+
+
+def build(config: Config, data_info: DatasetInfo) -> Objective:
+    """See the module; `config` is the whole config."""
+    check_words(config)
     encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack_documents)
     vocab = data_info.vocab
     assert vocab is not None, "`nn.encoder` refuses a source without a tokenizer"

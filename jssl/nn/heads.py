@@ -28,6 +28,7 @@ from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import EncoderWithHeads
 from jssl.nn.norm import batch_norm
+from jssl.ops import require_arrays
 
 KERNELS = {
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(+-1/sqrt(fan_in))
@@ -69,6 +70,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        require_arrays(x=(x, "float [B, D]"))
         norm = batch_norm(train, jnp.float32)
         dense = partial(nn.Dense, kernel_init=KERNELS[self.initializer], dtype=self.dtype)
         for i, width in enumerate(self.features[:-1]):

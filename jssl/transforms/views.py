@@ -6,6 +6,7 @@ Views of one image are adjacent rows, so that each device keeps its own images.
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -44,6 +45,9 @@ def two_views(config: Config) -> Callable[[Array, Batch], Array]:
 
 def split_views(x: Array) -> tuple[Array, Array]:
     """(first views [B, ...], second views [B, ...]) of the rows [2B, ...] of `two_views`."""
+    chex.assert_is_divisible(
+        len(x), 2, custom_message=f"x {x.shape} must have two rows, the views, of each image"
+    )
     return x[0::2], x[1::2]
 
 
