@@ -165,7 +165,7 @@ def test_splits_of_packed_sets_however_they_are_spelled(tmp_path):
         packed.pack(arrays(), str(tmp_path / name), lambda done, total: None)
     for split, folder in (("train", "Train"), ("validation", "VAL"), ("val[:50%]", "VAL")):
         assert packed.locate(str(tmp_path), split) == str(tmp_path / folder)
-    with pytest.raises(UserError, match="data.split=test .*use data.split=Train"):
+    with pytest.raises(UserError, match="data.split='test': .*use --config.data.split=Train"):
         packed.locate(str(tmp_path), "test")
 
 

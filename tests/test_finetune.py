@@ -425,35 +425,35 @@ def test_a_workdir_older_than_these_keys(capfd, workdir, tmp_path):
 @pytest.mark.parametrize(
     ("protocol", "word", "expected"),
     [
-        ("finetune", "finetune.epochs=0", "config.finetune.epochs=0 must be at least 1; try 1"),
+        ("finetune", "finetune.epochs=0", "config.finetune.epochs=0: must be at least 1; try 1"),
         (
             "finetune",
             "finetune.layer_decay=1.5",
-            "layer_decay=1.5 must be 0.001 to 1; try 1",
+            "layer_decay=1.5: must be 0.001 to 1; try 1",
         ),
         (
             "finetune",
             "finetune.warmup_fraction=1",
-            "config.finetune.warmup_fraction=1.0 must be 0 to 0.99; try 0.99",
+            "config.finetune.warmup_fraction=1.0: must be 0 to 0.99; try 0.99",
         ),
         ("finetune", "finetune.label_smoothing=-1", "config.finetune.label_smoothing=-1.0"),
-        ("finetune", "finetune.batch_size=20", "config.finetune.batch_size=20 must be a multiple"),
+        ("finetune", "finetune.batch_size=20", "config.finetune.batch_size=20: must be a multiple"),
         (
             "finetune",
             "finetune.view=crpo",
-            "'crpo' is not known; did you mean 'crop'?",
+            "'crpo': not known; did you mean 'crop'?",
         ),
         ("finetune", "finetune.pool=mean", "config.finetune.pool='mean'"),
-        ("finetune", "finetune.crop_scale=(0.5, 3)", "crop_scale=(0.5, 3) is wrong"),
+        ("finetune", "finetune.crop_scale=(0.5, 3)", "crop_scale=(0.5, 3): its element"),
         ("finetune", "finetune.lrr=1", "config.finetune.lrr is not a key"),
         ("finetune", "optim.lr=1", "config.optim.lr was fixed by training"),
         (
             "lowshot",
             "eval.label_fraction=0",
-            "eval.label_fraction=0.0 must be above 0 and at most 1",
+            "eval.label_fraction=0.0: must be above 0 and at most 1",
         ),
-        ("lowshot", "eval.lowshot_seeds=0", "eval.lowshot_seeds=0 must be at least 1"),
-        ("lowshot", "eval.lowshot_per_class=99", "eval.lowshot_per_class=99, but class"),
+        ("lowshot", "eval.lowshot_seeds=0", "eval.lowshot_seeds=0: must be at least 1"),
+        ("lowshot", "eval.lowshot_per_class=99", "eval.lowshot_per_class=99: class"),
         ("finetun", "eval.size=0", "did you mean 'finetune'?"),
     ],
 )
@@ -475,7 +475,7 @@ def test_draws_have_the_stated_numbers_of_each_class():
     assert count(4, 0.5, 0) == [4, 4, 4]
     assert count(0, 0.1, 0) == [10, 3, 1]  # round(0.5) is 0: one at least
     assert count(0, 1.0, 0) == [100, 30, 5]
-    with pytest.raises(UserError, match="per_class=6, but class 2 has 5 .*; try 5"):
+    with pytest.raises(UserError, match="per_class=6: class 2 has 5 .*; try 5"):
         lowshot.sample_labels(LABELS, 6, 0.1, 0)
 
 

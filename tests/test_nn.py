@@ -550,9 +550,9 @@ def test_head_starts_as_named_and_returns_float32():
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        (RESNET | {"name": "resnet19"}, "model.name='resnet19' is not known; did you mean 'resnet"),
+        (RESNET | {"name": "resnet19"}, "model.name='resnet19': not known; did you mean 'resnet"),
         (VIT | {"name": "vit_x"}, "vit_ti"),
-        (RESNET | {"stem": "cifra"}, "model.stem='cifra' is not known; did you mean 'cifar'?"),
+        (RESNET | {"stem": "cifra"}, "model.stem='cifra': not known; did you mean 'cifar'?"),
         (RESNET | {"init": "he"}, "fan_out"),
         (RESNET | {"dtype": "bf16"}, "bfloat16"),
         (RESNET | {"widht": 3}, "did you mean 'width'?"),
@@ -588,7 +588,9 @@ def test_head_section():
     head = heads.build(**section)
     want = {"features": (16, 4), "initializer": "torch", "dtype": jnp.dtype("bfloat16")}
     assert head == heads.MLP(**HEAD | want)
-    with pytest.raises(UserError, match=r"^head.init='touch' is not known; did you mean 'torch'"):
+    with pytest.raises(
+        UserError, match=r"^--config.head.init='touch': not known; did you mean 'torch'"
+    ):
         heads.build(**section | {"init": "touch"})
 
 

@@ -282,5 +282,5 @@ def test_wrong_text_sections_name_the_key(section, vocab, said):
 
 
 def test_rows_longer_than_the_table_are_refused():
-    with pytest.raises(UserError, match="model.length=12, but the rows have 13 tokens; set it to"):
+    with pytest.raises(UserError, match="model.length=12: the rows have 13 tokens; set it to"):
         jax.eval_shape(lambda x: init(network("gpt2"), KEY, x), np.zeros((1, 13), np.int32))
