@@ -147,9 +147,7 @@ def test_splits_are_never_one_pile_and_the_cure_works(tmp_path, made, split, cur
 
 def test_the_split_that_lies_beside_the_folder_is_proposed(tmp_path):
     root = make(tmp_path, "Train/a/1.png", "Train/b/2.png", "Test/a/3.png")
-    with pytest.raises(
-        UserError, match=rf"use --config.data.path={root}, which has the folder Test"
-    ):
+    with pytest.raises(UserError, match=rf"--config.data.path={root}, which has the folder Test"):
         opened(f"{root}/Train", "test")
     assert len(opened(root, "test")) == 1
 

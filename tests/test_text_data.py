@@ -368,17 +368,17 @@ def test_wrong_paths_and_keys(tmp_path):
         "data.path=''": options(),
         "data.path='.*empty'.*\\.jsonl\\.gz": options(tmp_path / "empty"),
         "data.path=.*x.md ends in none": options(tmp_path / "empty" / "x.md"),
-        "data.path=.*cut.txt.gz cannot be read": options(tmp_path / "cut.txt.gz"),
-        "data.path=.*no.txt.gz cannot be read": options(tmp_path / "no.txt.gz"),
+        "data.path=.*cut.txt.gz': cannot be read": options(tmp_path / "cut.txt.gz"),
+        "data.path=.*no.txt.gz': cannot be read": options(tmp_path / "no.txt.gz"),
         "data.split='train.:10%.': .*none of the 3": options(
             tmp_path / "good", split="train[:10%]"
         ),
-        "data.seq_len=2 ": options(tmp_path / "good", length=2),
-        "data.seq_len=0 ": options(tmp_path / "good", length=0),
-        "data.seq_len=-1 ": options(tmp_path / "good", length=-1),
-        "data.seq_len=8 .*digits": options(source="digits"),
+        "data.seq_len=2: ": options(tmp_path / "good", length=2),
+        "data.seq_len=0: ": options(tmp_path / "good", length=0),
+        "data.seq_len=-1: ": options(tmp_path / "good", length=-1),
+        "data.seq_len=8: .*digits": options(source="digits"),
         "data.tokenizer='bytes': .*text": options(source="digits", length=0, canvas=32),
-        "data.source='txt' .*'text'": options(source="txt"),
+        "data.source='txt': .*'text'": options(source="txt"),
     }
     for message, given_options in wrong.items():
         with pytest.raises(UserError, match=message) as caught:
