@@ -12,7 +12,13 @@ from jssl.nn.apply import apply, init
 from jssl.perf.flops import count, peak
 
 KEY = jax.random.key(0)
-RESNET = {"stem": "imagenet", "width": 64, "zero_init": False, "init": "torch", "dtype": "float32"}
+RESNET = {
+    "stem": "imagenet",
+    "width": 64,
+    "zero_init_residual": False,
+    "init": "torch",
+    "dtype": "float32",
+}
 VIT = {
     "patch": 16,
     "image_size": 224,

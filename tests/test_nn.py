@@ -19,7 +19,7 @@ RESNET = {
     "name": "resnet18",
     "stem": "cifar",
     "width": 4,
-    "zero_init": False,
+    "zero_init_residual": False,
     "init": "fan_out",
     "dtype": "float32",
 }
@@ -221,7 +221,7 @@ def test_training_uses_and_records_the_batch_statistics():
 
 
 def test_zero_init_makes_each_block_its_shortcut():
-    net = resnet.build(**RESNET | {"zero_init": True}).clone(depths=(2, 1))
+    net = resnet.build(**RESNET | {"zero_init_residual": True}).clone(depths=(2, 1))
     x = images(2, 8)
     params, stats = run(lambda x: init(net, KEY, x), x)
     zero = {name for name, leaf in named(params).items() if "scale" in name and not leaf.any()}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_cli import jssl, own_images
 
-from jssl.commands import flags
+from jssl.commands.arguments import arguments
 from jssl.config import Config, UserError, load
 from jssl.data import files
 from jssl.data.text import tokenizer
@@ -110,8 +110,8 @@ def test_next_commands_of_text_are_commands(method):
     protocols = [words[2].partition("=")[2] for words in found]
     assert protocols == ["perplexity", "generate" if method == "gpt" else "fill-mask", "finetune"]
     for words in found:
-        given, _ = flags.arguments(words, "", {"eval": None})
-        assert given["workdir"] == "runs/a"
+        command, args, _ = arguments(words)
+        assert (command, args["workdir"]) == ("eval", "runs/a")
 
 
 def test_an_album_writes_pictures_and_text_through_no_link(tmp_path):
