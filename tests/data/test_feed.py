@@ -16,29 +16,22 @@ import time
 import jax
 import numpy as np
 import pytest
+from conftest import ROOT
+from helpers.feeds import BATCH, assert_same, example_source
 from PIL import Image
 
 from jssl.config import UserError
 from jssl.data import DataConfig, host_batches, loader, sampling
 from jssl.data.loader import Feed
-from jssl.data.sources import packed
 from jssl.data.sources.folder import open_folder
 from jssl.parallel import mesh as meshes
 
-BATCH = 16  # any number of devices up to 16 that is a power of two divides it
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = ROOT
 
 
 @pytest.fixture(scope="module")
 def mesh():
     return meshes.make_mesh(data=-1, fsdp=2 if jax.device_count() % 2 == 0 else 1)
-
-
-def example_source(n=50):
-    """Ten by eight pixels, the first of which says which example it is."""
-    images = np.random.RandomState(0).randint(0, 256, (n, 10, 8, 3), dtype=np.uint8)
-    images[:, 0, 0, 0] = np.arange(n)
-    return packed.arrays(images, np.arange(n) % 7, "examples")
 
 
 def take(data, mesh, start, count, seed=3):
@@ -48,13 +41,6 @@ def take(data, mesh, start, count, seed=3):
         return [batch(made.held, made.next()) for _ in range(count)]
     finally:
         made.close()
-
-
-def assert_same(got, want):
-    assert got.keys() == want.keys()
-    for key in want:
-        assert got[key].dtype == want[key].dtype
-        np.testing.assert_array_equal(np.asarray(got[key]), np.asarray(want[key]))
 
 
 @pytest.mark.parametrize(("resident", "workers"), [(True, 0), (False, 0), (False, 1), (False, 2)])

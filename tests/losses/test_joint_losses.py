@@ -7,33 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_losses import slope
+from helpers.losses import agree, close, reference_sinkhorn, unit
 
 from jssl import losses, metrics, ops
 
 both_kinds = pytest.mark.parametrize("spherical", [False, True])
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def close(found, wanted, rtol=1e-5, atol=0.0):
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
-
-
-def agree(ours, reference, *arrays):
-    """Our value and our gradient of each argument along random directions are the reference's."""
-    rng = np.random.default_rng(0)
-    both = jax.jit(jax.value_and_grad(ours, tuple(range(len(arrays)))))
-    value, grads = both(*(jnp.float32(array) for array in arrays))
-    close(value, reference(*arrays), 2e-5)
-    for n, grad in enumerate(grads):
-        only = lambda x, n=n: reference(*arrays[:n], x, *arrays[n + 1 :])
-        for direction in rng.normal(size=(3, *arrays[n].shape)):
-            parts = np.asarray(grad) * direction
-            rounding = 1e-5 * np.abs(parts).sum()  # the parts cancel, their rounding does not
-            close(parts.sum(), slope(only, arrays[n], direction), 1e-4, rounding)
 
 
 def reference_dcl(z_a, z_b, temperature, weight):
@@ -208,17 +186,6 @@ def test_sigreg_prefers_the_gaussian():
     score = lambda z: losses.sigreg(jax.random.key(2), z, 64)
     for other in (jnp.zeros_like(gaussian), shifted, line, 2 * gaussian):
         assert score(other) > 5 * score(gaussian)
-
-
-def reference_sinkhorn(scores, epsilon, iterations):
-    """Appendix A.1 of SwAV by rows and columns: equal prototypes, then equal samples."""
-    q = np.exp((scores - scores.max()) / epsilon)
-    for _ in range(iterations):
-        for column in q.T:
-            column /= column.sum() * q.shape[1]
-        for row in q:
-            row /= row.sum() * q.shape[0]
-    return np.array([row / row.sum() for row in q])
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 10])

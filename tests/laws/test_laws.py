@@ -13,23 +13,12 @@ import jax
 import numpy as np
 import pytest
 from conftest import FAST, ROOT, make_mesh, recipes
+from helpers.laws import EASY, GENTLE, Small, losses
 
-from jssl.config import Config, load
-from jssl.data.loader import Feed
+from jssl.config import load
 from jssl.parallel import mesh
-from jssl.training.setup import setup_run, train_step
 from jssl.workdir.checkpoint import Checkpoints
 
-EASY = {  # an optimizer under which any objective should fall within a few steps
-    "optim.name": "adamw",
-    "optim.lr": "0.003",
-    "optim.lr_scaling": "none",
-    "optim.schedule": "constant",
-    "optim.warmup_steps": "0",
-    "optim.clip_norm": "0",
-}
-# Rounding differs with the number of devices, and a large rate amplifies it without bound.
-GENTLE = EASY | {"optim.name": "sgd", "optim.lr": "1e-6"}
 NEAR_ZERO = 1e-6  # a loss may be a difference, as SimSiam's, which begins at .01
 # Every recipe obeys every law: `make laws`. `make test`, which should take minutes, asks one recipe
 # of each of some methods whose states differ in kind (all others are traced by test_config.py), and
@@ -49,42 +38,6 @@ each_recipe = each(recipes() if ALL else [BY_METHOD[name] for name in KINDS])
 each_process = each(BY_METHOD.values() if ALL else [BY_METHOD[name] for name in PROCESSES])
 each_mesh = each(BY_METHOD.values() if ALL else [BY_METHOD[name] for name in ("moco", *PROCESSES)])
 each_pair = each(BY_METHOD.values() if ALL else [])  # test_scale.py has a pair in `make test`
-
-
-class Small:
-    """A recipe on a mesh: its run, its first state, its step and its batches.
-
-    `like`: another Small, whose first state is taken, laid out anew; it saves compiling `init`.
-    """
-
-    def __init__(self, recipe, overrides=None, devices=None, like=None):
-        config = Config(load(recipe, overrides))
-        self.run = setup_run(config, devices or make_mesh(1))
-        feed = Feed(self.run.data, config.seed, config.batch_size, self.run.mesh, 0)
-        self.batches = [feed.batch(feed.held, feed.next()) for _ in range(3)]
-        feed.close()
-        places = jax.tree.map(lambda leaf: leaf.sharding, self.run.shapes)
-        self.first = jax.device_put(like.first, places) if like else self.run.init()
-        self.function = functools.partial(train_step, self.run)
-        self.step = jax.jit(self.function, out_shardings=(places, None))
-
-    def work(self) -> float:
-        """FLOPs of the step on each device."""
-        compiled = self.step.lower(self.first, self.batches[0]).compile()
-        return compiled.cost_analysis()["flops"]
-
-    def steps(self, count=3, batches=None):
-        """(state, losses) after some steps."""
-        state, found = self.trace(count, batches)
-        return state, [row["loss"] for row in found]
-
-    def trace(self, count=3, batches=None):
-        """(state, metrics of each step) after some steps."""
-        state, found = self.first, []
-        for i in range(count):
-            state, metrics = self.step(state, (batches or self.batches)[i % 3])
-            found.append({key: float(value) for key, value in metrics.items()})
-        return state, found
 
 
 @functools.lru_cache(maxsize=1)
@@ -286,9 +239,3 @@ def test_4_two_processes_equal_one(recipe, tmp_path):
         np.testing.assert_allclose(rows[1][step][1], grad_norm, rtol=1e-3)
     if alone["knn_top1"] is not None:  # packed text has no labels
         np.testing.assert_allclose(both[0]["knn_top1"], alone["knn_top1"], atol=0.02)
-
-
-def losses(folder) -> dict:
-    """{step: (loss, grad_norm)} of a run's metrics.jsonl."""
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows if "loss" in row}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import image_info, text_info
-from test_joint_losses import agree, close, reference_sinkhorn, unit
+from helpers.losses import agree, close, reference_sinkhorn, unit
 
 from jssl import losses, nn
 from jssl.config import Config, load

@@ -2,16 +2,16 @@
 tests/golden/lightly_losses.py, which made them and says of each what lightly computes."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from jssl import losses, ops
 
-FILE = pathlib.Path(__file__).parent / "golden" / "lightly_losses.json"
+FILE = ROOT / "tests" / "golden" / "lightly_losses.json"
 GOLDEN = json.loads(FILE.read_text())["cases"]
 
 

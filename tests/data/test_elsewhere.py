@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 from helpers import image_info, text_info
-from test_folder import make, opened
+from helpers.folders import make, opened
 
 from jssl import data
 from jssl.config import Config, UserError, load, paths

@@ -13,8 +13,7 @@ from concurrent import futures
 import jax.numpy as jnp
 import pytest
 from conftest import ROOT, make_mesh
-from test_feed import BATCH, example_source
-from test_surviving import holder  # noqa: F401 - a fixture
+from helpers.feeds import BATCH, example_source
 
 from jssl.config import UserError
 from jssl.data import DataConfig, host_batches, loader

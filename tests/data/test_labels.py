@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 from helpers import image_info
-from test_folder import PNG, make, opened
+from helpers.folders import PNG, make, opened
 
 from jssl.config import Config, UserError, load
 from jssl.data import labels

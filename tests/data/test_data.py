@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import MT19937, RandomState, SeedSequence
@@ -24,7 +25,7 @@ from jssl.data.canvas import pad_to_canvas
 from jssl.data.decode import Unreadable
 from jssl.data.sources import packed, tfds_source
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = ROOT
 REAL = pathlib.Path(os.environ.get("JSSL_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
 needs_real = pytest.mark.skipif(
     not (REAL / "cifar10").is_dir(), reason=f"no prepared data in {REAL}; set JSSL_DATA_DIR"

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import pytest
 from conftest import FAST, ROOT, make_mesh
+from helpers.checkpoints import flip, largest
+from helpers.laws import GENTLE, Small, losses
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_checkpoint import flip, largest
-from test_laws import GENTLE, Small, losses
 
 from jssl import ops
 from jssl.parallel import connect, mesh

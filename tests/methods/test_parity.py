@@ -3,7 +3,6 @@ outputs and gradients as timm's ViT and Hugging Face's BERT and GPT-2. tests/gol
 made the numbers. Then what text encoders do that those models do not."""
 
 import math
-import pathlib
 from functools import cache
 
 import chex
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from jssl import nn
 from jssl.config import UserError
@@ -18,7 +18,7 @@ from jssl.interop.weights import from_state, to_state
 from jssl.nn import text, transformer
 from jssl.nn.apply import apply, init
 
-FILE = pathlib.Path(__file__).parent / "golden" / "torch_models.npz"
+FILE = ROOT / "tests" / "golden" / "torch_models.npz"
 KEY = jax.random.key(0)
 LAYOUT = {"vit": "timm_vit", "bert": "hf_bert", "gpt2": "hf_gpt2"}
 HOW = {"remat": "none", "scan": False, "attention": "auto", "dtype": "float32"}

@@ -9,7 +9,7 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_cli import jssl, own_images
+from helpers.command import jssl, own_images
 
 from jssl.commands.arguments import arguments
 from jssl.config import Config, UserError, load

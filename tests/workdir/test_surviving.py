@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from conftest import FAST, ROOT
 from helpers import image_info, with_content
-from test_cli import TINY, jssl, own_images, refused
-from test_feed import BATCH, assert_same, example_source
+from helpers.command import TINY, jssl, own_images, refused
+from helpers.feeds import BATCH, assert_same, example_source
 
 from jssl.config import UserError, load
 from jssl.data import host_batches, loader, sampling
@@ -157,19 +157,6 @@ def test_a_read_only_folder_is_one_line_and_can_be_evaluated(capfd, read_only):
     after = jssl(capfd, "eval", f"--workdir={disk}/a")
     assert before[0] == after[0] == 0
     assert json.loads(before[1]) == json.loads(after[1])
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """A process that has locked the workdir `a`."""
-    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
-    code += "print('process 7 on host3', file=f, flush=True); print(1, flush=True); time.sleep(600)"
-    (tmp_path / "a").mkdir()
-    words = [sys.executable, "-c", code, str(tmp_path / "a" / ".lock")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline()
-        yield process
-        process.kill()
 
 
 def test_a_second_run_in_a_workdir_is_refused(capfd, tmp_path, monkeypatch, holder):

@@ -2,17 +2,17 @@
 PyTorch's (tests/golden/torch_edges.py made the numbers)."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from jssl import losses, ops
 from jssl.nn import vit
 
-FILE = pathlib.Path(__file__).parent / "golden" / "torch_edges.json"
+FILE = ROOT / "tests" / "golden" / "torch_edges.json"
 GOLDEN = json.loads(FILE.read_text())
 LOSSES = {
     "barlow": lambda a, b: losses.barlow_twins(a, b, 5e-3),

@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 import pytest
-from test_checkpoint import flip, largest
-from test_identity import TINY, begun
+from helpers.checkpoints import flip, largest
+from helpers.runs import TINY, begun
 
 from jssl import cli
 from jssl.commands import doctor

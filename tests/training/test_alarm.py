@@ -12,7 +12,7 @@ HEALTHY, LOW = {"feature_std": 0.5}, {"feature_std": 0.001}
 
 
 def alarm(**changes):
-    given = dict(collapse="stop", feature_std=0.01, patience=2, workdir="runs/a", start=0)
+    given = dict(collapse="stop", min_feature_std=0.01, patience=2, workdir="runs/a", start=0)
     return CollapseAlarm(**given | {"checkpoints": lambda: [10, 20, 30]} | changes)
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.losses import slope
 
 from jssl import losses, ops
 from jssl.transforms import masking
@@ -24,11 +25,6 @@ def reference_nt_xent(z_a, z_b, temperature):
         others = [np.exp(sim(z[i], z[k]) / temperature) for k in range(len(z)) if k != i]
         total += -np.log(np.exp(sim(z[i], z[j]) / temperature) / sum(others))
     return total / len(z)
-
-
-def slope(function, x, direction, h=1e-5):
-    """The derivative of a NumPy function at x along a direction."""
-    return (function(x + h * direction) - function(x - h * direction)) / (2 * h)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
