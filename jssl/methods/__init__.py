@@ -12,7 +12,7 @@ def load(config: Config, data_info: DatasetInfo) -> Objective | Method:
 
     "simclr" is jssl/methods/simclr.py. A dotted name ("my_fork.method") is any module that can be
     imported. The module may have `KEYS`, {name: kind} of the top-level keys of the config that only
-    this method has (`jssl.config.values`). Their values are checked before `build` is called, and so
+    this method has (`jssl.config.values`). Their values are checked before `build` is called, as
     are those of documented sections (`jssl.config.reference`).
 
     Raises:
