@@ -71,7 +71,9 @@ def test_a_bad_batch_changes_nothing_but_the_step(what):
     method = two_players(0.1, BAD[what], moves=False)
     good, _ = run(method, np.ones(3))
     state, metrics = run(method, np.ones(3), np.full(3, np.nan))
-    assert state.step == 2 and state.skipped.tolist() == [1, 1] and metrics["skipped_row"] == 1
+    assert (
+        state.step == 2 and state.skipped.tolist() == [1, 1] and metrics["skipped_consecutive"] == 1
+    )
     for part in ("params", "opt_state", "buffers"):
         chex.assert_trees_all_equal(getattr(state, part), getattr(good, part))
 

@@ -80,7 +80,7 @@ def test_metrics_of_every_visit_are_written(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 7]
     assert rows[-1]["loss"] == found["loss"]
-    assert all(0 <= row["data_wait"] <= 1 and row["lr"] >= 0 for row in rows)
+    assert all(0 <= row["data_wait_fraction"] <= 1 and row["lr"] >= 0 for row in rows)
 
 
 def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
@@ -122,7 +122,7 @@ def test_a_grid_of_pictures():
 
 
 def test_progress_says_what_users_ask_for():
-    values = {"loss": 1.5, "examples_per_s": 1234.4, "mfu": 0.31, "data_wait": 0.02}
+    values = {"loss": 1.5, "examples_per_s": 1234.4, "mfu": 0.31, "data_wait_fraction": 0.02}
     line = progress.describe(values | {"flops_per_s": 1e12}, 3725)
     assert line == "loss 1.5000  1,234 examples/s  MFU 31%  data wait 2%  ETA 1:02:05"
 

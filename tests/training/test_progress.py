@@ -17,7 +17,7 @@ from jssl.training.summary import as_json
 
 VALUES = {
     "loss": 12.3456, "examples_per_s": 123456.0, "flops_per_s": 1e15, "mfu": 0.31,
-    "data_wait": 0.02,
+    "data_wait_fraction": 0.02,
 }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_a_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
     first = run.init()
     batches = [run.data.source.read(indices(0, i, EXAMPLES, 16)) for i in (0, 1)]
     state, metrics = step(first, batches[0], rng)
-    assert np.isnan(metrics["loss"]) and metrics["skipped_row"] == metrics["skipped"] == 1
+    assert np.isnan(metrics["loss"]) and metrics["skipped_consecutive"] == metrics["skipped"] == 1
     assert state.step == 1 and state.skipped.tolist() == [1, 1]
     for part in ("params", "opt_state", "buffers"):
         chex.assert_trees_all_equal(getattr(state, part), getattr(first, part))
@@ -167,12 +167,12 @@ def test_without_a_checkpoint_from_before_it_ends_at_once(tmp_path, monkeypatch)
 
 def test_the_sink_warns_and_raises(caplog):
     sink = NonFinite(limit=3)
-    sink(10, {"skipped": 0, "skipped_row": 0})
-    sink(20, {"skipped": 2, "skipped_row": 2})
+    sink(10, {"skipped": 0, "skipped_consecutive": 0})
+    sink(20, {"skipped": 2, "skipped_consecutive": 2})
     assert "2 updates were not finite" in caplog.text
     with pytest.raises(Diverged, match="3 updates in a row"):
-        sink(30, {"skipped": 3, "skipped_row": 3})
-    NonFinite(limit=0)(30, {"skipped": 9, "skipped_row": 9})
+        sink(30, {"skipped": 3, "skipped_consecutive": 3})
+    NonFinite(limit=0)(30, {"skipped": 9, "skipped_consecutive": 9})
 
 
 def test_lead():

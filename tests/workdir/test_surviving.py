@@ -113,7 +113,7 @@ def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
     code, _, err = jssl(capfd, "train", *words)
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").open()]
-    waits = [row["data_wait"] for row in rows if "data_wait" in row]
+    waits = [row["data_wait_fraction"] for row in rows if "data_wait_fraction" in row]
     assert len(waits) == 6 and waits[:4] == [1.0] * 4, waits
     assert "data wait 100%" in err
 
