@@ -209,7 +209,8 @@ def brief(values: Mapping[str, float], seconds_left: float) -> str:
     """As `describe`, for a bar, which cuts the end off: the most important values are first."""
     return (
         f"loss {values['loss']:.4f}  ETA {clock(seconds_left)}  "
-        f"{values['examples_per_s']:,.0f} ex/s  {used(values)}  wait {values['data_wait_fraction']:.0%}"
+        f"{values['examples_per_s']:,.0f} ex/s  {used(values)}  "
+        f"wait {values['data_wait_fraction']:.0%}"
     )
 
 
