@@ -72,14 +72,14 @@ def test_little_room_and_skewed_clocks(monkeypatch, tmp_path):
 def test_the_run_in_a_workdir_is_looked_at(tmp_path):
     """A whole one, one with a damaged checkpoint, and one of another config."""
     stored = begun(tmp_path / "a")
-    found = doctor.held(str(tmp_path / "a"), load(TINY))
+    found = doctor.stored_run(str(tmp_path / "a"), load(TINY))
     assert found == {"run": stored["run"][:8], "checkpoints": [2, 4]}
     with pytest.raises(UserError, match="config.seed=0, not 3"):
-        doctor.held(str(tmp_path / "a"), load(TINY, {"seed": "3"}))
+        doctor.stored_run(str(tmp_path / "a"), load(TINY, {"seed": "3"}))
     flip(largest(tmp_path / "a" / "checkpoints" / "4" / "state"))
     with pytest.raises(ValueError, match="is not what was written"):
-        doctor.held(str(tmp_path / "a"), None)
-    assert doctor.held(str(tmp_path / "new"), None) == {"run": None, "checkpoints": []}
+        doctor.stored_run(str(tmp_path / "a"), None)
+    assert doctor.stored_run(str(tmp_path / "new"), None) == {"run": None, "checkpoints": []}
 
 
 def test_a_small_shared_memory(monkeypatch, tmp_path):
