@@ -160,7 +160,7 @@ def test_fill_mask_changes_masks_alone():
     made = jax.jit(run.method.render)(state, batch, jax.random.key(0))
     masked, filled = np.asarray(made["masked"]), np.asarray(made["filled"])
     hidden = masked == run.data_info.vocab.mask
-    counts = np.round(0.15 * (batch["segment"] > 0).sum(1))
+    counts = np.maximum(np.round(0.15 * (batch["segment"] > 0).sum(1)), 1)
     assert (hidden.sum(1) <= counts).all() and hidden.sum() > 0
     assert (masked[~hidden] == batch["tokens"][~hidden]).all()
     assert (filled[~hidden] == masked[~hidden]).all()
