@@ -7,7 +7,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 .PHONY: demo test laws soak lint docs lock clean
 
 demo: .venv/ready
-	$(BIN)/python -m jssl.commands.demo --workdir=runs/demo
+	$(BIN)/jssl demo --workdir=runs/demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 tests

@@ -29,7 +29,7 @@ RUN = [
 def start(folder, steps: int):
     words = [*RUN, f"--config.steps={steps}", f"--workdir={folder}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "jssl.cli", *words], cwd=ROOT, text=True,
+        [sys.executable, "-m", "jssl", *words], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ def measure(recipe: str, changes: dict, steps: int, extra: list[str]) -> dict:
         f"--{'' if key == 'vocab' else 'config.'}{key}={value}" for key, value in changes.items()
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "jssl.cli", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "jssl", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     command = "jssl " + " ".join(words)
     if done.returncode:

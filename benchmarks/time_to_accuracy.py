@@ -22,7 +22,7 @@ from step import ROOT, commit
 def run(*words) -> tuple[dict, float]:
     """(last JSON line, seconds) of a `jssl` command."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "jssl.cli", *words]
+    command = [sys.executable, "-m", "jssl", *words]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1]), time.perf_counter() - began
 

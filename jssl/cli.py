@@ -19,163 +19,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import ml_collections
-
+import jssl
 from jssl import log
-from jssl.commands.flags import arguments
-from jssl.config import UserError, load, parse, resolve_key
+from jssl.commands.arguments import COMMANDS, arguments, overview
+from jssl.config import UserError
 from jssl.parallel import host, peers
-
-Args = dict[str, Any]  # {flag: value}
-Overrides = dict[str, str]  # {"optim.lr": "0.3"}
-Command = Callable[[Args, Overrides], dict[str, Any]]
-COMMANDS: dict[str, Command] = {}
-
-
-def command(function: Command) -> Command:
-    """Registers `function(args, overrides)` as a command with the same name."""
-    COMMANDS[function.__name__] = function
-    return function
-
-
-@command
-def train(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """Pretrains a recipe; continues from the last checkpoint in --workdir, if there is one."""
-    from jssl.parallel.agreement import run_on_all_processes
-    from jssl.training.loop import train
-
-    config = run_on_all_processes(lambda: load(need(args, "config"), overrides))
-    more = {"extend": args["extend"], "changed_data": args["changed-data"]}
-    return train(config, need(args, "workdir"), **more)
-
-
-@command
-def eval(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """Evaluates the encoder of a workdir with the protocol that --protocol names."""
-    from jssl.commands import evaluate
-    from jssl.workdir import run_folder
-
-    if args["config"]:  # now the user's own method, in the folder of the recipe, may be imported
-        load(args["config"])
-    config = override(run_folder.stored_config(need(args, "workdir")), overrides)
-    return evaluate.evaluate(config, args["workdir"], args["protocol"], args["untrained"])
-
-
-@command
-def bench(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """The speed of a recipe's training step on this machine, with made-up data."""
-    from jssl.commands.bench import bench
-
-    vocab = count("--vocab", args["vocab"]) if args["vocab"] else 0
-    return bench(load(need(args, "config"), overrides), count("--steps", args["steps"]), vocab)
-
-
-@command
-def plan(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """Compiles a recipe's training step for hardware that is not here: does it fit, how fast."""
-    from jssl.commands.plan import plan
-
-    config = load(need(args, "config"), overrides)
-    sizes = {"num_examples": "examples", "vocab_size": "vocab"}
-    more = {name: count(f"--{flag}", args[flag]) for name, flag in sizes.items() if args[flag]}
-    return plan(config, args["topology"], count("--devices", args["devices"]), **more)
-
-
-@command
-def doctor(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """Looks at versions, devices, links, clocks, --workdir and the data of --config."""
-    from jssl.commands.doctor import doctor
-
-    return doctor(load(args["config"], overrides) if args["config"] else None, args["workdir"])
-
-
-@command
-def data(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """`jssl data pack|tokenizer --config=... --out=...`, `jssl data prepare --name=... --dir=...`.
-
-    pack decodes or tokenizes a data set once; tokenizer trains a byte-level BPE of --vocab ids on
-    its text; prepare makes a data set of TFDS readable without TensorFlow.
-    """
-    if args["action"] == "prepare":
-        from jssl.data.prepare import prepare
-
-        return prepare(need(args, "name"), args["dir"])
-    actions = {"pack": pack, "tokenizer": train_tokenizer}
-    section = load(need(args, "config"), overrides).data
-    return actions[args["action"]](section, need(args, "out"), args)
-
-
-def pack(section: Any, out: str, args: Args) -> dict[str, Any]:
-    """Decodes or tokenizes the data set of a section `data` into the folder `out`."""
-    from jssl.config import call_with_section
-    from jssl.data import load as load_data
-    from jssl.data.sources import packed
-    from jssl.data.text import packing, tokenizer
-    from jssl.log import log_progress
-
-    if section.source == "text" or section.seq_len:  # streamed, because it may exceed memory
-        return packing.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)
-    return packed.pack(
-        call_with_section(load_data, section, "data").source, out, log_progress("packed")
-    )
-
-
-def train_tokenizer(section: Any, out: str, args: Args) -> dict[str, Any]:
-    """Trains a byte-level BPE on the text of a section `data`, into the folder `out`."""
-    from jssl.data.text import packing
-
-    size = count("--vocab", args["vocab"] or "8192")
-    return packing.train(corpus_of(section), size, out)
-
-
-def corpus_of(section: Any) -> Any:
-    """Opens the texts of a section `data`, as a stream."""
-    from jssl.config import call_with_section
-    from jssl.data.text.corpora import open_corpus
-
-    keys = (
-        "source",
-        "name",
-        "path",
-        "dir",
-        "split",
-        "encoding",
-        "text_key",
-        "max_corrupt_fraction",
-    )
-    return call_with_section(open_corpus, {key: section[key] for key in keys}, "data")
-
-
-def need(args: Args, name: str) -> str:
-    """Returns the value of a flag; raises `UserError` if it is missing."""
-    if not args[name]:
-        raise UserError(f"--{name} is missing; jssl {args['command']} --help shows the use")
-    return args[name]
-
-
-def count(flag: str, text: str) -> int:
-    """Parses the value of a flag as a whole number of at least 1."""
-    number: int = parse(flag, text, 1)
-    if number < 1:
-        raise UserError(f"{flag}={text} must be at least 1")
-    return number
-
-
-def override(config: ml_collections.ConfigDict, overrides: Overrides) -> ml_collections.ConfigDict:
-    """Applies overrides to a stored config.
-
-    Raises:
-      UserError: an override changes a key that training has fixed.
-    """
-    free = ("eval", "finetune", "data", "mesh")
-    for key, text in overrides.items():
-        section, name = resolve_key(config, key)
-        if not key.startswith(tuple(f"{section_name}." for section_name in free)):
-            raise UserError(
-                f"config.{key} was fixed by training; only {', '.join(free)} can change"
-            )
-        section[name] = parse(f"config.{key}", text, section[name])
-    return config
 
 
 def setup(device: bool) -> None:
@@ -235,7 +83,8 @@ def environment(problem: str) -> Iterator[None]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return finish(lambda: guarded(sys.argv[1:] if argv is None else argv))
+    words = sys.argv[1:] if argv is None else argv
+    return finish(lambda: run(words))
 
 
 def finish(run: Callable[[], tuple[int, str]]) -> int:
@@ -250,15 +99,24 @@ def finish(run: Callable[[], tuple[int, str]]) -> int:
         return host.leave_with(code)
 
 
-def guarded(argv: list[str]) -> tuple[int, str]:
-    """`attempt` of the command that `argv` names."""
+def run(argv: list[str]) -> tuple[int, str]:
+    """Runs the command that `argv` names; returns (exit code, last line or "")."""
+    if argv[:1] in (["--help"], ["-h"], ["help"]):
+        print(overview(__doc__ or ""), flush=True)
+        return 0, ""
+    if argv[:1] == ["--version"]:
+        print(f"jssl {jssl.__version__}", flush=True)
+        return 0, ""
 
-    def run() -> dict[str, Any]:
-        args, overrides = arguments(argv, __doc__ or "", COMMANDS)
-        setup(device=args["command"] != "data")
-        return COMMANDS[args["command"]](args, overrides)
+    def work() -> dict[str, Any]:
+        name, args, overrides = arguments(argv)
+        for folder in args.get("path", ()):
+            trust.grant_folder(folder)
+        command = COMMANDS[name]
+        setup(device=command.device)
+        return command.load()(args, overrides)
 
-    return attempt(run)
+    return attempt(work)
 
 
 def attempt(run: Callable[[], dict[str, Any]]) -> tuple[int, str]:

@@ -4,11 +4,15 @@ Each function returns a dict of literals, a section of the config. The command l
 its keys: ``--config.section.key=value``.
 """
 
+import inspect
+import logging
 from typing import Any
 
 import ml_collections
 
-from jssl.config import UserError, resolve_key, suggest
+from jssl.config import UserError, plugins, resolve_key, suggest
+
+log = logging.getLogger("jssl")
 
 # The keys of every run, which few recipes change. The values of a recipe replace these.
 DEFAULTS = dict(
@@ -122,6 +126,7 @@ DEFAULTS = dict(
         profile_step=0,
         render_every=0,
         rank_every=200,
+        observers=(),
     ),
 )
 
@@ -209,6 +214,54 @@ def text(
         dtype="bfloat16",
         residual_dtype="float32",
     )
+
+
+FAMILIES = {"resnet": "resnet", "vit": "vit", "bert": "text", "gpt": "text"}  # by prefix
+KEPT = ("dtype", "residual_dtype", "attention", "remat", "scan", "length")  # by another encoder
+
+
+def family(name: str) -> str:
+    """The family of an encoder by its name: resnet, vit, text, or the name itself."""
+    return FAMILIES.get(name.partition("_")[0].rstrip("0123456789"), name)
+
+
+def swap_model(config: ml_collections.ConfigDict, name: str) -> None:
+    """Replaces section `model` if `name` is an encoder of another family than its own.
+
+    The new section has the published values of the family, for images of the size
+    ``augment.size``. `KEPT` keys keep their values. An encoder outside jssl has the defaults of its
+    function.
+    """
+    old = config.get("model")
+    if old is None or family(str(old.get("name"))) == family(name):
+        return
+    new = model_section(config, name)
+    if new is None:
+        return
+    new |= {key: old[key] for key in KEPT if key in new and key in old}
+    with config.unlocked():
+        config.model = ml_collections.ConfigDict(new)
+    values = ", ".join(f"{key}={value!r}" for key, value in new.items())
+    log.info("config.model: %s replaces %s: %s", name, old.get("name"), values)
+
+
+def model_section(config: ml_collections.ConfigDict, name: str) -> dict[str, Any] | None:
+    """The section `model` of an encoder in a recipe that has another one; None: not known."""
+    size = config.augment.get("size", 224) if "augment" in config else 224
+    if plugins.is_outside(name):
+        parameters = inspect.signature(plugins.resolve("config.model.name", name)).parameters
+        empty = inspect.Parameter.empty
+        given = {key: p.default for key, p in parameters.items() if p.default is not empty}
+        return given | {"name": name}
+    if family(name) == "resnet":
+        return resnet(name, "cifar" if size <= 64 else "imagenet")
+    if family(name) == "vit":
+        patch = next((p for p in (16, 8, 4, 2) if size % p == 0 and size // p >= 7), 1)
+        return vit(name, patch, size)
+    if family(name) == "text":
+        length = config.data.get("seq_len", 0) or 128
+        return text(name, length, init="gpt" if name.startswith("gpt") else "bert")
+    return None
 
 
 # Section `finetune` for text: BERT's values (Devlin et al. 2019, appendix A.3), with four epochs as

@@ -225,7 +225,7 @@ def test_a_disk_that_fills_up_while_training(tmp_path):
     )
     if mounted.returncode:
         pytest.skip("no right to mount a small file system here")
-    command = [sys.executable, "-m", "jssl.cli", "train", TINY, f"--workdir={disk}/a"]
+    command = [sys.executable, "-m", "jssl", "train", TINY, f"--workdir={disk}/a"]
     command += ["--config.steps=200", "--config.eval.every=0", "--config.checkpoint.every=1"]
     command += ["--config.checkpoint.keep_latest=1000", "--config.model.width=4"]
     try:
@@ -271,7 +271,7 @@ def test_pack_and_train_on_it(capfd, tmp_path, photos):
 
 
 def test_a_signal_saves_and_exits_75(tmp_path):
-    command = [sys.executable, "-m", "jssl.cli", "train", TINY, f"--workdir={tmp_path}/a"]
+    command = [sys.executable, "-m", "jssl", "train", TINY, f"--workdir={tmp_path}/a"]
     command += ["--config.steps=100000", "--config.eval.every=0", "--config.checkpoint.every=0"]
     env = {**os.environ, "XLA_FLAGS": FAST}
     with subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:

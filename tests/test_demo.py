@@ -2,6 +2,7 @@
 
 import json
 
+from jssl import cli
 from jssl.commands import demo
 
 
@@ -33,7 +34,7 @@ def test_the_range_is_twice_the_deviation():
 
 def test_make_demo_shows_the_table_and_ends_with_json(tmp_path, capfd):
     words = ["--config=configs/simclr_digits.py:tiny", f"--workdir={tmp_path}/a", "--seed=3"]
-    assert demo.main(words) == 0
+    assert cli.main(["demo", *words]) == 0
     out, err = capfd.readouterr()
     assert "pretrained encoder" in out and "raw pixels" in out
     found = json.loads(out.splitlines()[-1])
@@ -41,7 +42,7 @@ def test_make_demo_shows_the_table_and_ends_with_json(tmp_path, capfd):
 
 
 def test_make_demo_says_in_one_line_what_is_wrong(tmp_path, capfd):
-    assert demo.main(["--config=no.py", f"--workdir={tmp_path}/a"]) == 2
+    assert cli.main(["demo", "--config=no.py", f"--workdir={tmp_path}/a"]) == 2
     out, err = capfd.readouterr()
     assert out == "" and "Traceback" not in err
     assert err.splitlines()[-1].startswith("jssl: --config=no.py is not a file")

@@ -407,7 +407,7 @@ def test_untrained_is_the_state_before_training(capfd, workdir, monkeypatch, tmp
     seen = lambda config, mesh, classes, train, test: {"features": train[0].tolist()}
     monkeypatch.setitem(evaluate.FROZEN, "knn", seen)
     trained = ask(capfd, workdir, "knn")[1]
-    code, untrained, err = ask(capfd, workdir, "knn", "--untrained")
+    code, untrained, err = ask(capfd, workdir, "knn", "--random-init")
     assert code == 0, err
     assert (trained["step"], untrained["step"]) == (6, 0)
     assert np.abs(np.subtract(trained["features"], untrained["features"])).max() > 1e-3
@@ -422,7 +422,7 @@ def test_a_workdir_older_than_these_keys(capfd, workdir, tmp_path):
     del stored["config"]["finetune"], stored["config"]["eval"]["label_fraction"]
     older = {"config": stored["config"], "versions": stored["versions"]}  # format 1 had no digest
     (tmp_path / "config.json").write_text(json.dumps(older))
-    code, found, err = ask(capfd, tmp_path, "finetune", "--untrained", *SHORT)
+    code, found, err = ask(capfd, tmp_path, "finetune", "--random-init", *SHORT)
     assert code == 0 and found["step"] == 0, err
 
 

@@ -1,18 +1,18 @@
 """The command line: a word or flag means something to the command or is refused in one line."""
 
 import re
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
+import jssl
 from jssl import cli
-from jssl.commands.flags import TAKES, arguments
+from jssl.commands.arguments import COMMANDS, arguments
 from jssl.config import UserError, load
 
 TINY = "--config=configs/simclr_digits.py:tiny"
-
-
-def parsed(*words):
-    return arguments(list(words), cli.__doc__, cli.COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -21,41 +21,66 @@ def parsed(*words):
         (["train", "steps=3", TINY], "takes no word 'steps=3'; did you mean --config.steps=3"),
         (["train", TINY, "optim.lr=3"], "did you mean --config.optim.lr=3"),
         (["eval", "w"], "takes no word 'w'; leave it out"),
-        (["data", "pack", "more", TINY], "jssl data takes no word 'more'"),
+        (["data", "pack", "more", TINY], "jssl data pack takes no word 'more'"),
         (["data", "pak", TINY], "jssl data 'pak' is unknown; did you mean 'pack'"),
-        (["data", TINY], "jssl data '' is unknown"),
+        (["data"], "jssl data '' is unknown; known: pack, prepare, tokenizer"),
+        ([TINY, "train"], "comes before the command; write jssl COMMAND --config="),
+        (["list", "--workdir=w"], "not of jssl list; its flags: none"),
+        (["data", "prepare", "--config.steps=3"], "is no flag of jssl data prepare"),
+        (["train", "banana", "--protocol=zzz", "--topology=moon"], "takes no word 'banana'"),
         (["trian", TINY], "jssl trian is unknown; did you mean 'train'"),
         ([], "a command is missing"),
         (["train", "--steps=3", TINY], "--steps is a flag of jssl bench, not of jssl train"),
         (["train", "--protocol=knn"], "--protocol is a flag of jssl eval"),
         (["bench", TINY, "--workdir=w"], "--workdir is a flag of"),
-        (["eval", "--untraind"], "--untraind is no flag of jssl eval; did you mean 'untrained'"),
+        (
+            ["eval", "--random-int"],
+            "--random-int is no flag of jssl eval; did you mean 'random-init'",
+        ),
         (["train", "--conf=x"], "--conf=x is no flag of jssl train; did you mean 'config'"),
         (["train", "--config"], "expected one argument"),
         (["train", "--config.steps"], "has no value; write --config.steps=VALUE"),
-        (["eval", "--untrained=yes"], "ignored explicit argument"),
+        (["eval", "--random-init=yes"], "ignored explicit argument"),
     ],
 )
 def test_what_has_no_meaning_is_refused(words, expected):
     with pytest.raises(UserError, match=re.escape(expected)) as error:
-        parsed(*words)
+        arguments(words)
     assert "\n" not in str(error.value)
 
 
-def test_flags_where_they_stand():
-    given, overrides = parsed("--config", "a.py", "data", "--out=o", "pack", "--config.a.b=c=d")
-    assert (given["command"], given["action"], given["config"]) == ("data", "pack", "a.py")
-    assert (given["out"], given["vocab"], overrides) == ("o", "8192", {"a.b": "c=d"})
-    assert parsed("eval", "--untrained")[0]["untrained"] is True
-    assert parsed("doctor")[0]["config"] == ""
-    assert set(TAKES) == set(cli.COMMANDS), "every command says which flags it takes"
+def test_flags_of_a_command():
+    words = ["data", "tokenizer", "--config", "a.py", "--out=o", "--config.a.b=c=d"]
+    command, args, overrides = arguments(words)
+    assert (command, args["config"], args["out"]) == ("data tokenizer", "a.py", "o")
+    assert (args["vocab"], overrides) == ("8192", {"a.b": "c=d"})
+    assert arguments(["eval", "--random-init"])[1]["random-init"] is True
+    assert arguments(["doctor"])[1]["config"] == ""
+    assert arguments(["train", "--path=a", "--path=b"])[1]["path"] == ["a", "b"]
 
 
-def test_help_names_every_command(capsys):
+def test_every_command_has_its_work():
+    for command in COMMANDS.values():
+        assert callable(command.load())
+
+
+def test_help_and_version(capsys):
+    for words in (["--help"], ["-h"], ["help"]):
+        assert cli.main(words) == 0
+        shown = capsys.readouterr().out
+        assert all(f"  {name} " in shown and command.help in shown
+                   for name, command in COMMANDS.items())  # fmt: skip
     with pytest.raises(SystemExit, match="0"):
-        parsed("--help")
-    said = capsys.readouterr().out
-    assert all(f"  {name}" in said for name in cli.COMMANDS) and "--workdir" in said
+        arguments(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert "--workdir" in shown and "--topology" not in shown and "--config.KEY" in shown
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jssl {jssl.__version__}\n"
+
+
+def test_help_needs_no_jax():
+    code = "import sys; from jssl import cli; cli.main(['--help']); assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
 
 
 @pytest.mark.parametrize(

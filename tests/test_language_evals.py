@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 
-from jssl.cli import override
-from jssl.commands.evaluate import evaluate, log_progress
+from jssl.commands.evaluate import change_free_keys, evaluate
 from jssl.config import Config, UserError, load
 from jssl.evals import language
+from jssl.log import log_progress
 from jssl.nn import encoder
 from jssl.nn.apply import apply
 from jssl.training.loop import train
@@ -201,9 +201,8 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
     vocab = run_folder.recorded_info(tmp_path).vocab
     assert vocab.fingerprint and vocab.size == 260
     assert evaluate(stored, tmp_path, "perplexity")["step"] == 2
-    none = override(
-        stored.copy_and_resolve_references(), {"eval.split": "dev[", "eval.prompt": "a"}
-    )
+    none = stored.copy_and_resolve_references()
+    change_free_keys(none, {"eval.split": "dev[", "eval.prompt": "a"})
     assert len(evaluate(none, tmp_path, "generate")["generated"]) == none.eval.samples
     with pytest.raises(UserError, match=r"config.eval.split='dev\['"):
         evaluate(none, tmp_path, "perplexity")

@@ -253,7 +253,7 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
     killed = process("-c", KILLED, *command, str(tmp_path))
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     assert (tmp_path / "killed" / "checkpoints" / "2").is_dir()
-    resumed = process("-m", "jssl.cli", *command, f"--workdir={tmp_path}/killed")
+    resumed = process("-m", "jssl", *command, f"--workdir={tmp_path}/killed")
     assert "step 3/6" in resumed.stderr and "step 2/6" not in resumed.stderr, resumed.stderr
     whole = json.loads((tmp_path / "whole" / "result.json").read_text())
     for key in ("step", "loss", "params_sha256"):
@@ -263,7 +263,7 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
 @each_pair
 def test_4_two_processes_equal_one(recipe, tmp_path):
     """Also: both write one checkpoint, evaluate together, and one process reads it back."""
-    words = ["-m", "jssl.cli", "train", f"--config={recipe}", "--config.steps=5"]
+    words = ["-m", "jssl", "train", f"--config={recipe}", "--config.steps=5"]
     words += [f"--config.{key}={value}" for key, value in GENTLE.items()]
     alone = result(process(*words, f"--workdir={tmp_path}/one"))
     with socket.socket() as free:

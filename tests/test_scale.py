@@ -73,7 +73,7 @@ STREAMED = {"data.on_device": False, "data.workers": 1}
 
 def start(folder, processes: int, hosts=None, changes=STREAMED):
     """The processes of a run, on this machine or each on its own one of `hosts`."""
-    words = [sys.executable, "-m", "jssl.cli", "train", f"--config={MAE}"]
+    words = [sys.executable, "-m", "jssl", "train", f"--config={MAE}"]
     words += [f"--config.{key}={value}" for key, value in {**GENTLE, **changes}.items()]
     words += ["--config.steps=40", "--config.eval.every=0", "--config.checkpoint.every=100"]
     words += ["--config.log.render_every=0", f"--workdir={folder}"]

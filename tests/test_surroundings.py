@@ -17,6 +17,7 @@ import pytest
 from conftest import ROOT, make_mesh
 
 from jssl import cli
+from jssl.commands.arguments import Command
 from jssl.errors import UserError
 from jssl.parallel import connect, host, peers
 from jssl.perf import memory
@@ -79,7 +80,7 @@ def command(monkeypatch, capfd):
         def fails(given, overrides):
             raise error
 
-        monkeypatch.setitem(cli.COMMANDS, "doctor", fails)
+        monkeypatch.setattr(Command, "load", lambda self: fails)
         code = cli.main(["doctor"])
         return code, capfd.readouterr().err
 
@@ -123,7 +124,7 @@ def test_a_fault_of_ours_keeps_its_traceback(command):
 def test_variables_that_ask_for_what_is_not_there(key, value, wanted):
     env = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
-        [sys.executable, "-OO", "-m", "jssl.cli", "doctor"],
+        [sys.executable, "-OO", "-m", "jssl", "doctor"],
         env=env | {key: value}, cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
@@ -390,8 +391,8 @@ def test_a_lost_process_is_looked_for_wherever_an_exchange_fails(monkeypatch, er
 
     waited = []
     monkeypatch.setattr(cli, "setup", lambda device: None)
-    monkeypatch.setitem(cli.COMMANDS, "train", failing)
+    monkeypatch.setattr(Command, "load", lambda self: failing)
     monkeypatch.setattr(peers, "await_verdict", lambda: waited.append(True))
-    code, line = cli.guarded(["train"])
+    code, line = cli.run(["train"])
     assert code == 1 and "please report it" in line
     assert bool(waited) == waits

@@ -220,7 +220,7 @@ def children(pid: int) -> list[int]:
 
 
 def test_a_signal_is_heeded_while_a_worker_hangs_and_leaves_none(tmp_path, photos):
-    words = [sys.executable, "-m", "jssl.cli", "train", *own_images(photos)]
+    words = [sys.executable, "-m", "jssl", "train", *own_images(photos)]
     words += ["--config.data.workers=2", "--config.steps=100000", "--config.eval.every=0"]
     words += ["--config.checkpoint.every=0", f"--workdir={tmp_path}/a"]
     env = {**os.environ, "XLA_FLAGS": FAST}

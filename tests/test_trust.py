@@ -53,7 +53,9 @@ def package(folder, name: str, text: str) -> None:
 @pytest.mark.parametrize("method", ["evil.m", "unittest.__main__", "jssl.cli", "this.", "..evil"])
 def test_a_stored_method_is_not_imported(method, tmp_path):
     folder = stored(tmp_path / "w", method)
-    with pytest.raises(UserError, match=r"chooses no code; name the recipe .* --config="):
+    with pytest.raises(
+        UserError, match=r"chooses no code; name the recipe .* --config=.* --method="
+    ):
         run_folder.stored_config(folder)
 
 
@@ -92,7 +94,7 @@ def test_a_fork_with_faults_is_one_line(tmp_path):
     for name, words in (
         ("lacks", "imports 'no_such_package_anywhere', which is not there"),
         ("broken", "line 1 is not Python"),
-        ("empty", r"has no build\(config\)"),
+        ("empty", r"has no build\(config, data_info\)"),
         ("absent", "is not found; put it beside the recipe"),
     ):
         with pytest.raises(UserError, match=words):

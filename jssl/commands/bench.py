@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 
 from jssl import data
-from jssl.config import Config, durations, schema, values
+from jssl.commands.arguments import Args, Overrides, count, require
+from jssl.config import Config, durations, load, schema, values
 from jssl.core import Metrics, TrainState
 from jssl.data.canvas import canvas_of
 from jssl.data.loader import Feed
@@ -133,3 +134,9 @@ def made_up_text(config: Config, vocab_size: int) -> Tokens:
     flat = np.random.default_rng(0).integers(4, size, config.batch_size * length, np.int32)
     offsets = np.arange(0, len(flat) + 1, length)
     return Tokens("made-up text", flat, offsets, fake, length, True, config.data.word_ids)
+
+
+def run(args: Args, overrides: Overrides) -> dict[str, Any]:
+    """Measures the recipe --config."""
+    vocab = count(args, "vocab") if args["vocab"] else 0
+    return bench(load(require(args, "config", "bench"), overrides), count(args, "steps"), vocab)

@@ -1,17 +1,15 @@
-"""`make demo`: SimCLR learns scattered digits without labels, and a table shows its accuracy.
+"""`jssl demo`: SimCLR learns scattered digits without labels, and a table shows its accuracy.
 
 The same two protocols evaluate three sets of features: raw pixels, the untrained encoder, the
 pretrained encoder. Only the protocols use labels. The figures of one seed vary, so the output also
 has the range over several seeds, which `benchmarks/demo.py` measured.
 """
 
-import argparse
 import io
 import json
 import logging
 import pathlib
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -19,8 +17,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jssl import cli, config
+from jssl import config
 from jssl.commands import evaluate
+from jssl.commands.arguments import COMMANDS, Args, Overrides, count
 from jssl.data.source import Source
 from jssl.evals.features import Features
 from jssl.evals.online import evaluation_source
@@ -31,7 +30,7 @@ from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
 ROOT = pathlib.Path(__file__).parent.parent.parent
-RECIPE = ROOT / "configs" / "simclr_digits.py"
+RECIPE = COMMANDS["demo"].flags["config"].default
 PROTOCOLS = {"knn": "kNN", "linear": "linear probe"}
 
 
@@ -41,13 +40,15 @@ def pixels(source: Source) -> tuple[np.ndarray, np.ndarray]:
     return rows["image"].reshape(len(source), -1) / np.float32(255), rows["label"]
 
 
-def demo(workdir: str, spec: str, seed: int = 0) -> dict[str, Any]:
+def demo(
+    workdir: str, spec: str, seed: int = 0, overrides: Overrides | None = None
+) -> dict[str, Any]:
     """Trains the recipe `spec` with `seed` in `workdir` and evaluates its features.
 
     Returns top1 {features: {protocol: accuracy in 0..1}}, the seed, the steps, the seconds of
     training, and the versions.
     """
-    tree = config.load(spec, {"seed": str(seed)})
+    tree = config.load(spec, (overrides or {}) | {"seed": str(seed)})
     began = time.perf_counter()
     result = loop.train(tree, workdir)
     seconds = time.perf_counter() - began
@@ -133,24 +134,10 @@ def render(runs: list[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in output.getvalue().rstrip().splitlines())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """`make demo`: trains, shows the table, and prints the result as JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--workdir", default="runs/demo")
-    parser.add_argument("--config", default=str(RECIPE))
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-
-    def run() -> dict[str, Any]:
-        cli.setup(device=True)
-        result = demo(args.workdir, args.config, args.seed)
-        print(render([result]))
-        if benchmark := measured():
-            print(expectation(benchmark))
-        return result
-
-    return cli.finish(lambda: cli.attempt(run))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run(args: Args, overrides: Overrides) -> dict[str, Any]:
+    """Trains, prints the table and the expected range, and returns the result of `demo`."""
+    result = demo(args["workdir"], args["config"], count(args, "seed", least=0), overrides)
+    print(render([result]))
+    if benchmark := measured():
+        print(expectation(benchmark))
+    return result

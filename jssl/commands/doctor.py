@@ -23,7 +23,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl.config import Config, UserError, call_with_section, durations
+from jssl.commands.arguments import Args, Overrides
+from jssl.config import Config, UserError, call_with_section, durations, load
 from jssl.data import host_batches
 from jssl.data.files import Damaged
 from jssl.data.source import Source
@@ -237,3 +238,8 @@ def data(config: Config) -> dict[str, Any]:
         if len(seen) > 1:
             raise RuntimeError(f"{source.name}: processes see different {what}: {sorted(seen)}")
     return {"name": source.name, "examples": len(source), "host": os.uname().nodename}
+
+
+def run(args: Args, overrides: Overrides) -> dict[str, Any]:
+    """Checks this machine, and --workdir and --config if they are given."""
+    return doctor(load(args["config"], overrides) if args["config"] else None, args["workdir"])

@@ -8,7 +8,17 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.commands.arguments import Args, Overrides, require
+from jssl.config import (
+    Config,
+    UserError,
+    load,
+    override,
+    plugins,
+    resolve_key,
+    suggest,
+    trust,
+)
 from jssl.core import TrainState
 from jssl.data import DataConfig
 from jssl.data.source import Source
@@ -18,10 +28,11 @@ from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
 from jssl.log import log_progress
+from jssl.training.restore import load_state
 from jssl.training.setup import Run, setup_run
-from jssl.workdir.checkpoint import Checkpoints
-from jssl.workdir.run_folder import mark, recorded_info
+from jssl.workdir.run_folder import recorded_info, stored_config
 
+FREE = ("eval", "finetune", "data", "mesh")  # sections that an evaluation may change
 Pair = tuple[np.ndarray, np.ndarray]  # features float32 [N, D], labels int32 [N]
 
 
@@ -29,15 +40,15 @@ def evaluate(
     tree: ml_collections.ConfigDict,
     workdir: str | os.PathLike[str],
     protocol: str,
-    untrained: bool = False,
+    random_init: bool = False,
 ) -> dict[str, Any]:
     """Evaluates the newest checkpoint of a workdir.
 
     Args:
       tree: the config of the run.
       workdir: the folder of the run.
-      protocol: one of `KNOWN`.
-      untrained: whether to evaluate the encoder at step 0 instead.
+      protocol: one of `KNOWN`, or a module outside jssl with a function ``evaluate``, a `Protocol`.
+      random_init: whether to evaluate the encoder at step 0 instead.
 
     Returns:
       A dict of JSON values: the protocol, the step, and the figures of the protocol.
@@ -45,7 +56,7 @@ def evaluate(
     Raises:
       UserError: an unknown protocol, a data set without labels, or a workdir without a checkpoint.
     """
-    if protocol not in KNOWN:
+    if protocol not in KNOWN and not plugins.is_outside(protocol):
         raise UserError(f"--protocol={protocol} is unknown; {suggest(protocol, KNOWN)}")
     config = Config(tree)
     info = recorded_info(workdir)
@@ -56,7 +67,7 @@ def evaluate(
     run = setup_run(config, source=text_data, data_info=info, training=False)
     bank = run.data.source
     queries = bank if reads_text else labeled_queries(run, protocol)
-    state = load_state(run, workdir, untrained)
+    state = load_state(run, workdir, random_init)
     if reads_text:
         result = language.evaluate(run, state, queries, protocol, log_progress)
     elif protocol == "finetune":
@@ -83,20 +94,6 @@ def labeled_queries(run: Run, protocol: str) -> Source:
     return evaluation_source(config, run.data_info, bank.classes)
 
 
-def load_state(run: Run, workdir: str | os.PathLike[str], untrained: bool) -> TrainState:
-    """Restores the newest checkpoint, or makes the state at step 0, without optimizer state.
-
-    Raises:
-      UserError: there is no checkpoint.
-    """
-    arguments = {"workdir": workdir, "read_only": True, "mark": mark(workdir)}
-    saves = call_with_section(Checkpoints, run.config.checkpoint, "checkpoint", **arguments)
-    state = run.init() if untrained else saves.restore(run.shapes)
-    if state is None:
-        raise UserError(f"--workdir={workdir} holds no checkpoint yet; train it first")
-    return state.replace(opt_state=None)  # frees its memory for the evaluation
-
-
 def probe_features(
     run: Run, state: TrainState, bank: Source, queries: Source, protocol: str
 ) -> dict[str, Any]:
@@ -105,7 +102,8 @@ def probe_features(
     both = [features.whole(state, source, log_progress(source.name)) for source in (bank, queries)]
     pairs: list[Any] = [(embedded.features, embedded.labels) for embedded in both]
     assert bank.classes is not None
-    result = FROZEN[protocol](run.config, run.mesh, len(bank.classes), *pairs)
+    evaluate_features = FROZEN.get(protocol) or plugins.resolve("--protocol", protocol, "evaluate")
+    result = evaluate_features(run.config, run.mesh, len(bank.classes), *pairs)
     result["unreadable_examples"] = sum(embedded.unreadable for embedded in both)
     return result
 
@@ -179,7 +177,34 @@ def run_lowshot(
     )
 
 
+# (config, mesh, number of classes, training features, test features) -> JSON values
 Protocol = Callable[[Config, Mesh, int, Pair, Pair], dict[str, Any]]
 PROTOCOLS: dict[str, Protocol] = {"knn": run_knn, "linear": run_linear}
 FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # protocols of features; the others need the run
 KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
+
+
+def run(args: Args, overrides: Overrides) -> dict[str, Any]:
+    """Evaluates the run in --workdir."""
+    if args["config"]:  # its modules may be imported then
+        load(args["config"])
+    trust.name(*args["method"])
+    workdir = require(args, "workdir", "eval")
+    config = stored_config(workdir)
+    change_free_keys(config, overrides)
+    return evaluate(config, workdir, args["protocol"], args["random-init"])
+
+
+def change_free_keys(config: ml_collections.ConfigDict, overrides: Overrides) -> None:
+    """Applies overrides to the stored config of a run, in place.
+
+    Raises:
+      UserError: an override changes a key that training has fixed.
+    """
+    for key in overrides:
+        resolve_key(config, key)
+        if not key.startswith(tuple(f"{section}." for section in FREE)):
+            raise UserError(
+                f"config.{key} was fixed by training; only {', '.join(FREE)} can change"
+            )
+    override(config, overrides)

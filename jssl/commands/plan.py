@@ -20,8 +20,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jssl import errors
+from jssl.commands.arguments import Args, Overrides, count, require
 from jssl.commands.bench import EXAMPLES, made_up
-from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.config import Config, UserError, call_with_section, load, suggest
 from jssl.data.source import dataset_info
 from jssl.parallel import mesh
 from jssl.perf import accelerators, hlo, sharding_report
@@ -253,3 +254,11 @@ def bytes_sent(one: dict[str, Any], n: int, devices: int) -> float:
     return (
         size * {"all-reduce": 2, "collective-permute": 1}.get(kind, 1) * (group - 1) / max(group, 1)
     )
+
+
+def run(args: Args, overrides: Overrides) -> dict[str, Any]:
+    """Plans the recipe --config."""
+    config = load(require(args, "config", "plan"), overrides)
+    sizes = {"num_examples": "examples", "vocab_size": "vocab"}
+    more = {name: count(args, flag) for name, flag in sizes.items() if args[flag]}
+    return plan(config, args["topology"], count(args, "devices"), **more)

@@ -5,6 +5,8 @@ from typing import Any
 
 import ml_collections
 
+from jssl.errors import UserError
+
 PATHS = ("path", "dir", "tokenizer")  # of the section data
 
 
@@ -21,6 +23,15 @@ def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         if isinstance(section.get(key), str):
             section[key] = _absolute(section[key], key)
     return config.lock()
+
+
+def require_local_path(key: str, folder: str) -> str:
+    """Returns `folder`; raises `UserError` if it is an address and no path."""
+    if "://" in folder:
+        raise UserError(
+            f"{key}={folder} is no folder; mount it (Cloud Storage FUSE), name the mount"
+        )
+    return folder
 
 
 def _absolute(name: str, key: str) -> str:

@@ -98,6 +98,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "profile_step": Every,
         "render_every": Every,
         "rank_every": Every,
+        "observers": tuple[str, ...],
     },
 }
 for section, function in (("mesh", mesh.make_mesh), ("data", data.load), ("optim", optim.build)):

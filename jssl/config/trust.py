@@ -1,20 +1,22 @@
 """Which code a command may run: jssl, installed packages, and files that the user names.
 
 A workdir, a data folder and the current folder may come from another person. Therefore Python's
-search path never has the current folder. A method outside jssl is imported only if a recipe that
-this command executes names it; a name that was read from a workdir is refused.
+search path never has the current folder. Modules outside jssl are imported from what is installed,
+from the folder of the recipe that this command names with --config, and from the folders of --path.
+A name that was read from a workdir is refused unless this command names the module too.
 """
 
 import os
 import pathlib
 import sys
+from collections.abc import Iterable, Mapping
 
 from jssl.errors import UserError
 
 # The folder from which jssl is imported.
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_named: set[str] = set()  # methods of recipes that this process has executed
-_folders: list[str] = []  # of those recipes
+_named: set[str] = set()  # modules that the user named in this process
+_folders: list[str] = []  # of recipes and of --path
 
 
 def leave_current_folder() -> None:
@@ -51,22 +53,44 @@ def grant(recipe: str | os.PathLike[str]) -> None:
         folder = folder.parent
         folders.append(folder)
     for entry in dict.fromkeys((folders[0], folders[-1])):
-        if str(entry) not in sys.path:
-            sys.path.append(str(entry))
-        if str(entry) not in _folders:
-            _folders.append(str(entry))
+        grant_folder(entry)
 
 
-def name_method(method: object) -> None:
-    """Records the method of a recipe as the user's own choice."""
-    _named.add(str(method))
+def grant_folder(folder: str | os.PathLike[str]) -> None:
+    """Appends a folder that the user names to the search path.
+
+    Raises:
+      UserError: it is no folder.
+    """
+    path = os.path.realpath(folder)
+    if not os.path.isdir(path):
+        raise UserError(f"--path={os.fspath(folder)} is no folder; name that of the module")
+    if path not in sys.path:
+        sys.path.append(path)
+    if path not in _folders:
+        _folders.append(path)
 
 
-def check_method(method: object, where: str | os.PathLike[str]) -> None:
-    """Raises `UserError` if a stored method is outside jssl and the user did not name it."""
-    if "." in str(method) and str(method) not in _named:
-        raise UserError(
-            f"config.method={method!r} of {os.fspath(where)} is no method of jssl, and what is "
-            "stored chooses no code; name the recipe that it was trained with: "
-            "--config=path/to/recipe.py"
-        )
+def name(*modules: str) -> None:
+    """Records modules as the user's own choice in this command."""
+    _named.update(modules)
+
+
+def check_stored(names: Mapping[str, Iterable[str]], where: str | os.PathLike[str]) -> None:
+    """Checks the dotted names that were read from a file.
+
+    Args:
+      names: {key: its names}, see `jssl.config.plugins.names`.
+      where: what was read, for the message.
+
+    Raises:
+      UserError: the user did not name one of them in this command.
+    """
+    for key, modules in names.items():
+        for module in modules:
+            if module not in _named:
+                raise UserError(
+                    f"config.{key}={module!r} of {os.fspath(where)} is not of jssl, and what is "
+                    "stored chooses no code; name the recipe that it was trained with: "
+                    f"--config=path/to/recipe.py, or the module: --method={module} --path=DIR"
+                )

@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from jssl.config import UserError, call_with_section, require_local_path, suggest
+from jssl.config import UserError, call_with_section, plugins, require_local_path, suggest
 from jssl.config.values import Count, NonNegative, Range, Share, Whole
 from jssl.data import canvas as canvases
 from jssl.data.sampling import split_name
 from jssl.data.source import Source
+from jssl.data.sources.outside import open_outside
 
 if TYPE_CHECKING:
     from jssl.core import DatasetInfo
@@ -87,7 +88,8 @@ def load(
     """Opens the data set that the config section `data` describes.
 
     Args:
-      source: "digits", "tfds", "folder", "packed", "text" or "pydoc" (Python's own help).
+      source: "digits", "tfds", "folder", "packed", "text", "pydoc" (Python's own help), or a module
+        outside jssl by a dotted name (`jssl.data.sources.outside`).
       name: tfds: name of the data set.
       path: folder, packed: the folder; text: a file, a folder or a pattern of files.
       dir: tfds: the folder in which TFDS prepared the data set.
@@ -187,11 +189,27 @@ def open_source(
     `word_ids` and `max_damaged` is `max_corrupt_fraction`."""
     from jssl.data.text import corpora
 
-    names = (*_OPEN, "text", "pydoc")
     dir = require_local_path("data.dir", dir)
     path = require_local_path("data.path", path)
-    if source not in names:
-        raise UserError(f"data.source={source!r} is unknown; {suggest(source, names)}")
+    if plugins.is_outside(source):
+        section = dict(
+            name=name,
+            path=path,
+            dir=dir,
+            split=split,
+            max_side=canvas,
+            channels=channels,
+            tokenizer=tokenizer,
+            seq_len=length,
+            pack_documents=pack,
+            word_ids=words,
+            encoding=encoding,
+            text_key=text_key,
+            aspect=aspect,
+        )
+        return open_outside(source, section)
+    if source not in SOURCES:
+        raise UserError(f"data.source={source!r} is unknown; {suggest(source, SOURCES)}")
     corpora.refuse(source, encoding, text_key)
     if source in ("text", "pydoc") or length:
         reading = {"encoding": encoding, "text_key": text_key, "max_corrupt_fraction": max_damaged}
@@ -334,3 +352,4 @@ def _fits(source: "ArrayImages", canvas: int, channels: int) -> "ArrayImages":
 
 _FILES: Mapping[str, Callable[..., Source]] = {"tfds": _tfds, "folder": _folder}
 _OPEN: Mapping[str, Callable[..., Source]] = dict(_FILES) | {"digits": _digits, "packed": _packed}
+SOURCES = (*_OPEN, "text", "pydoc")

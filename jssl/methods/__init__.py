@@ -1,10 +1,9 @@
 """Self-supervised methods, one file each. `load` builds the method that a config names."""
 
-import importlib
 import pkgutil
 from types import ModuleType
 
-from jssl.config import Config, UserError, suggest, values
+from jssl.config import Config, UserError, plugins, suggest, values
 from jssl.core import DatasetInfo, Method, Objective
 
 
@@ -31,28 +30,17 @@ def module(name: str) -> ModuleType:
       UserError: there is no such module, it cannot be imported, or it has no `build`.
     """
     values.check("config.method", name, str)
-    names = [m.name for m in pkgutil.iter_modules(__path__)]
-    if "." not in name and name not in names:
-        raise UserError(f"config.method={name!r} is unknown; {suggest(name, names)}")
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"config.method={name!r} is no name of a module, as in my_fork.mine")
-    full = name if "." in name else f"{__name__}.{name}"
-    try:
-        method = importlib.import_module(full)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if full == missing or full.startswith(f"{missing}."):
-            raise UserError(
-                f"config.method={name!r} is not found; put it beside the recipe, name it as it is "
-                f"imported from there, or install it; methods of jssl: {', '.join(names)}"
-            ) from None
-        raise UserError(
-            f"config.method={name!r} imports {missing!r}, which is not there; install it, or put "
-            "it beside the recipe"
-        ) from None
-    except SyntaxError as error:
-        where = f"{error.filename} line {error.lineno}"
-        raise UserError(f"config.method={name!r}: {where} is not Python: {error.msg}") from None
+    if plugins.is_outside(name):
+        method = plugins.import_module_of("config.method", name)
+    elif name in names():
+        method = plugins.import_module("config.method", f"{__name__}.{name}")
+    else:
+        raise UserError(f"config.method={name!r} is unknown; {suggest(name, names())}")
     if not hasattr(method, "build"):
         raise UserError(f"config.method={name!r} has no build(config, data_info); add one")
     return method
+
+
+def names() -> list[str]:
+    """The names of the methods of jssl."""
+    return sorted(found.name for found in pkgutil.iter_modules(__path__))

@@ -3,9 +3,10 @@
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
+from types import ModuleType
 from typing import Any
 
-from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.config import Config, UserError, call_with_section, plugins, suggest
 
 # Each module has SIZES {name: ...} and build(*, name, ...).
 FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit", "jssl.nn.text")
@@ -15,8 +16,9 @@ def encoder(section: Config | Mapping[str, Any], vocab: int = 0, packed: bool = 
     """The encoder that a config's `model` section describes.
 
     Args:
-      section: ``section["name"]`` selects the family ("resnet18", "vit_b", "bert_base", ...). The
-        section is the keyword arguments of that family's `build`, whose signature is the schema.
+      section: ``section["name"]`` selects the family ("resnet18", "vit_b", "bert_base", ...), or
+        names a module outside jssl ("my_fork.convnext", `jssl.config.plugins`). The section is the
+        keyword arguments of that family's `build`, whose signature is the schema.
       vocab: the number of ids of the tokenizer; only for text families.
       packed: ``config.data.pack_documents``; only for text families.
 
@@ -30,14 +32,21 @@ def encoder(section: Config | Mapping[str, Any], vocab: int = 0, packed: bool = 
     """
     if "name" not in section:
         raise UserError("config.model.name is missing; add it to the recipe")
-    modules = [importlib.import_module(family) for family in FAMILIES]
-    builders = {name: module.build for module in modules for name in module.SIZES}
     name = section["name"]
-    same_family = [other for other in builders if other[:3] == str(name)[:3]]
-    build = builders[check_choice("name", name, same_family or builders)]
+    if plugins.is_outside(name):
+        build = plugins.resolve("config.model.name", name)
+    else:
+        builders = {known: module.build for module in families() for known in module.SIZES}
+        same_family = [other for other in builders if other[:3] == str(name)[:3]]
+        build = builders[check_choice("name", name, same_family or builders)]
     is_text = "vocab" in inspect.signature(build).parameters
     text_arguments = {"vocab": vocab, "packed": packed} if is_text else {}
     return call_with_section(build, section, "model", **text_arguments)
+
+
+def families() -> list[ModuleType]:
+    """The modules of `FAMILIES`."""
+    return [importlib.import_module(family) for family in FAMILIES]
 
 
 def check_choice(key: str, value: str, choices: Collection[str]) -> str:

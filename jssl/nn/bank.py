@@ -70,6 +70,4 @@ def check_clusters(key: str, clusters: int | tuple[int, ...], num_examples: int)
         largest = max(clusters)
         cure = str(tuple(min(k, most) for k in clusters))
     if largest > num_examples:
-        raise UserError(
-            f"{key}={clusters} must be at most the {num_examples} examples; try {cure}"
-        )
+        raise UserError(f"{key}={clusters} must be at most the {num_examples} examples; try {cure}")

@@ -17,8 +17,9 @@ import numpy as np
 import optax
 
 from jssl import ops
-from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.config import Config, UserError, call_with_section, plugins, suggest
 from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
+from jssl.optim import outside
 from jssl.optim.muon import matched, muon, path_name
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
@@ -345,7 +346,7 @@ def build(
     Raises:
       UserError: a value is wrong, or two values contradict each other.
     """
-    if name not in NAMES:
+    if name not in NAMES and not plugins.is_outside(name):
         raise UserError(f"optim.name={name!r} is unknown; {suggest(name, NAMES)}")
     rate = learning_rate(
         lr=lr,
@@ -448,7 +449,7 @@ def base_optimizer(
           other parameters (see `jssl.optim.muon`).
 
     Args:
-      name: one of `NAMES`.
+      name: one of `NAMES`, or a dotted name (`jssl.optim.outside`).
       rate: the learning rate.
       decay: the weight decay; a number for larc and muon.
       keep: params -> tree of bool, True for parameters that decay.
@@ -458,6 +459,9 @@ def base_optimizer(
       trust_clip: of larc.
       muon_params: patterns, for muon.
     """
+    if plugins.is_outside(name):
+        own = {"momentum": momentum, "nesterov": nesterov, "b1": b1, "b2": b2, "eps": eps}
+        return outside.build(name, rate, decay, keep, **own)
     if name == "sgd":
         l2 = optax.add_decayed_weights(decay, keep)
         return optax.chain(l2, optax.sgd(rate, momentum, nesterov))

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from jssl import optim
-from jssl.config import Config, UserError, call_with_section, durations, paths
+from jssl.config import Config, UserError, call_with_section, durations, paths, plugins
 from jssl.core import Metrics, Params, TrainState
 from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
@@ -391,7 +391,11 @@ def saver(checkpoints: Checkpoints, recorder: observers.Recorder, steps: int) ->
 def optional_observers(
     run: Run, recorder: observers.Recorder, folder: pathlib.Path
 ) -> list[Observer]:
-    """Returns the observers that a config requests: pictures, a profile. None can end the run."""
+    """Returns the observers that a config requests: pictures, a profile, those outside jssl.
+
+    None of them can end the run. An observer outside jssl is ``build(run, folder)`` of its module,
+    called after every step as ``observer(step, state, metrics)``, on all processes.
+    """
     callbacks: list[Observer] = []
     log_section = run.config.log
     if run.method.render and log_section.render_every:
@@ -402,6 +406,9 @@ def optional_observers(
         callbacks.append(
             Soft("a picture", visualize.renderer(run, album, log_section.render_every))
         )
+    for name in log_section.observers:
+        build = plugins.resolve("config.log.observers", name)
+        callbacks.append(Soft(name, build(run, folder)))
     if log_section.profile_step:
         writer = recorder.closes(Outbox("the profile", observers.Traces))
         profile = observers.profiler(folder, writer, log_section.profile_step, run.config.steps)

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 
 import jssl
-from jssl.config import UserError, durations, flatten, require_local_path, trust
+from jssl.config import UserError, durations, flatten, plugins, require_local_path, trust
 from jssl.core import DatasetInfo
 from jssl.data import files
 from jssl.data.files import Damaged
@@ -177,14 +177,14 @@ def stored(folder: pathlib.Path) -> dict[str, Any]:
 def stored_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     """As `recorded`, for callers that build the run.
 
-    The workdir may come from another person. So the method must be one of jssl, or one that the
-    user named in this command.
+    The workdir may come from another person. So method, source, encoder and optimizer must be of
+    jssl, or the user named their modules in this command.
 
     Raises:
-      UserError: it is another method.
+      UserError: one of them is another module.
     """
     config = recorded(workdir)
-    trust.check_method(config.get("method"), f"--workdir={workdir}")
+    trust.check_stored(plugins.names(config, plugins.STORED), f"--workdir={workdir}")
     return config
 
 
