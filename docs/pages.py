@@ -194,7 +194,7 @@ def method_index(found: list[Method], results: list[dict[str, Any]]) -> str:
         paper = f"[{method.paper}]({method.link})" if method.link else method.paper
         names = ", ".join(f"`{recipe.name}`" for recipe in method.recipes)
         sections = [heading for heading, _, _ in MEASURED if measured(method, heading, results)]
-        links = [f"[{heading.lower()}]({method.name}.md#measured)" for heading in sections]
+        links = [f"[{heading}]({method.name}.md#measured)" for heading in sections]
         cells = (
             f"[{method.title}]({method.name}.md)",
             paper,
@@ -255,7 +255,7 @@ def folded(title: str, code: str) -> str:
 # (heading, a key of the results of this kind, the function of benchmarks/report.py). Plans are no
 # measurements; they have a section of their own.
 MEASURED = (
-    ("Small or full task", "method", report.compared),
+    ("CIFAR-10", "method", report.compared),
     ("With and without pretraining", "evaluations", report.transfer),
     ("Training runs", "train", report.runs),
 )
@@ -279,7 +279,7 @@ def method_of(result: dict[str, Any]) -> str:
     kind = kind_of(result)
     if kind == "Plans":
         name = result["config"]
-    elif kind == "Small or full task":
+    elif kind == "CIFAR-10":
         name = result["method"]
     elif kind == "With and without pretraining":
         name = result["task"]
@@ -304,7 +304,7 @@ def measured_sections(method: Method, results: list[dict[str, Any]]) -> list[str
     parts = []
     for heading, _, write in MEASURED:
         own = measured(method, heading, results)
-        if heading == "Small or full task" and own:  # to compare with an encoder of random weights
+        if heading == "CIFAR-10" and own:  # to compare with an encoder of random weights
             own += [result for result in results if result.get("method") == "untrained"]
         if own:
             parts += [f"### {heading}", without_heading(write(own))]
