@@ -18,7 +18,15 @@ class UserError(Exception):
 
 
 class MissingKeyError(UserError, AttributeError):
-    """A config lacks a key. It is an `AttributeError` too, so that `hasattr` and `copy` work."""
+    """A config lacks a key. It is an `AttributeError` too, so that `hasattr` and `copy` work.
+
+    Attributes:
+      key: the key, such as "config.model.name".
+    """
+
+    def __init__(self, key: str, cure: str) -> None:
+        super().__init__(f"{key} is missing; {cure}")
+        self.key = key
 
 
 def suggest(word: object, choices: Iterable[object]) -> str:

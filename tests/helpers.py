@@ -1,10 +1,13 @@
 """What several test files share."""
 
+import json
 from typing import Any
 
 from jssl.config import Config, load
 from jssl.core import DatasetInfo, Vocab
-from jssl.data.source import image_fields, text_fields
+from jssl.data.source import image_fields, info_to_json, text_fields
+from jssl.workdir import identity, run_folder
+from jssl.workdir.claim import TrainingFolder
 
 
 def image_info(examples: int = 64, side: int = 32, channels: int = 3) -> DatasetInfo:
@@ -25,3 +28,19 @@ def config_of(recipe: str, **changes: Any) -> Config:
     """A recipe with ``section__key=value`` laid over it."""
     words = {key.replace("__", "."): str(value) for key, value in changes.items()}
     return Config(load(recipe, words))
+
+
+def with_content(workdir: Any, content: dict[str, Any]) -> TrainingFolder:
+    """The folder of a run that will write `content` as config.json."""
+    folder = TrainingFolder(workdir)
+    folder.content = content
+    return folder
+
+
+def config_json(tree: Any) -> str:
+    """The config.json of a run with this config."""
+    config = json.loads(run_folder.to_json(tree))
+    info = info_to_json(image_info())
+    content = {"format": identity.FORMAT, "run": "a", "digest": identity.digest(config, info)}
+    content |= {"config": config, "data_info": info, "earlier": [], "numbers": {}, "data": ""}
+    return json.dumps(content)

@@ -8,6 +8,7 @@ from conftest import ROOT, make_mesh, recipes
 import jssl.recipes
 from jssl import config
 from jssl.config import Config, UserError, durations, load
+from jssl.training.loop import train
 from jssl.training.setup import check_batch, check_unused_keys, model_flops, setup_run
 
 
@@ -137,3 +138,25 @@ def test_every_variant_can_be_built_and_every_key_is_read(path, monkeypatch):
         model_flops(run)  # traces the step, as training does before it asks what was read
         dict(config.mesh)  # the mesh was given here
         check_unused_keys(config)
+
+
+def test_all_missing_keys_are_named_at_once(tmp_path):
+    """A recipe may be a plain ConfigDict; the keys of every run have defaults."""
+    text = "import ml_collections\ndef get_config():\n    return ml_collections.ConfigDict({})\n"
+    (tmp_path / "bare.py").write_text(text.format("{'method': 'byol', 'seed': 3}"))
+    tree = load(str(tmp_path / "bare.py"))
+    assert tree.seed == 3 and tree.checkpoint.keep_latest == 2
+    with pytest.raises(UserError) as error:
+        train(tree, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    keys = "steps batch_size ema_decay ema_decay_final model head predictor augment".split()
+    assert all(f"config.{key}" in str(error.value) for key in keys), error.value
+    with tree.unlocked():
+        tree.update(load("byol_cifar10:tiny"))
+        del tree["predictor"]
+    with pytest.raises(UserError, match="^config.predictor is missing"):
+        train(tree, tmp_path / "run")
+    with tree.unlocked():
+        tree.predictor = {"norm": True}
+    with pytest.raises(UserError, match="config.predictor.features, .* are missing; add them"):
+        train(tree, tmp_path / "run")

@@ -7,7 +7,7 @@ import pytest
 from jssl.config import UserError, durations, load, schema, values
 from jssl.data.sources import digits
 from jssl.training.loop import train
-from jssl.workdir import run_folder
+from jssl.workdir import claim
 
 TINY = "configs/simclr_digits.py:tiny"
 SWAV = "configs/swav_cifar10.py:tiny"
@@ -126,5 +126,5 @@ def test_a_run_in_epochs_is_the_run_in_steps(tmp_path):
         "optim.warmup_steps": str(steps // 2),
     }
     with pytest.raises(UserError, match=f"config.steps={steps}, not {steps + 1}; add --extend"):
-        run_folder.open_run_folder(tmp_path / "a", load(TINY, longer))
+        claim.TrainingFolder(tmp_path / "a").open(load(TINY, longer))
     assert train(load(TINY, longer), tmp_path / "a", extend=True)["step"] == steps + 1

@@ -20,7 +20,7 @@ from jssl.data.text import text_source, tokenizer
 from jssl.training import loggers, rollback
 from jssl.training.loop import train
 from jssl.training.setup import check_batch, setup_run
-from jssl.workdir import run_folder
+from jssl.workdir import claim, run_folder
 
 RECIPES = ("simclr_digits", "mae_imagenette", "bert_small_books", "deepcluster_cifar10")
 KEYS = {
@@ -111,7 +111,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "a"
     changes = {"steps": "2", "eval.every": "0", "checkpoint.every": "1", "log.every": "1"}
     train(load("configs/simclr_digits.py:tiny", changes), str(folder))
-    rollback_file = folder / "passed.json"
+    rollback_file = folder / "skipped_data.json"
     rollback_file.write_text("[[1, 2], [5, 6]]")
     return folder
 
@@ -127,7 +127,9 @@ def damaged(content, edits, where, tree, whole, other):
     return swapped(content, where, tree) if whole else edited(content, edits)
 
 
-@pytest.mark.parametrize("name", ["config.json", "result.json", "passed.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "result.json", "skipped_data.json", "metrics.jsonl"]
+)
 def test_files_of_a_run(name, trained, tmp_path):
     folder = tmp_path / "b"
     shutil.copytree(trained, folder)
@@ -140,11 +142,11 @@ def test_files_of_a_run(name, trained, tmp_path):
         change["whole"] &= name != "metrics.jsonl"
         (folder / name).write_bytes(damaged(content, **change))
         try:
-            run_folder.open_run_folder(folder, tree)
-            run_folder.known_info(folder)
-            config = run_folder.stored_config(folder)
+            claim.TrainingFolder(folder).open(tree)
+            run_folder.RunFolder(folder).known_info()
+            config = run_folder.RunFolder(folder).config
             cli.override(config, {"eval.k": "5"})
-            run_folder.result(folder)
+            run_folder.RunFolder(folder).result()
             loggers.newest(folder, 10)
             sampling.data_offset(rollback.skipped_ranges(folder), 3)
         except UserError as error:

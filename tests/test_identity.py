@@ -8,7 +8,7 @@ import pathlib
 
 import jax
 import pytest
-from helpers import image_info
+from helpers import image_info, with_content
 from test_checkpoint import shapes_of, state_of
 
 from jssl.config import UserError, load
@@ -23,14 +23,14 @@ OTHERS = ("configs/mae_imagenette.py:tiny", "configs/gpt_small_books.py:tiny")
 
 
 def content(folder, config=None, data="aa", **flags):
-    return claim.content(folder, config or load(TINY), image_info(), data, **flags)
+    return claim.TrainingFolder(folder).compose(config or load(TINY), image_info(), data, **flags)
 
 
 def begun(folder, config=None, steps=(2, 4)):
     """A folder in which a run has saved `steps`; what its config.json holds."""
     folder.mkdir(exist_ok=True)
     stored = content(folder, config)
-    claim.write_config(folder, stored)
+    with_content(folder, stored).claim()
     save(folder, stored, steps)
     return stored
 
@@ -143,7 +143,7 @@ def test_a_workdir_of_another_format_is_refused(tmp_path, form):
     stored = begun(folder)
     (folder / "config.json").write_text(json.dumps(stored | {"format": form}))
     with pytest.raises(UserError, match="this jssl reads and writes 3; use the jssl that wrote it"):
-        run_folder.open_run_folder(folder, load(TINY))
+        claim.TrainingFolder(folder).open(load(TINY))
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -302,16 +302,16 @@ def test_a_start_that_saved_nothing_does_not_claim_the_folder(tmp_path, caplog):
     (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     assert content(folder)["run"] == stored["run"], "the same config goes on with its id"
     other = load(TINY, {"seed": "7"})
-    run_folder.open_run_folder(folder, other)
+    claim.TrainingFolder(folder).open(other)
     new = content(folder, other)
     assert new["run"] != stored["run"]
-    claim.clear(folder, new)
-    claim.write_config(folder, new)
+    with_content(folder, new).clear()
+    with_content(folder, new).claim()
     left = folder / f"unsaved-{stored['run'][:8]}"
     assert (left / "metrics.jsonl").exists() and not (folder / "metrics.jsonl").exists()
     save(folder, new, [2])
     with pytest.raises(UserError, match="config.seed=7, not 0"):
-        run_folder.open_run_folder(folder, load(TINY))
+        claim.TrainingFolder(folder).open(load(TINY))
 
 
 @pytest.mark.parametrize(("number", "stays"), [(errno.EBUSY, True), (errno.EIO, False)])
@@ -325,11 +325,11 @@ def test_a_mount_in_the_folder_stays_where_it_is(tmp_path, monkeypatch, caplog, 
 
     monkeypatch.setattr(pathlib.Path, "rename", refused)
     if stays:
-        claim.clear(folder, content(folder))
+        with_content(folder, content(folder)).clear()
         assert f"{folder}/tensorboard stays where it is: Device or resource busy" in caplog.text
     else:
         with pytest.raises(OSError):
-            claim.clear(folder, content(folder))
+            with_content(folder, content(folder)).clear()
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"config": 3}'])
@@ -337,19 +337,19 @@ def test_a_config_that_nobody_used_does_not_block(tmp_path, damage):
     folder = tmp_path / "a"
     begun(folder, steps=())
     (folder / "config.json").write_text(damage)
-    run_folder.open_run_folder(folder, load(TINY))
-    claim.write_config(folder, stored := content(folder))
+    claim.TrainingFolder(folder).open(load(TINY))
+    with_content(folder, stored := content(folder)).claim()
     save(folder, stored, [2])
     (folder / "config.json").write_text(damage)
     with pytest.raises(UserError, match="config.json cannot be read"):
-        run_folder.open_run_folder(folder, load(TINY))
+        claim.TrainingFolder(folder).open(load(TINY))
 
 
 @pytest.mark.parametrize("recipe", OTHERS)
 def test_another_recipe_is_named_by_its_method(tmp_path, recipe):
     begun(tmp_path / "a", steps=(2,))
     with pytest.raises(UserError, match="holds a run with config.method='simclr', not '(mae|gpt)'"):
-        run_folder.open_run_folder(tmp_path / "a", load(recipe))
+        claim.TrainingFolder(tmp_path / "a").open(load(recipe))
 
 
 @pytest.mark.parametrize("name", ["checkpoints/2", "checkpoints/damaged-2-1", "result.json"])
@@ -360,7 +360,7 @@ def test_parts_without_a_config_are_refused(tmp_path, name):
     path = tmp_path / "a" / name
     path.touch() if path.suffix else path.mkdir()
     with pytest.raises(UserError, match="no config.json that says of which run; restore"):
-        run_folder.open_run_folder(tmp_path / "a", load(TINY))
+        claim.TrainingFolder(tmp_path / "a").open(load(TINY))
 
 
 def test_a_config_of_another_run_or_one_that_was_edited(two):
@@ -368,28 +368,28 @@ def test_a_config_of_another_run_or_one_that_was_edited(two):
     before = (a / "config.json").read_text()
     (a / "config.json").write_text((b / "config.json").read_text())
     with pytest.raises(UserError, match="it is of run"):
-        restored(a, run_folder.stored(a))
+        restored(a, run_folder.RunFolder(a).stored())
     (a / "config.json").write_text(before.replace('"seed": 0', '"seed": 1'))
     with pytest.raises(UserError, match="config was changed after the run began"):
-        run_folder.open_run_folder(a, load(TINY, {"seed": "1"}))
+        claim.TrainingFolder(a).open(load(TINY, {"seed": "1"}))
     for other in (2, 4):
         (a / "config.json").write_text(before.replace('"format": 3', f'"format": {other}'))
         words = f"is of format {other}, and this jssl reads and writes 3; use the jssl"
         with pytest.raises(UserError, match=words):
-            run_folder.open_run_folder(a, load(TINY))
+            claim.TrainingFolder(a).open(load(TINY))
 
 
 def test_a_result_of_another_run_is_not_printed(two):
     a, b, stored, other = two
-    assert run_folder.write_result(a, {"step": 4}, identity.mark_of(stored)) == {"step": 4}
-    assert run_folder.result(a) == {"step": 4}
-    run_folder.write_result(b, {"step": 2}, identity.mark_of(other))
+    assert with_content(a, stored).write_result({"step": 4}) == {"step": 4}
+    assert run_folder.RunFolder(a).result() == {"step": 4}
+    with_content(b, other).write_result({"step": 2})
     (b / "result.json").rename(a / "result.json")
     with pytest.raises(UserError, match="result.json is of run .* and config.json of"):
-        run_folder.result(a)
+        run_folder.RunFolder(a).result()
     (a / "result.json").write_text('{"step": 9}')
     with pytest.raises(UserError, match="result.json is of run nobody"):
-        run_folder.result(a)
+        run_folder.RunFolder(a).result()
 
 
 def test_other_data_is_refused_until_it_is_said(two):
@@ -397,7 +397,7 @@ def test_other_data_is_refused_until_it_is_said(two):
     with pytest.raises(UserError, match="the data set has changed .* add --changed-data"):
         content(a, data="bb")
     stored = content(a, data="bb", changed_data=True)
-    claim.write_config(a, stored)
+    with_content(a, stored).claim()
     assert content(a, data="bb") == stored, "the cure works, and is remembered"
     assert content(a, data="") == stored, "a source without a fingerprint is not asked"
 
@@ -418,34 +418,36 @@ def test_flags_that_change_numbers_are_kept(two, monkeypatch):
 def test_a_run_is_extended_only_if_asked(two):
     a, _, stored, _ = two
     longer = load(TINY, {"steps": "20"})
-    run_folder.write_result(a, {"step": 6}, identity.mark_of(stored))
+    with_content(a, stored).write_result({"step": 6})
     with pytest.raises(UserError, match="config.steps=6, not 20; add --extend"):
-        run_folder.open_run_folder(a, longer)
-    run_folder.open_run_folder(a, longer, extend=True)
-    assert run_folder.result(a, 20) is None and run_folder.result(a, 6) == {"step": 6}
+        claim.TrainingFolder(a).open(longer)
+    claim.TrainingFolder(a).open(longer, extend=True)
+    assert run_folder.RunFolder(a).result(20) is None and run_folder.RunFolder(a).result(6) == {
+        "step": 6
+    }
     new = content(a, longer, extend=True)
-    claim.write_config(a, new)
+    with_content(a, new).claim()
     assert not (a / "result.json").exists() and (a / "result-6.json").exists()
     assert restored(a, new) == 4, "its checkpoints are still its own"
-    run_folder.open_run_folder(a, longer)
+    claim.TrainingFolder(a).open(longer)
     assert content(a, longer) == new
     (a / "result-6.json").rename(a / "result.json")  # killed between the two
-    assert run_folder.result(a, 20) is None
+    assert run_folder.RunFolder(a).result(20) is None
     for steps, why in (("6", "config.steps=20, not 6"), ("20", None)):
         config = load(TINY, {"steps": steps})
         if why:
             with pytest.raises(UserError, match=why):
-                run_folder.open_run_folder(a, config, extend=True)
+                claim.TrainingFolder(a).open(config, extend=True)
         else:
-            run_folder.open_run_folder(a, config, extend=True)
+            claim.TrainingFolder(a).open(config, extend=True)
     with pytest.raises(UserError, match="no run to extend"):
-        run_folder.open_run_folder(a.parent / "none", longer, extend=True)
+        claim.TrainingFolder(a.parent / "none").open(longer, extend=True)
 
 
 # -- links, pipes and garbage ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["config.json", "result.json", "passed.json", "checkpoints"])
+@pytest.mark.parametrize("name", ["config.json", "result.json", "skipped_data.json", "checkpoints"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe"])
 def test_parts_that_say_whose_it_is_are_no_links(tmp_path, name, kind):
     folder = tmp_path / "a"
@@ -458,7 +460,7 @@ def test_parts_that_say_whose_it_is_are_no_links(tmp_path, name, kind):
     else:
         (folder / name).symlink_to(victim if kind == "link" else tmp_path / "nothing")
     with pytest.raises(UserError, match=f"{name} is (a link|not what jssl writes)"):
-        run_folder.open_run_folder(folder, load(TINY))
+        claim.TrainingFolder(folder).open(load(TINY))
 
 
 @pytest.mark.parametrize("name", [*claim.FILES, *claim.FOLDERS, *claim.TRACKERS])
@@ -467,13 +469,13 @@ def test_links_are_moved_out_of_the_way_of_what_is_written(tmp_path, name, caplo
     stored = begun(folder, steps=(2,))
     victim.write_text("precious") if name in claim.FILES else victim.mkdir()
     (folder / name).symlink_to(victim)
-    claim.clear(folder, stored)
+    with_content(folder, stored).clear()
     assert not os.path.lexists(folder / name) and (folder / f"aside-{name}").is_symlink()
     assert name in caplog.text and victim.exists()
     if name in claim.FOLDERS:  # a link at any depth below
         (folder / name / "x").mkdir(parents=True)
         (folder / name / "x" / "y").symlink_to(victim)
-        claim.clear(folder, stored)
+        with_content(folder, stored).clear()
         assert not (folder / name).exists() and (folder / f"aside-{name}-1").is_dir()
 
 
@@ -489,7 +491,7 @@ def test_a_lock_or_a_file_to_be_written_is_no_way_out(tmp_path):
     for name in ("nonfinite.json", "config.part"):
         (tmp_path / name).symlink_to(victim)
     run_folder.write(tmp_path / "nonfinite.json", {})
-    claim.write_config(tmp_path, content(tmp_path))
+    with_content(tmp_path, content(tmp_path)).claim()
     assert victim.read_text() == "precious"
 
 
@@ -521,7 +523,7 @@ def test_metrics_that_are_no_file(tmp_path, make):
 @pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
 def test_names_that_no_library_takes(tmp_path, name):
     with pytest.raises(UserError, match="rename that folder|holds a NUL"):
-        run_folder.open_run_folder(f"{tmp_path}/{name}", load(TINY))
+        claim.TrainingFolder(f"{tmp_path}/{name}").open(load(TINY))
 
 
 WRONG = ([[-5, -3]], [[3, 0]], [[3, -1]], [[7, 2]], [[3, 2**40]], [[True, 1]], [[1.0, 1]], [3], {})
@@ -529,8 +531,8 @@ WRONG = ([[-5, -3]], [[3, 0]], [[3, -1]], [[7, 2]], [[3, 2**40]], [[True, 1]], [
 
 @pytest.mark.parametrize("known", WRONG)
 def test_passes_are_within_the_run(tmp_path, known):
-    (tmp_path / "passed.json").write_text(json.dumps(known))
-    with pytest.raises(UserError, match="passed.json cannot be read"):
+    (tmp_path / "skipped_data.json").write_text(json.dumps(known))
+    with pytest.raises(UserError, match="skipped_data.json cannot be read"):
         rollback.skipped_ranges(tmp_path, 6)
 
 
@@ -552,7 +554,9 @@ def test_passes_fit_the_checkpoint(tmp_path, known, before, step, fits):
     if fits:
         assert rollback.check_passed(tmp_path, known, note, step) == known
     else:
-        with pytest.raises(UserError, match="passed.json holds .* restore the one that belongs"):
+        with pytest.raises(
+            UserError, match="skipped_data.json holds .* restore the one that belongs"
+        ):
             rollback.check_passed(tmp_path, known, note, step)
 
 

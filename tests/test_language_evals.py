@@ -197,15 +197,18 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
     resume: the one of the run is remembered by what it does, not by its name."""
     tree = load(GPT, {"steps": "2", "eval.max_rows": "3"})
     train(tree, tmp_path)
-    stored = run_folder.stored_config(tmp_path)
-    vocab = run_folder.recorded_info(tmp_path).vocab
+    stored = run_folder.RunFolder(tmp_path).config
+    vocab = run_folder.RunFolder(tmp_path).data_info.vocab
     assert vocab.fingerprint and vocab.size == 260
-    assert evaluate(stored, tmp_path, "perplexity")["step"] == 2
+    assert evaluate(stored, run_folder.RunFolder(tmp_path), "perplexity")["step"] == 2
     none = stored.copy_and_resolve_references()
     change_free_keys(none, {"eval.split": "dev[", "eval.prompt": "a"})
-    assert len(evaluate(none, tmp_path, "generate")["generated"]) == none.eval.samples
+    assert (
+        len(evaluate(none, run_folder.RunFolder(tmp_path), "generate")["generated"])
+        == none.eval.samples
+    )
     with pytest.raises(UserError, match=r"config.eval.split='dev\['"):
-        evaluate(none, tmp_path, "perplexity")
+        evaluate(none, run_folder.RunFolder(tmp_path), "perplexity")
     from jssl.data.text import tokenizer
 
     class Other(tokenizer.ByteTokenizer):
@@ -215,7 +218,10 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tokenizer, "ByteTokenizer", Other)
     (tmp_path / "result.json").unlink()
-    for again in (lambda: evaluate(stored, tmp_path, "perplexity"), lambda: train(tree, tmp_path)):
+    for again in (
+        lambda: evaluate(stored, run_folder.RunFolder(tmp_path), "perplexity"),
+        lambda: train(tree, tmp_path),
+    ):
         with pytest.raises(UserError, match="config.data.tokenizer='bytes' is not the one"):
             again()
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import image_info
+from helpers import config_json
 
 from jssl import cli, data, nn, optim
 from jssl.config import Config, UserError, load, plugins, trust
@@ -139,23 +139,11 @@ def test_no_stored_name_is_imported(key, tmp_path):
         section, name = tree[key.partition(".")[0]], key.partition(".")[2]
     with tree.unlocked():
         section[name] = "evil.module"
-    (tmp_path / "config.json").write_text(stored_text(tree))
+    (tmp_path / "config.json").write_text(config_json(tree))
     with pytest.raises(UserError, match=f"config.{key}='evil.module' .* chooses no code"):
-        run_folder.stored_config(tmp_path)
+        assert run_folder.RunFolder(tmp_path).config
     trust.name("evil.module")
-    assert run_folder.stored_config(tmp_path)
-
-
-def stored_text(tree) -> str:
-    """The config.json of a run with this config."""
-    from jssl.data.source import info_to_json
-    from jssl.workdir import identity
-
-    config = json.loads(run_folder.to_json(tree))
-    info = info_to_json(image_info())
-    stored = {"format": identity.FORMAT, "run": "a", "digest": identity.digest(config, info)}
-    stored |= {"config": config, "data_info": info, "earlier": [], "numbers": {}, "data": ""}
-    return json.dumps(stored)
+    assert run_folder.RunFolder(tmp_path).config
 
 
 def opened(name, split):

@@ -93,14 +93,14 @@ def test_a_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
 def test_a_lone_bad_batch_is_passed_without_a_rollback(tmp_path, monkeypatch):
     found = train(recipe(tmp_path, monkeypatch, AT(4)), tmp_path / "run")
     assert found["step"] == 12 and found["skipped_updates"] == 1 and np.isfinite(found["loss"])
-    assert not (tmp_path / "run" / "passed.json").exists()
+    assert not (tmp_path / "run" / "skipped_data.json").exists()
 
 
 def test_a_row_of_them_rolls_back_past_their_examples_and_resumes_exactly(tmp_path, monkeypatch):
     """Steps 7 to 9 are bad, so is the data of step 10: back to 6, on with that of step 10."""
     tree, folder = recipe(tmp_path, monkeypatch, AT(6, 7, 8, 9)), tmp_path / "run"
     found = train(tree, folder)
-    assert json.loads((folder / "passed.json").read_text()) == [[6, 3]]
+    assert json.loads((folder / "skipped_data.json").read_text()) == [[6, 3]]
     assert found["step"] == 12 and found["skipped_updates"] == 1 and np.isfinite(found["loss"])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["step"] > 5][-6:] == [7, 8, 9, 10, 11, 12]
@@ -123,7 +123,7 @@ def test_a_resume_from_below_a_pass_goes_the_same_way(tmp_path, monkeypatch):
     for step in (6, 8, 10, 12):
         (folder / "checkpoints" / str(step)).rename(tmp_path / f"gone-{step}")
     assert train(tree, folder)["params_sha256"] == found["params_sha256"]
-    assert json.loads((folder / "passed.json").read_text()) == [[6, 3]]
+    assert json.loads((folder / "skipped_data.json").read_text()) == [[6, 3]]
 
 
 def test_a_signal_amid_bad_updates_is_a_signal(tmp_path, monkeypatch):

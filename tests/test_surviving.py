@@ -19,7 +19,7 @@ import types
 import numpy as np
 import pytest
 from conftest import FAST, ROOT
-from helpers import image_info
+from helpers import image_info, with_content
 from test_cli import TINY, jssl, own_images, refused
 from test_feed import BATCH, assert_same, example_source
 
@@ -193,7 +193,9 @@ def test_a_run_waits_for_one_that_ends(tmp_path, monkeypatch, holder, caplog):
 def test_a_run_that_waited_for_another_config_is_refused(capfd, tmp_path, monkeypatch, holder):
     def end(seconds):  # the other run ends, and leaves its folder
         config = load(TINY.partition("=")[2])
-        claim.write_config(tmp_path / "a", claim.content(tmp_path / "a", config, image_info(), ""))
+        with_content(
+            tmp_path / "a", claim.TrainingFolder(tmp_path / "a").compose(config, image_info(), "")
+        ).claim()
         (tmp_path / "a" / "checkpoints" / "2").mkdir(parents=True, exist_ok=True)
         holder.kill()
         holder.wait()

@@ -1,13 +1,12 @@
 """What is read chooses no code: stored methods, the search path, and what a recipe may name."""
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
-from helpers import image_info
+from helpers import config_json, image_info
 
 from jssl import cli, config, methods
 from jssl.config import Config, UserError, load, trust
@@ -39,8 +38,7 @@ def stored(folder, method) -> str:
     tree = load(DIGITS)
     with tree.unlocked():
         tree.method = method
-    text = json.dumps({"config": json.loads(run_folder.to_json(tree)), "versions": {}})
-    (folder / "config.json").write_text(text)
+    (folder / "config.json").write_text(config_json(tree))
     return str(folder)
 
 
@@ -56,7 +54,7 @@ def test_a_stored_method_is_not_imported(method, tmp_path):
     with pytest.raises(
         UserError, match=r"chooses no code; name the recipe .* --config=.* --method="
     ):
-        run_folder.stored_config(folder)
+        assert run_folder.RunFolder(folder).config
 
 
 def test_a_stored_method_that_the_users_recipe_names(tmp_path):
@@ -64,10 +62,10 @@ def test_a_stored_method_that_the_users_recipe_names(tmp_path):
     package(tmp_path / "my_fork", "mine.py", FORK)
     (tmp_path / "recipe.py").write_text(RECIPE.format(DIGITS, "my_fork.mine"))
     load(str(tmp_path / "recipe.py"))
-    tree = run_folder.stored_config(stored(tmp_path / "w", "my_fork.mine"))
+    tree = run_folder.RunFolder(stored(tmp_path / "w", "my_fork.mine")).config
     assert methods.load(Config(tree), image_info()).loss
     with pytest.raises(UserError, match="chooses no code"):
-        run_folder.stored_config(stored(tmp_path / "v", "my_fork.other"))
+        assert run_folder.RunFolder(stored(tmp_path / "v", "my_fork.other")).config
 
 
 def test_eval_runs_the_recipe_that_it_is_given(tmp_path, capfd):

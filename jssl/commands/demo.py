@@ -26,7 +26,6 @@ from jssl.evals.online import evaluation_source
 from jssl.training import loop
 from jssl.training.setup import setup_run
 from jssl.workdir import run_folder
-from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -64,17 +63,15 @@ def demo(
 
 def accuracies(workdir: str, view: config.Config) -> dict[str, dict[str, float]]:
     """Evaluates three sets of features: {features: {protocol: accuracy in 0..1}}."""
-    info = run_folder.recorded_info(workdir)
+    run_dir = run_folder.RunFolder(workdir)
+    info = run_dir.data_info
     run = setup_run(view, data_info=info)
     bank = run.data.source
     assert bank.classes is not None, "the recipe of the demo has labels"
     sources = (bank, evaluation_source(view, info, bank.classes))
-    saves = config.call_with_section(
-        Checkpoints, view.checkpoint, "checkpoint", workdir=workdir, read_only=True
-    )
     features = Features(run.method.embed, run.mesh, view.eval.batch_size)
     untrained = run.init()
-    trained = saves.restore(run.shapes)
+    trained = run_dir.checkpoints(view.checkpoint).restore(run.shapes)
     rows = {
         "raw pixels": [pixels(source) for source in sources],
         "untrained encoder": [features(untrained, source) for source in sources],

@@ -24,7 +24,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jssl.commands.arguments import Args, Overrides
-from jssl.config import Config, UserError, call_with_section, durations, load
+from jssl.config import Config, UserError, call_with_section, load
 from jssl.data import host_batches
 from jssl.data.files import Damaged
 from jssl.data.source import Source
@@ -179,20 +179,20 @@ def held(folder: str, tree: ml_collections.ConfigDict | None) -> dict[str, Any]:
     """
 
     def look() -> tuple[str | None, list[int]]:
-        path = run_folder.resolve(folder)
-        run_folder.check_parts(path)
-        if not run_folder.claimed(path):
+        run_dir = run_folder.RunFolder(folder)
+        run_dir.check_parts()
+        if not run_dir.claimed:
             return None, []
         if tree is not None:
-            count = run_folder.recorded_info(path).num_examples
-            run_folder.check_same(path, run_folder.recorded(path), durations.resolved(tree, count))
-        mark = run_folder.mark(path)
-        steps = Retention(path / "checkpoints", 1, 0).listed()
-        run_folder.result(path)
+            run_dir.check(tree)
+        mark = run_dir.mark
+        checkpoints = run_dir.path / "checkpoints"
+        steps = Retention(checkpoints, 1, 0).listed()
+        run_dir.result()
         for step in steps:
-            identity.check_note(path / "checkpoints" / str(step), step, mark)
+            identity.check_note(checkpoints / str(step), step, mark)
         if steps:
-            checksums.check(path / "checkpoints" / str(steps[-1]))
+            checksums.check(checkpoints / str(steps[-1]))
         return identity.short(mark.run), steps
 
     run, steps = agreement.run_on_all_processes(look)

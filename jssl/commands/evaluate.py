@@ -1,6 +1,5 @@
 """`jssl eval`: evaluates the encoder of a finished or running workdir."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +29,7 @@ from jssl.evals.online import evaluation_source, held_out
 from jssl.log import log_progress
 from jssl.training.restore import load_state
 from jssl.training.setup import Run, setup_run
-from jssl.workdir.run_folder import recorded_info, stored_config
+from jssl.workdir.run_folder import RunFolder
 
 FREE = ("eval", "finetune", "data", "mesh")  # sections that an evaluation may change
 Pair = tuple[np.ndarray, np.ndarray]  # features float32 [N, D], labels int32 [N]
@@ -38,7 +37,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # features float32 [N, D], labels int32 [N
 
 def evaluate(
     tree: ml_collections.ConfigDict,
-    workdir: str | os.PathLike[str],
+    run_dir: RunFolder,
     protocol: str,
     random_init: bool = False,
 ) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def evaluate(
 
     Args:
       tree: the config of the run.
-      workdir: the folder of the run.
+      run_dir: the folder of the run.
       protocol: one of `KNOWN`, or a module outside jssl with a function ``evaluate``, a `Protocol`.
       random_init: whether to evaluate the encoder at step 0 instead.
 
@@ -59,7 +58,7 @@ def evaluate(
     if protocol not in KNOWN and not plugins.is_outside(protocol):
         raise UserError(f"--protocol={protocol} is unknown; {suggest(protocol, KNOWN)}")
     config = Config(tree)
-    info = recorded_info(workdir)
+    info = run_dir.data_info
     reads_text = protocol in language.PROTOCOLS
     text_data = None
     if reads_text and (protocol == "perplexity" or not config.eval.prompt):
@@ -67,7 +66,7 @@ def evaluate(
     run = setup_run(config, source=text_data, data_info=info, training=False)
     bank = run.data.source
     queries = bank if reads_text else labeled_queries(run, protocol)
-    state = load_state(run, workdir, random_init)
+    state = load_state(run, run_dir, random_init)
     if reads_text:
         result = language.evaluate(run, state, queries, protocol, log_progress)
     elif protocol == "finetune":
@@ -189,10 +188,10 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     if args["config"]:  # its modules may be imported then
         load(args["config"])
     trust.name(*args["method"])
-    workdir = require(args, "workdir", "eval")
-    config = stored_config(workdir)
+    run_dir = RunFolder(require(args, "workdir", "eval"))
+    config = run_dir.config
     change_free_keys(config, overrides)
-    return evaluate(config, workdir, args["protocol"], args["random-init"])
+    return evaluate(config, run_dir, args["protocol"], args["random-init"])
 
 
 def change_free_keys(config: ml_collections.ConfigDict, overrides: Overrides) -> None:

@@ -177,6 +177,21 @@ def wrong_duration(value: str) -> str:
     return "" if duration(value)[0] <= INT else f"must be at most {INT}"
 
 
+def example(kind: Any) -> Any:
+    """Returns a value of a kind, such as the middle of a range; None for kinds of other values."""
+    base, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    if get_origin(base) is Literal:
+        return get_args(base)[0]
+    if base is tuple or get_origin(base) is tuple:
+        kinds = [inner for inner in get_args(base) if inner is not Ellipsis]
+        return tuple(example(inner) for inner in kinds)
+    if base in (int, float):
+        limits = next((rule for rule in rules if isinstance(rule, Range)), Range(0, 1))
+        high = min(limits.high, limits.low + 1)
+        return base(high if base is int else (limits.low + high) / 2)
+    return base() if base in (bool, str) else None
+
+
 def wrong_number(value: Any, base: type, rules: list[Range]) -> str:
     """As `wrong`, for an int or a float with ranges."""
     types = (int,) if base is int else (int, float)

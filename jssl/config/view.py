@@ -37,7 +37,7 @@ class Config:
     def __getitem__(self, key: str) -> Any:
         if key not in self._tree:
             keys = self._tree.keys()
-            raise MissingKeyError(f"{self._path}.{key} is missing; {suggest(key, keys)}")
+            raise MissingKeyError(f"{self._path}.{key}", suggest(key, keys))
         path = f"{self._path}.{key}"
         value = self._tree[key]
         if isinstance(value, ml_collections.ConfigDict):
@@ -97,5 +97,7 @@ def call_with_section(
     required = [name for name in kinds if parameters[name].default is inspect.Parameter.empty]
     missing = [name for name in required if name not in section]
     if missing:
-        raise UserError(f"config.{prefix}.{missing[0]} is missing; add it to the recipe")
+        keys = ", ".join(f"config.{prefix}.{name}" for name in missing)
+        lack = "are missing; add them" if missing[1:] else "is missing; add it"
+        raise UserError(f"{keys} {lack} to the recipe")
     return function(**section, **arguments)

@@ -35,7 +35,7 @@ from jssl.parallel.preemption import PREEMPTED
 from jssl.training import loop
 from jssl.training.restore import load_state
 from jssl.training.setup import setup_run
-from jssl.workdir import run_folder
+from jssl.workdir.run_folder import RunFolder
 
 Item = np.ndarray | Image.Image | str | os.PathLike[str]
 
@@ -110,11 +110,12 @@ class Encoder:
         self, workdir: str | os.PathLike[str], batch_size: int = 0, tokenizer: str | None = None
     ):
         """Restores the newest checkpoint; see `load`."""
-        self.config = run_folder.stored_config(workdir)
+        run_dir = RunFolder(workdir)
+        self.config = run_dir.config
         if tokenizer is not None:
             configs.override(self.config, {"data.tokenizer": os.fspath(tokenizer)})
         view = Config(self.config)
-        info = run_folder.recorded_info(workdir)
+        info = run_dir.data_info
         source = Absent(view, info, "it is not needed")
         self._run = setup_run(
             view,
@@ -123,7 +124,7 @@ class Encoder:
             data_info=info,
             training=False,
         )
-        self._state = load_state(self._run, workdir)
+        self._state = load_state(self._run, run_dir)
         self._batch_size = batch_size or self.config.eval.batch_size
         self._features: dict[int, Features] = {}  # by batch size
         self.step = int(self._state.step)

@@ -14,7 +14,7 @@ import stat
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,9 +31,9 @@ from tensorboardX.record_writer import masked_crc32c
 from jssl.data import files
 from jssl.training import trackers
 from jssl.training.outbox import Outbox
+from jssl.workdir.metrics_file import lines
 
 METRICS = "metrics.jsonl"
-LINE = 2**20  # bytes; jssl writes no longer line to metrics.jsonl
 
 
 class Appender:
@@ -136,18 +136,6 @@ def framed(event: Event) -> bytes:
     length = struct.pack("<Q", len(data))
     sums = [struct.pack("<I", masked_crc32c(field)) for field in (length, data)]
     return length + sums[0] + data + sums[1]
-
-
-def lines(path: pathlib.Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Yields (bytes, object) of every line of metrics.jsonl; None for a line that jssl did not
-    write."""
-    with files.open_regular(path) as file:
-        while line := file.readline(LINE):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            yield line, row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 def supersede(path: pathlib.Path, step: int) -> None:

@@ -24,7 +24,7 @@ from jssl.parallel import agreement, host
 from jssl.parallel.mesh import replicated
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import flops, memory
-from jssl.training import loggers, observers, rollback, summary, visualize
+from jssl.training import loggers, missing_keys, observers, rollback, summary, visualize
 from jssl.training.alarms import CollapseAlarm, SpikeAlarm
 from jssl.training.outbox import Outbox, Soft
 from jssl.training.pace import Pace
@@ -36,7 +36,7 @@ from jssl.training.setup import (
     model_flops,
     setup_run,
 )
-from jssl.workdir import claim, identity, lock, run_folder
+from jssl.workdir import claim
 from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
@@ -67,32 +67,25 @@ def train(
       SystemExit: with code 75, after saving, if a signal requested a stop.
     """
     host.check_rerun()
+    agreement.run_on_all_processes(lambda: missing_keys.check(tree))
     tree = paths.absolute(tree)
     flags = {"--extend": extend, "--changed-data": changed_data}
     agreement.check(lambda: claim.common(tree, **flags))
-    workdir, tree = agreement.run_on_all_processes(
-        partial(run_folder.open_run_folder, folder, tree, extend)
-    )
-    if done := finished(workdir, tree):
+    run_dir = agreement.run_on_all_processes(lambda: claim.TrainingFolder(folder))
+    tree = agreement.run_on_all_processes(lambda: run_dir.open(tree, extend))
+    if done := run_dir.finished(tree):
         return done
     try:
-        with (
-            stop_on_signal() as stop,
-            lock.exclusive_lock(workdir),
-            contextlib.ExitStack() as open_things,
-        ):
-            claim.check_shared(workdir)
+        with stop_on_signal() as stop, run_dir.lock(), contextlib.ExitStack() as open_things:
+            run_dir.check_shared()
             # Again: this run may have waited for another one.
-            _, tree = agreement.run_on_all_processes(
-                partial(run_folder.open_run_folder, workdir, tree, extend)
-            )
-            if done := finished(workdir, tree):
+            tree = agreement.run_on_all_processes(lambda: run_dir.open(tree, extend))
+            if done := run_dir.finished(tree):
                 return done
-            info = agreement.run_on_all_processes(lambda: run_folder.known_info(workdir))
+            info = agreement.run_on_all_processes(run_dir.known_info)
             run = setup_run(Config(tree), data_info=info)
             check_batch(run)
-            stored = claim.content(
-                workdir,
+            run_dir.compose(
                 durations.resolved(tree, run.data_info.num_examples),
                 run.data_info,
                 run.data.source.fingerprint,
@@ -100,47 +93,33 @@ def train(
                 changed_data=changed_data,
             )
             with memory.explained(run):
-                values = _train(run, stored, workdir, open_things.callback, stop)
-            return run_folder.write_result(workdir, values, identity.mark_of(stored))
+                values = _train(run, run_dir, open_things.callback, stop)
+            return run_dir.write_result(values)
     except Stopped as why:  # outside the loop: no step was done since the last checkpoint
         log.warning("%s: stopped outside the steps; start again to go on", why)
         sys.exit(PREEMPTED)
 
 
-def finished(folder: pathlib.Path, tree: ml_collections.ConfigDict) -> dict[str, Any] | None:
-    """Returns the result of the run in the folder, None before the run is done.
-
-    Raises:
-      UserError: the run is done, and `tree` names other data.
-    """
-    steps: Any = tree.steps
-    done = agreement.first(lambda: run_folder.result(folder, steps))
-    if done is not None:
-        claim.check_data(folder, tree)
-    return done
-
-
 def _train(
     run: Run,
-    stored: dict[str, Any],
-    folder: pathlib.Path,
+    run_dir: claim.TrainingFolder,
     at_exit: Callable[[Callable[[], Any]], Any],
     stop: StopFn,
 ) -> dict[str, Any]:
-    """Opens the parts of a run, writes `stored` as config.json, and runs the steps.
+    """Opens the parts of a run, claims its folder, and runs the steps.
 
     ``at_exit(close)`` registers a function that closes an opened part.
     """
     config = run.config
-    arguments = {"workdir": folder, "read_only": False, "mark": identity.mark_of(stored)}
-    checkpoints = call_with_section(Checkpoints, config.checkpoint, "checkpoint", **arguments)
+    folder = run_dir.path
+    checkpoints = run_dir.checkpoints(config.checkpoint, read_only=False)
     checkpoints.check_space(run.shapes)
     state = checkpoints.restore(run.shapes)
     state = run.init() if state is None else state
     start = int(state.step)
     reading = log_progress(f"reading {run.data.source.name}")
     open_feed = partial(Feed, run.data, config.seed, config.batch_size, run.mesh)
-    claim.clear(folder, stored)
+    run_dir.clear()
     passed = rollback.skipped_ranges(folder, config.steps)
     checkpoints.passed = rollback.check_passed(folder, passed, checkpoints.restored, start)
     feeds = [open_feed(start, reading, passed)]
@@ -149,7 +128,7 @@ def _train(
     at_exit(recorder.close)
     probes = OnlineProbes(run, recorder, checkpoints.score)
     check_unused_keys(config)
-    claim.write_config(folder, stored)
+    run_dir.claim()
     # The checkpoint comes before the probes: a failed evaluation cannot lose the step.
     callbacks = [
         recorder,

@@ -3,8 +3,8 @@ cannot fix.
 
 After `alarm.max_consecutive_nonfinite` consecutive skipped updates the run returns to the last
 checkpoint before them and continues with other examples: it skips the examples from that checkpoint
-to the present step. <workdir>/passed.json lists the skipped ranges, so that the examples of a step
-are still a function of the seed, the step and that file, and a resume is exact. After
+to the present step. <workdir>/skipped_data.json lists the skipped ranges, so that the examples of a
+step are still a function of the seed, the step and that file, and a resume is exact. After
 `alarm.max_rollbacks` rollbacks the run ends with exit 2, and <workdir>/nonfinite.json names the
 examples of the last bad steps.
 """
@@ -68,7 +68,7 @@ def skipped_ranges(folder: pathlib.Path, steps: int = LONGEST) -> list[list[int]
     Raises:
       UserError: the file is not as `roll_back` writes it.
     """
-    return agreement.first(lambda: _passed(folder / "passed.json", steps))
+    return agreement.first(lambda: _passed(folder / "skipped_data.json", steps))
 
 
 def _passed(path: pathlib.Path, steps: int) -> list[list[int]]:
@@ -97,8 +97,8 @@ def check_passed(
     before = note.get("passed", [])
     if known[: len(before)] != before or any(at < step for at, _ in known[len(before) :]):
         raise UserError(
-            f"{folder / 'passed.json'} holds {known}, and the checkpoint of step {step} is of a "
-            f"run that had passed over {before}; restore the one that belongs here"
+            f"{folder / 'skipped_data.json'} holds {known}, and the checkpoint of step {step} is "
+            f"of a run that had passed over {before}; restore the one that belongs here"
         )
     return known
 
@@ -160,7 +160,7 @@ def roll_back(
     ranges = [*ranges, [step, shift]]
     saves.passed = ranges
     agreement.run_on_all_processes(
-        lambda: run_folder.write(folder / "passed.json", ranges) if writes else None
+        lambda: run_folder.write(folder / "skipped_data.json", ranges) if writes else None
     )
     log.warning("%s: back to step %d, past the examples of %d steps", found, step, shift)
     return state, ranges

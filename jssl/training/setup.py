@@ -17,9 +17,11 @@ from jssl.data import DataConfig
 from jssl.data.loader import Feed
 from jssl.data.source import Source, dataset_info, info_to_json
 from jssl.data.sources.absent import open_or_absent
+from jssl.errors import MissingKeyError
 from jssl.evals import finetune
 from jssl.parallel import agreement, mesh
 from jssl.perf import flops, memory
+from jssl.training import missing_keys
 from jssl.training.gradients import minimize, skip_nonfinite_updates
 from jssl.workdir import claim
 
@@ -74,6 +76,7 @@ def setup_run(
       UserError: wrong values, or data that does not fit `data_info`.
     """
     agreement.run_on_all_processes(lambda: schema.check(config._tree))
+    agreement.run_on_all_processes(lambda: missing_keys.check(config._tree))
     agreement.check(lambda: claim.common(config._tree))
     device_mesh = devices or call_with_section(mesh.make_mesh, config.mesh, "mesh", devices=None)
     if source is None:
@@ -131,7 +134,10 @@ def build_method(config: Config, data_info: DatasetInfo) -> Method:
 
     The step skips updates that are not finite (`gradients.skip_nonfinite_updates`).
     """
-    built = methods.load(config, data_info)
+    try:
+        built = methods.load(config, data_info)
+    except MissingKeyError as error:
+        raise missing_keys.report(config, data_info, error) from None
     if isinstance(built, Objective):
         tx = optim.from_config(config)
         built = minimize(built, tx, config.accumulate, config.grad_cache)

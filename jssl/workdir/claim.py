@@ -1,9 +1,10 @@
-"""Claims a workdir for a run: the content of config.json, and the removal of obstacles.
+"""The folder of a run that trains: who may write there, config.json, the result.
 
-All of it happens while the run holds the lock of the folder (`jssl.workdir.lock`), before its first
-step. The functions are collective: all processes of a run call them.
+A `TrainingFolder` is used in this order: `open`, `lock`, `compose`, `clear`, `claim`,
+`write_result`. All processes of a run call each of these methods.
 """
 
+import contextlib
 import errno
 import json
 import logging
@@ -24,6 +25,7 @@ from jssl.data.files import Unreachable
 from jssl.data.source import info_to_json
 from jssl.parallel import agreement
 from jssl.workdir import identity, run_folder
+from jssl.workdir.lock import exclusive_lock
 from jssl.workdir.retention import rename
 
 log = logging.getLogger("jssl")
@@ -31,8 +33,229 @@ log = logging.getLogger("jssl")
 FILES = ("metrics.jsonl", "nonfinite.json")
 FOLDERS = ("tensorboard", "pictures", "profile")
 TRACKERS = ("wandb", "mlruns")  # folders in which those packages make their own links
-LEFT = (*FILES, *FOLDERS, *TRACKERS, "passed.json")  # the traces of a start that saved nothing
+LEFT = (
+    *FILES,
+    *FOLDERS,
+    *TRACKERS,
+    "skipped_data.json",
+)  # the traces of a start that saved nothing
 VISIBLE = 30.0  # seconds after which a file server shows a new file to every host
+
+
+class TrainingFolder(run_folder.RunFolder):
+    """The folder of a run that trains.
+
+    Attributes:
+      content: the content of config.json after `compose`; before, an empty dict.
+    """
+
+    content: dict[str, Any]
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        """`workdir` is what --workdir names; `UserError` if it is no valid path."""
+        super().__init__(workdir)
+        self.content = {}
+        if "[" in str(self.path):  # TensorStore takes it for a pattern, and merges no checkpoint
+            raise UserError(f"--workdir={self.path} cannot have a '[' in its name; choose another")
+
+    def open(
+        self, config: ml_collections.ConfigDict, extend: bool = False
+    ) -> ml_collections.ConfigDict:
+        """Makes the folder; returns the config as `check` does.
+
+        Raises:
+          UserError: the folder cannot be made, or its run has another config.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.path} cannot be made ({error.strerror}); choose another"
+            ) from None
+        return self.check(config, extend)
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other runs out of the folder (`lock.exclusive_lock`)."""
+        return exclusive_lock(self.path)
+
+    def check_shared(self) -> None:
+        """Raises `UserError` on all processes unless they see the same folder."""
+        if jax.process_count() == 1:
+            return
+        path = self.path / f".shared-{agreement.first(lambda: uuid.uuid4().hex)}"
+        first = jax.process_index() == 0
+        try:
+            agreement.run_on_all_processes(lambda: path.touch() if first else None)
+            agreement.run_on_all_processes(lambda: _wait_for(path))
+        finally:
+            if first:
+                path.unlink(missing_ok=True)
+
+    def finished(self, config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+        """Returns the result of the run; None before the run is done.
+
+        Raises:
+          UserError: the run is done, and `config` names other data. Its paths may differ if they
+            hold the same files.
+        """
+        steps: Any = config.steps
+        done = agreement.first(lambda: self.result(steps))
+        if done is not None:
+            agreement.run_on_all_processes(lambda: self._check_data(config))
+        return done
+
+    def _check_data(self, config: ml_collections.ConfigDict) -> None:
+        began: Any = self.recorded_config().data
+        section: Any = config.data
+        moved = [key for key in ("path", "dir") if began[key] != section[key]]
+        if not moved:
+            return
+        key = moved[0]
+        what = f"data.{key}={began[key]!r}, not {section[key]!r}"
+        old = self.stored().get("data", "")
+        new = call_with_section(data.load, config.data, "data").source.fingerprint
+        if not old or not new:
+            log.warning("the result is of the run in %s, on %s", self.path, what)
+        elif old != new:
+            raise UserError(
+                f"--workdir={self.path} holds a finished run on {what}, which holds other files; "
+                "use another --workdir to train on those, or give the old value to see its result"
+            )
+
+    def compose(
+        self,
+        config: ml_collections.ConfigDict,
+        data_info: DatasetInfo,
+        fingerprint: str,
+        *,
+        extend: bool = False,
+        changed_data: bool = False,
+    ) -> dict[str, Any]:
+        """Sets and returns `content`; writes nothing.
+
+        The run in the folder continues as it began. A folder that no run has claimed gets a new id,
+        unless an earlier start in it had the same config.
+
+        Args:
+          config: the config of the run, in which durations are steps.
+          data_info: the facts about its data set.
+          fingerprint: of its data set; "" if unknown.
+          extend: whether the run gets the steps of `config`.
+          changed_data: whether it continues on changed data.
+
+        Raises:
+          UserError: the data or flags that change the numbers of the run differ.
+        """
+        info = info_to_json(data_info)
+        self.content = agreement.first(
+            lambda: self._compose(config, info, fingerprint, extend, changed_data)
+        )
+        return self.content
+
+    def _compose(
+        self,
+        config: ml_collections.ConfigDict,
+        info: dict[str, Any],
+        fingerprint: str,
+        extend: bool,
+        changed_data: bool,
+    ) -> dict[str, Any]:
+        new = json.loads(run_folder.to_json(config))
+        if not self.claimed:
+            return _fresh(new, info, fingerprint, self._unsaved(config))
+        old = self.stored()
+        _check_numbers(self.path, old)
+        if fingerprint and old["data"] not in ("", fingerprint) and not changed_data:
+            raise UserError(
+                f"--workdir={self.path}: the data set has changed since its run began (other "
+                "files, names or sizes); restore it, use another --workdir, or add --changed-data "
+                "to go on with it"
+            )
+        if extend and new["steps"] > old["config"]["steps"]:
+            _extend(self.path, old, new["steps"])
+        return old | {"data": fingerprint or old["data"]}
+
+    def _unsaved(self, config: ml_collections.ConfigDict) -> str:
+        """Returns the id of an earlier start with the same config that saved nothing; else ""."""
+        try:
+            content = self.stored()
+            run_folder.check_same(self.path, self.recorded_config(), config)
+            return str(content.get("run", ""))
+        except Unreachable:
+            raise
+        except UserError:
+            return ""
+
+    @property
+    def mark(self) -> identity.Mark:
+        """The mark of the run, that of `content` after `compose`."""
+        return identity.mark_of(self.content) if self.content else super().mark
+
+    def clear(self) -> None:
+        """Renames links and odd files where the run will write, and traces of another start.
+
+        The other start had another config and saved nothing. Nothing is deleted.
+        """
+        first = jax.process_index() == 0
+        agreement.run_on_all_processes(lambda: self._clear() if first else None)
+
+    def _clear(self) -> None:
+        for name in (*FILES, *FOLDERS, *TRACKERS):
+            path = self.path / name
+            if os.path.lexists(path) and not _plain(path):
+                log.warning("%s is moved aside: nothing is written through links", path)
+                rename(path, f"aside-{name}")
+        known = self._known()
+        if self.claimed or known == self.content["run"]:
+            return
+        left = [name for name in LEFT if os.path.lexists(self.path / name)]
+        if not left:
+            return
+        target = self.path / f"unsaved-{identity.short(known)}"
+        if os.path.lexists(target):
+            rename(target, target.name)
+        target.mkdir()
+        log.warning("what a start that saved nothing has left is in %s: %s", target, left)
+        for name in left:
+            try:
+                (self.path / name).rename(target / name)
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.EXDEV):  # a mount cannot be moved
+                    raise
+                log.warning("%s stays where it is: %s", self.path / name, error.strerror)
+
+    def _known(self) -> str:
+        """Returns the id in config.json; "" if there is none."""
+        try:
+            return str(self.stored().get("run", ""))
+        except Unreachable:
+            raise
+        except UserError:
+            return ""
+
+    def claim(self) -> None:
+        """Writes `content` as config.json, after all checks of the run; this claims the folder."""
+        first = jax.process_index() == 0
+        agreement.run_on_all_processes(lambda: self._claim() if first else None)
+
+    def _claim(self) -> None:
+        path = self.path / "config.json"
+        result = self.path / "result.json"
+        if os.path.lexists(path) and self.claimed and self.stored() == self.content:
+            return
+        files.write_json(path, self.content)
+        if result.exists():  # the run was extended: it gets a new result at its new end
+            earlier = self.content["earlier"]
+            steps = earlier[-1]["steps"] if earlier else 0
+            rename(result, f"result-{steps}.json")
+
+    def write_result(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Writes the result, which marks the run as done; returns `values`."""
+        if jax.process_index() == 0:
+            mark = self.mark
+            content = values | {"run": mark.run, "digest": mark.digest}
+            run_folder.write(self.path / "result.json", content)
+        return values
 
 
 def common(config: ml_collections.ConfigDict, **more: Any) -> dict[str, Any]:
@@ -49,19 +272,6 @@ def common(config: ml_collections.ConfigDict, **more: Any) -> dict[str, Any]:
     return ordered | more | identity.facts()
 
 
-def check_shared(folder: pathlib.Path) -> None:
-    """Raises `UserError` on all processes unless they see the same folder."""
-    if jax.process_count() == 1:
-        return
-    path = folder / f".shared-{agreement.first(lambda: uuid.uuid4().hex)}"
-    try:
-        agreement.run_on_all_processes(lambda: path.touch() if jax.process_index() == 0 else None)
-        agreement.run_on_all_processes(lambda: _wait_for(path))
-    finally:
-        if jax.process_index() == 0:
-            path.unlink(missing_ok=True)
-
-
 def _wait_for(path: pathlib.Path) -> None:
     until = time.monotonic() + VISIBLE
     while not path.exists():
@@ -71,91 +281,6 @@ def _wait_for(path: pathlib.Path) -> None:
                 "folder for all processes (NFS, Lustre, a bucket)"
             )
         time.sleep(0.1)
-
-
-def check_data(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Checks that `config` names the data on which a finished run was trained.
-
-    The paths may differ from those of the run if they hold the same files.
-
-    Raises:
-      UserError: the data differs.
-    """
-    agreement.run_on_all_processes(lambda: _check_data(folder, config))
-
-
-def _check_data(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    began: Any = run_folder.recorded(folder).data
-    section: Any = config.data
-    moved = [key for key in ("path", "dir") if began[key] != section[key]]
-    if not moved:
-        return
-    key = moved[0]
-    what = f"data.{key}={began[key]!r}, not {section[key]!r}"
-    old = run_folder.stored(folder).get("data", "")
-    source = call_with_section(data.load, config.data, "data").source
-    new = source.fingerprint
-    if not old or not new:
-        log.warning("the result is of the run in %s, on %s", folder, what)
-    elif old != new:
-        raise UserError(
-            f"--workdir={folder} holds a finished run on {what}, which holds other files; use "
-            "another --workdir to train on those, or give the old value to see its result"
-        )
-
-
-def content(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    data_info: DatasetInfo,
-    fingerprint: str,
-    *,
-    extend: bool = False,
-    changed_data: bool = False,
-) -> dict[str, Any]:
-    """Returns the content of config.json for a run; writes nothing.
-
-    The run in the folder continues as it began. A folder that no run has claimed gets a new id,
-    unless an earlier start in it had the same config.
-
-    Args:
-      folder: the folder of the run.
-      config: its config, in which durations are steps.
-      data_info: the facts about its data set.
-      fingerprint: of its data set; "" if unknown.
-      extend: whether the run gets the steps of `config`.
-      changed_data: whether it continues on changed data.
-
-    Raises:
-      UserError: the data or flags that change the numbers of the run differ.
-    """
-    info = info_to_json(data_info)
-    return agreement.first(
-        lambda: _content(folder, config, info, fingerprint, extend, changed_data)
-    )
-
-
-def _content(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    info: dict[str, Any],
-    fingerprint: str,
-    extend: bool,
-    changed_data: bool,
-) -> dict[str, Any]:
-    new = json.loads(run_folder.to_json(config))
-    if not run_folder.claimed(folder):
-        return _fresh(new, info, fingerprint, _unsaved(folder, config))
-    old = run_folder.stored(folder)
-    _check_numbers(folder, old)
-    if fingerprint and old["data"] not in ("", fingerprint) and not changed_data:
-        raise UserError(
-            f"--workdir={folder}: the data set has changed since its run began (other files, names "
-            "or sizes); restore it, use another --workdir, or add --changed-data to go on with it"
-        )
-    if extend and new["steps"] > old["config"]["steps"]:
-        _extend(folder, old, new["steps"])
-    return old | {"data": fingerprint or old["data"]}
 
 
 def _fresh(
@@ -172,18 +297,6 @@ def _fresh(
         "earlier": [],
         "versions": run_folder.versions(),
     }
-
-
-def _unsaved(folder: pathlib.Path, config: ml_collections.ConfigDict) -> str:
-    """Returns the id of an earlier start with the same config that saved nothing; else ""."""
-    try:
-        content = run_folder.stored(folder)
-        run_folder.check_same(folder, run_folder.recorded(folder), config)
-        return str(content.get("run", ""))
-    except Unreachable:
-        raise
-    except UserError:
-        return ""
 
 
 def _check_numbers(folder: pathlib.Path, content: dict[str, Any]) -> None:
@@ -211,51 +324,6 @@ def _extend(folder: pathlib.Path, content: dict[str, Any], steps: int) -> None:
     content["digest"] = identity.digest(content["config"], content["data_info"])
 
 
-def clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:
-    """Renames links and odd files where the run will write, and traces of another start.
-
-    The other start had another config and saved nothing. Nothing is deleted.
-    """
-    agreement.run_on_all_processes(
-        lambda: _clear(folder, stored) if jax.process_index() == 0 else None
-    )
-
-
-def _clear(folder: pathlib.Path, stored: dict[str, Any]) -> None:
-    for name in (*FILES, *FOLDERS, *TRACKERS):
-        path = folder / name
-        if os.path.lexists(path) and not _plain(path):
-            log.warning("%s is moved aside: nothing is written through links", path)
-            rename(path, f"aside-{name}")
-    if run_folder.claimed(folder) or _known(folder) == stored["run"]:
-        return
-    left = [name for name in LEFT if os.path.lexists(folder / name)]
-    if not left:
-        return
-    target = folder / f"unsaved-{identity.short(_known(folder))}"
-    if os.path.lexists(target):
-        rename(target, target.name)
-    target.mkdir()
-    log.warning("what a start that saved nothing has left is in %s: %s", target, left)
-    for name in left:
-        try:
-            (folder / name).rename(target / name)
-        except OSError as error:
-            if error.errno not in (errno.EBUSY, errno.EXDEV):  # a mount cannot be moved
-                raise
-            log.warning("%s stays where it is: %s", folder / name, error.strerror)
-
-
-def _known(folder: pathlib.Path) -> str:
-    """Returns the id in config.json; "" if there is none."""
-    try:
-        return str(run_folder.stored(folder).get("run", ""))
-    except Unreachable:
-        raise
-    except UserError:
-        return ""
-
-
 def _plain(path: pathlib.Path) -> bool:
     """Whether a path is a regular file or a folder, as its name requires.
 
@@ -271,21 +339,3 @@ def _plain(path: pathlib.Path) -> bool:
         if any(os.path.islink(os.path.join(here, name)) for name in folders + names):
             return False
     return True
-
-
-def write_config(folder: pathlib.Path, stored: dict[str, Any]) -> None:
-    """Writes `stored` as config.json, after all checks of the run; this claims the folder."""
-    agreement.run_on_all_processes(
-        lambda: _claim(folder, stored) if jax.process_index() == 0 else None
-    )
-
-
-def _claim(folder: pathlib.Path, stored: dict[str, Any]) -> None:
-    path = folder / "config.json"
-    result = folder / "result.json"
-    if os.path.lexists(path) and run_folder.claimed(folder) and run_folder.stored(folder) == stored:
-        return
-    files.write_json(path, stored)
-    if result.exists():  # the run was extended: it gets a new result at its new end
-        steps = stored["earlier"][-1]["steps"] if stored["earlier"] else 0
-        rename(result, f"result-{steps}.json")

@@ -1,4 +1,4 @@
-"""The folder of one run: its config, the versions that made it, and its result.
+"""The folder of one run: its config, the versions that made it, its checkpoints, its result.
 
 ``config.json`` identifies the run (`jssl.workdir.identity`), from the first checkpoint on; a run
 with another config is refused. A start that saved nothing does not claim the folder
@@ -16,13 +16,22 @@ import jax
 import ml_collections
 
 import jssl
-from jssl.config import UserError, durations, flatten, plugins, require_local_path, trust
+from jssl.config import (
+    UserError,
+    call_with_section,
+    durations,
+    flatten,
+    plugins,
+    require_local_path,
+    trust,
+)
 from jssl.core import DatasetInfo
 from jssl.data import files
 from jssl.data.files import Damaged
 from jssl.data.source import info_from_json
 from jssl.recipes import recipe
-from jssl.workdir import identity
+from jssl.workdir import identity, metrics_file
+from jssl.workdir.checkpoint import Checkpoints
 from jssl.workdir.retention import step_of
 
 # Keys that may change when a run is started again: they do not change what it computes.
@@ -44,46 +53,182 @@ MAY_CHANGE_ON_RESUME = (
 HOST = ("data.dir", "data.path", "data.tokenizer", "data.workers", "log.wandb", "log.tensorboard")
 
 
-def open_run_folder(
-    workdir: str | os.PathLike[str], config: ml_collections.ConfigDict, extend: bool = False
-) -> tuple[pathlib.Path, ml_collections.ConfigDict]:
-    """Makes the folder of a run, or checks that the run in it has this config.
+class RunFolder:
+    """The folder of one run, to read what the run has stored.
 
-    Args:
-      workdir: the folder that --workdir names.
-      config: a whole config.
-      extend: whether `config` may have more ``steps``; then there must be a run.
+    Nothing in the folder is written, and a run may be active there. `jssl.workdir.claim` has the
+    folder of a run that trains.
 
-    Returns:
-      (folder, config). Durations are steps if the stored run knows the size of its data set.
-
-    Raises:
-      UserError: the folder cannot be used, or its run has another config.
+    Attributes:
+      path: the absolute path.
     """
-    if not workdir:
-        raise UserError("--workdir is missing; name a folder for this run, e.g. --workdir=runs/a")
-    folder = resolve(workdir)
-    if "[" in str(folder):  # TensorStore takes it for a pattern, and merges no checkpoint there
-        raise UserError(f"--workdir={folder} cannot have a '[' in its name; choose another")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir} cannot be made ({error.strerror}); choose another"
-        ) from None
-    check_parts(folder)
-    if claimed(folder):
-        old = recorded(folder)
-        config = durations.resolved(config, recorded_info(folder).num_examples)
-        check_same(folder, old, from_json(to_json(config)), extend)
-    elif extend:
-        raise UserError(f"--workdir={folder} holds no run to extend; leave out --extend")
-    return folder, config
+
+    path: pathlib.Path
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        """`workdir` is what --workdir names; `UserError` if it is no valid path."""
+        self.path = resolve(workdir)
+
+    @property
+    def saved(self) -> bool:
+        """Whether a run has saved anything here: a checkpoint, or its result."""
+        if os.path.lexists(self.path / "result.json"):
+            return True
+        folder = self.path / "checkpoints"
+        names = os.listdir(folder) if folder.is_dir() else []
+        bare = [name.removeprefix("damaged-").removeprefix("passed-") for name in names]
+        return any(step_of(name.partition("-")[0]) is not None for name in bare)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the folder belongs to a run; a start that saved nothing does not claim it."""
+        return os.path.lexists(self.path / "config.json") and self.saved
+
+    def check_parts(self) -> None:
+        """Checks the parts of the folder that identify its run.
+
+        Raises:
+          UserError: a part is a link or of the wrong type, or there are checkpoints or a result
+            without config.json.
+        """
+        for name in ("config.json", "result.json", "skipped_data.json", "checkpoints"):
+            path = self.path / name
+            if path.is_symlink():
+                raise UserError(
+                    f"{path} is a link, and nothing is written through one; put the file or folder "
+                    "itself there (--workdir may be a link)"
+                )
+            if path.exists() and not (path.is_dir() if name == "checkpoints" else path.is_file()):
+                raise UserError(f"{path} is not what jssl writes; move it out of the way")
+        if self.saved and not (self.path / "config.json").exists():
+            raise UserError(
+                f"--workdir={self.path} holds checkpoints or a result, and no config.json that "
+                "says of which run; restore config.json, or use another --workdir"
+            )
+
+    def stored(self) -> dict[str, Any]:
+        """Reads config.json; raises `UserError` unless jssl wrote it so."""
+        path = self.path / "config.json"
+        if not os.path.lexists(path):  # and not path.exists(), which fails for long names
+            raise UserError(
+                f"--workdir={self.path} holds no run (no config.json); name a trained one"
+            )
+        content = read(path)
+        try:
+            identity.check_stored(path, content)
+        except Damaged as error:
+            raise unreadable(path, error.reason) from None
+        return content
+
+    @property
+    def config(self) -> ml_collections.ConfigDict:
+        """`recorded_config`, for callers that build the run.
+
+        The workdir may come from another person. So method, source, encoder and optimizer must be
+        of jssl, or the user named their modules in this command; else it is a `UserError`.
+        """
+        config = self.recorded_config()
+        trust.check_stored(plugins.names(config, plugins.STORED), f"--workdir={self.path}")
+        return config
+
+    def recorded_config(self) -> ml_collections.ConfigDict:
+        """Reads the config of the run; keys newer than the run get their defaults.
+
+        Raises:
+          UserError: there is no run, or its config.json is damaged.
+        """
+        config = self.stored()["config"]
+        try:
+            return recipe("", from_json(json.dumps(config)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._odd_config(error) from None
+
+    @property
+    def data_info(self) -> DatasetInfo:
+        """The stored facts about the data set of the run."""
+        try:
+            return info_from_json(self.stored()["data_info"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._odd_config(error) from None
+
+    def _odd_config(self, error: Exception) -> UserError:
+        return unreadable(self.path / "config.json", f"it is not what jssl writes: {error}")
+
+    def known_info(self) -> DatasetInfo | None:
+        """Returns `data_info`; None before the run has begun."""
+        return self.data_info if self.claimed else None
+
+    @property
+    def mark(self) -> identity.Mark:
+        """The mark of the run."""
+        return identity.mark_of(self.stored())
+
+    def result(self, steps: int = 0) -> dict[str, Any] | None:
+        """Reads the result of the run; None before its end, and if it now gets more `steps`.
+
+        Raises:
+          UserError: it is damaged, or the result of another run.
+        """
+        path = self.path / "result.json"
+        if not os.path.lexists(path):
+            return None
+        content = read(path)
+        stored = self.stored()
+        if not isinstance(content, dict):
+            raise unreadable(path, "it is not what jssl writes")
+        mark = identity.mark_of(stored)
+        run = content.pop("run", "")
+        digest = content.pop("digest", "")
+        if run != mark.run:
+            raise UserError(
+                f"{path} is of run {identity.short(run)}, and config.json of "
+                f"{identity.short(mark.run)}; restore the one that belongs here"
+            )
+        stored_steps = stored["config"].get("steps")
+        extended = isinstance(stored_steps, int) and steps > stored_steps
+        return None if extended or digest in mark.earlier else content
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Reads metrics.jsonl: one dict per logged step, in order; [] if there is none."""
+        path = self.path / "metrics.jsonl"
+        if not os.path.lexists(path):
+            return []
+        return [row for _, row in metrics_file.lines(path) if row]
+
+    def checkpoints(self, section: Any, read_only: bool = True) -> Checkpoints:
+        """Opens the checkpoints of the run, with the config section `checkpoint`."""
+        options = {"workdir": self.path, "read_only": read_only, "mark": self.mark}
+        return call_with_section(Checkpoints, section, "checkpoint", **options)
+
+    def check(
+        self, config: ml_collections.ConfigDict, extend: bool = False
+    ) -> ml_collections.ConfigDict:
+        """Checks that the run in the folder, if there is one, has this config.
+
+        Args:
+          config: a whole config.
+          extend: whether `config` may have more ``steps``; then there must be a run.
+
+        Returns:
+          The config. Durations are steps if the stored run knows the size of its data set.
+
+        Raises:
+          UserError: the run has another config, or the folder has odd parts.
+        """
+        self.check_parts()
+        if self.claimed:
+            config = durations.resolved(config, self.data_info.num_examples)
+            check_same(self.path, self.recorded_config(), from_json(to_json(config)), extend)
+        elif extend:
+            raise UserError(f"--workdir={self.path} holds no run to extend; leave out --extend")
+        return config
 
 
 def resolve(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the absolute path that --workdir names; `UserError` if it is no valid path."""
     name = str(workdir)
+    if not name:
+        raise UserError("--workdir is missing; name the folder of a run, e.g. --workdir=runs/a")
     try:
         name.encode("utf-8")  # Orbax needs it
     except UnicodeEncodeError:
@@ -93,43 +238,6 @@ def resolve(workdir: str | os.PathLike[str]) -> pathlib.Path:
     if "\0" in name:
         raise UserError(f"--workdir={ascii(name)} holds a NUL; choose another")
     return pathlib.Path(require_local_path("--workdir", name)).expanduser().absolute()
-
-
-def saved(folder: pathlib.Path) -> bool:
-    """Whether a run has saved anything in the folder: a checkpoint, or its result."""
-    if os.path.lexists(folder / "result.json"):
-        return True
-    names = os.listdir(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
-    bare = [name.removeprefix("damaged-").removeprefix("passed-") for name in names]
-    return any(step_of(name.partition("-")[0]) is not None for name in bare)
-
-
-def claimed(folder: pathlib.Path) -> bool:
-    """Whether the folder belongs to a run; a start that saved nothing does not claim it."""
-    return os.path.lexists(folder / "config.json") and saved(folder)
-
-
-def check_parts(folder: pathlib.Path) -> None:
-    """Checks the parts of a folder that identify its run.
-
-    Raises:
-      UserError: a part is a link or of the wrong type, or there are checkpoints or a result without
-        config.json.
-    """
-    for name in ("config.json", "result.json", "passed.json", "checkpoints"):
-        path = folder / name
-        if path.is_symlink():
-            raise UserError(
-                f"{path} is a link, and nothing is written through one; put the file or folder "
-                "itself there (--workdir may be a link)"
-            )
-        if path.exists() and not (path.is_dir() if name == "checkpoints" else path.is_file()):
-            raise UserError(f"{path} is not what jssl writes; move it out of the way")
-    if saved(folder) and not (folder / "config.json").exists():
-        raise UserError(
-            f"--workdir={folder} holds checkpoints or a result, and no config.json that says of "
-            "which run; restore config.json, or use another --workdir"
-        )
 
 
 def check_same(
@@ -161,102 +269,6 @@ def check_same(
             f"--workdir={folder} holds a run with {key}={before.get(key)!r}, not {now.get(key)!r}; "
             f"{cure}"
         )
-
-
-def stored(folder: pathlib.Path) -> dict[str, Any]:
-    """Reads config.json; raises `UserError` unless jssl wrote it so."""
-    path = folder / "config.json"
-    content = read(path)
-    try:
-        identity.check_stored(path, content)
-    except Damaged as error:
-        raise unreadable(path, error.reason) from None
-    return content
-
-
-def stored_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
-    """As `recorded`, for callers that build the run.
-
-    The workdir may come from another person. So method, source, encoder and optimizer must be of
-    jssl, or the user named their modules in this command.
-
-    Raises:
-      UserError: one of them is another module.
-    """
-    config = recorded(workdir)
-    trust.check_stored(plugins.names(config, plugins.STORED), f"--workdir={workdir}")
-    return config
-
-
-def recorded(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
-    """Reads the config of the run in `workdir`; keys newer than the run get their defaults.
-
-    Raises:
-      UserError: there is no run, or its config.json is damaged.
-    """
-    path = resolve(workdir) / "config.json"
-    if not workdir or not os.path.lexists(
-        path
-    ):  # and not path.exists(), which fails for long names
-        raise UserError(f"--workdir={workdir} holds no run (no config.json); name a trained one")
-    try:
-        return recipe("", from_json(json.dumps(stored(path.parent)["config"])))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise unreadable(path, f"it is not what jssl writes: {error}") from None
-
-
-def recorded_info(workdir: str | os.PathLike[str]) -> DatasetInfo:
-    """Reads the stored facts about the data set of the run in `workdir`."""
-    path = resolve(workdir) / "config.json"
-    try:
-        return info_from_json(stored(path.parent)["data_info"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise unreadable(path, f"it is not what jssl writes: {error}") from None
-
-
-def known_info(folder: pathlib.Path) -> DatasetInfo | None:
-    """Returns `recorded_info` of the run in the folder; None before it has begun."""
-    return recorded_info(folder) if claimed(folder) else None
-
-
-def mark(workdir: str | os.PathLike[str]) -> identity.Mark:
-    """Returns the mark of the run in `workdir`."""
-    return identity.mark_of(stored(resolve(workdir)))
-
-
-def result(folder: pathlib.Path, steps: int = 0) -> dict[str, Any] | None:
-    """Reads the result of a finished run; None before its end, and if it now gets more `steps`.
-
-    Raises:
-      UserError: it is damaged, or the result of another run.
-    """
-    path = folder / "result.json"
-    if not os.path.lexists(path):
-        return None
-    content = read(path)
-    config = stored(folder)
-    if not isinstance(content, dict):
-        raise unreadable(path, "it is not what jssl writes")
-    mine = identity.mark_of(config)
-    run = content.pop("run", "")
-    digest = content.pop("digest", "")
-    if run != mine.run:
-        raise UserError(
-            f"{path} is of run {identity.short(run)}, and config.json of "
-            f"{identity.short(mine.run)}; restore the one that belongs here"
-        )
-    stored_steps = config["config"].get("steps")
-    extended = isinstance(stored_steps, int) and steps > stored_steps
-    return None if extended or digest in mine.earlier else content
-
-
-def write_result(
-    folder: pathlib.Path, values: dict[str, Any], mark: identity.Mark
-) -> dict[str, Any]:
-    """Writes the result, which marks the run as done; returns `values`."""
-    if jax.process_index() == 0:
-        write(folder / "result.json", values | {"run": mark.run, "digest": mark.digest})
-    return values
 
 
 def read(path: pathlib.Path) -> Any:
