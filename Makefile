@@ -29,7 +29,7 @@ lint: .venv/ready
 # not into an environment of their own, because the notebooks need JAX and all of jssl there; the
 # constraint keeps the locked versions.
 docs: .venv/docs-ready
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/docs-ready: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'

@@ -181,9 +181,11 @@ def known_extras() -> dict[str, Any]:
 def test_the_commands_of_a_page_are_accepted(name, workplace):
     write_files(name, workplace)
     for block in blocks(name):
-        assert block.language in ("python", "sh", "text"), f"{name}: name the language"
-        for line in commands(block.code) if block.language == "sh" else ():
-            check_command(line)
+        if block.language == "sh":
+            for line in commands(block.code):
+                check_command(line)
+        elif block.language != "python":  # output
+            assert not re.search(r"^(\S*/)?jssl [a-z]", block.code, re.MULTILINE), "mark it: ```sh"
 
 
 def test_a_wrong_command_is_noticed(workplace):
@@ -279,7 +281,6 @@ def test_every_method_has_a_page(pages, generated):
         own = [result for result in results if pages.method_of(result) == method.name]
         figures = [result for result in own if "plan" not in result]
         assert ("Not measured yet." in page) == (not figures and method.name != "simclr")
-        assert all(result["commit"][:7] in page and result["device_name"] in page for result in ())
     assert "0.3340" in generated["methods/deepcluster_v2.md"]  # measured under its former name
 
 
