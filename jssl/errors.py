@@ -4,17 +4,33 @@ that installs a missing optional package.
 
 import difflib
 import json
+import os
 import pathlib
 import shlex
 import sys
 from collections.abc import Iterable
 from importlib import metadata
+from typing import TypeGuard
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 class UserError(Exception):
     """The user's input is wrong. One line: key, value, cure. The command exits with 2."""
+
+
+class ConfigError(UserError):
+    """A key of the config, or a flag, has a wrong value.
+
+    Args:
+      key: the key or flag, as it is written after "--": "config.optim.lr", "workdir".
+      value: its value.
+      problem: what is wrong.
+      fix: what to do.
+    """
+
+    def __init__(self, key: str, value: object, problem: str, fix: str) -> None:
+        super().__init__(f"--{key}={short(value)}: {problem}; {fix}")
 
 
 class MissingKeyError(UserError, AttributeError):
@@ -25,8 +41,22 @@ class MissingKeyError(UserError, AttributeError):
     """
 
     def __init__(self, key: str, cure: str) -> None:
-        super().__init__(f"{key} is missing; {cure}")
+        super().__init__(f"--{key} is missing; {cure}")
         self.key = key
+
+
+def short(value: object, limit: int = 120) -> str:
+    """Returns ``repr(value)`` in one line of at most `limit` characters; of a path, its text."""
+    try:
+        text = " ".join(repr(os.fspath(value) if is_path(value) else value).split())
+    except ValueError:  # an int of more digits than Python writes
+        text = f"a {type(value).__name__} of many digits"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def is_path(value: object) -> TypeGuard[os.PathLike[str]]:
+    """Whether a value is an object for a path, such as `pathlib.Path`."""
+    return isinstance(value, os.PathLike)
 
 
 def suggest(word: object, choices: Iterable[object]) -> str:

@@ -6,6 +6,7 @@ its keys: ``--config.section.key=value``.
 
 import inspect
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
@@ -214,6 +215,42 @@ def text(
         dtype="bfloat16",
         residual_dtype="float32",
     )
+
+
+USED_BY = {  # keys of `optim` that only some optimizers have
+    "momentum": ("sgd", "lars", "larc", "muon"),
+    "nesterov": ("sgd", "lars", "larc"),
+    "b1": ("adamw", "lamb", "muon"),
+    "b2": ("adamw", "lamb", "muon"),
+    "eps": ("adamw", "lamb", "muon"),
+    "trust_coefficient": ("lars", "larc"),
+    "trust_clip": ("larc",),
+    "muon_params": ("muon",),
+    "weight_decay_final": ("sgd", "lars", "adamw", "lamb"),
+}
+
+
+def reset_unused(config: ml_collections.ConfigDict, overrides: Collection[str]) -> None:
+    """Resets the keys of `optim` that mean nothing after the overrides of other keys, in place.
+
+    They are the settings of the optimizer before, the final rate of a schedule that is constant
+    now, and the patterns of a freeze that is off now. Keys in `overrides` stay: if one of them
+    means nothing, the user hears of it (`jssl.optim`).
+    """
+    optim: Any = config.get("optim", {})
+    unused = []
+    if "optim.name" in overrides and not plugins.is_outside(optim.name):
+        unused += [key for key, names in USED_BY.items() if optim.name not in names]
+    if "optim.schedule" in overrides and optim.schedule == "constant":
+        unused.append("lr_final")
+    if "optim.freeze_steps" in overrides and not optim.freeze_steps:
+        unused.append("freeze")
+    with config.unlocked():
+        for key in unused:
+            default = DEFAULTS["optim"][key]
+            if f"optim.{key}" not in overrides and optim[key] != default:
+                log.info("config.optim.%s=%r is reset to %r", key, optim[key], default)
+                optim[key] = default
 
 
 FAMILIES = {"resnet": "resnet", "vit": "vit", "bert": "text", "gpt": "text"}  # by prefix

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from jssl.config import UserError, parse, suggest
+from jssl.config import ConfigError, UserError, parse, suggest
 
 Args = dict[str, Any]  # {flag: value}, for all flags of the command
 Overrides = dict[str, str]  # {"optim.lr": "0.3"}
@@ -281,7 +281,7 @@ def require(args: Args, flag: str, command: str) -> str:
 
 def count(args: Args, flag: str, least: int = 1) -> int:
     """Parses the value of a flag as a whole number; raises `UserError` if it is below `least`."""
-    number: int = parse(f"--{flag}", args[flag], 1)
+    number: int = parse(flag, args[flag], 1)
     if number < least:
-        raise UserError(f"--{flag}={args[flag]} must be at least {least}")
+        raise ConfigError(flag, args[flag], f"must be at least {least}", f"try {least}")
     return number

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jssl.commands.arguments import Args, Overrides, require
 from jssl.config import (
     Config,
+    ConfigError,
     UserError,
     load,
     override,
@@ -56,7 +57,7 @@ def evaluate(
       UserError: an unknown protocol, a data set without labels, or a workdir without a checkpoint.
     """
     if protocol not in KNOWN and not plugins.is_outside(protocol):
-        raise UserError(f"--protocol={protocol} is unknown; {suggest(protocol, KNOWN)}")
+        raise ConfigError("protocol", protocol, "unknown", suggest(protocol, KNOWN))
     config = Config(tree)
     info = run_dir.data_info
     reads_text = protocol in language.PROTOCOLS
@@ -86,9 +87,11 @@ def labeled_queries(run: Run, protocol: str) -> Source:
     config = run.config
     need(bank, protocol, config)
     if bank.classes is None:
-        raise UserError(
-            f"config.data.source={config.data.source!r} ({bank.name}) has no labels, which a probe "
-            "needs; name a labelled data set with --config.data..."
+        raise ConfigError(
+            "config.data.source",
+            config.data.source,
+            f"{bank.name} has no labels, which a probe needs",
+            "name a labeled data set with --config.data.name or --config.data.path",
         )
     return evaluation_source(config, run.data_info, bank.classes)
 
@@ -204,6 +207,6 @@ def change_free_keys(config: ml_collections.ConfigDict, overrides: Overrides) ->
         resolve_key(config, key)
         if not key.startswith(tuple(f"{section}." for section in FREE)):
             raise UserError(
-                f"config.{key} was fixed by training; only {', '.join(FREE)} can change"
+                f"--config.{key} was fixed by training; only {', '.join(FREE)} can change"
             )
     override(config, overrides)

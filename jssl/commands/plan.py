@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jssl import errors
 from jssl.commands.arguments import Args, Overrides, count, require
 from jssl.commands.bench import EXAMPLES, made_up
-from jssl.config import Config, UserError, call_with_section, load, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, load, suggest
 from jssl.data.source import dataset_info
 from jssl.parallel import mesh
 from jssl.perf import accelerators, hlo, sharding_report
@@ -104,9 +104,12 @@ def devices_for(topology: str, devices: int) -> list[Any]:
     """Returns local devices, or abstract ones for a topology."""
     if not topology:
         if not 0 < devices <= jax.device_count():
-            raise UserError(
-                f"--devices={devices}, but {jax.device_count()} are here; on a CPU "
-                f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes as many"
+            raise ConfigError(
+                "devices",
+                devices,
+                f"only {jax.device_count()} are here",
+                f"on a CPU XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes as "
+                "many",
             )
         return jax.devices()[:devices]
     if jax.default_backend() != "tpu":  # else libtpu searches for its machine, and fails
@@ -123,7 +126,7 @@ def devices_for(topology: str, devices: int) -> list[Any]:
             ) from None
         kinds = ("v5e:16x16", "v5p:4x4x8", "v6e:16x16", "v4:4x4x4", "v5e:2x4")
         reason = str(error).splitlines()[0][:100]
-        raise UserError(f"--topology={topology}: {reason}; {suggest(topology, kinds)}") from None
+        raise ConfigError("topology", topology, reason, suggest(topology, kinds)) from None
 
 
 def planned(config: Config, there: Mesh, num_examples: int, vocab_size: int) -> Run:

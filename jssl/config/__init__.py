@@ -11,10 +11,11 @@ from jssl.config.loading import docstring, load, override, read, shipped
 from jssl.config.paths import require_local_path
 from jssl.config.tree import flatten, parse, resolve_key
 from jssl.config.view import Config, call_with_section
-from jssl.errors import MissingKeyError, UserError, suggest
+from jssl.errors import ConfigError, MissingKeyError, UserError, suggest
 
 __all__ = [
     "Config",
+    "ConfigError",
     "MissingKeyError",
     "UserError",
     "call_with_section",

@@ -12,7 +12,7 @@ import ml_collections
 
 from jssl import methods
 from jssl.config import flatten, schema, values
-from jssl.errors import UserError
+from jssl.errors import ConfigError, UserError, short
 
 
 def resolved(config: ml_collections.ConfigDict, examples: int) -> ml_collections.ConfigDict:
@@ -39,7 +39,9 @@ def resolved(config: ml_collections.ConfigDict, examples: int) -> ml_collections
     }
     for key, number in numbers.items():
         if wrong := values.wrong(number, kind(config, key)):
-            raise UserError(f"{key}={texts[key]!r} is {number} steps of the data here; it {wrong}")
+            raise UserError(
+                f"--{key}={short(texts[key])}: {number} steps of the data here; {wrong}"
+            )
     config = config.copy_and_resolve_references().unlock()
     config.update_from_flattened_dict(
         {key.removeprefix("config."): number for key, number in numbers.items()}
@@ -63,7 +65,7 @@ def steps(key: str, text: str, examples: int, batch_size: int, all_steps: int) -
     amount, unit = values.duration(text)
     if unit == "percent":
         if not all_steps:
-            raise UserError(f"{key}={text!r} is a share of itself; give steps, epochs or examples")
+            raise ConfigError(key, text, "a share of itself", "give steps, epochs or examples")
         number = amount * all_steps / 100
     elif unit == "epochs":
         number = amount * examples / batch_size

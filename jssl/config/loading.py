@@ -14,14 +14,15 @@ import ml_collections
 
 from jssl.config import plugins, trust
 from jssl.config.tree import flatten, parse, resolve_key
-from jssl.errors import UserError, suggest
+from jssl.errors import ConfigError, UserError, suggest
 
 
 def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
     """Loads the config of a recipe and applies overrides.
 
     An override of ``model.name`` by an encoder of another family (ResNet, ViT, text, a module
-    outside jssl) replaces the whole section `model` (`jssl.recipes.model_section`).
+    outside jssl) replaces the whole section `model` (`jssl.recipes.model_section`). An override of
+    ``optim.name`` resets the settings of the optimizer before (`jssl.recipes.reset_unused`).
 
     Args:
       spec: ``path/to/recipe.py[:variant]``, or the name of a recipe of jssl:
@@ -40,6 +41,7 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
         trust.name(str(encoder))
         recipes.swap_model(config, str(encoder))
     override(config, overrides)
+    recipes.reset_unused(config, overrides)
     return config
 
 
@@ -70,15 +72,17 @@ def read(spec: str) -> ml_collections.ConfigDict:
     file, path, variant = locate(spec)
     config = _execute(file, path, variant)
     if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(
-            f"--config={path}: get_config() returns {type(config).__name__} and no ConfigDict; "
-            "return jssl.recipes.recipe(variant, sections)"
+        raise ConfigError(
+            "config",
+            path,
+            f"get_config() returns {type(config).__name__} and no ConfigDict",
+            "return jssl.recipes.recipe(variant, sections)",
         )
     try:
         flatten(config)
     except TypeError:  # ConfigDict sorts its keys
-        raise UserError(
-            f"--config={path}: a key of its config is not a string; use only strings as keys"
+        raise ConfigError(
+            "config", path, "a key of its config is not a string", "use only strings as keys"
         ) from None
     return recipes.recipe("", config)
 
@@ -102,7 +106,7 @@ def locate(spec: str) -> tuple[pathlib.Path, str, str]:
             cure = f"use the recipe of jssl: --config={spec.replace(path, file.stem)}"
         elif os.sep not in path:
             cure = suggest(path, known)
-        raise UserError(f"--config={path} is not a file; {cure}")
+        raise ConfigError("config", path, "not a file", cure)
     return file, path, variant
 
 
@@ -128,7 +132,7 @@ def _execute(file: pathlib.Path, path: str, variant: str) -> Any:
     """Imports the recipe `file`, which the user named as `path`, and calls its ``get_config``."""
     module_spec = importlib.util.spec_from_file_location("jssl_recipe", file)
     if module_spec is None or module_spec.loader is None:
-        raise UserError(f"--config={path} is not a Python file (.py); see configs/ for examples")
+        raise ConfigError("config", path, "not a Python file (.py)", "see configs/ for examples")
     module = importlib.util.module_from_spec(module_spec)
     if file not in shipped().values():
         trust.grant(file)  # the user names this file, so modules in its folder may be imported
@@ -139,13 +143,13 @@ def _execute(file: pathlib.Path, path: str, variant: str) -> Any:
     except UserError:
         raise
     except SyntaxError as error:
-        raise UserError(f"--config={path} line {error.lineno} is not Python: {error.msg}") from None
+        problem = f"line {error.lineno} is not Python: {error.msg}"
+        raise ConfigError("config", path, problem, "correct that line") from None
     except (Exception, SystemExit) as error:
-        raise UserError(
-            f"--config={path}{line_of(error, file)}: {describe_error(error)}"
-        ) from error
+        problem = f"{line_of(error, file)}{describe_error(error)}"
+        raise ConfigError("config", path, problem, "correct the recipe") from error
     if make is None:
-        raise UserError(f"--config={path} has no get_config(variant); see configs/ for examples")
+        raise ConfigError("config", path, "has no get_config(variant)", "see configs/ for examples")
     return config
 
 
@@ -160,7 +164,7 @@ def expanded(path: str) -> pathlib.Path:
 def call(make: Callable, variant: str, path: str) -> Any:
     """Calls ``make(variant)``, or ``make()`` for a recipe that has no variants."""
     if not callable(make):
-        raise UserError(f"--config={path}: get_config is no function; see configs/ for examples")
+        raise ConfigError("config", path, "get_config is no function", "see configs/ for examples")
     parameters = inspect.signature(make).parameters.values()
     if any(
         parameter.kind
@@ -169,14 +173,14 @@ def call(make: Callable, variant: str, path: str) -> Any:
     ):
         return make(variant)
     if variant:
-        raise UserError(f"--config={path} has no variants, and so no {variant!r}; leave it out")
+        raise ConfigError("config", path, f"has no variants, and no {variant!r}", "leave it out")
     return make()
 
 
 def line_of(error: BaseException, file: pathlib.Path) -> str:
-    """Formats the last line of `file` in the traceback as " line 12"; "" if there is none."""
+    """Formats the last line of `file` in the traceback as "line 12: "; "" if there is none."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
-    return f" line {lines[-1]}" if lines else ""
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def describe_error(error: BaseException) -> str:

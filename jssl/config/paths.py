@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from jssl.errors import UserError
+from jssl.errors import ConfigError
 
 PATHS = ("path", "dir", "tokenizer")  # of the section data
 
@@ -28,8 +28,8 @@ def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def require_local_path(key: str, folder: str) -> str:
     """Returns `folder`; raises `UserError` if it is an address and no path."""
     if "://" in folder:
-        raise UserError(
-            f"{key}={folder} is no folder; mount it (Cloud Storage FUSE), name the mount"
+        raise ConfigError(
+            key, folder, "no folder", "mount it (Cloud Storage FUSE), and name the mount"
         )
     return folder
 

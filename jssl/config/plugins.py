@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from jssl.errors import UserError
+from jssl.errors import ConfigError
 
 # Of a stored run, these are imported only if the command names them.
 STORED = ("method", "data.source", "model.name", "optim.name")
@@ -59,7 +59,7 @@ def resolve(key: str, name: str, function: str = "build") -> Callable[..., Any]:
     last = name.rpartition(".")[2] if module.__name__ != name else function
     made = getattr(module, last, None)
     if not callable(made):
-        raise UserError(f"{key}={name!r} has no function {last}; add one to that module")
+        raise ConfigError(key, name, f"has no function {last}", "add one to that module")
     return made
 
 
@@ -82,7 +82,7 @@ def import_module_of(key: str, name: str) -> ModuleType:
         return module
 
 
-class NotFound(UserError):
+class NotFound(ConfigError):
     """There is no such module."""
 
 
@@ -98,23 +98,29 @@ def import_module(key: str, name: str) -> ModuleType:
       UserError: it is no name of a module, or the module cannot be imported.
     """
     if not name or not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"{key}={name!r} is no name of a module, as in my_fork.mine")
+        raise ConfigError(key, name, "no name of a module", "write it as in my_fork.mine")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(f"{missing}."):
             raise NotFound(
-                f"{key}={name!r} is not found; put it beside the recipe that --config names, name "
-                "its folder with --path=DIR, or install it"
+                key,
+                name,
+                "not found",
+                "put it beside the recipe that --config names, name its folder with --path=DIR, or "
+                "install it",
             ) from None
-        raise UserError(
-            f"{key}={name!r} imports {missing!r}, which is not there; install it, or put it beside "
-            "the recipe"
+        raise ConfigError(
+            key,
+            name,
+            f"imports {missing!r}, which is not there",
+            "install it, or put it beside the recipe",
         ) from None
     except SyntaxError as error:
         where = f"{error.filename} line {error.lineno}"
-        raise UserError(f"{key}={name!r}: {where} is not Python: {error.msg}") from None
+        problem = f"{where} is not Python: {error.msg}"
+        raise ConfigError(key, name, problem, "correct that line") from None
 
 
 def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:

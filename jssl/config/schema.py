@@ -25,7 +25,7 @@ from jssl.config.values import (
     Steps,
     Whole,
 )
-from jssl.errors import UserError
+from jssl.errors import ConfigError
 from jssl.parallel import mesh
 from jssl.transforms import augment
 
@@ -131,7 +131,7 @@ def check(tree: ml_collections.ConfigDict) -> None:
         if key in SECTIONS:
             values.check_all(f"config.{key}", value, SECTIONS[key])
         elif key in BOUND and not section:
-            raise UserError(f"config.{key}={values.short(value)} must be a section; see configs/")
+            raise ConfigError(f"config.{key}", value, "must be a section", "see configs/")
         elif key in TOP:
             values.check(f"config.{key}", value, TOP[key])
         else:
@@ -141,7 +141,7 @@ def check(tree: ml_collections.ConfigDict) -> None:
 def check_key(dotted: str, value: Any) -> None:
     """Checks one key, ``section.name``, for callers that have a value and no config."""
     section, _, name = dotted.partition(".")
-    values.check(dotted, value, SECTIONS[section][name])
+    values.check(f"config.{dotted}", value, SECTIONS[section][name])
 
 
 def check_finite(key: str, value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from jssl.config import values
-from jssl.errors import UserError, suggest
+from jssl.errors import ConfigError, UserError, short, suggest
 
 
 def flatten(tree: ml_collections.ConfigDict, path: str = "config") -> dict[str, Any]:
@@ -33,13 +33,13 @@ def resolve_key(config: ml_collections.ConfigDict, dotted: str) -> tuple[Any, st
         if parent not in section or not isinstance(section[parent], ml_collections.ConfigDict):
             cure = suggest(parent, section.keys())
             raise UserError(
-                f"{path}.{parent} is not a section; {elsewhere(config, dotted) or cure}"
+                f"--{path}.{parent} is not a section; {elsewhere(config, dotted) or cure}"
             )
         section = section[parent]
         path = f"{path}.{parent}"
     if name not in section:
         cure = elsewhere(config, dotted) or suggest(name, section.keys())
-        raise UserError(f"{path}.{name} is not a key; {cure}")
+        raise UserError(f"--{path}.{name} is not a key; {cure}")
     return section, name
 
 
@@ -57,10 +57,9 @@ def parse(key: str, text: str, old: Any) -> Any:
       UserError: `text` is no value of that type.
     """
     kind = type(old).__name__
-    shown = values.short(text)
-    wrong = UserError(f"{key}={shown} must be of type {kind}, as in {key}={old!r}")
+    wrong = ConfigError(key, text, f"must be of type {kind}", f"write it as --{key}={short(old)}")
     if isinstance(old, ml_collections.ConfigDict):
-        raise UserError(f"{key} is a section; set one of its keys: {', '.join(sorted(old))}")
+        raise ConfigError(key, text, "a section", f"set one of its keys: {', '.join(sorted(old))}")
     if type(old) is int and values.is_duration(text):
         return text
     if values.is_duration(old) and text.strip().isdecimal():
@@ -81,7 +80,7 @@ def parse(key: str, text: str, old: Any) -> Any:
             raise wrong
         return value
     if not is_number(old):
-        raise UserError(f"{key}={old!r} of the recipe is no literal that can be changed here")
+        raise ConfigError(key, old, "no literal in the recipe", "change it in the recipe")
     if not is_number(value) or (isinstance(old, int) and value != value // 1):
         raise wrong
     try:

@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Iterable, Mapping
 
-from jssl.errors import UserError
+from jssl.errors import ConfigError
 
 # The folder from which jssl is imported.
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -64,7 +64,7 @@ def grant_folder(folder: str | os.PathLike[str]) -> None:
     """
     path = os.path.realpath(folder)
     if not os.path.isdir(path):
-        raise UserError(f"--path={os.fspath(folder)} is no folder; name that of the module")
+        raise ConfigError("path", os.fspath(folder), "no folder", "name that of the module")
     if path not in sys.path:
         sys.path.append(path)
     if path not in _folders:
@@ -89,8 +89,10 @@ def check_stored(names: Mapping[str, Iterable[str]], where: str | os.PathLike[st
     for key, modules in names.items():
         for module in modules:
             if module not in _named:
-                raise UserError(
-                    f"config.{key}={module!r} of {os.fspath(where)} is not of jssl, and what is "
-                    "stored chooses no code; name the recipe that it was trained with: "
-                    f"--config=path/to/recipe.py, or the module: --method={module} --path=DIR"
+                raise ConfigError(
+                    f"config.{key}",
+                    module,
+                    f"{os.fspath(where)} has this name, and what is stored chooses no code",
+                    "name the recipe that it was trained with: --config=path/to/recipe.py, or "
+                    f"the module: --method={module} --path=DIR",
                 )

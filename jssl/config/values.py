@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from jssl.errors import UserError, suggest
+from jssl.errors import ConfigError, UserError, short, suggest
 
 INT = 2**31 - 1  # JAX computes steps, sizes and counts in int32
 SMALLEST = 1.2e-38
@@ -100,16 +100,16 @@ ShareSpan = Annotated[tuple[Share, Share], Length(2, ordered=True)]
 def check(key: str, value: Any, kind: Any) -> None:
     """Raises `UserError`, with the key in its message, unless `value` is of the kind."""
     if problem := wrong(value, kind):
-        raise UserError(f"{key}={short(value)} {problem}")
+        raise UserError(f"--{key}={short(value)}: {problem}")
 
 
 def check_all(prefix: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     """Checks each of `values`; raises `UserError` for a key that `kinds` lacks."""
     if not hasattr(values, "items"):
-        raise UserError(f"{prefix}={short(values)} must be a section; {', '.join(kinds)}")
+        raise ConfigError(prefix, values, "must be a section", f"its keys: {', '.join(kinds)}")
     for key, value in values.items():
         if key not in kinds:
-            raise UserError(f"{prefix}.{key} is not a key; {suggest(key, kinds)}")
+            raise UserError(f"--{prefix}.{key} is not a key; {suggest(key, kinds)}")
         check(f"{prefix}.{key}", value, kinds[key])
 
 
@@ -131,7 +131,7 @@ def wrong(value: Any, kind: Any) -> str:
     rules = [rule for rule in rules if not isinstance(rule, Duration)]
     if get_origin(base) is Literal:
         choices = get_args(base)
-        problem = "" if value in choices else f"is not known; {suggest(value, choices)}"
+        problem = "" if value in choices else f"not known; {suggest(value, choices)}"
     elif base in (int, float):
         problem = wrong_number(value, base, rules)
     elif base is tuple or get_origin(base) is tuple:
@@ -173,7 +173,7 @@ def counts_steps(kind: Any) -> bool:
 def wrong_duration(value: str) -> str:
     """`wrong` of a string under a key that counts steps."""
     if not is_duration(value):
-        return f"is no duration; write steps, or a number of {', '.join(UNITS[1:])}: '10 epochs'"
+        return f"no duration; write steps, or a number of {', '.join(UNITS[1:])}: '10 epochs'"
     return "" if duration(value)[0] <= INT else f"must be at most {INT}"
 
 
@@ -228,7 +228,7 @@ def wrong_tuple(value: Any, kinds: tuple[Any, ...], rules: list[Length]) -> str:
             return f"must have at least {rule.least} element{'s' * (rule.least > 1)}"
     for element, kind in zip(value, kinds, strict=True):
         if problem := wrong(element, kind):
-            return f"is wrong: its element {short(element)} {problem}"
+            return f"its element {short(element)} {problem}"
     if any(rule.ordered for rule in rules) and list(value) != sorted(value):
         return f"must ascend; try {tuple(sorted(value))}"
     return ""
@@ -239,15 +239,6 @@ def all_finite(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(map(all_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def short(value: Any, limit: int = 120) -> str:
-    """Returns ``repr(value)`` in one line of at most `limit` characters."""
-    try:
-        text = " ".join(repr(value).split())
-    except ValueError:  # an int of more digits than Python writes
-        text = f"a {type(value).__name__} of many digits"
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def whole(number: float) -> str:

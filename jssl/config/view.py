@@ -97,7 +97,7 @@ def call_with_section(
     required = [name for name in kinds if parameters[name].default is inspect.Parameter.empty]
     missing = [name for name in required if name not in section]
     if missing:
-        keys = ", ".join(f"config.{prefix}.{name}" for name in missing)
+        keys = ", ".join(f"--config.{prefix}.{name}" for name in missing)
         lack = "are missing; add them" if missing[1:] else "is missing; add it"
         raise UserError(f"{keys} {lack} to the recipe")
     return function(**section, **arguments)

@@ -29,7 +29,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from jssl.config import UserError, call_with_section, plugins, require_local_path, suggest
+from jssl.config import (
+    ConfigError,
+    call_with_section,
+    plugins,
+    require_local_path,
+    suggest,
+)
 from jssl.config.values import Count, NonNegative, Range, Share, Whole
 from jssl.data import canvas as canvases
 from jssl.data.sampling import split_name
@@ -118,11 +124,13 @@ def load(
       UserError: a key has a wrong value, or the data cannot be used.
     """
     if workers < 0:
-        raise UserError(f"data.workers={workers} is wrong because it is negative; use 0 or more")
+        raise ConfigError("config.data.workers", workers, "must not be negative", "use 0 or more")
     if not 0 <= max_corrupt_fraction <= 1:
-        raise UserError(
-            f"data.max_corrupt_fraction={max_corrupt_fraction} is wrong because it is a fraction; "
-            "use 0.01"
+        raise ConfigError(
+            "config.data.max_corrupt_fraction",
+            max_corrupt_fraction,
+            "must be a fraction from 0 to 1",
+            "use 0.01",
         )
     opened = open_source(
         source=source,
@@ -144,7 +152,7 @@ def load(
         max_value=max_value,
     )
     if opened.modality == "image":
-        check_range(opened, f"data.source={source}")
+        check_range(opened, f"--config.data.source={source!r}")
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
         log.info("data.workers=%d: only %d are started, one a core", workers, cores)
@@ -209,19 +217,24 @@ def open_source(
         )
         return open_outside(source, section)
     if source not in SOURCES:
-        raise UserError(f"data.source={source!r} is unknown; {suggest(source, SOURCES)}")
+        raise ConfigError("config.data.source", source, "unknown", suggest(source, SOURCES))
     corpora.refuse(source, encoding, text_key)
     if source in ("text", "pydoc") or length:
         reading = {"encoding": encoding, "text_key": text_key, "max_corrupt_fraction": max_damaged}
         return _text(source, name, path, dir, split, tokenizer, length, pack, words, reading)
     if tokenizer:
-        raise UserError(
-            f"data.tokenizer={tokenizer} is for text; set data.seq_len, or leave it out"
+        raise ConfigError(
+            "config.data.tokenizer",
+            tokenizer,
+            "for text",
+            "set --config.data.seq_len, or leave it out",
         )
     if canvas < 1:
-        raise UserError(f"data.max_side={canvas} is wrong because it is no size; use 32 or 256")
+        raise ConfigError("config.data.max_side", canvas, "must be at least 1", "use 32 or 256")
     if channels not in (1, 3) and source in ("tfds", "folder"):
-        raise UserError(f"data.channels={channels} is wrong; use 3 (RGB) or 1 (grey)")
+        raise ConfigError(
+            "config.data.channels", channels, "must be 3 or 1", "use 3 (RGB) or 1 (gray)"
+        )
     if source in ("tfds", "folder"):
         turn = source == "folder" if exif == "auto" else exif == "on"
         files = dict(aspect=aspect, exif=turn, max_value=max_value)
@@ -249,7 +262,7 @@ def check_range(source: Source, blame: str, count: int = 32) -> None:
     if not DARK <= mean <= 1 - DARK:
         log.warning(
             "%s (%s): the mean of %d images is %.1f %% of the range; are they %s? If not, set "
-            "data.max_value to the value of a white pixel (the largest here is %.4g)",
+            "--config.data.max_value to the value of a white pixel (the largest here is %.4g)",
             blame,
             source.name,
             len(rows),
@@ -277,14 +290,18 @@ def _text(
     from jssl.data.text import tokenizer as tokenizers
 
     if length < 3:
-        raise UserError(f"data.seq_len={length} is wrong because a row of text needs 3; use 128")
+        raise ConfigError("config.data.seq_len", length, "a row of text needs 3", "use 128")
     if source == "packed":
         folder = packed.locate(path, split)
         if not text_source.is_tokens(folder):
-            raise UserError(f"data.seq_len={length} is for text, and {folder} holds images; use 0")
+            raise ConfigError(
+                "config.data.seq_len", length, f"for text, and {folder} holds images", "use 0"
+            )
         return text_source.open_tokens(folder, split, tokenizer, length, pack, words)
     if source not in corpora.TEXT:
-        raise UserError(f"data.seq_len={length} is for text, and {source} holds images; use 0")
+        raise ConfigError(
+            "config.data.seq_len", length, f"for text, and {source} holds images", "use 0"
+        )
     corpus = corpora.open_corpus(
         source=source, name=name, path=path, dir=dir, split=split, **reading
     )
@@ -296,7 +313,7 @@ def _digits(name: str, path: str, dir: str, split: str, canvas: int, channels: i
 
     base = split_name(split)
     if base not in ("train", "test"):
-        raise UserError(f"data.split={split} is wrong because digits has none; use train or test")
+        raise ConfigError("config.data.split", split, "digits has none", "use train or test")
     images, labels = digits.load(base)
     return _fits(packed.arrays(images, labels, "digits", split), canvas, channels)
 
@@ -323,7 +340,9 @@ def _packed(name: str, path: str, dir: str, split: str, canvas: int, channels: i
 
     folder = packed.locate(path, split)
     if text_source.is_tokens(folder):
-        raise UserError(f"data.seq_len=0 is for images, and {folder} holds text; use 128")
+        raise ConfigError(
+            "config.data.seq_len", 0, f"for images, and {folder} holds text", "use 128"
+        )
     return _fits(packed.open_packed(path, split), canvas, channels)
 
 
@@ -338,14 +357,18 @@ def _fits(source: "ArrayImages", canvas: int, channels: int) -> "ArrayImages":
     height, width, stored_channels = source.fields["image"].shape
     stored = min(height, width)
     if stored > canvas:
-        raise UserError(
-            f"data.max_side={canvas} is wrong because {source.name} is stored at {stored} pixels; "
-            f"use data.max_side={stored}, or pack it again"
+        raise ConfigError(
+            "config.data.max_side",
+            canvas,
+            f"{source.name} is stored at {stored} pixels",
+            f"use --config.data.max_side={stored}, or pack it again",
         )
     if stored_channels != channels:
-        raise UserError(
-            f"data.channels={channels} is wrong because {source.name} is stored with "
-            f"{stored_channels}; use data.channels={stored_channels}, or pack it again"
+        raise ConfigError(
+            "config.data.channels",
+            channels,
+            f"{source.name} is stored with {stored_channels}",
+            f"use --config.data.channels={stored_channels}, or pack it again",
         )
     return source
 

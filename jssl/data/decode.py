@@ -190,7 +190,7 @@ def _readable(
         except Unreadable as error:
             reason = error.reason
     raise UserError(
-        f"{key} is wrong because none of its {length} examples can be read (the last: {reason}); "
+        f"{key}: none of its {length} examples can be read (the last: {reason}); "
         "give a folder of intact JPEG, PNG, WebP, BMP, GIF or TIFF images"
     )
 

@@ -117,12 +117,12 @@ def find_white(found: Iterable[Levels | None], blame: str) -> float:
         return 0.0
     low = min(float(np.nanmin(image.values)) for image in deep)
     high = max(float(np.nanmax(image.values)) for image in deep)
-    cure = f"data.max_value={high or 1:g}"
+    cure = f"--config.data.max_value={high or 1:g}"
     for image in deep:
         if image.kind != "16-bit" and not image.white:
             raise UserError(
                 f"{blame} has {image.kind} pixels, {low:g} to {high:g} in {len(deep)} images; "
-                f"nothing says which number is white; set data.max_value, as {cure}"
+                f"nothing says which number is white; set {cure}"
             )
     file_whites = {image.white for image in deep}
     sure = 0 not in file_whites and high <= max(file_whites)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.data.sampling import data_offset, indices
 from jssl.data.source import Batch, Source, example_bytes
 from jssl.parallel import host, preemption
@@ -117,14 +117,16 @@ def stream(
             if closing():
                 return
             if f"exit code {host.RERUN}." in str(error):
-                raise UserError(f"data.workers={workers}: {SCRIPT}") from None
+                raise UserError(f"--config.data.workers={workers}: {SCRIPT}") from None
             deaths += 1
             if host.shared_memory_is_short(_PART):
                 raise UserError(host.shared_memory()) from None
             if deaths == DEATHS:
-                raise UserError(
-                    f"data.workers={workers}: one was killed {deaths} times in a row ({error}); "
-                    "is memory short? use fewer"
+                raise ConfigError(
+                    "config.data.workers",
+                    workers,
+                    f"one was killed {deaths} times in a row ({error}), perhaps for want of memory",
+                    "use fewer",
                 ) from None
             _log.warning("a data worker was killed: new ones go on at step %d (%s)", step, error)
         finally:
@@ -204,9 +206,11 @@ def check_start(workers: int) -> None:
     """
     host.check_rerun()
     if workers and multiprocessing.current_process().daemon:
-        raise UserError(
-            f"data.workers={workers}: this process is a daemon of multiprocessing, which may start "
-            "no others; set data.workers=0, or start it with daemon=False"
+        raise ConfigError(
+            "config.data.workers",
+            workers,
+            "this process is a daemon of multiprocessing, which may start no others",
+            "set data.workers=0, or start it with daemon=False",
         )
 
 

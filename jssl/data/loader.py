@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.data import DataConfig
 from jssl.data.host_batches import check_start, kill_workers, read_all, stream
 from jssl.data.sampling import data_offset, indices
@@ -224,11 +224,12 @@ class Feed:
         share = len(self.damaged) / len(self._source)
         if share > allowed_share(self._max_damaged, len(self._source)):
             examples = ", ".join(itertools.islice(self.damaged.values(), 3))
-            raise UserError(
-                f"data.max_corrupt_fraction={self._max_damaged} is exceeded because "
-                f"{len(self.damaged)} of {len(self._source)} examples ({share:.2%}) of "
-                f"{self._source.name} cannot be read so far ({examples}); mend or remove these, or "
-                "allow more"
+            raise ConfigError(
+                "config.data.max_corrupt_fraction",
+                self._max_damaged,
+                f"exceeded because {len(self.damaged)} of {len(self._source)} examples "
+                f"({share:.2%}) of {self._source.name} cannot be read so far ({examples})",
+                "repair or remove these, or allow more",
             )
 
 
@@ -258,8 +259,10 @@ def _check_room(source: Source, mesh: Mesh) -> None:
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
         if needed > free:
-            raise UserError(
-                f"data.on_device=True is wrong because {source.name} needs "
-                f"{needed / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free; set "
-                "data.on_device=False"
+            raise ConfigError(
+                "config.data.on_device",
+                True,
+                f"{source.name} needs {needed / 2**30:.1f} GiB and {device} has "
+                f"{free / 2**30:.1f} GiB free",
+                "set it to False",
             )

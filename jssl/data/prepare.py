@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.data.files import foreign, one_line, open_regular, read_json, write_json
 from jssl.data.sources import tfds_source
 from jssl.data.sources.tfds_trust import INFO, open_builder
@@ -48,9 +48,11 @@ def prepare(name: str, dir: str) -> dict[str, Any]:
     if builder.info.file_format.value == "tfrecord":
         convert(os.fspath(folder), builder)
     elif builder.info.file_format.value != _FORMAT:
-        raise UserError(
-            f"--name={name} is prepared as {builder.info.file_format.value}, which is not "
-            "converted; give an empty folder as --dir, so that it is prepared anew"
+        raise ConfigError(
+            "name",
+            name,
+            f"prepared as {builder.info.file_format.value}, which is not converted",
+            "give an empty folder as --dir, so that it is prepared anew",
         )
     splits = {key: split.num_examples for key, split in builder.info.splits.items()}
     return {"path": os.fspath(folder), "splits": splits}
@@ -115,23 +117,27 @@ def _build(name: str, root: str) -> None:
     from tensorflow_datasets.core.download import downloader
 
     if not _NAME.fullmatch(name):  # a namespace would fetch code: "kaggle:..."
-        raise UserError(f"--name={name!r} is no data set of TFDS; use cifar10")
+        raise ConfigError("name", name, "no data set of TFDS", "use cifar10")
     downloader.MAX_RETRIES = 1  # ten retries take minutes without a network
     try:
         with _png_by_pillow():
             builder = tfds.builder(name, data_dir=root, file_format=_FORMAT, try_gcs=False)
             builder.download_and_prepare()
     except tfds.core.DatasetNotFoundError:
-        raise UserError(
-            f"--name={name} is no data set of TFDS, and is not prepared in {root}; "
-            "its catalog lists the names"
+        raise ConfigError(
+            "name",
+            name,
+            f"no data set of TFDS, and is not prepared in {root}",
+            "its catalog lists the names",
         ) from None
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - a download fails in many ways
-        raise UserError(
-            f"--name={name} could not be prepared ({one_line(error)}); check the network, or "
-            f"prepare it elsewhere and copy it to {root}"
+        raise ConfigError(
+            "name",
+            name,
+            f"could not be prepared ({one_line(error)})",
+            f"check the network, or prepare it elsewhere and copy it to {root}",
         ) from error
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.random import MT19937, RandomState, SeedSequence
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 
 _SPLIT = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,15}%?)?:(?P<stop>\d{1,15}%?)?\])?")
 _SLICE_SEED = 1  # fixed for ever: "train[:90%]" names the same examples in every run
@@ -130,18 +130,19 @@ def _range(split: str, n: int, what: str = "examples") -> tuple[int, int]:
     if start < stop:
         return start, stop
     half = f" or {match['name']}[:50%]" if n > 1 else ""
-    raise UserError(
-        f"data.split={split} is wrong because it holds none of the {n} {what}; "
-        f"try {match['name']}{half}"
+    raise ConfigError(
+        "config.data.split", split, f"it holds none of the {n} {what}", f"try {match['name']}{half}"
     )
 
 
 def _parse(split: str) -> re.Match[str]:
     match = _SPLIT.fullmatch(split)
     if not match:
-        raise UserError(
-            f"data.split={split!r} is wrong because it is no split name with an optional slice; "
-            "write train, train[:90%], train[90%:] or train[:1000]"
+        raise ConfigError(
+            "config.data.split",
+            split,
+            "it is no split name with an optional slice",
+            "write train, train[:90%], train[90%:] or train[:1000]",
         )
     return match
 

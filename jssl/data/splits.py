@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 
 SYNONYMS = (
     ("train", "training", "trainset"),
@@ -54,9 +54,11 @@ def find_split(wanted: str, names: Iterable[str], where: str) -> str | None:
     for rule in rules:
         matches = [name for name in names if rule(name)]
         if len(matches) > 1:
-            raise UserError(
-                f"data.split={wanted} is ambiguous: {where} has {few(matches)}; "
-                f"use data.split={matches[0]}"
+            raise ConfigError(
+                "config.data.split",
+                wanted,
+                f"ambiguous: {where} has {few(matches)}",
+                f"use --config.data.split={matches[0]}",
             )
         if matches:
             return matches[0]

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.data import files
 
 log = logging.getLogger("jssl")
@@ -155,8 +155,11 @@ def _unlisted(found: Found, folder: str, path: str, error: OSError) -> None:
     """Records a folder that could not be listed, or raises if the walk must end."""
     reason = files.one_line(error)
     if not folder:
-        raise UserError(
-            f"data.path={path} cannot be read ({reason}); name a folder that you may read"
+        raise ConfigError(
+            "config.data.path",
+            path,
+            f"cannot be read ({reason})",
+            "name a folder that you may read",
         ) from None
     if error.errno in files.PASSING and error.errno not in _DENIED:
         raise files.Unreachable(path, reason) from error

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from jssl import nn, optim
-from jssl.config import Config, UserError, call_with_section
+from jssl.config import Config, ConfigError, UserError, call_with_section
 from jssl.core import (
     Batch,
     Buffers,
@@ -192,10 +192,12 @@ def loop(
         while len(queued) > (ahead if i + 1 < steps else 0):
             loss = float(queued.popleft())
             if not math.isfinite(loss):
-                raise UserError(f"config.finetune.lr={lr:g} diverged; try {lr / 10:g}")
+                raise ConfigError("config.finetune.lr", lr, "diverged", f"try {lr / 10:g}")
             progress(i + 1, steps, f", loss {loss:.4f}")
         if i + 1 == epoch and not state.buffers["known"]:
-            raise UserError("eval: no train example has a label; choose a labelled config.data")
+            raise UserError(
+                "no example of the training set has a label; name a labeled --config.data.name"
+            )
     return state
 
 
@@ -283,7 +285,7 @@ def finetune_encoder(config: Config, data_info: DatasetInfo) -> Any:
     try:
         return nn.encoder(model, data_info.vocab_size, packed=config.data.pack_documents)
     except UserError as error:
-        raise UserError(f"config.finetune.pool={section.pool!r}: {error}") from None
+        raise UserError(f"--config.finetune.pool={section.pool!r}: {error}") from None
 
 
 def reader(run: Run) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jssl.config import UserError, suggest
+from jssl.config import ConfigError, UserError, suggest
 from jssl.core import Modality, TrainState
 from jssl.data.source import Batch, Source, TextSource
 from jssl.evals.features import Features
@@ -79,7 +79,9 @@ def evaluate(
       UserError: the source is not text, or the method does not have this protocol.
     """
     if source.modality != "text":
-        raise UserError(f"--protocol={protocol} is for text, and {source.name} holds images; knn")
+        raise ConfigError(
+            "protocol", protocol, f"for text, and {source.name} holds images", "use knn"
+        )
     text_source: Any = source
     if protocol == "perplexity":
         return perplexity(run, state, Subset(text_source, run.config.eval.max_rows), say)
@@ -183,9 +185,11 @@ def sample_text(
         rendered = jax.device_get(render(state, batch, jax.random.key(run.config.seed)))
     if keys[0] not in rendered:
         other = [name for name, (key, *_) in SHOWN.items() if key in rendered]
-        raise UserError(
-            f"--protocol={protocol}: config.method={run.config.method!r} cannot; "
-            f"{suggest(protocol, other or ['perplexity'])}"
+        raise ConfigError(
+            "protocol",
+            protocol,
+            f"config.method={run.config.method!r} cannot do it",
+            suggest(protocol, other or ["perplexity"]),
         )
     texts = {key: [text(source.tokenizer, row) for row in rendered[key]] for key in keys}
     for i, row in enumerate(zip(*texts.values(), strict=True)):
@@ -215,17 +219,19 @@ def prompt(source: TextSource, words: str, samples: int) -> Batch:
     length = source.length
     encode = getattr(source.tokenizer, "encode", None)
     if encode is None:
-        raise UserError(
-            f"config.eval.prompt={words!r} needs the tokenizer, which lies with the data, and "
-            f"{source.name} is gone; name it with --config.data.tokenizer=FILE"
+        raise ConfigError(
+            "config.eval.prompt",
+            words,
+            f"needs the tokenizer, which lies with the data, and {source.name} is gone",
+            "name it with --config.data.tokenizer=FILE",
         )
     texts = words.split("<mask>")
     if len(encode(" a")) == len(encode("a")):  # a space belongs to the token of the next word
         texts = [text.removesuffix(" ") for text in texts[:-1]] + texts[-1:]
     ids = [i for text in texts for i in (*encode(text), vocab["mask"])][:-1]
     if not 0 < len(ids) <= length - 2:
-        raise UserError(
-            f"config.eval.prompt={words!r} has {len(ids)} tokens; use 1 to {length - 2}"
+        raise ConfigError(
+            "config.eval.prompt", words, f"has {len(ids)} tokens", f"use 1 to {length - 2}"
         )
     ids = ids if source.pack else [vocab["start"], *ids, vocab["end"]]
     row = np.pad(ids, (0, length - len(ids)), constant_values=vocab["pad"])

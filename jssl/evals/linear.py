@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import ArrayLike
 
-from jssl.config import UserError, schema
+from jssl.config import ConfigError, UserError, schema
 from jssl.evals.knn import labelled, one_device, place
 from jssl.parallel.mesh import replicated
 
@@ -97,7 +97,9 @@ def probe(
     right = np.where(np.isfinite(cost), right, -1)[: len(grid)]  # argmax of not-a-number is class 0
     best = np.lexsort((cost[: len(grid)], -right))[0]  # ties go to the lower cross-entropy
     if right[best] < 0:
-        raise UserError(f"eval.linear_lrs={lrs} all diverged; try {min(lrs) / 100:g} and above")
+        raise ConfigError(
+            "config.eval.linear_lrs", lrs, "all diverged", f"try {min(lrs) / 100:g} and above"
+        )
     winner = learn(np.arange(len(x)), grid[best : best + 1])
     return {
         "top1": int(measure(*winner, test_x, test_y, mesh=mesh)[0][0]) / len(test_x),

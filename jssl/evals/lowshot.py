@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from jssl.config import UserError, schema
+from jssl.config import ConfigError, schema
 from jssl.evals import linear
 from jssl.evals.knn import labelled
 
@@ -95,9 +95,11 @@ def sample_labels(labels: np.ndarray, per_class: int, share: float, seed: int) -
         members = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
         count = per_class or max(1, round(share * len(members)))
         if count > len(members):
-            raise UserError(
-                f"eval.lowshot_per_class={per_class}, but class {label} has {len(members)} "
-                f"labelled train examples; try {len(members)}"
+            raise ConfigError(
+                "config.eval.lowshot_per_class",
+                per_class,
+                f"class {label} has {len(members)} labeled examples for training",
+                f"try {len(members)}",
             )
         rows.append(members[:count])
     return np.sort(np.concatenate(rows))

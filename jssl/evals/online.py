@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from jssl import data
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError, UserError
 from jssl.core import DatasetInfo, Metrics, TrainState
 from jssl.data import files
 from jssl.data.labels import relabel
@@ -118,16 +118,20 @@ def check(run: Run, features: Features, queries: Source) -> None:
     try:
         batch = features._read(queries, 0)[0]
     except (files.Damaged, OSError) as error:
-        raise UserError(
-            f"config.eval.split={run.config.eval.split!r} of {queries.name} cannot be read: "
-            f"{files.one_line(error)}; mend it, or set config.eval.every=0"
+        raise ConfigError(
+            "config.eval.split",
+            run.config.eval.split,
+            f"{queries.name} cannot be read: {files.one_line(error)}",
+            "repair it, or set --config.eval.every=0",
         ) from None
     shape = jax.eval_shape(features.embed, run.shapes, batch)
     rows = len(jax.tree.leaves(batch)[0])
     if getattr(shape, "ndim", 0) != 2 or len(shape) != rows:
-        raise UserError(
-            f"config.method={run.config.method!r}: embed gives {shape} for {rows} examples; "
-            f"it must give features [{rows}, D]"
+        raise ConfigError(
+            "config.method",
+            run.config.method,
+            f"embed gives {shape} for {rows} examples",
+            f"it must give features [{rows}, D]",
         )
 
 
@@ -150,7 +154,7 @@ def held_out(config: Config, data_info: DatasetInfo) -> Source:
     try:
         return data.load_again(section, data_info).source
     except UserError as error:
-        raise UserError(str(error).replace("data.split=", "config.eval.split=")) from None
+        raise UserError(str(error).replace("config.data.split=", "config.eval.split=")) from None
 
 
 def evaluation_source(config: Config, data_info: DatasetInfo, classes: Sequence[str]) -> Source:
@@ -164,16 +168,23 @@ def evaluation_source(config: Config, data_info: DatasetInfo, classes: Sequence[
     Raises:
       UserError: the source has no labels, or cannot be opened.
     """
-    source = relabel(held_out(config, data_info), classes, f"config.eval.split={config.eval.split}")
+    source = relabel(
+        held_out(config, data_info), classes, f"--config.eval.split={config.eval.split!r}"
+    )
     if source.classes is None:
         if getattr(source, "pack", False):
-            raise UserError(
-                f"config.data.pack_documents=True joins the examples of {source.name}, and so "
-                "leaves out their labels, which a probe needs; set config.data.pack_documents=False"
+            raise ConfigError(
+                "config.data.pack_documents",
+                True,
+                f"joins the examples of {source.name}, and so leaves out their labels, which a "
+                "probe needs",
+                "set it to False",
             )
-        raise UserError(
-            f"config.eval.split={config.eval.split!r} of {source.name} has no labels, which a "
-            "probe needs; name a labelled split, or set config.eval.every=0"
+        raise ConfigError(
+            "config.eval.split",
+            config.eval.split,
+            f"{source.name} has no labels there, which a probe needs",
+            "name a labeled split, or set --config.eval.every=0",
         )
     return source
 

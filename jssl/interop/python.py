@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from jssl import config as configs
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError, UserError
 from jssl.core import Params
 from jssl.data import DataConfig
 from jssl.data.decode import Pixels
@@ -166,9 +166,11 @@ class Encoder:
         if info.modality == "text":
             tokenizer = self._run.data.source.tokenizer
             if not hasattr(tokenizer, "encode"):
-                raise UserError(
-                    f"config.data.tokenizer={data.tokenizer!r} cannot be opened, and embed needs "
-                    "it; name the file: jssl.load(workdir, tokenizer=FILE)"
+                raise ConfigError(
+                    "config.data.tokenizer",
+                    data.tokenizer,
+                    "cannot be opened, and embed needs it",
+                    "name the file: jssl.load(workdir, tokenizer=FILE)",
                 )
             return memory.texts(examples, tokenizer, data.seq_len)
         raise UserError(f"embed takes images and texts; this run was trained on {info.modality}")

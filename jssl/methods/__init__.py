@@ -3,7 +3,7 @@
 import pkgutil
 from types import ModuleType
 
-from jssl.config import Config, UserError, plugins, suggest, values
+from jssl.config import Config, ConfigError, plugins, suggest, values
 from jssl.core import DatasetInfo, Method, Objective
 
 
@@ -35,9 +35,9 @@ def module(name: str) -> ModuleType:
     elif name in names():
         method = plugins.import_module("config.method", f"{__name__}.{name}")
     else:
-        raise UserError(f"config.method={name!r} is unknown; {suggest(name, names())}")
+        raise ConfigError("config.method", name, "unknown", suggest(name, names()))
     if not hasattr(method, "build"):
-        raise UserError(f"config.method={name!r} has no build(config, data_info); add one")
+        raise ConfigError("config.method", name, "has no build(config, data_info)", "add one")
     return method
 
 

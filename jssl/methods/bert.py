@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl import nn
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError
 from jssl.config.values import Part
 from jssl.core import DatasetInfo, Objective, Params, Vocab
 from jssl.losses import cross_entropy
@@ -40,7 +40,9 @@ KEYS = {
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     if config.whole_words and not config.data.word_ids:
-        raise UserError("config.whole_words=True needs config.data.word_ids=True")
+        raise ConfigError(
+            "config.whole_words", True, "needs word numbers", "set --config.data.word_ids=True"
+        )
     encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack_documents)
     vocab = data_info.vocab
     assert vocab is not None, "`nn.encoder` refuses a source without a tokenizer"

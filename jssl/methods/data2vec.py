@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError
 from jssl.config.values import Count, Part, Positive
 from jssl.core import DatasetInfo, Objective, Params
 from jssl.losses import smooth_l1
@@ -42,9 +42,11 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     encoder = masked_image.vit_from_config(config)
     if encoder.scan or config.target_layers > encoder.depth:
-        raise UserError(
-            f"config.target_layers={config.target_layers} must be 1 to {encoder.depth}, the "
-            "model's blocks, and config.model.scan False"
+        raise ConfigError(
+            "config.target_layers",
+            config.target_layers,
+            f"must be 1 to {encoder.depth}, the blocks of the model, without scanned layers",
+            f"try {encoder.depth}, and --config.model.scan=False",
         )
     grid = masked_image.grid_side(config, encoder)
     num_masked = masked_image.num_masked(config.mask_ratio, grid**2)

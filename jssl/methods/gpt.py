@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl import nn
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError
 from jssl.config.values import Count
 from jssl.core import DatasetInfo, Objective, Vocab
 from jssl.losses import next_token, next_token_nll
@@ -36,11 +36,15 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     chunk = config.chunk
     seq_len = config.data.seq_len
     if seq_len % chunk:
-        raise UserError(f"config.chunk={chunk} must divide config.data.seq_len={seq_len}")
+        raise ConfigError(
+            "config.chunk", chunk, f"must divide config.data.seq_len={seq_len}", f"try {seq_len}"
+        )
     if not encoder.style.causal:
-        raise UserError(
-            f"config.model.name={config.model.name!r} attends to the tokens that it predicts; "
-            "use gpt2"
+        raise ConfigError(
+            "config.model.name",
+            config.model.name,
+            "attends to the tokens that it predicts",
+            "use gpt2",
         )
     vocab = data_info.vocab
     assert vocab is not None, "`nn.encoder` refuses a source without a tokenizer"

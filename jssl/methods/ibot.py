@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax.linen import Module
 from jax import Array
 
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError
 from jssl.config.values import NonNegative, Positive, Share, ShareSpan
 from jssl.core import Buffers, DatasetInfo, Objective, Params, split_objective
 from jssl.losses import cross_view_cross_entropy, koleo
@@ -56,7 +56,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     encoder = masked_image.vit_from_config(config)
     if not encoder.class_token:
-        raise UserError("config.model.class_token=False: iBOT needs it; set it to True")
+        raise ConfigError("config.model.class_token", False, "iBOT needs it", "set it to True")
     view = masked_image.eval_view(config)
     crops = multi_crop(config)
     monitor = monitor_from_config(config)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import Config, UserError, call_with_section
+from jssl.config import Config, ConfigError, call_with_section
 from jssl.config.values import Count, Part, Width
 from jssl.core import DatasetInfo, Objective
 from jssl.losses import masked_mse
@@ -104,7 +104,9 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     encoder = masked_image.vit_from_config(config)
     if not encoder.class_token:
-        raise UserError("config.model.class_token=False: MAE has a class token; set it to True")
+        raise ConfigError(
+            "config.model.class_token", False, "MAE has a class token", "set it to True"
+        )
     num_patches = masked_image.grid_side(config, encoder) ** 2
     head = call_with_section(
         decoder,

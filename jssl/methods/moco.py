@@ -16,7 +16,7 @@ hold both views of their images.
 import jax
 import jax.numpy as jnp
 
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError
 from jssl.config.values import Count, Positive
 from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import info_nce
@@ -85,19 +85,24 @@ def with_split_norm(net: EncoderWithHeads, config: Config) -> EncoderWithHeads:
     splits = config.bn_splits
     num_views = config.batch_size * (2 if config.symmetric else 1)
     if num_views // config.accumulate % splits:
-        raise UserError(
-            f"config.bn_splits={splits} must divide the {num_views} views of a batch; try 8"
+        raise ConfigError(
+            "config.bn_splits", splits, f"must divide the {num_views} views of a batch", "try 8"
         )
     if config.queue_size < num_views // config.accumulate:
-        raise UserError(
-            f"config.queue_size={config.queue_size} must hold a batch's {num_views} keys; "
-            f"try {num_views}"
+        raise ConfigError(
+            "config.queue_size",
+            config.queue_size,
+            f"must hold a batch's {num_views} keys",
+            f"try {num_views}",
         )
     encoder = net.modules["encoder"]
     if splits > 1:
         if not hasattr(encoder, "bn_splits"):
-            raise UserError(
-                f"config.bn_splits={splits} needs a ResNet, as model.name; or set it to 1"
+            raise ConfigError(
+                "config.bn_splits",
+                splits,
+                "needs a ResNet, as model.name",
+                "set it to 1, or name one",
             )
         encoder = encoder.clone(bn_splits=splits)
     return net._replace(modules=net.modules | {"encoder": encoder})

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError
 from jssl.config.values import Count, Positive
 from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import info_nce
@@ -31,8 +31,8 @@ KEYS = {
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     if config.queue_size < config.batch_size:
-        raise UserError(
-            f"config.queue_size={config.queue_size} must hold a batch; try {config.batch_size}"
+        raise ConfigError(
+            "config.queue_size", config.queue_size, "must hold a batch", f"try {config.batch_size}"
         )
     train_views = two_views(config)
     view = eval_view(config)

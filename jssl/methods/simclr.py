@@ -18,7 +18,7 @@ from functools import partial
 
 import jax
 
-from jssl.config import Config, UserError, suggest
+from jssl.config import Config, ConfigError, suggest
 from jssl.config.values import Positive
 from jssl.core import DatasetInfo, Objective, split_objective
 from jssl.losses import dcl, nt_xent
@@ -37,7 +37,7 @@ KEYS = {
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     if config.loss not in LOSSES:
-        raise UserError(f"config.loss={config.loss!r} is not known; {suggest(config.loss, LOSSES)}")
+        raise ConfigError("config.loss", config.loss, "not known", suggest(config.loss, LOSSES))
     contrastive_loss = partial(LOSSES[config.loss], temperature=config.temperature)
     train_views = two_views(config)
     view = eval_view(config)

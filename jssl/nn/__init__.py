@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
-from jssl.config import Config, UserError, call_with_section, plugins, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, plugins, suggest
 
 # Each module has SIZES {name: ...} and build(*, name, ...).
 FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit", "jssl.nn.text")
@@ -31,7 +31,7 @@ def encoder(section: Config | Mapping[str, Any], vocab: int = 0, packed: bool = 
       UserError: no family has the name, or `build` refuses a value.
     """
     if "name" not in section:
-        raise UserError("config.model.name is missing; add it to the recipe")
+        raise UserError("--config.model.name is missing; add it to the recipe")
     name = section["name"]
     if plugins.is_outside(name):
         build = plugins.resolve("config.model.name", name)
@@ -52,5 +52,5 @@ def families() -> list[ModuleType]:
 def check_choice(key: str, value: str, choices: Collection[str]) -> str:
     """Returns `value` if it is one of `choices`; else raises a `UserError` with the nearest one."""
     if value not in choices:
-        raise UserError(f"model.{key}={value!r} is not known; {suggest(value, choices)}")
+        raise ConfigError(f"config.model.{key}", value, "not known", suggest(value, choices))
     return value

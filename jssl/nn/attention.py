@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 
 ATTENTION = ("auto", "xla", "cudnn")  # auto: see `implementation`
 _DETERMINISTIC = re.compile(
@@ -80,8 +80,11 @@ def implementation(choice: str, q: Array) -> Literal["xla", "cudnn"]:
       UserError: `choice` is "cudnn" and XLA's deterministic mode is on.
     """
     if choice == "cudnn" and deterministic():
-        raise UserError(
-            "model.attention='cudnn' does not run with --xla_gpu_deterministic_ops; use 'xla'"
+        raise ConfigError(
+            "config.model.attention",
+            "cudnn",
+            "does not run with --xla_gpu_deterministic_ops",
+            "use 'xla'",
         )
     if choice != "auto":
         return cast(Literal["xla", "cudnn"], choice)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 
 Bank = dict[str, Array]
 ROWS_MULTIPLE = 1024  # so that the rows divide evenly over any usual number of devices
@@ -70,4 +70,6 @@ def check_clusters(key: str, clusters: int | tuple[int, ...], num_examples: int)
         largest = max(clusters)
         cure = str(tuple(min(k, most) for k in clusters))
     if largest > num_examples:
-        raise UserError(f"{key}={clusters} must be at most the {num_examples} examples; try {cure}")
+        raise ConfigError(
+            key, clusters, f"must be at most the {num_examples} examples", f"try {cure}"
+        )

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import Config, UserError, call_with_section, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, suggest
 from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import EncoderWithHeads
@@ -113,10 +113,14 @@ def build(
       UserError: a width is below 1, or a name is not known.
     """
     if not features or min(features) < 1:
-        raise UserError(f"{section}.features={features} must be widths above 0; try (512, 128)")
+        raise ConfigError(
+            f"config.{section}.features", features, "must be widths above 0", "try (512, 128)"
+        )
     for key, value, choices in (("init", init, KERNELS), ("activation", activation, ACTIVATIONS)):
         if value not in choices:
-            raise UserError(f"{section}.{key}={value!r} is not known; {suggest(value, choices)}")
+            raise ConfigError(
+                f"config.{section}.{key}", value, "not known", suggest(value, choices)
+            )
     return MLP(
         tuple(features), norm, last_norm, last_scale, last_bias, activation, init, jnp.dtype(dtype)
     )
@@ -140,7 +144,7 @@ def chain(config: Config, *names: str) -> EncoderWithHeads:
         head_width = modules["head"].features[-1]
         if predictor_width != head_width:
             raise UserError(
-                f"config.predictor.features ends in {predictor_width} and config.head.features in "
-                f"{head_width}, but one predicts the other; end both in {head_width}"
+                f"--config.predictor.features ends in {predictor_width} and --config.head.features "
+                f"in {head_width}, but one predicts the other; end both in {head_width}"
             )
     return EncoderWithHeads(modules)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl import nn
-from jssl.config import Config, UserError, call_with_section
+from jssl.config import Config, ConfigError, call_with_section
 from jssl.core import Batch, Params
 from jssl.nn.apply import apply
 from jssl.nn.transformer import INITIALIZERS
@@ -25,12 +25,17 @@ def vit_from_config(config: Config) -> ViT:
     """
     encoder = nn.encoder(config.model)
     if not isinstance(encoder, ViT):
-        raise UserError(
-            f"config.model.name={config.model.name!r} must be a ViT for {config.method}"
+        raise ConfigError(
+            "config.model.name", config.model.name, f"no ViT, as {config.method} needs", "try vit_s"
         )
     if config.augment.size % encoder.patch:
-        raise UserError(
-            f"config.model.patch={encoder.patch} must divide augment.size={config.augment.size}"
+        size = config.augment.size
+        tries = [patch for patch in (16, 8, 4, 2, 1) if size % patch == 0]
+        raise ConfigError(
+            "config.model.patch",
+            encoder.patch,
+            f"must divide config.augment.size={size}",
+            f"try {tries[0]}",
         )
     return encoder
 
@@ -153,9 +158,11 @@ def mask_unit(config: Config, encoder: ViT) -> int:
     pixels = config.mask_unit
     unit, remainder = divmod(pixels, encoder.patch)
     if remainder or not unit or grid_side(config, encoder) % unit:
-        raise UserError(
-            f"config.mask_unit={pixels} must be a multiple of config.model.patch="
-            f"{encoder.patch} that divides the image; try {encoder.patch}"
+        raise ConfigError(
+            "config.mask_unit",
+            pixels,
+            f"must be a multiple of config.model.patch={encoder.patch} that divides the image",
+            f"try {encoder.patch}",
         )
     return unit
 
@@ -175,5 +182,7 @@ def num_masked(
     """
     masked = count(ratio, patches)
     if not 0 < masked < patches:
-        raise UserError(f"config.mask_ratio={ratio} must hide some of {patches} patches, not all")
+        raise ConfigError(
+            "config.mask_ratio", ratio, f"must hide some of {patches} patches, not all", "try 0.5"
+        )
     return masked

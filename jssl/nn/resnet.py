@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.config.values import Width
 from jssl.nn import check_choice
 from jssl.nn.norm import batch_norm
@@ -164,7 +164,7 @@ def build(
     """
     block, depths = SIZES[check_choice("name", name, SIZES)]
     if width < 1:
-        raise UserError(f"model.width={width} must be at least 1; 64 is as published")
+        raise ConfigError("config.model.width", width, "must be at least 1", "64 is as published")
     return ResNet(
         block=block,
         depths=depths,

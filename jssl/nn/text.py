@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.config.values import Count, Rate
 from jssl.nn import check_choice
 from jssl.nn.attention import ATTENTION
@@ -120,9 +120,11 @@ class TextEncoder(nn.Module):
         x = nn.Embed(self.vocab, self.dim, embedding_init=init, name="tokens")(tokens)
         if self.positions == "learned":
             if tokens.shape[1] > self.length:
-                raise UserError(
-                    f"model.length={self.length}, but the rows have {tokens.shape[1]} tokens; "
-                    f"set it to {tokens.shape[1]}"
+                raise ConfigError(
+                    "config.model.length",
+                    self.length,
+                    f"the rows have {tokens.shape[1]} tokens",
+                    f"set it to {tokens.shape[1]}",
                 )
             x = x + self.param("pos_embed", init, (self.length, self.dim))[position]
         if self.style.post_norm:  # row 1 is not used, but the weights of other libraries have it
@@ -208,11 +210,16 @@ def build(
     """
     kind, dim, depth, heads = SIZES[check_choice("name", name, SIZES)]
     if vocab < 1:
-        raise UserError(
-            f"model.name={name!r} reads text, and the source has no tokenizer; use a text source"
+        raise ConfigError(
+            "config.model.name",
+            name,
+            "reads text, and the source has no tokenizer",
+            "use a text source",
         )
     if not 0 <= dropout < 1:
-        raise UserError(f"model.dropout={dropout} must be at least 0 and below 1; try 0.1")
+        raise ConfigError(
+            "config.model.dropout", dropout, "must be at least 0 and below 1", "try 0.1"
+        )
     pools = ("mean", "last") if kind == "gpt" else ("first", "mean", "last")
     last_inits: dict[str, Any] = {
         "bert": None,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.nn.attention import attend
 from jssl.parallel.mesh import shard_batch
 
@@ -46,8 +46,11 @@ def residual(choice: str, dtype: str) -> jnp.dtype:
       UserError: `choice` is not known, or less precise than `dtype`.
     """
     if choice not in ("float32", "bfloat16") or (choice == "bfloat16" and dtype == "float32"):
-        raise UserError(
-            f"model.residual_dtype={choice!r} does not go with model.dtype={dtype!r}; use 'float32'"
+        raise ConfigError(
+            "config.model.residual_dtype",
+            choice,
+            f"does not go with model.dtype={dtype!r}",
+            "use 'float32'",
         )
     return jnp.dtype(choice)
 
@@ -59,11 +62,13 @@ def check_width(section: str, dim: int, depth: int, heads: int) -> None:
       UserError: a size is wrong; the message names ``config.<section>``.
     """
     if depth < 1:
-        raise UserError(f"config.{section}.depth={depth} must be at least 1")
+        raise ConfigError(f"config.{section}.depth", depth, "must be at least 1", "try 1")
     if dim < 4 or dim % 4:
-        raise UserError(f"config.{section}.dim={dim} must be a multiple of 4; try 512")
+        raise ConfigError(f"config.{section}.dim", dim, "must be a multiple of 4", "try 512")
     if heads < 1 or dim % heads:
-        raise UserError(f"config.{section}.heads={heads} must divide config.{section}.dim={dim}")
+        raise ConfigError(
+            f"config.{section}.heads", heads, f"must divide config.{section}.dim={dim}", "try 4"
+        )
 
 
 class BlockConfig(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.config.values import Pixels, Rate
 from jssl.nn import check_choice
 from jssl.nn.attention import ATTENTION
@@ -136,11 +136,18 @@ class ViT(nn.Module):
         """
         height, width = images.shape[1:3]
         if height != width or height % self.patch:
-            raise UserError(f"model.patch={self.patch} does not divide images of {height}x{width}")
+            raise ConfigError(
+                "config.model.patch",
+                self.patch,
+                f"does not divide images of {height}x{width}",
+                "use square images whose side is a multiple of it",
+            )
         if height != self.image_size and self.positions == "sincos":
-            raise UserError(
-                f"model.image_size={self.image_size} but the images are {height}x{width}, for "
-                "which model.positions='sincos' has no table; 'learned' are resized"
+            raise ConfigError(
+                "config.model.image_size",
+                self.image_size,
+                f"the images are {height}x{width}, and 'sincos' has no positions for them",
+                "use --config.model.positions='learned', which are resized",
             )
         patches = patchify(images, self.patch)
         table = self.position_table(patches.shape[1])
@@ -306,14 +313,23 @@ def build(
 def check(patch: int, image_size: int, class_token: bool, pool: str, drop_path: float) -> None:
     """Raises `UserError` for values out of range, and for values that contradict each other."""
     if patch < 1 or image_size < patch:
-        raise UserError(f"model.patch={patch} must be 1 to model.image_size={image_size}; try 16")
+        raise ConfigError(
+            "config.model.patch", patch, f"must be 1 to model.image_size={image_size}", "try 16"
+        )
     if image_size % patch:
         below = image_size // patch * patch
         sizes = f"{below} or {below + patch}"
-        raise UserError(
-            f"model.patch={patch} does not divide model.image_size={image_size}; try {sizes}"
+        raise ConfigError(
+            "config.model.patch",
+            patch,
+            f"does not divide model.image_size={image_size}",
+            f"try {sizes}",
         )
     if pool == "cls" and not class_token:
-        raise UserError("model.pool='cls' needs model.class_token=True; set it, or use pool='mean'")
+        raise ConfigError(
+            "config.model.pool", "cls", "needs model.class_token=True", "set it, or use pool='mean'"
+        )
     if not 0 <= drop_path < 1:
-        raise UserError(f"model.drop_path={drop_path} must be at least 0 and below 1; try 0.1")
+        raise ConfigError(
+            "config.model.drop_path", drop_path, "must be at least 0 and below 1", "try 0.1"
+        )

@@ -17,10 +17,11 @@ import numpy as np
 import optax
 
 from jssl import ops
-from jssl.config import Config, UserError, call_with_section, plugins, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, plugins, suggest
 from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
 from jssl.optim import outside
 from jssl.optim.muon import matched, muon, path_name
+from jssl.recipes import DEFAULTS, USED_BY
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 SCHEDULES = ("cosine", "constant")
@@ -52,7 +53,9 @@ def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
     """
     rules = {"none": 1.0, "linear": batch_size / 256, "sqrt": batch_size**0.5}
     if lr_scaling not in rules:
-        raise UserError(f"optim.lr_scaling={lr_scaling!r} is unknown; {suggest(lr_scaling, rules)}")
+        raise ConfigError(
+            "config.optim.lr_scaling", lr_scaling, "unknown", suggest(lr_scaling, rules)
+        )
     return lr * rules[lr_scaling]
 
 
@@ -77,9 +80,16 @@ def learning_rate(
     peak = peak_lr(lr, lr_scaling, batch_size)
     last = peak_lr(lr_final, lr_scaling, batch_size)
     if schedule not in SCHEDULES:
-        raise UserError(f"optim.schedule={schedule!r} is unknown; {suggest(schedule, SCHEDULES)}")
+        raise ConfigError(
+            "config.optim.schedule", schedule, "unknown", suggest(schedule, SCHEDULES)
+        )
     if not 0 <= warmup_steps < max(steps, 1):
-        raise UserError(f"optim.warmup_steps={warmup_steps} must be below steps={steps}; lower it")
+        raise ConfigError(
+            "config.optim.warmup_steps",
+            warmup_steps,
+            f"must be below steps={steps}",
+            "lower it, or give it as a share: '5 percent'",
+        )
     first = 0.0 if warmup_steps else peak
     if schedule == "constant":
         return optax.warmup_constant_schedule(first, peak, warmup_steps)
@@ -278,7 +288,9 @@ def validate_patterns(
             try:
                 re.compile(pattern)
             except (re.error, TypeError) as error:
-                raise UserError(f"optim.{key}={pattern!r} is no pattern: {error}") from None
+                raise UserError(
+                    f"--config.optim.{key}={pattern!r}: no regular expression ({error}); correct it"
+                ) from None
 
     def init(params):
         flat = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -286,13 +298,15 @@ def validate_patterns(
         for key, of_key in patterns.items():
             for pattern in of_key:
                 if not any(re.search(pattern, name) for name in names):
-                    raise UserError(
-                        f"optim.{key}={pattern!r} matches no parameter; {suggest(pattern, names)}"
+                    raise ConfigError(
+                        f"config.optim.{key}",
+                        pattern,
+                        "matches no parameter",
+                        suggest(pattern, names),
                     )
         if per_tensor and any("/layers/" in name for name in names):
-            raise UserError(
-                f"optim: {per_tensor} takes scanned layers for one; set model.scan=False"
-            )
+            problem = f"{per_tensor} takes scanned layers for one"
+            raise ConfigError("config.model.scan", True, problem, "set it to False")
         return tx.init(params)
 
     return optax.GradientTransformation(init, tx.update)
@@ -347,7 +361,7 @@ def build(
       UserError: a value is wrong, or two values contradict each other.
     """
     if name not in NAMES and not plugins.is_outside(name):
-        raise UserError(f"optim.name={name!r} is unknown; {suggest(name, NAMES)}")
+        raise ConfigError("config.optim.name", name, "unknown", suggest(name, NAMES))
     rate = learning_rate(
         lr=lr,
         lr_final=lr_final,
@@ -357,9 +371,31 @@ def build(
         steps=steps,
         batch_size=batch_size,
     )
-    if weight_decay_final >= 0 and name in ("larc", "muon"):
-        raise UserError(f"optim.weight_decay_final={weight_decay_final}: not with {name}; -1")
-    check_settings(name, lr_factors, nesterov, trust_clip)
+    settings = {
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "trust_coefficient": trust_coefficient,
+        "trust_clip": trust_clip,
+        "muon_params": muon_params,
+        "weight_decay_final": weight_decay_final,
+    }
+    if not plugins.is_outside(name):
+        check_settings(name, settings)
+    if schedule == "constant" and lr_final:
+        raise ConfigError(
+            "config.optim.lr_final", lr_final, "means nothing to schedule 'constant'", "set it to 0"
+        )
+    if freeze and not freeze_steps:
+        raise ConfigError(
+            "config.optim.freeze",
+            freeze,
+            "needs config.optim.freeze_steps, the number of steps",
+            "set that (-1: for ever), or config.optim.freeze=()",
+        )
+    check_pairs(lr_factors)
     decay = decay_schedule(weight_decay, weight_decay_final, steps)
     optimizer = partial(
         base_optimizer,
@@ -401,13 +437,22 @@ def build(
     return validate_patterns(tx, per_tensor, patterns)
 
 
-def check_settings(name: str, lr_factors: Any, nesterov: bool, trust_clip: bool) -> None:
-    """Raises `UserError` for keys of ``config.optim`` that contradict each other."""
+def check_settings(name: str, settings: dict[str, Any]) -> None:
+    """Raises `UserError` for a setting of another optimizer that is not at its default."""
+    for key, value in settings.items():
+        default = DEFAULTS["optim"][key]
+        if name not in USED_BY[key] and value != default:
+            raise ConfigError(
+                f"config.optim.{key}", value, f"means nothing to {name}", f"set it to {default!r}"
+            )
+
+
+def check_pairs(lr_factors: Any) -> None:
+    """Raises `UserError` unless all elements are pairs."""
     if any(not isinstance(pair, tuple) or len(pair) != 2 for pair in lr_factors):
-        raise UserError(f"optim.lr_factors={lr_factors} must be pairs, as in (('bias$', 0.1),)")
-    if (nesterov and name == "muon") or (trust_clip and name == "lars"):
-        wrong = "nesterov" if nesterov and name == "muon" else "trust_clip"
-        raise UserError(f"optim.{wrong}=True means nothing to {name}; set it to False")
+        raise UserError(
+            f"--config.optim.lr_factors={lr_factors}: must be pairs; try (('bias$', 0.1),)"
+        )
 
 
 def decay_schedule(first: float, last: float, steps: int) -> optax.Schedule | float:

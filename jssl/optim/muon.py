@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jssl.config import UserError, suggest
+from jssl.config import ConfigError, suggest
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -159,8 +159,8 @@ def matched(
         flat = jax.tree_util.tree_flatten_with_path(params)[0]
         if not any(is_hidden(path, leaf, hidden) for path, leaf in flat):
             names = [path_name(path) for path, leaf in flat if leaf.ndim >= 2]
-            raise UserError(
-                f"optim.muon_params={hidden} matches no kernel; {suggest(hidden[:1], names)}"
+            raise ConfigError(
+                "config.optim.muon_params", hidden, "matches no kernel", suggest(hidden[:1], names)
             )
         return tx.init(params)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import optax
 
-from jssl.config import UserError, plugins
+from jssl.config import ConfigError, plugins
 
 
 def build(
@@ -41,18 +41,22 @@ def build(
     offered = dict(settings, learning_rate=rate, mask=keep, weight_decay_mask=keep)
     given = plugins.taken(function, offered | {"weight_decay": decay})
     if "learning_rate" not in given:
-        raise UserError(
-            f"config.optim.name={name!r} takes no argument learning_rate; add it to the function"
+        raise ConfigError(
+            "config.optim.name", name, "takes no argument learning_rate", "add it to the function"
         )
     if "weight_decay" not in given and decay != 0:
-        raise UserError(
-            f"config.optim.weight_decay={decay} means nothing to {name}; set it to 0, or add the "
-            "argument weight_decay to the function"
+        raise ConfigError(
+            "config.optim.weight_decay",
+            decay,
+            f"means nothing to {name}",
+            "set it to 0, or add the argument weight_decay to the function",
         )
     made = function(**given)
     if not isinstance(made, optax.GradientTransformation):
-        raise UserError(
-            f"config.optim.name={name!r} returns {type(made).__name__}; it must return an "
-            "optax.GradientTransformation"
+        raise ConfigError(
+            "config.optim.name",
+            name,
+            f"returns {type(made).__name__}",
+            "it must return an optax.GradientTransformation",
         )
     return made

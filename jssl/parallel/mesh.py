@@ -17,7 +17,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.config.values import INT, Range
 
 AXES = ("data", "fsdp", "tensor")
@@ -97,8 +97,10 @@ def make_mesh(
     free = [axis for axis, n in sizes.items() if n == -1]
     product = math.prod(n for n in sizes.values() if n != -1)
     if len(free) > 1 or product < 1 or count % product or (not free and product != count):
-        request = " ".join(f"mesh.{axis}={n}" for axis, n in sizes.items())
-        raise UserError(f"{request} do not cover {count} devices; try mesh.data=-1, the others 1")
+        request = " ".join(f"--config.mesh.{axis}={n}" for axis, n in sizes.items())
+        raise UserError(
+            f"{request} do not cover {count} devices; try --config.mesh.data=-1, the others 1"
+        )
     shape = [count // product if n == -1 else n for n in sizes.values()]
     # A torus of 16 x 16 has no axis of 8: such an axis is a part of a physical one.
     grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
@@ -170,7 +172,7 @@ def check_batch(key: str, batch_size: int, parts: int, what: str) -> None:
     if batch_size < 1 or batch_size % parts:
         low = max(batch_size // parts, 1) * parts
         tries = f"{low}" if low > batch_size else f"{low} or {low + parts}"
-        raise UserError(f"{key}={batch_size} must be a multiple of {parts} {what}; try {tries}")
+        raise ConfigError(key, batch_size, f"must be a multiple of {parts} {what}", f"try {tries}")
 
 
 def any_across_processes(here: bool) -> bool:

@@ -111,17 +111,17 @@ def advice(run: Run, needed: int, free: int | None, batch: bool) -> str:
     room = f", {free / 2**30:,.1f} GiB free)" if size and free is not None else size and ")"
     if not batch:
         return (
-            f"config.model and config.augment do not fit in the memory of {device}{size}{room} "
+            f"--config.model and --config.augment do not fit in the memory of {device}{size}{room} "
             "even without a batch; use a smaller model or image (config.augment.size)"
         )
     share = 0.5 if free is None else USABLE * free / needed
     sizes = smaller_batches(run, share)
-    cures = [f"config.batch_size={sizes[0]}"] if sizes else []
+    cures = [f"--config.batch_size={sizes[0]}"] if sizes else []
     if count := more_parts(run, share):
         kept = ", config.grad_cache=True" if config.grad_cache else ""
-        cures.append(f"config.accumulate={count}{kept}")
+        cures.append(f"--config.accumulate={count}{kept}")
     return (
-        f"config.batch_size={config.batch_size} with config.accumulate={config.accumulate} does "
+        f"--config.batch_size={config.batch_size} with config.accumulate={config.accumulate} does "
         f"not fit in the memory of {device}{size}{room}; "
         + (f"try {' or '.join(cures)}, or " if cures else "no batch would fit: ")
         + "use a smaller model (config.model) or image (config.augment.size)"

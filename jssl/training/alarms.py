@@ -10,7 +10,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 
-from jssl.config import UserError, suggest
+from jssl.config import ConfigError, UserError, suggest
 from jssl.config.values import Count, NonNegative
 
 log = logging.getLogger("jssl")
@@ -46,9 +46,11 @@ class CollapseAlarm:
         start: int,
     ) -> None:
         if collapse not in CHOICES:
-            raise UserError(f"alarm.collapse={collapse!r} is unknown; {suggest(collapse, CHOICES)}")
+            raise ConfigError(
+                "config.alarm.collapse", collapse, "unknown", suggest(collapse, CHOICES)
+            )
         if patience < 1:
-            raise UserError(f"alarm.patience={patience} must be at least 1")
+            raise ConfigError("config.alarm.patience", patience, "must be at least 1", "try 3")
         self.stops = collapse == "stop"
         self.on = collapse != "off"
         self.threshold = min_feature_std

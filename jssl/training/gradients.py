@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.core import (
     Batch,
     Buffers,
@@ -171,15 +171,19 @@ def skip_nonfinite_updates(method: Method, name: str) -> Method:
 def check_metrics(metrics: Metrics, name: str) -> None:
     """Raises `UserError` unless `metrics` is a dict of scalars with a "loss"."""
     if not isinstance(metrics, dict) or "loss" not in metrics:
-        raise UserError(
-            f"config.method={name!r}: train_step gives metrics without 'loss'; "
-            "give a dict of float32 scalars that has it"
+        raise ConfigError(
+            "config.method",
+            name,
+            "train_step gives metrics without 'loss'",
+            "give a dict of float32 scalars that has it",
         )
     for key, value in metrics.items():
         if jnp.shape(value) != ():
-            raise UserError(
-                f"config.method={name!r}: the metric {key!r} has the shape {jnp.shape(value)}; "
-                "give its mean, or leave it out"
+            raise ConfigError(
+                "config.method",
+                name,
+                f"the metric {key!r} has the shape {jnp.shape(value)}",
+                "give its mean, or leave it out",
             )
 
 
@@ -190,13 +194,15 @@ def gradient_fn(objective: Objective, n: int, grad_cache: bool) -> GradientFn:
       UserError: `n` and `grad_cache` do not fit each other or the objective.
     """
     if n < 1:
-        raise UserError(f"config.accumulate={n} must be at least 1")
+        raise ConfigError("config.accumulate", n, "must be at least 1", "try 1")
     if grad_cache and n == 1:
-        raise UserError("config.grad_cache=True needs config.accumulate above 1; try 4")
+        raise ConfigError("config.grad_cache", True, "needs config.accumulate above 1", "try 4")
     if grad_cache and not objective.stages:
-        raise UserError(
-            "config.grad_cache=True, but the method's loss is not split in two "
-            "(jssl.core.split_objective); set it to False"
+        raise ConfigError(
+            "config.grad_cache",
+            True,
+            "the method's loss is not split in two (jssl.core.split_objective)",
+            "set it to False",
         )
     if n == 1:
         return lambda state, batch, rng: jax.value_and_grad(objective.loss, has_aux=True)(

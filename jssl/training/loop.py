@@ -193,7 +193,7 @@ def check_updates(state: TrainState, config: Config) -> None:
     if int(state.skipped[1]) >= int(state.step) > 0:
         raise UserError(
             f"none of the {int(state.step)} updates was finite: nothing was learned; try a lower "
-            f"config.optim.lr than {config.optim.lr:g} in another --workdir, and look at the data"
+            f"--config.optim.lr than {config.optim.lr:g} in another --workdir, and look at the data"
         )
 
 

@@ -57,7 +57,7 @@ def report(config: Config, data_info: DatasetInfo, error: MissingKeyError) -> Us
         names += [name for name in read_by(config.method) if name not in config]
         names += _found_by_building(config, data_info)
     names.append(error.key.removeprefix("config."))
-    keys = [f"config.{name}" for name in dict.fromkeys(names)]
+    keys = [f"--config.{name}" for name in dict.fromkeys(names)]
     if len(keys) == 1:
         return error
     return UserError(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.core import Metrics, TrainState
 from jssl.metrics import NOT_DUE, OCCASIONAL
 from jssl.training.outbox import Outbox
@@ -78,7 +78,7 @@ class Recorder:
         sinks: Sequence[Outbox],
     ) -> None:
         if every < 1:
-            raise UserError(f"config.log.every={every} must be at least 1; try 20")
+            raise ConfigError("config.log.every", every, "must be at least 1", "try 20")
         self.every = every
         self.steps = steps
         self.examples = examples

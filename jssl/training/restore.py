@@ -1,6 +1,6 @@
 """The state of a run, from its workdir, for evaluations and programs."""
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.core import TrainState
 from jssl.training.setup import Run
 from jssl.workdir.run_folder import RunFolder
@@ -15,5 +15,5 @@ def load_state(run: Run, run_dir: RunFolder, random_init: bool = False) -> Train
     checkpoints = run_dir.checkpoints(run.config.checkpoint)
     state = run.init() if random_init else checkpoints.restore(run.shapes)
     if state is None:
-        raise UserError(f"--workdir={run_dir.path} holds no checkpoint yet; train it first")
+        raise ConfigError("workdir", run_dir.path, "holds no checkpoint yet", "train it first")
     return state.replace(opt_state=None)  # frees its memory for the evaluation

@@ -151,7 +151,7 @@ def roll_back(
         why = f"after {len(ranges)} rollbacks" if steps else "and no checkpoint from before is left"
         raise UserError(
             f"{found} {why}; their examples are in {folder}/nonfinite.json; "
-            "try a lower optim.lr, or optim.clip_norm=1.0"
+            "try a lower --config.optim.lr, or --config.optim.clip_norm=1.0"
         )
     state = saves.restore(shapes, upto=first)
     assert state is not None, "there is a checkpoint of a step up to `first`"

@@ -11,7 +11,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jssl import data, methods, optim
-from jssl.config import Config, UserError, call_with_section, durations, schema, suggest
+from jssl.config import (
+    Config,
+    ConfigError,
+    UserError,
+    call_with_section,
+    durations,
+    schema,
+    suggest,
+)
 from jssl.core import Batch, DatasetInfo, Method, Metrics, Objective, TrainState
 from jssl.data import DataConfig
 from jssl.data.loader import Feed
@@ -116,16 +124,20 @@ def open_data(config: Config, data_info: DatasetInfo | None, training: bool) -> 
 def check_info(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
     """Raises `UserError` if the data is not the data with which the run began."""
     if found.num_examples != stored.num_examples:
-        raise UserError(
-            f"config.data.source={config.data.source!r} has {found.num_examples} examples, and the "
-            f"run began with {stored.num_examples}; restore the data, or use another --workdir"
+        raise ConfigError(
+            "config.data.source",
+            config.data.source,
+            f"has {found.num_examples} examples, and the run began with {stored.num_examples}",
+            "restore the data, or use another --workdir",
         )
     for name, before in (stored.vocab._asdict() if stored.vocab else {}).items():
         now = getattr(found.vocab, name, None)
         if now != before:
-            raise UserError(
-                f"config.data.tokenizer={config.data.tokenizer!r} is not the one that this run "
-                f"began with: its {name} is {now!r}, and was {before!r}; name that one"
+            raise ConfigError(
+                "config.data.tokenizer",
+                config.data.tokenizer,
+                f"not the one that this run began with: its {name} is {now!r}, and was {before!r}",
+                "name that one",
             )
 
 
@@ -178,14 +190,18 @@ def check_honored(config: Config, method: Method) -> None:
         value = config[key]
         honored = getattr(method, key)
         if value != honored:
-            raise UserError(
-                f"config.{key}={value} means nothing to config.method={config.method!r}; set it "
-                f"to {honored}, or let its build return an Objective"
+            raise ConfigError(
+                f"config.{key}",
+                value,
+                f"means nothing to config.method={config.method!r}",
+                f"set it to {honored}, or let its build return an Objective",
             )
     if config.log.render_every and not method.render:
-        raise UserError(
-            f"config.log.render_every={config.log.render_every}: config.method={config.method!r} "
-            "makes no pictures and no text; set it to 0"
+        raise ConfigError(
+            "config.log.render_every",
+            config.log.render_every,
+            f"config.method={config.method!r} makes no pictures and no text",
+            "set it to 0",
         )
 
 
@@ -197,15 +213,17 @@ def check_batch(run: Run) -> None:
     """
     config = run.config
     if config.batch_size < 2:
-        raise UserError(f"config.batch_size={config.batch_size} must be at least 2")
+        raise ConfigError("config.batch_size", config.batch_size, "must be at least 2", "try 2")
     parts = mesh.batch_parts(run.mesh) * config.accumulate
     examples = len(run.data.source)
     if run.method.compares and config.batch_size > examples:
         fits = examples // parts * parts
-        raise UserError(
-            f"config.batch_size={config.batch_size} is above the {examples} examples of "
-            f"{run.data.source.name}, and the loss of {config.method!r} compares the examples of a "
-            f"batch, which would hold some twice; {f'try {fits}' if fits > 1 else 'add some'}"
+        raise ConfigError(
+            "config.batch_size",
+            config.batch_size,
+            f"above the {examples} examples of {run.data.source.name}, and the loss of "
+            f"{config.method!r} compares the examples of a batch, which would hold some twice",
+            f"{(f'try {fits}' if fits > 1 else 'add some')}",
         )
     what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
     what += " x config.accumulate" if config.accumulate > 1 else ""
@@ -227,7 +245,7 @@ def check_unused_keys(config: Config) -> None:
         ):
             continue
         read = [k.rpartition(".")[2] for k in config._seen if k.rpartition(".")[0] == section]
-        raise UserError(f"{key} is read by nothing in {config.method!r}; {suggest(name, read)}")
+        raise UserError(f"--{key} is read by nothing in {config.method!r}; {suggest(name, read)}")
 
 
 def train_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -13,7 +13,7 @@ import uuid
 from typing import Any
 
 from jssl import errors
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.data import files
 
 log = logging.getLogger("jssl")
@@ -24,9 +24,11 @@ LONGEST = 500  # characters; MLflow refuses longer parameters
 def need(package: str, value: str) -> None:
     """Raises `UserError` unless the package of ``log.<package>`` is installed."""
     if package not in sys.modules and importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"config.log.{package}={value!r} needs the {package} package; "
-            f"{errors.install(package)}, or set config.log.{package}=''"
+        raise ConfigError(
+            f"config.log.{package}",
+            value,
+            f"needs the {package} package",
+            f"{errors.install(package)}, or set config.log.{package}=''",
         )
 
 

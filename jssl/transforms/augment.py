@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jssl.config import UserError, values
+from jssl.config import ConfigError, values
 from jssl.config.values import Length, NonNegative, Pixels, Positive, Range, Share
 from jssl.transforms import color
 from jssl.transforms.color import JITTER
@@ -394,4 +394,4 @@ def _checked(function: Callable, **settings: Any) -> SimpleNamespace:
 
 def _need(right, key, value, rule, cure):
     if not right:
-        raise UserError(f"augment.{key}={value!r} is wrong because it must be {rule}; try {cure}")
+        raise ConfigError(f"config.augment.{key}", value, f"must be {rule}", f"try {cure}")

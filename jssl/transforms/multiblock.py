@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError
 from jssl.transforms.masking import cover, mask_to_indices
 
 
@@ -141,8 +141,10 @@ def context_mask(
 def check_blocks(config: Config, num_context: int) -> None:
     """Raises `UserError` if no context has more than ``config.min_context_patches`` patches."""
     if not 0 <= config.min_context_patches < num_context:
-        raise UserError(
-            f"config.min_context_patches={config.min_context_patches} must be at least 0 and below "
-            f"the {num_context} patches of config.context_fraction={config.context_fraction}; "
-            f"try {min(4, num_context - 1)}"
+        raise ConfigError(
+            "config.min_context_patches",
+            config.min_context_patches,
+            f"must be at least 0 and below the {num_context} patches of "
+            f"config.context_fraction={config.context_fraction}",
+            f"try {min(4, num_context - 1)}",
         )

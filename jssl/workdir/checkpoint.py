@@ -20,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import args as ocp_args
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.config.values import Count, Whole
 from jssl.core import TrainState, Tree
 from jssl.data.files import PASSING, Damaged, Unreachable, foreign
@@ -67,7 +67,9 @@ class Checkpoints:
     ) -> None:
         for key, n, least in (("keep_latest", keep_latest, 1), ("keep_best", keep_best, 0)):
             if n < least:
-                raise UserError(f"config.checkpoint.{key}={n} must be at least {least}")
+                raise ConfigError(
+                    f"config.checkpoint.{key}", n, f"must be at least {least}", f"try {least}"
+                )
         self.folder = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
         self.every = every
         self.read_only = read_only
@@ -108,10 +110,12 @@ class Checkpoints:
         free = shutil.disk_usage(self.folder).free
         need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
         if free < 1.2 * need + 2**20:
-            raise UserError(
-                f"--workdir={self.folder.parent} has {free / 1e6:,.1f} MB free and a checkpoint "
-                f"takes {need / 1e6:,.1f} MB and some more; free some space and start again, "
-                "or choose another --workdir"
+            raise ConfigError(
+                "workdir",
+                self.folder.parent,
+                f"has {free / 1000000.0:,.1f} MB free and a checkpoint takes "
+                f"{need / 1000000.0:,.1f} MB and some more",
+                "free some space and start again, or choose another --workdir",
             )
 
     def save(self, step: int, state: TrainState, knn: float | None = None) -> None:
@@ -139,10 +143,11 @@ class Checkpoints:
         self._saving = step
         if self._manager.latest_step() == step or not self._manager.save(step, args=args):
             latest = self._manager.latest_step()
-            raise UserError(
-                f"--workdir={self.folder.parent}: step {step} could not be saved, because "
-                f"checkpoints/{latest} lies there already; move it out of that folder and start "
-                "again"
+            raise ConfigError(
+                "workdir",
+                self.folder.parent,
+                f"step {step} could not be saved, because checkpoints/{latest} lies there already",
+                "move it out of that folder and start again",
             )
         self._saved.add(step)
 
@@ -180,9 +185,11 @@ class Checkpoints:
                 return self._newest(shapes)
             except _MovedOn:
                 log.info("%s: the run has deleted what was read; again", self.folder)
-        raise UserError(
-            f"--workdir={self.folder.parent}: the run deleted each of {TRIES} checkpoints while it "
-            "was read; try again later, or train with a larger config.checkpoint.keep_latest"
+        raise ConfigError(
+            "workdir",
+            self.folder.parent,
+            f"the run deleted each of {TRIES} checkpoints while it was read",
+            "try again later, or train with a larger config.checkpoint.keep_latest",
         )
 
     def _newest(self, shapes: Tree) -> TrainState | None:
@@ -208,10 +215,11 @@ class Checkpoints:
         aside = agreement.first(lambda: sorted(p.name for why in ASIDE for p in self._glob(why)))
         if steps or aside:
             why = f"; {steps[0]}: {damaged[steps[0]]}" if steps else ""
-            raise UserError(
-                f"workdir={self.folder.parent} has no readable checkpoint (there are "
-                f"{steps + aside}{why}); none was deleted: repair one, or start again in a new "
-                "workdir"
+            raise ConfigError(
+                "workdir",
+                self.folder.parent,
+                f"has no readable checkpoint (there are {steps + aside}{why})",
+                "none was deleted: repair one, or start again in a new workdir",
             )
         return None
 
@@ -266,10 +274,12 @@ class Checkpoints:
         missing = sorted(expected - stored)
         extra = sorted(stored - expected)
         if missing or extra:
-            raise UserError(
-                f"workdir={self.folder.parent} step {step} does not fit this model: missing "
-                f"{missing[:3] or 'nothing'}, extra {extra[:3] or 'nothing'}; use the code that "
-                "wrote it, or a new workdir"
+            raise ConfigError(
+                "workdir",
+                self.folder.parent,
+                f"step {step} does not fit this model: missing {missing[:3] or 'nothing'}, extra "
+                f"{extra[:3] or 'nothing'}",
+                "use the code that wrote it, or a new workdir",
             )
 
     def _set_aside(self, step: int, why: str = "damaged") -> None:

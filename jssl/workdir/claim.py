@@ -18,7 +18,7 @@ import jax
 import ml_collections
 
 from jssl import data
-from jssl.config import UserError, call_with_section, flatten
+from jssl.config import ConfigError, UserError, call_with_section, flatten
 from jssl.core import DatasetInfo
 from jssl.data import files
 from jssl.data.files import Unreachable
@@ -56,7 +56,9 @@ class TrainingFolder(run_folder.RunFolder):
         super().__init__(workdir)
         self.content = {}
         if "[" in str(self.path):  # TensorStore takes it for a pattern, and merges no checkpoint
-            raise UserError(f"--workdir={self.path} cannot have a '[' in its name; choose another")
+            raise ConfigError(
+                "workdir", self.path, "cannot have a '[' in its name", "choose another"
+            )
 
     def open(
         self, config: ml_collections.ConfigDict, extend: bool = False
@@ -69,8 +71,8 @@ class TrainingFolder(run_folder.RunFolder):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"--workdir={self.path} cannot be made ({error.strerror}); choose another"
+            raise ConfigError(
+                "workdir", self.path, f"cannot be made ({error.strerror})", "choose another"
             ) from None
         return self.check(config, extend)
 
@@ -111,15 +113,17 @@ class TrainingFolder(run_folder.RunFolder):
         if not moved:
             return
         key = moved[0]
-        what = f"data.{key}={began[key]!r}, not {section[key]!r}"
+        what = f"config.data.{key}={began[key]!r}, not {section[key]!r}"
         old = self.stored().get("data", "")
         new = call_with_section(data.load, config.data, "data").source.fingerprint
         if not old or not new:
             log.warning("the result is of the run in %s, on %s", self.path, what)
         elif old != new:
-            raise UserError(
-                f"--workdir={self.path} holds a finished run on {what}, which holds other files; "
-                "use another --workdir to train on those, or give the old value to see its result"
+            raise ConfigError(
+                "workdir",
+                self.path,
+                f"holds a finished run on {what}, which holds other files",
+                "use another --workdir to train on those, or give the old value to see its result",
             )
 
     def compose(
@@ -166,10 +170,11 @@ class TrainingFolder(run_folder.RunFolder):
         old = self.stored()
         _check_numbers(self.path, old)
         if fingerprint and old["data"] not in ("", fingerprint) and not changed_data:
-            raise UserError(
-                f"--workdir={self.path}: the data set has changed since its run began (other "
-                "files, names or sizes); restore it, use another --workdir, or add --changed-data "
-                "to go on with it"
+            raise ConfigError(
+                "workdir",
+                self.path,
+                "the data set has changed since its run began (other files, names or sizes)",
+                "restore it, use another --workdir, or add --changed-data to go on with it",
             )
         if extend and new["steps"] > old["config"]["steps"]:
             _extend(self.path, old, new["steps"])
@@ -276,9 +281,11 @@ def _wait_for(path: pathlib.Path) -> None:
     until = time.monotonic() + VISIBLE
     while not path.exists():
         if time.monotonic() > until:
-            raise UserError(
-                f"--workdir={path.parent} is not the folder that process 0 sees; it must be one "
-                "folder for all processes (NFS, Lustre, a bucket)"
+            raise ConfigError(
+                "workdir",
+                path.parent,
+                "not the folder that process 0 sees",
+                "it must be one folder for all processes (NFS, Lustre, a bucket)",
             )
         time.sleep(0.1)
 
@@ -303,10 +310,12 @@ def _check_numbers(folder: pathlib.Path, content: dict[str, Any]) -> None:
     for name, value in identity.numbers().items():
         old = content["numbers"].get(name, value)
         if old != value:
-            raise UserError(
-                f"--workdir={folder} holds a run that began with {name}={old}, and it is {value} "
-                f"now; set {name.upper()}={int(old) if isinstance(old, bool) else old} to go on "
-                "with it, or use another --workdir"
+            raise ConfigError(
+                "workdir",
+                folder,
+                f"holds a run that began with {name}={old}, and it is {value} now",
+                f"set {name.upper()}={(int(old) if isinstance(old, bool) else old)} to go on with "
+                "it, or use another --workdir",
             )
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import jax
 
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.data import files
 from jssl.parallel import agreement, mesh, preemption
 
@@ -40,9 +40,11 @@ def exclusive_lock(folder: pathlib.Path) -> Iterator[None]:
             if mesh.any_across_processes(bool(preemption.requested())):
                 raise preemption.Stopped(preemption.requested() or "a signal to one process")
             if mesh.any_across_processes(time.monotonic() > until):
-                raise UserError(
-                    f"--workdir={folder} is in use by another run{_owner(path)}; wait for its end, "
-                    "or use another --workdir"
+                raise ConfigError(
+                    "workdir",
+                    folder,
+                    f"in use by another run{_owner(path)}",
+                    "wait for its end, or use another --workdir",
                 )
             if not warned:
                 log.warning("%s is in use%s: waiting %.0f s", folder, _owner(path), LOCK_TIMEOUT_S)

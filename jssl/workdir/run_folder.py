@@ -17,6 +17,7 @@ import ml_collections
 
 import jssl
 from jssl.config import (
+    ConfigError,
     UserError,
     call_with_section,
     durations,
@@ -101,17 +102,19 @@ class RunFolder:
             if path.exists() and not (path.is_dir() if name == "checkpoints" else path.is_file()):
                 raise UserError(f"{path} is not what jssl writes; move it out of the way")
         if self.saved and not (self.path / "config.json").exists():
-            raise UserError(
-                f"--workdir={self.path} holds checkpoints or a result, and no config.json that "
-                "says of which run; restore config.json, or use another --workdir"
+            raise ConfigError(
+                "workdir",
+                self.path,
+                "holds checkpoints or a result, and no config.json that says of which run",
+                "restore config.json, or use another --workdir",
             )
 
     def stored(self) -> dict[str, Any]:
         """Reads config.json; raises `UserError` unless jssl wrote it so."""
         path = self.path / "config.json"
         if not os.path.lexists(path):  # and not path.exists(), which fails for long names
-            raise UserError(
-                f"--workdir={self.path} holds no run (no config.json); name a trained one"
+            raise ConfigError(
+                "workdir", self.path, "holds no run (no config.json)", "name a trained one"
             )
         content = read(path)
         try:
@@ -220,7 +223,7 @@ class RunFolder:
             config = durations.resolved(config, self.data_info.num_examples)
             check_same(self.path, self.recorded_config(), from_json(to_json(config)), extend)
         elif extend:
-            raise UserError(f"--workdir={self.path} holds no run to extend; leave out --extend")
+            raise ConfigError("workdir", self.path, "holds no run to extend", "leave out --extend")
         return config
 
 
@@ -232,11 +235,11 @@ def resolve(workdir: str | os.PathLike[str]) -> pathlib.Path:
     try:
         name.encode("utf-8")  # Orbax needs it
     except UnicodeEncodeError:
-        raise UserError(
-            f"--workdir={ascii(name)} is not UTF-8; rename that folder, or choose another"
+        raise ConfigError(
+            "workdir", ascii(name), "not UTF-8", "rename that folder, or choose another"
         ) from None
     if "\0" in name:
-        raise UserError(f"--workdir={ascii(name)} holds a NUL; choose another")
+        raise ConfigError("workdir", ascii(name), "holds a NUL", "choose another")
     return pathlib.Path(require_local_path("--workdir", name)).expanduser().absolute()
 
 
@@ -265,9 +268,11 @@ def check_same(
         cure = "use another --workdir, or give the old value to go on with that run"
         if more:
             cure = "add --extend to train that run further, or use another --workdir"
-        raise UserError(
-            f"--workdir={folder} holds a run with {key}={before.get(key)!r}, not {now.get(key)!r}; "
-            f"{cure}"
+        raise ConfigError(
+            "workdir",
+            folder,
+            f"holds a run with {key}={before.get(key)!r}, not {now.get(key)!r}",
+            cure,
         )
 
 

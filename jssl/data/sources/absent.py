@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jssl import data
-from jssl.config import Config, UserError
+from jssl.config import Config, ConfigError, UserError
 from jssl.core import DatasetInfo, Modality
 from jssl.data.files import Unreachable
 from jssl.data.source import Batch, Source
@@ -100,9 +100,11 @@ def need(source: Source, protocol: str, config: Config) -> None:
     """Raises UserError if the training data is absent, because `protocol` needs it."""
     if isinstance(source, Absent):
         key = "dir" if config.data.source == "tfds" else "path"
-        raise UserError(
-            f"--protocol={protocol} needs the data that the run was trained on: {source.reason}; "
-            f"or name the folder in which it lies now with --config.data.{key}=FOLDER"
+        raise ConfigError(
+            "protocol",
+            protocol,
+            f"needs the data that the run was trained on: {source.reason}",
+            f"name the folder in which it lies now with --config.data.{key}=FOLDER",
         )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 
 SEED = 1797
 RENDERINGS = {"train": 8, "test": 4}  # images of each scan, each with its own nuisances
@@ -46,7 +46,9 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
       UserError: `split` is neither of the two.
     """
     if split not in RENDERINGS:
-        raise UserError(f"data.split={split!r} is not a split of digits; try 'train' or 'test'")
+        raise ConfigError(
+            "config.data.split", split, "not a split of digits", "try 'train' or 'test'"
+        )
     scans, targets = scanned()
     rows = scan_rows(split, targets)
     scans = scans[rows].reshape(-1, 8, 8).astype(np.int32)

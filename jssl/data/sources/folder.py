@@ -17,7 +17,7 @@ import numpy as np
 from PIL import features
 
 from jssl import errors
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.data import canvas as canvases
 from jssl.data import depth, files, fingerprint
 from jssl.data.decode import Example, Pixels, Unreadable, assemble, look
@@ -25,6 +25,7 @@ from jssl.data.sampling import split_name, split_rows
 from jssl.data.source import Batch, image_fields
 from jssl.data.splits import few, find_split, nfc, split_folders, split_kind
 from jssl.data.walk import Found, walk
+from jssl.errors import short
 from jssl.parallel import preemption
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class ImageFolder:
             len(self),
             self.pixels,
             self.classes is not None,
-            f"data.path={self.name}",
+            f"--config.data.path={short(self.name)}",
         )
 
     @property
@@ -172,10 +173,11 @@ def open_folder(
     listing.announce("images")
     _advise(listing)
     if not listing.files:
-        raise UserError(
-            f"data.path={root} is wrong because no image lies below it "
-            f"({listing.describe('images')}); "
-            f"give a folder with files that end in {' '.join(extensions())}"
+        raise ConfigError(
+            "config.data.path",
+            root,
+            f"no image lies below it ({listing.describe('images')})",
+            f"give a folder with files that end in {' '.join(extensions())}",
         )
     _check_mixed(root, listing.files)
     names = listing.files
@@ -207,7 +209,7 @@ def _white(root: str, names: Sequence[str]) -> float:
     with preemption.pool(16) as pool:
         looks = [pool.submit(_look, path) for path in paths]
         return depth.find_white(
-            [preemption.result(future) for future in looks], f"data.path={root}"
+            [preemption.result(future) for future in looks], f"--config.data.path={short(root)}"
         )
 
 
@@ -244,7 +246,7 @@ def read_patiently(path: str) -> bytes:
 def _root(path: str, split: str) -> str:
     """Returns the folder of a split; UserError if there is none."""
     if not os.path.isdir(path):
-        raise UserError(f"data.path={path!r} is wrong because {_no_folder(path)}")
+        raise UserError(f"--config.data.path={short(path)}: {_no_folder(path)}")
     base = split_name(split)
     folders = split_folders(path)
     inner = os.path.join(path, base)
@@ -259,9 +261,11 @@ def _root(path: str, split: str) -> str:
     splits = [other for other, kind in folders.items() if kind]
     if splits:
         others = " and move the rest into it" if len(splits) < len(folders) else ""
-        raise UserError(
-            f"data.split={split} is wrong because {path} has no folder {base}, but the splits "
-            f"{few(splits)}; use data.split={splits[0]}, or make the folder {base}{others}"
+        raise ConfigError(
+            "config.data.split",
+            split,
+            f"{path} has no folder {base}, but the splits {few(splits)}",
+            f"use --config.data.split={splits[0]}, or make the folder {base}{others}",
         )
     if split_kind(base) == "train":
         return path
@@ -270,12 +274,13 @@ def _root(path: str, split: str) -> str:
     if split_kind(os.path.basename(path)):
         sibling = find_split(base, split_folders(above), above)
     cure = (
-        "use data.split=train, or hold out a part of it: train[90%:], and train[:90%] to train on"
+        "use --config.data.split=train, or hold out a part of it: train[90%:], and train[:90%] to "
+        "train on"
     )
     if sibling:
-        cure = f"use data.path={above}, which has the folder {sibling}"
-    raise UserError(
-        f"data.split={split} is wrong because {path} is one set, without folders for splits; {cure}"
+        cure = f"use --config.data.path={above}, which has the folder {sibling}"
+    raise ConfigError(
+        "config.data.split", split, f"{path} is one set, without folders for splits", cure
     )
 
 
@@ -291,7 +296,9 @@ def _no_folder(path: str) -> str:
         return "it is no folder; give the folder that holds the images"
     folder = os.path.dirname(os.path.abspath(path))
     if path.lower().endswith((*EXTENSIONS, ".avif", *PHONES)):
-        return f"it is one image; give the folder that holds the images, as data.path={folder}"
+        return (
+            f"it is one image; give the folder that holds the images: --config.data.path={folder}"
+        )
     inner = os.path.splitext(path)[0].removesuffix(".tar")
     with contextlib.suppress(OSError, EOFError):
         if zipfile.is_zipfile(path):
@@ -318,9 +325,11 @@ def _check_mixed(root: str, names: Sequence[str]) -> None:
         if "train" in kinds and len(kinds) > 1:
             several = sorted(name for name in below[above] if split_kind(name))
             path = os.path.join(root, above)
-            raise UserError(
-                f"data.path={root} is wrong because {path} has the splits {few(several)}, which "
-                f"would be read as one set; use data.path={path}"
+            raise ConfigError(
+                "config.data.path",
+                root,
+                f"{path} has the splits {few(several)}, which would be read as one set",
+                f"use --config.data.path={path}",
             )
 
 

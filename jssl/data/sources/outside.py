@@ -126,7 +126,7 @@ def open_outside(name: str, section: Mapping[str, Any]) -> Source:
     """
     from jssl.core import Modality
 
-    key = f"config.data.source={name!r}"
+    key = f"--config.data.source={name!r}"
     build = plugins.resolve("config.data.source", name)
     given = plugins.taken(build, section)
     if "split" not in given:

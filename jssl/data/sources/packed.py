@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.data import fingerprint
 from jssl.data.files import Damaged, foreign, open_regular, read_json
 from jssl.data.host_batches import chunks
@@ -182,17 +182,21 @@ def locate(path: str, split: str) -> str:
         return os.path.join(path, name)
     if not os.path.isfile(os.path.join(path, "meta.json")):
         if packs:
-            raise UserError(
-                f"data.split={split} is wrong because {path} holds only {few(packs)}; "
-                f"use data.split={packs[0]}, or pack {base} too"
+            raise ConfigError(
+                "config.data.split",
+                split,
+                f"{path} holds only {few(packs)}",
+                f"use --config.data.split={packs[0]}, or pack {base} too",
             )
-        raise UserError(
-            f"data.path={path} is wrong because there is no meta.json in it or in its folder "
-            f"{base}; make one with `jssl data pack`, or name the folder that holds one"
+        raise ConfigError(
+            "config.data.path",
+            path,
+            f"there is no meta.json in it or in its folder {base}",
+            "make one with `jssl data pack`, or name the folder that holds one",
         )
     if base != "train":
-        raise UserError(
-            f"data.split={split} is wrong because {path} is packed without splits; use train"
+        raise ConfigError(
+            "config.data.split", split, f"{path} is packed without splits", "use train"
         )
     return path
 
@@ -230,12 +234,14 @@ def atomic_directory(out: str) -> Iterator[str]:
       UserError: `out` exists, or cannot be created.
     """
     if os.path.lexists(out):
-        raise UserError(f"out={out} is wrong because it exists; name a new directory, or remove it")
+        raise ConfigError("out", out, "it exists", "name a new directory, or remove it")
     try:
         os.makedirs(os.path.dirname(out), exist_ok=True)
         folder = tempfile.mkdtemp(prefix=os.path.basename(out) + ".", dir=os.path.dirname(out))
     except OSError as error:
-        raise UserError(f"out={out} cannot be made ({error.strerror}); name another") from None
+        raise ConfigError(
+            "out", out, f"cannot be made ({error.strerror})", "name another"
+        ) from None
     is_main = threading.current_thread() is threading.main_thread()  # others get no signals
     handler: Any = None
     if is_main:
@@ -337,9 +343,8 @@ def intact(folder: str, read: Callable[..., Any], *args: Any) -> Any:
         reason = error.reason
         if error.name != folder:
             reason = f"{os.path.basename(error.name)}: {reason}"
-    raise UserError(
-        f"data.path={folder} is wrong because it is no intact packed data set ({reason}); "
-        "pack it again"
+    raise ConfigError(
+        "config.data.path", folder, f"it is no intact packed data set ({reason})", "pack it again"
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jssl.config import UserError, require_local_path
+from jssl.config import ConfigError, UserError, require_local_path
 from jssl.data import canvas as canvases
 from jssl.data import depth, fingerprint
 from jssl.data.decode import Example, Pixels, Unreadable, assemble, look
@@ -21,6 +21,7 @@ from jssl.data.files import Damaged, foreign, one_line
 from jssl.data.source import Batch, image_fields
 from jssl.data.sources.tfds_trust import INFO as _INFO
 from jssl.data.sources.tfds_trust import open_builder
+from jssl.errors import short
 
 if TYPE_CHECKING:
     from etils import epath
@@ -161,7 +162,7 @@ def open_tfds(
     if height is not None and width is not None:
         height, width = canvases.fitted(height, width, shape)
         shape = (min(height, width), max(height, width))
-    blame = f"data.name={name}"
+    blame = f"--config.data.name={short(name)}"
     white = max_value or _white(records, features[key], key, blame)
     pixels = Pixels(canvas, (*shape, channels), exif, 0.0 if white == 255 else white)
     return TfdsImages(f"{name} {split}", blame, records, key, pixels, classes)
@@ -206,9 +207,11 @@ def _open(
     keys = [key for key, f in features.items() if type(f) is feature_type and key != "id"]
     if not keys:
         hint = ", or set data.seq_len for its text" if "text" in features else ""
-        raise UserError(
-            f"data.name={name} is wrong because it has no {kind.lower()}, only "
-            f"{', '.join(features)}; name a data set with a feature of type {kind}{hint}"
+        raise ConfigError(
+            "config.data.name",
+            name,
+            f"it has no {kind.lower()}, only {', '.join(features)}",
+            f"name a data set with a feature of type {kind}{hint}",
         )
     images = [key for key, f in features.items() if type(f) is tfds.features.Image]
     skip = dict.fromkeys(images, tfds.decode.SkipDecoding())
@@ -217,8 +220,11 @@ def _open(
             records = builder.as_data_source(split, decoders=skip)
             len(records)
     except (Damaged, FileNotFoundError) as error:
-        raise UserError(
-            f"data.name={name} cannot be read ({error}); copy the set again, or prepare it again"
+        raise ConfigError(
+            "config.data.name",
+            name,
+            f"cannot be read ({error})",
+            "copy the set again, or prepare it again",
         ) from error
     label = features.get("label")
     classes = list(label.names) if type(label) is tfds.features.ClassLabel else None
@@ -230,9 +236,11 @@ def root_of(dir: str) -> str:
     """Returns ``data.dir``, or TFDS's own variable TFDS_DATA_DIR; UserError if both are empty."""
     root = dir or require_local_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
     if not root:
-        raise UserError(
-            "data.dir='' is wrong because there is no such folder; give the folder that holds the "
-            "data sets prepared by TFDS, or set TFDS_DATA_DIR"
+        raise ConfigError(
+            "config.data.dir",
+            "",
+            "there is no such folder",
+            "give the folder that holds the data sets prepared by TFDS, or set TFDS_DATA_DIR",
         )
     return root
 
@@ -243,9 +251,11 @@ def find_prepared(name: str, dir: str) -> epath.Path:
 
     root = epath.Path(dir).expanduser()
     if not root.is_dir():
-        raise UserError(
-            f"data.dir={dir!r} is wrong because there is no such folder; "
-            "give the folder that holds the data sets prepared by TFDS"
+        raise ConfigError(
+            "config.data.dir",
+            dir,
+            "there is no such folder",
+            "give the folder that holds the data sets prepared by TFDS",
         )
     base, _, version = name.partition(":")
     folder = root / base / version if version else root / base
@@ -257,9 +267,11 @@ def find_prepared(name: str, dir: str) -> epath.Path:
         return max(versions, key=_version)
     prepared = _prepared(dir)
     near = difflib.get_close_matches(name, prepared, n=3, cutoff=0.5) or prepared
-    raise UserError(
-        f"data.name={name!r} is wrong because it is not prepared in data.dir={dir}; "
-        f"try {_listed(near)}, or `jssl data prepare --name={name} --dir={dir}`"
+    raise ConfigError(
+        "config.data.name",
+        name,
+        f"it is not prepared in data.dir={dir}",
+        f"try {_listed(near)}, or `jssl data prepare --name={name} --dir={dir}`",
     )
 
 
@@ -281,22 +293,28 @@ def _check_split(info: Any, name: str, split: str, dir: str) -> None:
     try:
         files = [instruction.filename for instruction in info.splits[split].file_instructions]
     except (ValueError, KeyError, AssertionError) as error:
-        raise UserError(
-            f"data.split={split} is wrong because {name} has only {', '.join(info.splits)} "
-            f"({str(error).splitlines()[0]}); use one of these, or a slice such as train[:90%]"
+        raise ConfigError(
+            "config.data.split",
+            split,
+            f"{name} has only {', '.join(info.splits)} ({str(error).splitlines()[0]})",
+            "use one of these, or a slice such as train[:90%]",
         ) from error
     from etils import epath
 
     if info.file_format is None or info.file_format.value != "array_record":
-        raise UserError(
-            f"data.name={name} is wrong because it is prepared as {_format(info)}, which takes "
-            f"TensorFlow to read; convert it: jssl data prepare --name={name} --dir={dir}"
+        raise ConfigError(
+            "config.data.name",
+            name,
+            f"it is prepared as {_format(info)}, which takes TensorFlow to read",
+            f"convert it: jssl data prepare --name={name} --dir={dir}",
         )
     missing = [file for file in files if not epath.Path(file).exists()]
     if missing or not files:
-        raise UserError(
-            f"data.split={split} is wrong because {missing[0] if missing else 'every file'} is "
-            f"missing; copy all files of {name} to data.dir, or prepare it again"
+        raise ConfigError(
+            "config.data.split",
+            split,
+            f"{(missing[0] if missing else 'every file')} is missing",
+            f"copy all files of {name} to data.dir, or prepare it again",
         )
 
 

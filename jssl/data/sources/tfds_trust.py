@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.data.files import Damaged, foreign, read_json
 
 INFO = "dataset_info.json"
@@ -35,10 +35,12 @@ def open_builder(folder: str | os.PathLike, name: str) -> Any:
             features = read_json(os.path.join(folder, FEATURES), follow=True)
             for class_name in classes(features):
                 if not _CLASS.fullmatch(class_name):
-                    raise UserError(
-                        f"data.name={name} is refused because its {FEATURES} names {class_name!r}, "
-                        "which is no feature of TFDS, and would be run; prepare the set with "
-                        "features of TFDS"
+                    raise ConfigError(
+                        "config.data.name",
+                        name,
+                        f"refused because its {FEATURES} names {class_name!r}, which is no "
+                        "feature of TFDS, and would be run",
+                        "prepare the set with features of TFDS",
                     )
             if not isinstance(read_json(os.path.join(folder, INFO), follow=True), dict):
                 raise ValueError(f"{INFO} holds no object")
@@ -52,9 +54,11 @@ def open_builder(folder: str | os.PathLike, name: str) -> Any:
         reason = f"{os.path.basename(error.filename or 'a file')} is missing"
     except Damaged as error:
         reason = error.reason
-    raise UserError(
-        f"data.name={name} cannot be read from {os.fspath(folder)} ({reason}); "
-        "copy the set again, or prepare it again"
+    raise ConfigError(
+        "config.data.name",
+        name,
+        f"cannot be read from {os.fspath(folder)} ({reason})",
+        "copy the set again, or prepare it again",
     )
 
 

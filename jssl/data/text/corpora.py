@@ -11,7 +11,7 @@ from operator import itemgetter
 from pydoc_data.topics import topics  # half a megabyte of English in every Python
 from typing import Any, NamedTuple
 
-from jssl.config import UserError, suggest
+from jssl.config import ConfigError, suggest
 from jssl.data.sampling import split_rows, split_span
 from jssl.data.text import encoding as encodings
 from jssl.data.text import text_files
@@ -70,21 +70,21 @@ def open_corpus(
         def record_parts(tally):
             return _records(records, key, classes, tally)
 
-        return Corpus(f"{name} {split}", f"data.name={name}", record_parts, classes, "")
+        return Corpus(f"{name} {split}", f"--config.data.name={name!r}", record_parts, classes, "")
     if source == "pydoc":
 
         def topic_parts(tally):
             return ((key, text, -1) for key, text in sorted(topics.items()))
 
-        return Corpus(f"pydoc {split}", "data.source=pydoc", topic_parts, None, split)
+        return Corpus(f"pydoc {split}", "--config.data.source='pydoc'", topic_parts, None, split)
     if source != "text":
-        raise UserError(f"data.source={source!r} is wrong: it is no text; {suggest(source, TEXT)}")
+        raise ConfigError("config.data.source", source, "it is no text", suggest(source, TEXT))
     files = text_files.find(os.path.expanduser(path), split)
 
     def file_parts(tally):
         return text_files.parts(files, how, tally)
 
-    return Corpus(f"{path} {split}", f"data.path={path}", file_parts, None, split)
+    return Corpus(f"{path} {split}", f"--config.data.path={path!r}", file_parts, None, split)
 
 
 TEXT = ("text", "tfds", "pydoc")  # the sources that `open_corpus` opens
@@ -95,9 +95,16 @@ def refuse(source: str, encoding: str, text_key: str) -> None:
     if source == "text":
         return
     if encoding:
-        raise UserError(f"data.encoding={encoding} is for data.source=text; leave it empty")
+        raise ConfigError(
+            "config.data.encoding", encoding, "for --config.data.source=text", "leave it empty"
+        )
     if text_key != "text":
-        raise UserError(f"data.text_key={text_key} is for data.source=text; use data.text_key=text")
+        raise ConfigError(
+            "config.data.text_key",
+            text_key,
+            "for --config.data.source=text",
+            "use --config.data.text_key=text",
+        )
 
 
 def pieces(corpus: Corpus, tally: Tally) -> Iterator[tuple[int, str, int]]:

@@ -11,7 +11,7 @@ import codecs
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from jssl.config import UserError, suggest
+from jssl.config import ConfigError, suggest
 
 if TYPE_CHECKING:
     from jssl.data.text.text_files import Tally
@@ -69,7 +69,7 @@ def codec(name: str) -> str:
     """
     if not name:
         return ""
-    wrong = UserError(f"data.encoding={name!r} is no encoding; {suggest(name, _KNOWN)}")
+    wrong = ConfigError("config.data.encoding", name, "no encoding", suggest(name, _KNOWN))
     if not name.isascii() or not name.isprintable():
         raise wrong
     try:

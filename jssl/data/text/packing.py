@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import ConfigError, UserError
 from jssl.data.sources.packed import atomic_directory, folder_bytes
 from jssl.data.text import corpora, tokenizer
 from jssl.data.text.text_source import VERSION, Tokens
@@ -86,7 +86,7 @@ def tokenize(
         labels.append(label)
         offsets.append(offsets[-1] + size + 1)
     if not labels:
-        raise UserError(f"{corpus.key} is wrong because it holds no text; name another")
+        raise UserError(f"{corpus.key}: it holds no text; name another")
     _report(corpus, tally)
     return np.array(offsets, np.int64), np.array(labels, np.int32), tally
 
@@ -230,11 +230,13 @@ def train(corpus: corpora.Corpus, size: int, out: str) -> dict[str, int | str]:
     """
     path = os.path.abspath(os.path.expanduser(out))
     if os.path.lexists(path):
-        raise UserError(f"out={out} is wrong because it exists; name a new file, or remove it")
+        raise ConfigError("out", out, "it exists", "name a new file, or remove it")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:
-        raise UserError(f"out={out} cannot be made ({error.strerror}); name another") from None
+        raise ConfigError(
+            "out", out, f"cannot be made ({error.strerror})", "name another"
+        ) from None
     trained = tokenizer.train(_sample(corpus), size)
     trained.save(*os.path.split(path))
     ids = trained.vocab["size"]

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.data import files
 from jssl.data.sampling import split_name
 from jssl.data.splits import find_split, split_kind
@@ -86,14 +86,18 @@ def _border(path: str, how: Reading) -> Iterator[None]:
         with files.foreign(path):
             yield
     except FileNotFoundError:
-        raise UserError(f"data.path={path} is gone, or leads nowhere; take it out") from None
+        raise ConfigError(
+            "config.data.path", path, "gone, or leads nowhere", "take it out"
+        ) from None
     except files.Damaged as error:
         cure = "mend it, or take it out"
         if isinstance(error.__cause__, Undecodable):
             cure = "set data.encoding=latin-1, or the one that it has"
             if how.encoding:
                 cure = "set data.encoding= (empty), so that it is detected"
-        raise UserError(f"data.path={path} cannot be read ({error.reason}); {cure}") from None
+        raise ConfigError(
+            "config.data.path", path, f"cannot be read ({error.reason})", cure
+        ) from None
 
 
 class _Unpacked:
@@ -224,9 +228,8 @@ def _judge(how: Reading, tally: Tally, final: bool = False) -> None:
         where, reason, cure = tally.first
         if odd < tally.lines:  # else nothing remains
             cure += ", or set data.max_corrupt_fraction=1.0 to skip such lines"
-        raise UserError(
-            f"data.path={where} is wrong because {reason}, and {odd:,} of {tally.lines:,} lines "
-            f"are; {cure}"
+        raise ConfigError(
+            "config.data.path", where, f"{reason}, and {odd:,} of {tally.lines:,} lines are", cure
         )
 
 
@@ -251,17 +254,21 @@ def find(path: str, split: str) -> list[str]:
     else:
         everything, selected = _of_folder(path, base)
     if not everything:
-        raise UserError(
-            f"data.path={path!r} is wrong because no text is there; give a file, a folder or a "
-            f"pattern of files that end in {' '.join(EXTENSIONS)}"
+        raise ConfigError(
+            "config.data.path",
+            path,
+            "no text is there",
+            f"give a file, a folder or a pattern of files that end in {' '.join(EXTENSIONS)}",
         )
     if selected:
         return selected
     others = sorted({_split_of(file, path) for file in everything} - {""})
-    raise UserError(
-        f"data.split={split} is wrong because {path} has no folder {base} and no file named "
-        f"after it (such as {base}.jsonl); use {others[0] if others else 'train'}, or a slice "
-        f"such as {others[0] if others else 'train'}[:90%]"
+    raise ConfigError(
+        "config.data.split",
+        split,
+        f"{path} has no folder {base} and no file named after it (such as {base}.jsonl)",
+        f"use {(others[0] if others else 'train')}, or a slice such as "
+        f"{(others[0] if others else 'train')}[:90%]",
     )
 
 
@@ -312,8 +319,10 @@ def _matching(path: str) -> list[str]:
     matches = [file for file in matches if os.path.isfile(file)]
     strange = [file for file in matches if not file.lower().endswith(EXTENSIONS)]
     if strange:
-        raise UserError(
-            f"data.path={path} is wrong because {strange[0]} ends in none of "
-            f"{' '.join(EXTENSIONS)}; rename it, or write another pattern"
+        raise ConfigError(
+            "config.data.path",
+            path,
+            f"{strange[0]} ends in none of {' '.join(EXTENSIONS)}",
+            "rename it, or write another pattern",
         )
     return matches

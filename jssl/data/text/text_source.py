@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jssl.config import UserError
+from jssl.config import ConfigError
 from jssl.data.sampling import split_rows, split_span
 from jssl.data.source import Batch, text_fields
 from jssl.data.sources.packed import check_labels, check_version, intact, mapped, named, spans
@@ -152,9 +152,12 @@ class Tokens:
         if (
             tokens.size and tokens.max() >= self.vocab["size"]
         ):  # a packed folder may come from anybody
-            raise UserError(
-                f"data.path={self._folder} is wrong because tokens.npy has the id {tokens.max()}, "
-                f"and its tokenizer knows {self.vocab['size']}; pack it again"
+            raise ConfigError(
+                "config.data.path",
+                self._folder,
+                f"tokens.npy has the id {tokens.max()}, and its tokenizer knows "
+                f"{self.vocab['size']}",
+                "pack it again",
             )
         batch = {
             "tokens": tokens.astype(np.int32),
@@ -226,9 +229,11 @@ def open_tokens(
     """
     own = intact(folder, _tokenizer)
     if tokenizer and tokenizers.load(tokenizer).fingerprint != own.fingerprint:
-        raise UserError(
-            f"data.tokenizer={tokenizer} is wrong because {folder} was packed with another one; "
-            "leave it empty, to use that one, or pack it again"
+        raise ConfigError(
+            "config.data.tokenizer",
+            tokenizer,
+            f"{folder} was packed with another one",
+            "leave it empty, to use that one, or pack it again",
         )
     whole = _mapped(folder, own, length, pack, words, None, None)
     span = split_span(split, whole.documents, int(whole._ends[-1]))

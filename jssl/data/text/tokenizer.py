@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jssl.config import UserError, suggest
+from jssl.config import ConfigError, suggest
 from jssl.data.files import JSON_LIMIT, Damaged, foreign, read_bytes
 from jssl.data.text import limits
 
@@ -169,9 +169,11 @@ class HFTokenizer:
             with foreign(self._name):
                 yield
         except Damaged as error:
-            raise UserError(
-                f"data.tokenizer={self._name} cannot take this text ({error.reason}); "
-                "use bytes, or a tokenizer that knows all characters"
+            raise ConfigError(
+                "config.data.tokenizer",
+                self._name,
+                f"cannot take this text ({error.reason})",
+                "use bytes, or a tokenizer that knows all characters",
             ) from error
 
     def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -199,16 +201,20 @@ def load(name: str) -> ByteTokenizer | HFTokenizer:
         folder = os.path.dirname(path) or "."
         inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         siblings = [os.path.join(os.path.dirname(path), n) for n in inside if n.endswith(".json")]
-        raise UserError(
-            f"data.tokenizer={name!r} is no file; {suggest(name, ['bytes', *siblings])}; "
-            "`jssl data tokenizer` trains one"
+        raise ConfigError(
+            "config.data.tokenizer",
+            name,
+            f"no file; {suggest(name, ['bytes', *siblings])}",
+            "`jssl data tokenizer` trains one",
         )
     try:
         tokenizer = read(path)
     except Damaged as error:
-        raise UserError(
-            f"data.tokenizer={name} is wrong because it is no file of Hugging Face's tokenizers "
-            f"({error.reason}); give its tokenizer.json, or use bytes"
+        raise ConfigError(
+            "config.data.tokenizer",
+            name,
+            f"it is no file of Hugging Face's tokenizers ({error.reason})",
+            "give its tokenizer.json, or use bytes",
         ) from None
     if tokenizer.added:
         log.info("data.tokenizer=%s lacks %s: added", name, ", ".join(tokenizer.added))
@@ -237,9 +243,11 @@ def train(texts: Iterable[str], size: int) -> HFTokenizer:
       UserError: `size` is smaller than the number of bytes and special tokens.
     """
     if size < _BASE + 256:
-        raise UserError(
-            f"--vocab={size} is wrong because 256 bytes and {_BASE} special tokens are in every "
-            "vocabulary; use 8192"
+        raise ConfigError(
+            "vocab",
+            size,
+            f"256 bytes and {_BASE} special tokens are in every vocabulary",
+            "use 8192",
         )
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers

@@ -1,0 +1,156 @@
+"""Law 8: each key of ``optim``, ``augment`` and ``model``, `accumulate` and `grad_cache`, changes
+the traced program of a recipe or is refused. So no key is ignored silently."""
+
+import hashlib
+import os
+from typing import Literal, get_args, get_origin
+
+import jax
+import numpy as np
+import pytest
+from conftest import make_mesh, recipes
+
+from jssl import optim
+from jssl.commands.bench import made_up
+from jssl.config import Config, UserError, load, reference, values
+from jssl.training.setup import setup_run
+
+ALL = os.environ.get("JSSL_LAWS") == "all"
+FEW = ("simclr_digits", "mae_imagenette", "bert_base")
+# What a zero switches off means nothing then: these are on while the keys are tried.
+AWAKE = {
+    "optim.warmup_steps": 1,
+    "optim.weight_decay": 0.1,
+    "augment.flip_prob": 0.5,
+    "augment.jitter_prob": 0.5,
+    "augment.brightness": 0.4,
+    "augment.contrast": 0.4,
+    "augment.saturation": 0.4,
+    "augment.hue": 0.1,
+    "augment.gray_prob": 0.2,
+    "augment.blur_prob": 0.5,
+    "augment.solarize_prob": 0.2,
+    "model.dtype": "float32",
+}
+OTHER = {  # values for kinds that do not list theirs
+    "optim.name": "adamw",
+    "optim.lr_scaling": "sqrt",
+    "optim.schedule": "constant",
+    "optim.no_decay": ("kernel$",),
+    "optim.lr_factors": (("bias$", 0.5),),
+    "optim.lr_constant": ("bias$",),
+    "optim.freeze": ("bias$",),
+    "optim.muon_params": ("kernel$",),
+    "augment.mean": (0.1, 0.2, 0.3),
+    "augment.std": (0.1, 0.2, 0.3),
+    "model.stem": "imagenet",
+    "model.positions": "sincos",
+    "model.pool": "mean",
+    "model.dtype": "bfloat16",
+    "model.residual_dtype": "bfloat16",
+    "model.remat": "full",
+    "model.init": "lecun",
+}
+SAME = {  # keys that cannot change these programs
+    "model.attention": "on a CPU, auto is xla, and cudnn is refused",
+    "model.name": "another size: every width changes, which test_config.py sees",
+    "augment.mode": "exact and fused are compared by test_augment.py",
+}
+
+
+def other(config, key):
+    """Another value that the kind of a key allows."""
+    value = config[key.partition(".")[0]][key.partition(".")[2]] if "." in key else config[key]
+    kind = reference.kind(config, key)
+    choices = get_args(get_args(kind)[0] if get_args(kind) else kind)
+    if key in OTHER and OTHER[key] != value:
+        return OTHER[key]
+    if get_origin(get_args(kind)[0] if get_args(kind) else kind) is Literal:
+        return next(choice for choice in choices if choice != value)
+    if isinstance(value, bool):
+        return not value
+    candidates = [value + 1, value - 1, value * 2] if isinstance(value, int) else []
+    if isinstance(value, float):
+        candidates = [value / 2, value + 0.1, value + 1]
+    if isinstance(value, tuple):
+        candidates = [tuple(x * 0.9 for x in value), tuple(x * 1.1 for x in value)]
+    return next(x for x in candidates if x != value and not values.wrong(x, kind))
+
+
+def digest(jaxpr) -> str:
+    """The program and its constants."""
+    total = hashlib.sha256(str(jaxpr).encode())
+    for constant in jaxpr.consts:
+        total.update(np.asarray(constant).tobytes())
+    return total.hexdigest()
+
+
+def program(recipe, overrides) -> str:
+    """What is traced of a recipe: its start and its step."""
+    config = Config(load(recipe, overrides))
+    run = setup_run(config, make_mesh(1), made_up(config))
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype), run.example
+    )
+    key = jax.random.key(0)
+    start = jax.make_jaxpr(run.method.init)(key, run.example)
+    step = jax.make_jaxpr(run.method.train_step)(run.shapes, batch, key)
+    return digest(start) + digest(step)
+
+
+def update(recipe, overrides, shapes) -> str:
+    """What is traced of the optimizer of a recipe, for parameters of these shapes."""
+    tx = optim.from_config(Config(load(recipe, overrides)))
+    state = jax.eval_shape(tx.init, shapes)
+    return digest(jax.make_jaxpr(tx.update)(shapes, state, shapes))
+
+
+@pytest.mark.parametrize(
+    "recipe", recipes() if ALL else [f"configs/{name}.py:tiny" for name in FEW]
+)
+def test_8_every_key_has_an_effect(recipe):
+    jax.clear_caches()
+    config = load(recipe)
+    awake = {key: value for key, value in AWAKE.items() if has(config, key)}
+    config = load(recipe, awake)
+    run = setup_run(Config(config), make_mesh(1), made_up(Config(config)))
+    shapes = run.shapes.params
+    before = {
+        "optim": update(recipe, awake, shapes),
+        "all": program(recipe, awake),
+    }
+    assert program(recipe, awake) == before["all"], "a trace is the same twice"
+    silent = []
+    for section in ("optim", "augment", "model"):
+        for name in config.get(section, {}):
+            key = f"{section}.{name}"
+            if key in SAME:
+                continue
+            changed = awake | {key: other(config, key)}
+            try:
+                if section == "optim":
+                    same = update(recipe, changed, shapes) == before["optim"]
+                else:
+                    same = program(recipe, changed) == before["all"]
+            except UserError as error:
+                same = name not in str(error)
+            if same:
+                silent.append(key)
+    assert not silent
+
+
+@pytest.mark.parametrize("recipe", recipes() if ALL else ["configs/simclr_digits.py:tiny"])
+def test_8_micro_batches_have_an_effect(recipe):
+    once = program(recipe, {})
+    twice = program(recipe, {"accumulate": 2})
+    assert twice != once
+    try:
+        assert program(recipe, {"accumulate": 2, "grad_cache": True}) != twice
+    except UserError as error:
+        assert "config.grad_cache=True" in str(error)
+
+
+def has(config, key) -> bool:
+    """Whether a config has a key."""
+    section, _, name = key.partition(".")
+    return section in config and name in config[section]
