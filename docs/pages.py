@@ -5,6 +5,7 @@ to MkDocs. A method, a recipe, a command or a result file needs no edit here.
 """
 
 import ast
+import html
 import json
 import posixpath
 import re
@@ -356,7 +357,7 @@ def command_page() -> str:
         for flag, (text, default) in command.flags.items():
             shown = f"--{flag}" if default is False else f"--{flag}=..."
             value = f"`{default}`" if default and isinstance(default, str) else ""
-            lines.append(f"| `{shown}` | {value} | {text} |")
+            lines.append(f"| `{shown}` | {value} | {escaped(text)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -449,6 +450,11 @@ def key_table(keys: list[Any], values: dict[str, Any]) -> list[str]:
     lines = ["| key | value | type | meaning |", "|---|---|---|---|"]
     for key in keys:
         value = values.get(f"config.{key.name}", "")
-        cells = (f"`{key.name}`", f"`{value!r}`", key.kind, key.meaning)
+        cells = (f"`{key.name}`", f"`{value!r}`", escaped(key.kind), escaped(key.meaning))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
+
+
+def escaped(text: str) -> str:
+    """Returns plain text as Markdown: "<mask>" is no tag there."""
+    return html.escape(text, quote=False).replace("*", "\\*")
