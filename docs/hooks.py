@@ -14,6 +14,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert.preprocessors import ExecutePreprocessor
+from traitlets.config import Config
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
@@ -22,6 +23,7 @@ import pages  # noqa: E402
 
 log = logging.getLogger("mkdocs.hooks.jssl")
 SECONDS = 600  # for one cell of a notebook
+STARTUP = 300  # seconds, on a busy machine
 FROM_CSS = re.compile(r"url\(['\"]?((?:https?:)?//[^)]*)")
 
 
@@ -53,8 +55,12 @@ def notebook(path: Path, run: bool) -> tuple[str, dict[str, bytes]]:
     if run:
         log.info("running %s", path.name)
         with tempfile.TemporaryDirectory() as folder:
-            resources = {"metadata": {"path": folder}}
-            ExecutePreprocessor(timeout=SECONDS).preprocess(book, resources)
+            # Through a file, so that no port of this machine is opened.
+            socket = {"transport": "ipc", "ip": posixpath.join(folder, ".kernel")}
+            runner = ExecutePreprocessor(
+                timeout=SECONDS, startup_timeout=STARTUP, config=Config({"KernelManager": socket})
+            )
+            runner.preprocess(book, {"metadata": {"path": folder}})
     for cell in book.cells:  # progress and warnings of libraries
         if cell.cell_type == "code":
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
