@@ -127,4 +127,4 @@ def test_a_run_in_epochs_is_the_run_in_steps(tmp_path):
     }
     with pytest.raises(UserError, match=f"config.steps={steps}, not {steps + 1}; add --extend"):
         claim.TrainingFolder(tmp_path / "a").open(load(TINY, longer))
-    assert train(load(TINY, longer), tmp_path / "a", extend=True)["step"] == steps + 1
+    claim.TrainingFolder(tmp_path / "a").open(load(TINY, longer), extend=True)

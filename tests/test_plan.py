@@ -10,7 +10,7 @@ from conftest import make_mesh
 
 from jssl import cli
 from jssl.commands import plan
-from jssl.config import UserError, load
+from jssl.config import Config, UserError, load
 from jssl.parallel import mesh
 from jssl.perf import accelerators, hlo, sharding_report
 
@@ -229,12 +229,12 @@ def test_numbers_for_people(number, base, wanted):
     assert sharding_report.format_si(number, base) == wanted
 
 
-def test_a_bank_of_examples_has_room_for_imagenet(capfd):
-    words = ["plan", "--config=configs/deepcluster_imagenet.py:tiny", "--devices=1"]
-    assert cli.main([*words, "--config.batch_size=16"]) == 0
-    found = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert found["examples"] == 1_281_167
-    bank = next(row for row in found["placement"] if row["arrays"].startswith("buffers/bank"))
+def test_a_bank_of_examples_has_room_for_imagenet():
+    config = Config(load("configs/deepcluster_v2_imagenet.py:tiny"))
+    run = plan.planned(config, make_mesh(1), plan.EXAMPLES, 0)
+    assert run.data_info.num_examples == 1_281_167
+    rows = sharding_report.rows(run.shapes)
+    bank = next(row for row in rows if row["arrays"].startswith("buffers/bank"))
     assert bank["largest"][0] >= 1_281_167
 
 
