@@ -15,12 +15,13 @@ from jssl.config import UserError, plugins, resolve_key, suggest
 
 log = logging.getLogger("jssl")
 
-# The keys of every run, which few recipes change. The values of a recipe replace these.
+# The keys of every run, which few recipes change. The values of a recipe replace these. What each
+# key means is written beside its kind (`jssl.config.reference`).
 DEFAULTS = dict(
     seed=0,
-    accumulate=1,  # micro-batches per update
-    grad_cache=False,  # with accumulate: the loss still compares all examples of the batch
-    mesh=dict(data=-1, fsdp=1, tensor=1),  # devices on each axis; -1: all remaining ones
+    accumulate=1,
+    grad_cache=False,
+    mesh=dict(data=-1, fsdp=1, tensor=1),
     data=dict(
         source="",
         name="",
@@ -31,16 +32,16 @@ DEFAULTS = dict(
         channels=3,
         aspect=1.5,
         exif="auto",
-        max_value=0.0,  # of images
+        max_value=0.0,
         on_device=False,
         workers=0,
         max_corrupt_fraction=0.01,
         tokenizer="",
         seq_len=0,
         pack_documents=True,
-        word_ids=False,  # of text
+        word_ids=False,
         encoding="",
-        text_key="text",  # of files of text
+        text_key="text",
     ),
     optim=dict(
         name="",
@@ -82,32 +83,32 @@ DEFAULTS = dict(
         linear_batch_size=256,
         linear_val_fraction=0.1,
         linear_standardize=True,
-        online_linear_epochs=10,  # of the probe beside the kNN; 0: none
+        online_linear_epochs=10,
         lowshot_per_class=0,
-        label_fraction=0.01,  # the share of labels if lowshot_per_class is 0
+        label_fraction=0.01,
         lowshot_seeds=5,
-        lowshot_epochs=200,  # of each probe; one probe per seed
-        max_rows=512,  # of text, for perplexity; 0: all
+        lowshot_epochs=200,
+        max_rows=512,
         prompt="",
         samples=4,
-        new_tokens=64,  # of generate, fill-mask; prompt="": the held-out text
+        new_tokens=64,
         temperature=0.8,
-        top_k=40,  # of generate; top_k 0: all
+        top_k=40,
     ),
     finetune=dict(  # MAE's (table 9 of the paper) but for batch_size, there 1,024
         seed=0,
         epochs=100,
         batch_size=256,
-        lr=1e-3,  # per 256 examples
-        layer_decay=0.75,  # factor of the rate from layer to layer; 1.0: none
+        lr=1e-3,
+        layer_decay=0.75,
         weight_decay=0.05,
-        warmup_fraction=0.05,  # share of all steps
+        warmup_fraction=0.05,
         drop_path=0.1,
-        pool="",  # for ViT: cls, mean; "": as in pretraining
-        dropout=0.1,  # for text
-        mixup=0.8,  # alpha of Beta(alpha, alpha); 0: off
+        pool="",
+        dropout=0.1,
+        mixup=0.8,
         label_smoothing=0.1,
-        view="crop",  # or "augment", the view of pretraining
+        view="crop",
         crop_scale=(0.08, 1.0),
         flip_prob=0.5,
     ),
@@ -115,9 +116,9 @@ DEFAULTS = dict(
         collapse="warn",
         min_feature_std=0.01,
         patience=3,
-        max_consecutive_nonfinite=10,  # skipped updates before a rollback
+        max_consecutive_nonfinite=10,
         max_rollbacks=3,
-        loss_spike_factor=3.0,  # warn if the loss is above this times its recent median; 0: off
+        loss_spike_factor=3.0,
     ),
     log=dict(
         every=20,

@@ -1,5 +1,6 @@
 """Micro-batches: GradCache equals the whole batch, and what happens once an update happens once."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,8 +62,9 @@ def test_grad_cache_equals_the_large_batch(recipe):
     np.testing.assert_allclose(four["loss"], one["loss"], rtol=1e-5)
     np.testing.assert_allclose(four["grad_norm"], one["grad_norm"], rtol=1e-5)
     np.testing.assert_allclose(four["alignment"], one["alignment"], rtol=1e-4, atol=1e-9)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    jax.tree.map(close, (after_four.params, after_four.buffers), (after.params, after.buffers))
+    found = (after_four.params, after_four.buffers)
+    wanted = (after.params, after.buffers)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-4, atol=1e-6)
     if recipe == "simclr":  # MoCo's loss is a mean over examples: its negatives are the queue's
         assert abs(update_of(plain, state, batch)[0]["loss"] / one["loss"] - 1) > 3e-4
 
@@ -89,8 +91,7 @@ def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
     cached = jax.jit(lambda s: gradients.grad_cache_gradient(objective, s, batch, rng, n=n))
     (value, _), found = cached(state)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    jax.tree.map(close, found, grads)
+    chex.assert_trees_all_close(found, grads, rtol=1e-3, atol=1e-4)
 
 
 def test_grad_cache_with_batch_norm_is_another_gradient_and_says_so(caplog):
@@ -143,7 +144,7 @@ def test_the_target_follows_once_an_update(grad_cache):
     state, batch = one.init(), batch_of(one)
     moved = state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
     found = [update_of(run, moved, batch)[1].buffers["teacher"] for run in (one, four)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *found)
+    chex.assert_trees_all_close(*found, rtol=1e-6)
     kernel = lambda tree: np.asarray(tree["encoder"]["patch_embed"]["kernel"])
     np.testing.assert_allclose(kernel(found[1]), kernel(state.params) + 0.5, rtol=1e-5)
 

@@ -130,13 +130,13 @@ def test_wrong_flags(capfd, tmp_path, monkeypatch):
     (tmp_path / "recipe.md").write_text("# no Python")
     long, text = "n" * 300, "--config=configs/bert_small_books.py:tiny"
     for words, expected in (
-        (["bench", TINY, "--steps=abc"], "--steps='abc' must be of type int"),
-        (["bench", TINY, "--steps=0"], "--steps=0 must be at least 1"),
-        (["plan", TINY, "--devices=x"], "--devices='x' must be of type int"),
+        (["bench", TINY, "--steps=abc"], "--steps='abc': must be of type int"),
+        (["bench", TINY, "--steps=0"], "--steps=0: must be at least 1"),
+        (["plan", TINY, "--devices=x"], "--devices='x': must be of type int"),
         (["data", "pack", TINY, f"--out={tmp_path}/file/x"], "file/x cannot be made"),
         (["data", "pack", TINY, f"--out={tmp_path}/{long}"], "cannot be made (File name too long)"),
         (["data", "tokenizer", text, f"--out={tmp_path}/file/x/y"], "file/x/y cannot be made"),
-        (["train", f"--config={tmp_path}/recipe.md", f"--workdir={tmp_path}/a"], "is not a Python"),
+        (["train", f"--config={tmp_path}/recipe.md", f"--workdir={tmp_path}/a"], "not a Python"),
         (["train", TINY, f"--workdir={tmp_path}/runs[1]"], "cannot have a '['"),
         (["eval", f"--workdir={tmp_path}/{long}"], "holds no run"),
     ):
@@ -184,10 +184,10 @@ def test_a_workdir_of_another_run(capfd, tmp_path):
 
 def test_addresses_are_no_folders(capfd, tmp_path):
     line = refused(capfd, "train", TINY, "--workdir=gs://bucket/a")
-    assert "--workdir=gs://bucket/a is no folder" in line and "mount" in line
+    assert "--workdir='gs://bucket/a': no folder" in line and "mount" in line
     assert not (ROOT / "gs:").exists()
     words = own_images("s3://bucket/images")
-    assert "data.path=s3://" in refused(capfd, "train", *words, f"--workdir={tmp_path}/a")
+    assert "data.path='s3://" in refused(capfd, "train", *words, f"--workdir={tmp_path}/a")
 
 
 def test_workdir_missing_or_impossible(capfd, tmp_path):

@@ -48,9 +48,9 @@ def test_a_wrong_override_is_one_line(key, text, words):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("configs/simclr_digit.py", ["is not a file", "configs/simclr_digits.py"]),
+        ("configs/simclr_digit.py", ["not a file", "configs/simclr_digits.py"]),
         ("configs/simclr_digits.py:tny", ["no variant 'tny'", "tiny"]),
-        ("nowhere/x.py", ["is not a file"]),
+        ("nowhere/x.py", ["not a file"]),
     ],
 )
 def test_a_wrong_recipe_is_one_line(spec, words):
@@ -77,9 +77,9 @@ def test_bind_checks_names_and_types():
     assert config.call_with_section(build, good, "model", given=5) == (3, 1, "x", 5)
     for change, words in (
         ({"widht": 3}, "config.model.widht is not a key; did you mean 'width'"),
-        ({"width": 3.5}, "config.model.width=3.5 must be of type int"),
-        ({"width": True}, "config.model.width=True must be of type int"),
-        ({"name": 3}, "config.model.name=3 must be of type str"),
+        ({"width": 3.5}, "config.model.width=3.5: must be of type int"),
+        ({"width": True}, "config.model.width=True: must be of type int"),
+        ({"name": 3}, "config.model.name=3: must be of type str"),
         ({"given": 3}, "config.model.given is not a key"),
     ):
         with pytest.raises(UserError, match=words.replace("?", ".")):
@@ -154,7 +154,7 @@ def test_all_missing_keys_are_named_at_once(tmp_path):
     with tree.unlocked():
         tree.update(load("byol_cifar10:tiny"))
         del tree["predictor"]
-    with pytest.raises(UserError, match="^config.predictor is missing"):
+    with pytest.raises(UserError, match="^--config.predictor is missing"):
         train(tree, tmp_path / "run")
     with tree.unlocked():
         tree.predictor = {"norm": True}

@@ -297,7 +297,7 @@ def test_folder_splits(tmp_path):
     assert len(named) == 10
     for i, label in enumerate(second.read(np.arange(4))["label"]):
         assert second.classes[label] == pathlib.Path(second.describe(i)).parent.name
-    with pytest.raises(UserError, match=r"data.split=test .*train, val"):
+    with pytest.raises(UserError, match=r"data.split='test': .*train, val"):
         data.open_source(**options(path=root, split="test"))
 
 
@@ -378,7 +378,7 @@ def test_arrays():
 def test_digits():
     source = data.open_source(**options(source="digits", canvas=32))
     assert (source.fields["image"].shape, len(source.classes)) == ((32, 32, 3), 10)
-    with pytest.raises(UserError, match="data.split=validation"):
+    with pytest.raises(UserError, match="data.split='validation'"):
         data.open_source(**options(source="digits", canvas=32, split="validation"))
 
 
@@ -406,7 +406,7 @@ def test_pack_round_trip(tmp_path):
     assert len(data.open_source(**options(source="packed", path=str(out.parent), split="out"))) == 8
     with pytest.raises(UserError, match="out=.*exists"):
         packed.pack(source, str(out), print)
-    with pytest.raises(UserError, match="data.split=test"):
+    with pytest.raises(UserError, match="data.split='test'"):
         data.open_source(**options(source="packed", path=str(out), split="test"))
     with pytest.raises(UserError, match="data.max_side=8 .*data.max_side=16"):
         data.open_source(**options(source="packed", path=str(out), canvas=8))
@@ -516,8 +516,8 @@ def test_tensorflow_is_never_imported():
         ({"name": "imagenette"}, r"data.name='imagenette' .*imagenette/160px-v2"),
         ({"name": ""}, r"data.name='' "),
         ({"name": "cifar10:1.0.0"}, r"data.name='cifar10:1.0.0' .*cifar10"),
-        ({"name": "sst2"}, r"data.name=sst2 .*no image, only label, text"),
-        ({"split": "validation"}, r"data.split=validation .*train, test"),
+        ({"name": "sst2"}, r"data.name='sst2': .*no image, only label, text"),
+        ({"split": "validation"}, r"data.split='validation': .*train, test"),
         ({"split": "train[:9x%]"}, r"data.split="),
         ({"dir": "/nowhere"}, r"data.dir='/nowhere'"),
         ({"dir": ""}, r"data.dir=''"),
@@ -548,7 +548,7 @@ def test_missing_and_damaged_records(tmp_path):
         if "array_record" not in file.name:
             (copy / file.name).write_bytes(file.read_bytes())
     changes = {"name": "imagenette/160px-v2", "dir": str(tmp_path), "split": "validation"}
-    with pytest.raises(UserError, match="data.split=validation .*is missing"):
+    with pytest.raises(UserError, match="data.split='validation': .*is missing"):
         data.open_source(**prepared(**changes))
     [shard] = real.glob("*validation.array_record*")
     content = bytearray(shard.read_bytes())

@@ -45,4 +45,4 @@ def test_make_demo_says_in_one_line_what_is_wrong(tmp_path, capfd):
     assert cli.main(["demo", "--config=no.py", f"--workdir={tmp_path}/a"]) == 2
     out, err = capfd.readouterr()
     assert out == "" and "Traceback" not in err
-    assert err.splitlines()[-1].startswith("jssl: --config=no.py is not a file")
+    assert err.splitlines()[-1].startswith("jssl: --config='no.py': not a file")

@@ -76,9 +76,9 @@ def test_another_batch_size_leaves_nothing_stale():
     ("key", "text", "message"),
     [
         ("steps", "10 percent", "a share of itself"),
-        ("eval.every", "ten epochs", "config.eval.every='ten epochs' must be of type int"),
-        ("batch_size", "10 epochs", "config.batch_size='10 epochs' must be of type int"),
-        ("optim.lr", "10 percent", "config.optim.lr='10 percent' must be of type float"),
+        ("eval.every", "ten epochs", "config.eval.every='ten epochs': must be of type int"),
+        ("batch_size", "10 epochs", "config.batch_size='10 epochs': must be of type int"),
+        ("optim.lr", "10 percent", "config.optim.lr='10 percent': must be of type float"),
         ("eval.every", "99999999999 epochs", "must be at most 2147483647"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_recipe_may_hold_a_word_that_is_none():
     given = config().copy_and_resolve_references().unlock()
     with given.ignore_type():
         given.eval.every = "often"
-    with pytest.raises(UserError, match="config.eval.every='often' is no duration; write steps"):
+    with pytest.raises(UserError, match="config.eval.every='often': no duration; write steps"):
         schema.check(given)
 
 
@@ -102,7 +102,7 @@ def test_a_number_may_follow_a_duration_of_the_recipe():
     assert load("configs/photos.py", {"steps": "500"}).steps == 500
     assert load("configs/photos.py", {"steps": "2 epochs"}).steps == "2 epochs"
     odd = load("configs/photos.py", {"steps": "²"})  # a digit for str.isdigit, none for int
-    with pytest.raises(UserError, match="config.steps='²' is no duration; write steps"):
+    with pytest.raises(UserError, match="config.steps='²': no duration; write steps"):
         schema.check(odd)
 
 

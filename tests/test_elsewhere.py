@@ -3,7 +3,7 @@
 import os
 import pickle
 
-import jax
+import chex
 import numpy as np
 import pytest
 from conftest import make_mesh
@@ -85,9 +85,7 @@ def test_the_state_has_the_shapes_of_training_without_the_data(kind, tmp_path):
     gone = setup_run(Config(tree), make_mesh(1), data_info=info, training=False)
     assert isinstance(gone.data.source, absent.Absent)
     assert len(gone.data.source) == len(there.data.source)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), gone.shapes) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), there.shapes
-    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(gone.shapes, there.shapes)
     for key, value in there.example.items():
         if key not in ("image", "size", "label"):
             assert gone.example[key].dtype == value.dtype
@@ -167,7 +165,7 @@ def test_splits_of_packed_sets_however_they_are_spelled(tmp_path):
         packed.pack(arrays(), str(tmp_path / name), lambda done, total: None)
     for split, folder in (("train", "Train"), ("validation", "VAL"), ("val[:50%]", "VAL")):
         assert packed.locate(str(tmp_path), split) == str(tmp_path / folder)
-    with pytest.raises(UserError, match="data.split=test .*use data.split=Train"):
+    with pytest.raises(UserError, match="data.split='test': .*use --config.data.split=Train"):
         packed.locate(str(tmp_path), "test")
 
 

@@ -131,7 +131,7 @@ def test_what_cannot_be_measured_is_said():
             np.where(np.arange(60)[:, None] < 2, np.nan, BANK[0]), BANK[1], *QUERIES, **options
         )
     for key in ("k", "temperature"):
-        with pytest.raises(UserError, match=f"eval.knn_{key}=0 must be"):
+        with pytest.raises(UserError, match=f"eval.knn_{key}=0: must be"):
             knn.top1(*BANK, *QUERIES, **(options | {key: 0}))
 
 

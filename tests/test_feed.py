@@ -118,7 +118,7 @@ def test_how_much_may_be_damaged(mesh, count, bad, max_damaged, stops):
     if not stops:
         return made()
     with pytest.raises(
-        UserError, match=rf"data.max_corrupt_fraction={max_damaged} .* {bad} of {count} "
+        UserError, match=rf"data.max_corrupt_fraction={max_damaged}: .* {bad} of {count} "
     ):
         made()
 
@@ -234,7 +234,7 @@ def test_a_data_set_that_does_not_fit_is_refused():
     class Small:
         local_devices = (Device(),)
 
-    with pytest.raises(UserError, match="data.on_device=True .*data.on_device=False"):
+    with pytest.raises(UserError, match="data.on_device=True: .*set it to False"):
         loader._check_room(example_source(50), Small())
     loader._check_room(example_source(40), Small())
 

@@ -3,6 +3,7 @@
 import json
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,11 +48,6 @@ def tune(run, state=None, test=None):
 
 def method_of(run):
     return finetune.build(run, finetune.optimizer(run.config.finetune, 100))
-
-
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
 # --- the learning rate of each layer ---------------------------------------------------------
@@ -199,14 +195,15 @@ def test_it_starts_from_the_given_state_and_leaves_that_alone(recipe):
     kept = jax.tree.map(np.asarray, (given.params, given.buffers))
     method = method_of(run)
     state = jax.jit(method.init)(jax.random.key(0), given)
-    same(state.params["encoder"], given.params["encoder"])
-    same(state.buffers["stats"], given.buffers.get("stats", {}).get("encoder", {}))
+    chex.assert_trees_all_equal(state.params["encoder"], given.params["encoder"])
+    stats = given.buffers.get("stats", {}).get("encoder", {})
+    chex.assert_trees_all_equal(state.buffers["stats"], stats)
     assert bool(state.buffers["stats"]) == (recipe == RESNET)
     kernel = np.asarray(state.params["head"]["kernel"])
     assert 1e-5 < kernel.std() < 3e-5 and not state.params["head"]["bias"].any()
     batch = run.data.source.read(np.arange(16))
     after, _ = jax.jit(method.train_step, donate_argnums=0)(state, batch, jax.random.key(1))
-    same((given.params, given.buffers), kept)
+    chex.assert_trees_all_equal((given.params, given.buffers), kept)
     differ = lambda x, y: bool((np.asarray(x) != np.asarray(y)).any())
     moved = jax.tree.map(differ, after.params["encoder"], given.params["encoder"])
     assert all(jax.tree.leaves(moved)), moved  # every layer learns
@@ -238,8 +235,7 @@ def test_eight_devices_equal_one(recipe, monkeypatch):
     (one, one_buffers, _), (eight, eight_buffers, params) = found
     np.testing.assert_allclose(np.array(eight)[:, 0], np.array(one)[:, 0], rtol=1e-5)
     np.testing.assert_allclose(np.array(eight)[:, 1], np.array(one)[:, 1], rtol=2e-3)
-    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
-    jax.tree.map(close, eight_buffers, one_buffers)
+    chex.assert_trees_all_close(eight_buffers, one_buffers, rtol=1e-3, atol=1e-5)
     assert any("fsdp" in leaf.sharding.spec for leaf in jax.tree.leaves(params))
 
 
@@ -429,35 +425,35 @@ def test_a_workdir_older_than_these_keys(capfd, workdir, tmp_path):
 @pytest.mark.parametrize(
     ("protocol", "word", "expected"),
     [
-        ("finetune", "finetune.epochs=0", "config.finetune.epochs=0 must be at least 1; try 1"),
+        ("finetune", "finetune.epochs=0", "config.finetune.epochs=0: must be at least 1; try 1"),
         (
             "finetune",
             "finetune.layer_decay=1.5",
-            "layer_decay=1.5 must be 0.001 to 1; try 1",
+            "layer_decay=1.5: must be 0.001 to 1; try 1",
         ),
         (
             "finetune",
             "finetune.warmup_fraction=1",
-            "config.finetune.warmup_fraction=1.0 must be 0 to 0.99; try 0.99",
+            "config.finetune.warmup_fraction=1.0: must be 0 to 0.99; try 0.99",
         ),
         ("finetune", "finetune.label_smoothing=-1", "config.finetune.label_smoothing=-1.0"),
-        ("finetune", "finetune.batch_size=20", "config.finetune.batch_size=20 must be a multiple"),
+        ("finetune", "finetune.batch_size=20", "config.finetune.batch_size=20: must be a multiple"),
         (
             "finetune",
             "finetune.view=crpo",
-            "'crpo' is not known; did you mean 'crop'?",
+            "'crpo': not known; did you mean 'crop'?",
         ),
         ("finetune", "finetune.pool=mean", "config.finetune.pool='mean'"),
-        ("finetune", "finetune.crop_scale=(0.5, 3)", "crop_scale=(0.5, 3) is wrong"),
+        ("finetune", "finetune.crop_scale=(0.5, 3)", "crop_scale=(0.5, 3): its element"),
         ("finetune", "finetune.lrr=1", "config.finetune.lrr is not a key"),
         ("finetune", "optim.lr=1", "config.optim.lr was fixed by training"),
         (
             "lowshot",
             "eval.label_fraction=0",
-            "eval.label_fraction=0.0 must be above 0 and at most 1",
+            "eval.label_fraction=0.0: must be above 0 and at most 1",
         ),
-        ("lowshot", "eval.lowshot_seeds=0", "eval.lowshot_seeds=0 must be at least 1"),
-        ("lowshot", "eval.lowshot_per_class=99", "eval.lowshot_per_class=99, but class"),
+        ("lowshot", "eval.lowshot_seeds=0", "eval.lowshot_seeds=0: must be at least 1"),
+        ("lowshot", "eval.lowshot_per_class=99", "eval.lowshot_per_class=99: class"),
         ("finetun", "eval.size=0", "did you mean 'finetune'?"),
     ],
 )
@@ -479,7 +475,7 @@ def test_draws_have_the_stated_numbers_of_each_class():
     assert count(4, 0.5, 0) == [4, 4, 4]
     assert count(0, 0.1, 0) == [10, 3, 1]  # round(0.5) is 0: one at least
     assert count(0, 1.0, 0) == [100, 30, 5]
-    with pytest.raises(UserError, match="per_class=6, but class 2 has 5 .*; try 5"):
+    with pytest.raises(UserError, match="per_class=6: class 2 has 5 .*; try 5"):
         lowshot.sample_labels(LABELS, 6, 0.1, 0)
 
 

@@ -147,7 +147,7 @@ def test_splits_are_never_one_pile_and_the_cure_works(tmp_path, made, split, cur
 
 def test_the_split_that_lies_beside_the_folder_is_proposed(tmp_path):
     root = make(tmp_path, "Train/a/1.png", "Train/b/2.png", "Test/a/3.png")
-    with pytest.raises(UserError, match=rf"use data.path={root}, which has the folder Test"):
+    with pytest.raises(UserError, match=rf"--config.data.path={root}, which has the folder Test"):
         opened(f"{root}/Train", "test")
     assert len(opened(root, "test")) == 1
 
@@ -174,10 +174,7 @@ def test_archives_and_single_files_are_told_from_folders(tmp_path):
         said[name] = str(refused.value)
     assert f"zip archive; unpack it (unzip {tmp_path}/set.zip -d {tmp_path}/set)" in said["set.zip"]
     assert f"-C {tmp_path}/set)" in said["set.tar.gz"] and "tar archive" in said["set.tar.gz"]
-    assert (
-        f"one image; give the folder that holds the images, as data.path={tmp_path}"
-        in (said["one.png"])
-    )
+    assert f"holds the images: --config.data.path={tmp_path}" in said["one.png"]
     assert "it is a file" in said["notes.xyz"]
     assert "no such folder" in said["missing"] and "no such folder" in said["one.png/x"]
     assert "\n" not in "".join(said.values())

@@ -1,5 +1,6 @@
 """Updates that are not finite are skipped whoever wrote the step; a fork cannot forget it."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,7 @@ def run(method, *batches):
 def test_a_rate_that_is_far_too_high_is_seen_in_a_method_without_a_guard():
     state, metrics = run(two_players(1e20), *[np.full(3, 2.0)] * 6)
     assert int(metrics["skipped"]) == int(state.skipped[1]) >= 4
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    chex.assert_tree_all_finite(state.params)
 
 
 def test_a_finite_step_is_the_method_s_own_bit_for_bit():
@@ -72,7 +73,7 @@ def test_a_bad_batch_changes_nothing_but_the_step(what):
     state, metrics = run(method, np.ones(3), np.full(3, np.nan))
     assert state.step == 2 and state.skipped.tolist() == [1, 1] and metrics["skipped_row"] == 1
     for part in ("params", "opt_state", "buffers"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(state, part), getattr(good, part))
+        chex.assert_trees_all_equal(getattr(state, part), getattr(good, part))
 
 
 @pytest.mark.parametrize("bad", [{"loss": np.nan}, {"loss": 1.0, "critic_grad_norm": np.inf}])

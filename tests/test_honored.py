@@ -21,8 +21,8 @@ def deaf(init=None, step=None, render=None) -> Method:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"accumulate": "4"}, "config.accumulate=4 means nothing to .* set it to 1"),
-        ({"grad_cache": "true"}, "config.grad_cache=True means nothing to .* set it to False"),
+        ({"accumulate": "4"}, "config.accumulate=4: means nothing to .* set it to 1"),
+        ({"grad_cache": "true"}, "config.grad_cache=True: means nothing to .* set it to False"),
         ({"log.render_every": "5"}, "config.log.render_every=5: .* set it to 0"),
     ],
 )

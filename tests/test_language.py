@@ -1,5 +1,6 @@
 """BERT's choice of tokens and GPT's loss, against what the papers say."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +78,7 @@ def test_next_token_in_chunks_is_the_mean_over_documents_own_tokens(chunk):
     loss = lambda h, t: losses.next_token(h, t, *given[2:], chunk)[0]
     one, whole = (jax.grad(f, (0, 1))(*given[:2]) for f in (loss, lambda h, t: losses.next_token(
         h, t, *given[2:], 12)[0]))  # fmt: skip
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, whole)
+    chex.assert_trees_all_close(one, whole, atol=1e-6)
 
 
 def test_next_token_never_holds_all_logits():

@@ -3,7 +3,7 @@ the traced program of a recipe or is refused. So no key is ignored silently."""
 
 import hashlib
 import os
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 import jax
 import numpy as np
@@ -60,13 +60,14 @@ SAME = {  # keys that cannot change these programs
 
 def other(config, key):
     """Another value that the kind of a key allows."""
-    value = config[key.partition(".")[0]][key.partition(".")[2]] if "." in key else config[key]
-    kind = reference.kind(config, key)
-    choices = get_args(get_args(kind)[0] if get_args(kind) else kind)
+    section, _, name = key.partition(".")
+    value = config[section][name]
     if key in OTHER and OTHER[key] != value:
         return OTHER[key]
-    if get_origin(get_args(kind)[0] if get_args(kind) else kind) is Literal:
-        return next(choice for choice in choices if choice != value)
+    kind = reference.section_kinds(config)[section].get(name, object)
+    base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(base) is Literal:
+        return next(choice for choice in get_args(base) if choice != value)
     if isinstance(value, bool):
         return not value
     candidates = [value + 1, value - 1, value * 2] if isinstance(value, int) else []

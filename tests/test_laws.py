@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -86,11 +87,6 @@ class Small:
         return state, found
 
 
-def same(a, b):
-    """Bit for bit."""
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
-
-
 @functools.lru_cache(maxsize=1)
 def known(recipe):
     jax.clear_caches()  # hundreds of programs in one process exhaust what a process may map
@@ -112,7 +108,7 @@ def test_1_train_step_is_pure(recipe, small):
     (state, losses), (again, losses_again) = one.steps(), two.steps()
     assert jax.tree.structure(state) == jax.tree.structure(one.first)
     assert losses == losses_again
-    same(state, again)
+    chex.assert_trees_all_equal(state, again)
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
@@ -134,7 +130,7 @@ def test_3_labels_never_reach_the_step(recipe, small):
     other = [b | {"label": fresh(b)} for b in one.batches]
     (state, losses), (again, losses_again) = one.steps(), one.steps(batches=other)
     assert losses == losses_again
-    same(state, again)
+    chex.assert_trees_all_equal(state, again)
 
 
 @each_recipe
@@ -170,8 +166,7 @@ def one_step_equal(one, eight, axes, i):
     )
     np.testing.assert_allclose(split["loss"], alone["loss"], rtol=1e-5, atol=NEAR_ZERO)
     np.testing.assert_allclose(split["grad_norm"], alone["grad_norm"], rtol=1e-3)
-    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
-    jax.tree.map(close, state.buffers, alone_state.buffers)
+    chex.assert_trees_all_close(state.buffers, alone_state.buffers, rtol=1e-3, atol=1e-5)
     used = {axis for leaf in jax.tree.leaves(state.params) for axis in leaf.sharding.spec}
     assert ("fsdp" in used) == (axes[1] > 1)
     if "blocks" in state.params["encoder"]:  # only transformers have layers to split so
@@ -198,7 +193,7 @@ def test_5_a_saved_state_goes_on_bit_for_bit(recipe, small, tmp_path):
     saves = Checkpoints(tmp_path, every=1, keep_latest=1, keep_best=0)
     state = saves.restore(again.run.shapes)
     saves.close()
-    same(again.step(state, again.batches[2])[0], straight)
+    chex.assert_trees_all_equal(again.step(state, again.batches[2])[0], straight)
 
 
 @each_recipe

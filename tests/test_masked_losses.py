@@ -4,6 +4,7 @@ method itself computes is compared."""
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -292,7 +293,7 @@ def test_ijepa_regresses_the_averages_normalised_tokens_at_the_targets(monkeypat
     ours(jnp.float32(said))
     both = np.concatenate([seen.repeat(blocks, 0), np.tile(np.arange(most) < asks, (12, 1))], 1)
     wanted = dict(keep=where, seen=seen, where=where.repeat(blocks, 0), row=np.arange(12) // blocks)
-    jax.tree.map(SAME, asked, wanted | {"at": at.reshape(12, most), "valid": both})
+    chex.assert_trees_all_equal(asked, wanted | {"at": at.reshape(12, most), "valid": both})
 
 
 def beit_case(monkeypatch):
@@ -339,7 +340,7 @@ def test_beits_codebook_is_vq_vaes_moving_average(monkeypatch):
         close(value, np.log(CODES))  # it is there from the start
         state = state.replace(buffers=buffers)  # at step 0 still: tokenizer_steps is 1
     value, (buffers, _) = ours(state.replace(step=jnp.int32(1)), KEY)
-    jax.tree.map(SAME, buffers, state.buffers)
+    chex.assert_trees_all_equal(buffers, state.buffers)
     close(value, np.log(CODES))
 
 

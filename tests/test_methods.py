@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,8 +76,7 @@ def test_byol_target_is_the_average_and_gets_no_gradient():
         wanted = jax.tree.map(
             lambda a, b: 0.9 * a + 0.1 * b, first.params[name], second.params[name]
         )
-        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-        jax.tree.map(close, third.buffers["teacher"][name], wanted)
+        chex.assert_trees_all_close(third.buffers["teacher"][name], wanted, rtol=1e-4, atol=1e-6)
     assert "predictor" not in third.buffers["teacher"]
 
 
@@ -101,8 +101,8 @@ def test_moco_queue_holds_the_newest_keys_in_the_order_of_the_views():
 
 def test_moco_says_what_it_needs():
     for words, said in (
-        ({"bn_splits": "5"}, "config.bn_splits=5 must divide the 32 views"),
-        ({"queue_size": "16"}, "config.queue_size=16 must hold"),
+        ({"bn_splits": "5"}, "config.bn_splits=5: must divide the 32 views"),
+        ({"queue_size": "16"}, "config.queue_size=16: must hold"),
     ):
         with pytest.raises(UserError, match=said):
             methods.load(Config(load("configs/moco_cifar10.py:tiny", words)), image_info())
@@ -159,7 +159,7 @@ def test_dinos_center_moves_by_its_momentum():
     slow, fast = (steps(run, [batch_of(run)])[0][0].buffers["center"] for run in (slow, fast))
     np.testing.assert_allclose(fast / 0.75, slow / 0.1, rtol=1e-4, atol=1e-6)
     for wrong in ("1.0", "-0.1"):
-        with pytest.raises(UserError, match=f"config.center_momentum={wrong} must be at least 0"):
+        with pytest.raises(UserError, match=f"config.center_momentum={wrong}: must be at least 0"):
             methods.load(
                 Config(load("configs/dino_cifar10.py:tiny", {"center_momentum": wrong})),
                 image_info(),

@@ -1,5 +1,6 @@
 """Muon against the reference's rule written out in NumPy; what is a matrix, and what is Adam's."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,11 +129,8 @@ def test_scanned_layers_are_many_matrices():
     )
     layers = scan["net"]["blocks"]["layers"]
     for i in range(2):
-        jax.tree.map(
-            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-5),
-            layers,
-            one["net"]["blocks"][str(i)],
-        )
+        layer = jax.tree.map(lambda x, i=i: x[i], layers)
+        chex.assert_trees_all_close(layer, one["net"]["blocks"][str(i)], atol=1e-5)
 
 
 def test_singular_values_come_near_to_one():

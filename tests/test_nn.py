@@ -3,6 +3,7 @@
 import math
 from functools import cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -204,7 +205,7 @@ def test_resnet_equals_numpy(name, stem, size):
     out, same = run(lambda *a: apply(net, *a, train=False), params, stats, x)
     assert out.shape == (2, 4 if name == "resnet18" else 16)
     np.testing.assert_allclose(out, np_resnet(x, params, stats, stem), rtol=2e-4, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, same, stats)
+    chex.assert_trees_all_equal(same, stats)
 
 
 def test_training_uses_and_records_the_batch_statistics():
@@ -364,7 +365,7 @@ def test_scan_and_remat_change_nothing(scan, remat):
     other, others = loss_and_gradients(scan, remat)
     np.testing.assert_allclose(other, value, rtol=1e-5)
     assert shapes(others) == shapes(grads)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), others, grads)
+    chex.assert_trees_all_close(others, grads, rtol=1e-3, atol=1e-5)
 
 
 def test_drop_path_drops_whole_branches_and_keeps_the_mean():
@@ -455,11 +456,10 @@ def test_parameters_do_not_depend_on_the_call():
         return init(net, KEY, x)[0], kept, net.init(rngs, x, train=True)["params"]
 
     plain, kept, trained = run(calls, images())
-    jax.tree.map(np.testing.assert_array_equal, plain, kept)
-    jax.tree.map(np.testing.assert_array_equal, plain, trained)
+    chex.assert_trees_all_equal(plain, kept, trained)
     small = resnet.build(**RESNET).clone(depths=(1,))
     calls = lambda x: [init(small, KEY, x, train=train) for train in (False, True)]
-    jax.tree.map(np.testing.assert_array_equal, *run(calls, images()))
+    chex.assert_trees_all_equal(*run(calls, images()))
 
 
 @pytest.mark.parametrize(
@@ -550,9 +550,9 @@ def test_head_starts_as_named_and_returns_float32():
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        (RESNET | {"name": "resnet19"}, "model.name='resnet19' is not known; did you mean 'resnet"),
+        (RESNET | {"name": "resnet19"}, "model.name='resnet19': not known; did you mean 'resnet"),
         (VIT | {"name": "vit_x"}, "vit_ti"),
-        (RESNET | {"stem": "cifra"}, "model.stem='cifra' is not known; did you mean 'cifar'?"),
+        (RESNET | {"stem": "cifra"}, "model.stem='cifra': not known; did you mean 'cifar'?"),
         (RESNET | {"init": "he"}, "fan_out"),
         (RESNET | {"dtype": "bf16"}, "bfloat16"),
         (RESNET | {"widht": 3}, "did you mean 'width'?"),
@@ -588,7 +588,9 @@ def test_head_section():
     head = heads.build(**section)
     want = {"features": (16, 4), "initializer": "torch", "dtype": jnp.dtype("bfloat16")}
     assert head == heads.MLP(**HEAD | want)
-    with pytest.raises(UserError, match=r"^head.init='touch' is not known; did you mean 'torch'"):
+    with pytest.raises(
+        UserError, match=r"^--config.head.init='touch': not known; did you mean 'torch'"
+    ):
         heads.build(**section | {"init": "touch"})
 
 

@@ -6,6 +6,7 @@ import math
 import pathlib
 from functools import cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,7 +119,7 @@ def test_models_with_heads_are_read_as_well(model, prefix, extra):
     old = lambda key: key.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
     other = {old(key): value for key, value in other.items()}
     want, got = from_state(LAYOUT[model], state), from_state(LAYOUT[model], other)
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+    chex.assert_trees_all_equal(got, want)
 
 
 @pytest.mark.parametrize("model", LAYOUT)
@@ -126,7 +127,7 @@ def test_our_shapes_are_theirs(model):
     first = next(iter(golden(model)["input"].values()))
     ours = jax.eval_shape(lambda x: init(network(model), KEY, x)[0], first)
     theirs = from_state(LAYOUT[model], golden(model)["state"])
-    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, theirs)
+    chex.assert_trees_all_equal_shapes(ours, theirs)
 
 
 def test_state_dicts_that_do_not_fit_are_refused():
@@ -281,5 +282,5 @@ def test_wrong_text_sections_name_the_key(section, vocab, said):
 
 
 def test_rows_longer_than_the_table_are_refused():
-    with pytest.raises(UserError, match="model.length=12, but the rows have 13 tokens; set it to"):
+    with pytest.raises(UserError, match="model.length=12: the rows have 13 tokens; set it to"):
         jax.eval_shape(lambda x: init(network("gpt2"), KEY, x), np.zeros((1, 13), np.int32))

@@ -240,7 +240,7 @@ def test_a_bank_of_examples_has_room_for_imagenet():
 
 def test_wrong_input_is_one_line():
     tree = load("configs/mae_imagenette.py:tiny")
-    with pytest.raises(UserError, match="--devices=9, but 8 are here"):
+    with pytest.raises(UserError, match="--devices=9: only 8 are here"):
         plan.plan(tree, "", 9)
 
 

@@ -203,13 +203,13 @@ def test_optimizers(mine):
     for name, words in (
         (
             "my_descent.build",
-            "config.optim.weight_decay=.* means nothing to my_descent.build; set it",
+            "config.optim.weight_decay=.*: means nothing to my_descent.build; set it",
         ),
         ("my_descent.no_rate", "takes no argument learning_rate"),
         ("my_descent.nothing", "returns int; it must return an optax.Gradient"),
         ("my_descent.absent", "'my_descent.absent' is not found"),
         ("my_absent.build", "'my_absent.build' is not found; put it beside the recipe"),
-        ("optax..lion", "is no name of a module"),
+        ("optax..lion", "no name of a module"),
     ):
         with pytest.raises(UserError, match=words):
             made(name, **{"optim.weight_decay": 0.0 if "nothing" in name else 0.1})
@@ -239,5 +239,5 @@ def test_another_backbone_brings_its_own_section(recipe, name, key, value):
 
 
 def test_a_folder_that_is_none(tmp_path):
-    with pytest.raises(UserError, match="--path=.*nowhere is no folder"):
+    with pytest.raises(UserError, match="--path=.*nowhere': no folder"):
         trust.grant_folder(tmp_path / "nowhere")

@@ -107,7 +107,7 @@ def test_damaged_tfrecord_is_one_line_and_changes_nothing(copied, harm):
 
 def test_sets_that_cannot_be_prepared(tmp_path, monkeypatch):
     for name in ("no_such_set_at_all", "kaggle:sudoku", "", "../x"):
-        with pytest.raises(UserError, match="--name=.* is no data set of TFDS") as caught:
+        with pytest.raises(UserError, match="--name=.*: no data set of TFDS") as caught:
             prepare.prepare(name, str(tmp_path))
         assert "\n" not in str(caught.value)
 

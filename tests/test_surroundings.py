@@ -326,10 +326,10 @@ def test_a_process_that_ends_well_is_not_missed(three):
 
 def test_a_process_that_fails_ends_all_with_its_code_and_its_line(three):
     watches, ended, service, _ = three
-    watches[1].fail(2, "config.lr=-1 must be positive")
+    watches[1].fail(2, "config.lr=-1: must be positive")
     watches[2].fail(1, "later")
     watches[0].look()
-    assert ended == {0: (2, "process 1 has ended: config.lr=-1 must be positive")}
+    assert ended == {0: (2, "process 1 has ended: config.lr=-1: must be positive")}
     assert json.loads(service.values[peers.FATE])[0] == 1, "the first one counts"
 
 

@@ -325,7 +325,7 @@ def test_files_folders_patterns_and_splits(tmp_path):
     assert read_texts(tmp_path / "mark.txt") == ["m"]
     assert read_texts(tmp_path / "odd[1].txt") == ["odd"]
     for path, split in (("one", "test"), ("two", "validation"), ("one/b.txt", "test")):
-        with pytest.raises(UserError, match=f"data.split={split} .*{split}.jsonl"):
+        with pytest.raises(UserError, match=f"data.split='{split}': .*{split}.jsonl"):
             read_texts(tmp_path / path, split)
 
 
@@ -368,15 +368,17 @@ def test_wrong_paths_and_keys(tmp_path):
         "data.path=''": options(),
         "data.path='.*empty'.*\\.jsonl\\.gz": options(tmp_path / "empty"),
         "data.path=.*x.md ends in none": options(tmp_path / "empty" / "x.md"),
-        "data.path=.*cut.txt.gz cannot be read": options(tmp_path / "cut.txt.gz"),
-        "data.path=.*no.txt.gz cannot be read": options(tmp_path / "no.txt.gz"),
-        "data.split=train.:10%. .*none of the 3": options(tmp_path / "good", split="train[:10%]"),
-        "data.seq_len=2 ": options(tmp_path / "good", length=2),
-        "data.seq_len=0 ": options(tmp_path / "good", length=0),
-        "data.seq_len=-1 ": options(tmp_path / "good", length=-1),
-        "data.seq_len=8 .*digits": options(source="digits"),
-        "data.tokenizer=bytes .*text": options(source="digits", length=0, canvas=32),
-        "data.source='txt' .*'text'": options(source="txt"),
+        "data.path=.*cut.txt.gz': cannot be read": options(tmp_path / "cut.txt.gz"),
+        "data.path=.*no.txt.gz': cannot be read": options(tmp_path / "no.txt.gz"),
+        "data.split='train.:10%.': .*none of the 3": options(
+            tmp_path / "good", split="train[:10%]"
+        ),
+        "data.seq_len=2: ": options(tmp_path / "good", length=2),
+        "data.seq_len=0: ": options(tmp_path / "good", length=0),
+        "data.seq_len=-1: ": options(tmp_path / "good", length=-1),
+        "data.seq_len=8: .*digits": options(source="digits"),
+        "data.tokenizer='bytes': .*text": options(source="digits", length=0, canvas=32),
+        "data.source='txt': .*'text'": options(source="txt"),
     }
     for message, given_options in wrong.items():
         with pytest.raises(UserError, match=message) as caught:
@@ -420,11 +422,11 @@ def test_packed_rows_are_those_of_the_files(packed, pack):
 def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
     wanted, out = packed
     again = wanted | {"source": "packed", "path": str(out)}
-    with pytest.raises(UserError, match="data.tokenizer=bytes .*packed with another"):
+    with pytest.raises(UserError, match="data.tokenizer='bytes': .*packed with another"):
         data.open_source(**again | {"tokenizer": "bytes"})
     with pytest.raises(UserError, match="data.seq_len=0 .*holds text"):
         data.open_source(**again | {"tokenizer": "", "length": 0, "canvas": 32})
-    with pytest.raises(UserError, match="data.split=test .*without splits"):
+    with pytest.raises(UserError, match="data.split='test': .*without splits"):
         data.open_source(**again | {"split": "test"})
     with pytest.raises(UserError, match="out=.*exists"):
         packing.pack(corpus_of(**wanted), ByteTokenizer(), str(out))
@@ -520,9 +522,9 @@ def test_books(real_data):
     source = data.open_source(**prepared(real_data, "classic_books", split="test", length=512))
     corpus = corpus_of(**prepared(real_data, "classic_books", split="test"))
     assert documents(source) == [record["text"].decode() for record in corpus_records(corpus)]
-    with pytest.raises(UserError, match="data.name=cifar10 .*no text"):
+    with pytest.raises(UserError, match="data.name='cifar10': .*no text"):
         data.open_source(**prepared(real_data, "cifar10"))
-    with pytest.raises(UserError, match="data.name=sst2 .*no image.*data.seq_len"):
+    with pytest.raises(UserError, match="data.name='sst2': .*no image.*data.seq_len"):
         data.open_source(**prepared(real_data, "sst2", length=0, tokenizer="", canvas=32))
 
 

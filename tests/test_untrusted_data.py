@@ -268,7 +268,7 @@ def test_a_data_set_chooses_no_code(tmp_path, monkeypatch, tree):
     code = f"open({str(tmp_path / 'marker')!r}, 'w')"
     (tmp_path / "evil.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))  # as PYTHONPATH=. in that folder
-    with pytest.raises(UserError, match="data.name=set is refused .*would be run"):
+    with pytest.raises(UserError, match="data.name='set': refused .*would be run"):
         tfds_source.open_text("set", str(tmp_path), "train")
     assert not (tmp_path / "marker").exists() and "evil" not in sys.modules
 

@@ -103,11 +103,11 @@ def test_bind_takes_kinds_from_any_signature():
     assert call_with_section(one, {"width": 3, "ratio": 1, "other": ()}, "head") == 3
     assert call_with_section(Other, {"width": 3}, "head", given=0).width == 3
     for section, words in (
-        ({"width": 0, "ratio": 1, "other": 0}, "config.head.width=0 must be at least 1; try 1"),
-        ({"width": 1, "ratio": 2, "other": 0}, "config.head.ratio=2 must be 0 to 1; try 1"),
-        ({"width": 1, "ratio": 1, "other": math.nan}, "config.head.other=nan must be finite"),
-        (7, "config.head=7 must be a section"),
-        (None, "config.head=None must be a section"),
+        ({"width": 0, "ratio": 1, "other": 0}, "config.head.width=0: must be at least 1; try 1"),
+        ({"width": 1, "ratio": 2, "other": 0}, "config.head.ratio=2: must be 0 to 1; try 1"),
+        ({"width": 1, "ratio": 1, "other": math.nan}, "config.head.other=nan: must be finite"),
+        (7, "config.head=7: must be a section"),
+        (None, "config.head=None: must be a section"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             call_with_section(one, section, "head")

@@ -283,5 +283,5 @@ def count(args: Args, flag: str, least: int = 1) -> int:
     """Parses the value of a flag as a whole number; raises `UserError` if it is below `least`."""
     number: int = parse(flag, args[flag], 1)
     if number < least:
-        raise ConfigError(flag, args[flag], f"must be at least {least}", f"try {least}")
+        raise ConfigError(flag, number, f"must be at least {least}", f"try {least}")
     return number

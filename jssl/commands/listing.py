@@ -55,8 +55,7 @@ def describe(recipe: str) -> dict[str, str]:
 
 def encoders() -> list[str]:
     """The encoders by name, without those that are only for tests."""
-    names = [name for family in nn.families() for name in family.SIZES]
-    return [name for name in names if not name.endswith("_test")]
+    return [name for name in nn.builders() if not name.endswith("_test")]
 
 
 def table(found: dict[str, Any]) -> list[str]:

@@ -6,6 +6,10 @@ kinds, or one of these with a rule, `Range` for numbers and `Length` for tuples:
     def probe(*, lrs: Annotated[tuple[Positive, ...], Length(1)], epochs: Count): ...
 
 So the signature of a function is the schema of its section (`jssl.config.call_with_section`).
+A string among the rules is the meaning of the key, for people (`jssl.config.reference`):
+
+    KEYS = {"temperature": Annotated[Positive, "divides the similarities (tau)"]}
+
 Every number is finite, a float fits float32, an int fits int32 unless its range allows more, and a
 truth value is no number. Other hints (``object``, classes) accept every value but numbers that are
 not finite.
@@ -123,12 +127,35 @@ def kinds_of(function: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
+def documented_kinds(function: Callable[..., Any]) -> dict[str, Any]:
+    """As `kinds_of`, with the meaning of each argument (`argument_meanings`) in its kind."""
+    meanings = argument_meanings(function)
+    return {
+        name: Annotated[kind, meanings[name]] if name in meanings else kind
+        for name, kind in kinds_of(function).items()
+    }
+
+
+ARGUMENTS = re.compile(r"^Args:\n((?:  .*\n?|\n)+)", re.MULTILINE)
+ENTRY = re.compile(r"^  (\w+(?:, \w+)*): (.*(?:\n    .*)*)", re.MULTILINE)
+
+
+def argument_meanings(function: Callable[..., Any]) -> dict[str, str]:
+    """Returns {argument: first sentence of its entry under ``Args:``} of a function's docstring."""
+    section = ARGUMENTS.search(inspect.getdoc(function) or "")
+    meanings: dict[str, str] = {}
+    for names, text in ENTRY.findall(section[1] if section else ""):
+        sentence = re.split(r"\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
+        meanings |= dict.fromkeys(names.split(", "), sentence)
+    return meanings
+
+
 def wrong(value: Any, kind: Any) -> str:
     """Describes the fault of the value, as in "must be above 0"; "" if it is of the kind."""
     base, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     if isinstance(value, str) and counts_steps(kind):
         return wrong_duration(value)
-    rules = [rule for rule in rules if not isinstance(rule, Duration)]
+    rules = [rule for rule in rules if not isinstance(rule, Duration | str)]
     if get_origin(base) is Literal:
         choices = get_args(base)
         problem = "" if value in choices else f"not known; {suggest(value, choices)}"

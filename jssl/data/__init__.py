@@ -94,31 +94,33 @@ def load(
     """Opens the data set that the config section `data` describes.
 
     Args:
-      source: "digits", "tfds", "folder", "packed", "text", "pydoc" (Python's own help), or a module
-        outside jssl by a dotted name (`jssl.data.sources.outside`).
-      name: tfds: name of the data set.
-      path: folder, packed: the folder; text: a file, a folder or a pattern of files.
-      dir: tfds: the folder in which TFDS prepared the data set.
-      split: "train", "test", or a slice such as "train[:90%]".
-      max_side: the shorter side that an image keeps, in pixels. Larger images are shrunk to it.
-      channels: 3 (RGB) or 1 (gray); packed: the number of channels that was packed.
-      on_device: whether to keep the whole data set on the device, if it fits there.
-      workers: number of processes that read and decode ahead, at most one per core; 0: one thread.
-      max_corrupt_fraction: fraction of unreadable examples, 0 to 1, above which the run stops. In
-        sets of fewer than 100 examples half may be unreadable, unless this is 0.
-      tokenizer: text: "bytes", or the path of a tokenizer.json; packed: may stay empty.
-      seq_len: tokens of a row of text; 0 for images.
-      pack_documents: text: whether documents are joined and cut into rows. If False, a row holds
-        one document.
-      word_ids: text: whether rows hold the word number of each token, for whole-word masking.
-      encoding: text files: an encoding such as "latin-1". If empty, the byte order mark or NULs
-        decide, else it is UTF-8.
-      text_key: text files: the key of the text in a line of JSON.
-      aspect: the longer side that an image keeps, in multiples of the canvas's shorter side. A
-        longer image is cropped at both ends. Memory grows with `aspect` (`jssl.data.canvas`).
-      exif: whether images are turned by their EXIF orientation; "auto": only those of a folder.
-      max_value: the pixel value that is white. 0 means 255; for images of more than 8 bits it means
-        a value that is inferred from the data and stored with the run (`jssl.data.depth`).
+      source: type of the data: "digits", "tfds", "folder", "packed", "text", "pydoc", or your own.
+        "pydoc" is the text of Python's own help. A dotted name is a module outside jssl
+        (`jssl.data.sources.outside`).
+      name: name of the data set, for tfds.
+      path: folder of images, packed data or text; for text also a file or a pattern.
+      dir: folder in which TFDS prepared the data set, for tfds.
+      split: part of the data set: "train", "test", or a slice such as "train[:90%]".
+      max_side: limit of the shorter side of an image, in pixels; 0 for text. Larger images are
+        shrunk to it. Larger packed images are refused.
+      channels: channels of an image: 3 (RGB) or 1 (gray). packed: the number that was packed.
+      on_device: keep the whole data set in the memory of every device. It must fit there.
+      workers: processes that read and decode ahead, at most one per core; 0: one thread.
+      max_corrupt_fraction: share of unreadable examples above which the run stops. In sets of
+        fewer than 100 examples half may be unreadable, unless this is 0.
+      tokenizer: tokenizer of text: "bytes", or the path of a tokenizer.json. It may stay empty for
+        packed text.
+      seq_len: tokens in a row of text; 0 for images.
+      pack_documents: join documents and cut them into rows; False: one document per row.
+      word_ids: rows of text hold the word number of each token, for whole-word masking.
+      encoding: encoding of text files, such as "latin-1"; empty: detected. If empty, the byte order
+        mark or NULs decide, else it is UTF-8.
+      text_key: key of the text in a line of JSON, for text files.
+      aspect: limit of the longer side of an image, as a multiple of max_side. A longer image is
+        cropped at both ends. Memory grows with `aspect` (`jssl.data.canvas`).
+      exif: turn images by their EXIF orientation; "auto": only those of a folder.
+      max_value: pixel value that is white; 0: 255, or inferred for images of more than 8 bits. The
+        inferred value is stored with the run (`jssl.data.depth`).
 
     Raises:
       UserError: a key has a wrong value, or the data cannot be used.

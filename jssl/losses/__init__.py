@@ -1,4 +1,8 @@
-"""Losses as plain functions of global batches: float32 inside, no state."""
+"""Losses as plain functions of global batches: float32 inside, no state.
+
+Arguments of another rank, shape or dtype than documented raise AssertionError while the loss is
+traced. The message has their names and shapes (`jssl.ops.require_arrays`).
+"""
 
 from jssl.losses import classification, contrastive, distribution, redundancy, regression
 from jssl.losses.classification import (

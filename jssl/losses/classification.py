@@ -1,8 +1,11 @@
 """Cross-entropies: with labels, with distributions of a teacher, and of the next token."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jssl.ops import require_arrays
 
 
 def cross_entropy(logits: Array, answer: Array, weight: Array | None = None) -> tuple[Array, Array]:
@@ -17,6 +20,9 @@ def cross_entropy(logits: Array, answer: Array, weight: Array | None = None) -> 
       (loss [], top1 []): the weighted mean of -log softmax(logits)[answer], and the weighted share
       of the rows whose largest logit is at the label.
     """
+    require_arrays(
+        logits=(logits, "float [N, K]"), answer=(answer, "int [N]"), weight=(weight, "[N]")
+    )
     weight = jnp.ones(len(answer)) if weight is None else weight
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     nll = -jnp.take_along_axis(log_p, answer[:, None], axis=1)[:, 0]
@@ -34,6 +40,7 @@ def soft_cross_entropy(logits: Array, target: Array) -> Array:
       logits: float [B, K].
       target: float [B, K], distributions. No gradient flows to them.
     """
+    require_arrays(logits=(logits, "float [B, K]"), target=(target, "float [B, K]"))
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -(lax.stop_gradient(target).astype(jnp.float32) * log_p).sum(-1).mean()
 
@@ -47,6 +54,11 @@ def cross_view_cross_entropy(logits: Array, local_logits: Array | None, targets:
       local_logits: [nB, K] of the n local crops of each image, or None.
       targets: [2B, K], the teacher's distributions.
     """
+    require_arrays(
+        logits=(logits, "float [V, K]"),
+        local_logits=(local_logits, "float [L, K]"),
+        targets=(targets, "float [V, K]"),
+    )
     value = soft_cross_entropy(logits[0::2], targets[1::2])
     value = value + soft_cross_entropy(logits[1::2], targets[0::2])
     if local_logits is None:
@@ -91,6 +103,15 @@ def next_token_nll(
       (nll, is_likeliest, weight), each float32 [B, L]: -log p of the next token in nats, 1 where it
       is the likeliest, and 1 where it belongs to the same document.
     """
+    require_arrays(
+        hidden=(hidden, "float [B, L, D]"),
+        table=(table, "float [V, D]"),
+        tokens=(tokens, "int [B, L]"),
+        segment=(segment, "int [B, L]"),
+    )
+    chex.assert_is_divisible(
+        tokens.shape[1], chunk, custom_message=f"chunk={chunk} must divide L of tokens [B, L]"
+    )
     answer = jnp.roll(tokens, -1, axis=1)
     same_document = (jnp.roll(segment, -1, axis=1) == segment) & (segment > 0)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jssl.ops import l2_normalize
+from jssl.ops import l2_normalize, require_arrays
 
 # A similarity matrix of more elements than this is never in memory as a whole. Its columns are
 # computed in chunks, and a second time in the backward pass.
@@ -27,6 +27,9 @@ def negatives_logsumexp(
     Returns:
       (log-sum-exp [N], largest logit [N]). No gradient flows through the largest logit.
     """
+    require_arrays(
+        queries=(queries, "float [N, D]"), keys=(keys, "float [M, D]"), skip=(skip, "int [N, s]")
+    )
     num_keys = len(keys)
 
     def masked_logits(keys_chunk, ids):
@@ -65,6 +68,7 @@ def positive_and_negatives(
       (logit of the partner [2B], log-sum-exp of the logits of the other 2B - 2 views [2B], top1 [])
       where top1 is the share of the views whose partner is the nearest.
     """
+    require_arrays(z_a=(z_a, "float [B, D]"), z_b=(z_b, "float [B, D]"))
     z = l2_normalize(jnp.concatenate([z_a, z_b]))
     index = jnp.arange(len(z))
     partner = (index + len(z_a)) % len(z)
@@ -128,6 +132,7 @@ def info_nce(
       (loss [], top1 []): the mean over the queries, and the share of the queries whose key is the
       nearest.
     """
+    require_arrays(q=(q, "float [B, D]"), k=(k, "float [B, D]"), queue=(queue, "float [N, D]"))
     q = l2_normalize(q)
     k = l2_normalize(k)
     positive = (q * k).sum(-1) / temperature

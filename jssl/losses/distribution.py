@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jssl.ops import l2_normalize
+from jssl.ops import l2_normalize, require_arrays
 
 
 def koleo(x: Array, eps: float = 1e-8) -> Array:
@@ -17,6 +17,7 @@ def koleo(x: Array, eps: float = 1e-8) -> Array:
       x: float [N, D], any scale.
       eps: is added to the distance, as in the DINOv2 code.
     """
+    require_arrays(x=(x, "float [N, D]"))
     x = l2_normalize(x)
     similarity = jnp.matmul(x, x.T, precision=lax.Precision.HIGHEST)
     is_self = jnp.eye(len(x), dtype=bool)
@@ -35,6 +36,7 @@ def sigreg(rng: Array, z: Array, slices: int) -> Array:
       z: float [V, B, D], the embeddings of V views.
       slices: the number of random directions on which the embeddings are projected.
     """
+    require_arrays(z=(z, "float [V, B, D]"))
     directions = l2_normalize(jax.random.normal(rng, (slices, z.shape[-1]))).T
 
     def statistic(x):
@@ -56,6 +58,7 @@ def epps_pulley(x: Array, knots: int = 17, end: float = 3.0) -> Array:
       knots: the number of points of the trapezoidal rule.
       end: the largest t.
     """
+    require_arrays(x=(x, "float [..., B, M]"))
     t = jnp.linspace(0, end, knots)
     gaussian = jnp.exp(-jnp.square(t) / 2)
     angle = x.astype(jnp.float32)[..., None] * t

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jssl.ops import standardize
+from jssl.ops import require_arrays, standardize
 
 
 def barlow_twins(z_a: Array, z_b: Array, weight: float) -> Array:
@@ -19,6 +19,7 @@ def barlow_twins(z_a: Array, z_b: Array, weight: float) -> Array:
       z_a, z_b: float [B, D], two views of the same B images.
       weight: the paper's lambda.
     """
+    require_arrays(z_a=(z_a, "float [B, D]"), z_b=(z_b, "float [B, D]"))
     a = standardize(z_a)
     b = standardize(z_b)
     correlation = jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST) / len(z_a)
@@ -33,6 +34,7 @@ def off_diagonal(c: Array) -> Array:
     diagonal, is the difference of two large numbers: it has few correct digits, and it is NaN where
     both are infinite.
     """
+    require_arrays(c=(c, "float [D, D]"))
     return jnp.where(jnp.eye(len(c), dtype=bool), 0.0, jnp.square(c)).sum()
 
 
@@ -51,6 +53,7 @@ def vicreg(
     Returns:
       (loss [], terms): the terms without their weights, under the names of the weights.
     """
+    require_arrays(z_a=(z_a, "float [B, D]"), z_b=(z_b, "float [B, D]"))
     views = [z.astype(jnp.float32) for z in (z_a, z_b)]
     centered = [z - z.mean(0) for z in views]
 

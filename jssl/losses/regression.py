@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jssl.ops import l2_normalize
+from jssl.ops import l2_normalize, require_arrays
 
 
 def masked_mse(prediction: Array, target: Array, mask: Array) -> Array:
@@ -13,6 +13,11 @@ def masked_mse(prediction: Array, target: Array, mask: Array) -> Array:
       prediction, target: float [B, N, P].
       mask: [B, N], 1 where a patch is masked.
     """
+    require_arrays(
+        prediction=(prediction, "float [B, N, P]"),
+        target=(target, "float [B, N, P]"),
+        mask=(mask, "[B, N]"),
+    )
     error = jnp.square(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
     return (error * mask).sum() / mask.sum()
 
@@ -25,6 +30,11 @@ def masked_l1(prediction: Array, target: Array, mask: Array) -> Array:
       prediction, target: float [B, N, P].
       mask: [B, N], 1 where a patch is masked.
     """
+    require_arrays(
+        prediction=(prediction, "float [B, N, P]"),
+        target=(target, "float [B, N, P]"),
+        mask=(mask, "[B, N]"),
+    )
     error = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
     return (error * mask).sum() / mask.sum()
 
@@ -49,4 +59,5 @@ def byol_loss(p: Array, z: Array) -> Array:
       p: float [B, D], the predictions.
       z: float [B, D], the targets. No gradient flows to them.
     """
+    require_arrays(p=(p, "float [B, D]"), z=(z, "float [B, D]"))
     return 2 - 2 * (l2_normalize(p) * l2_normalize(lax.stop_gradient(z))).sum(-1).mean()

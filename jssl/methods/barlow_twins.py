@@ -9,6 +9,8 @@ Reference code: facebookresearch/barlowtwins main.py. `config.lambda_` is the pa
 depend on it.
 """
 
+from typing import Annotated
+
 import jax
 
 from jssl.config import Config
@@ -20,8 +22,8 @@ from jssl.nn import heads
 from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = {
-    "lambda_": NonNegative,
-    "loss_scale": Positive,
+    "lambda_": Annotated[NonNegative, "weight of the off-diagonal terms (the paper's lambda)"],
+    "loss_scale": Annotated[Positive, "factor of the loss; 1 in the paper"],
 }
 
 

@@ -15,6 +15,8 @@ Reference code for the rest: microsoft/unilm beit; weights are initialized as th
 see `masking.block_mask`.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -31,11 +33,11 @@ from jssl.ops import nearest_index, normalize_patches, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
 
 KEYS = {
-    "num_codes": Width,
-    "min_block_patches": Positive,
-    "mask_ratio": Part,
-    "tokenizer_steps": Every,
-    "tokenizer_decay": Rate,
+    "num_codes": Annotated[Width, "number of visual tokens in the codebook (the paper's |V|)"],
+    "min_block_patches": Annotated[Positive, "area of the smallest masked rectangle, in patches"],
+    "mask_ratio": Annotated[Part, "share of the patches that are masked"],
+    "tokenizer_steps": Annotated[Every, "number of first steps, in which the codebook is learned"],
+    "tokenizer_decay": Annotated[Rate, "decay of the moving averages of the codebook"],
 }
 
 

@@ -14,6 +14,7 @@ masks.
 """
 
 from functools import partial
+from typing import Annotated
 
 import flax.linen as linen
 import jax
@@ -32,17 +33,22 @@ from jssl.transforms.masking import lowest_k, mask_to_indices
 LAYER_NORM_EPS = 1e-12
 
 KEYS = {
-    "mask_rate": Part,
-    "whole_words": bool,
+    "mask_rate": Annotated[Part, "share of the tokens that are selected and predicted"],
+    "whole_words": Annotated[bool, "select all tokens of a word or none; needs data.word_ids"],
 }
 
 
-def build(config: Config, data_info: DatasetInfo) -> Objective:
-    """See the module; `config` is the whole config."""
+def check_words(config: Config) -> None:
+    """Raises `UserError` if whole words are selected and the data has no word numbers."""
     if config.whole_words and not config.data.word_ids:
         raise ConfigError(
             "config.whole_words", True, "needs word numbers", "set --config.data.word_ids=True"
         )
+
+
+def build(config: Config, data_info: DatasetInfo) -> Objective:
+    """See the module; `config` is the whole config."""
+    check_words(config)
     encoder = nn.encoder(config.model, data_info.vocab_size, packed=config.data.pack_documents)
     vocab = data_info.vocab
     assert vocab is not None, "`nn.encoder` refuses a source without a tokenizer"

@@ -11,7 +11,7 @@ and their mean pass through a LayerNorm without parameters. Weights are initiali
 see `masking.block_mask`.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,14 @@ from jssl.ops import layer_norm_rows, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
 
 KEYS = ema.KEYS | {
-    "beta": Positive,
-    "min_block_patches": Positive,
-    "mask_ratio": Part,
-    "target_layers": Count,
+    "beta": Annotated[
+        Positive, "error at which the loss turns from quadratic to linear (the paper's beta)"
+    ],
+    "min_block_patches": Annotated[Positive, "area of the smallest masked rectangle, in patches"],
+    "mask_ratio": Annotated[Part, "share of the patches that are masked"],
+    "target_layers": Annotated[
+        Count, "number of last blocks whose mean output is the target (the paper's K)"
+    ],
 }
 
 

@@ -15,6 +15,8 @@ freezes all parameters for that time (`optim.freeze`); a recipe that does not le
 change them.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -29,10 +31,10 @@ from jssl.ops import kmeans, l2_normalize, whiten
 from jssl.transforms.views import eval_view, multi_crop, split_views
 
 KEYS = {
-    "num_clusters": Width,
-    "cluster_every": Steps,
-    "kmeans_iterations": Count,
-    "pca_dims": Width,
+    "num_clusters": Annotated[Width, "number of clusters of k-means"],
+    "cluster_every": Annotated[Steps, "steps between two clusterings"],
+    "kmeans_iterations": Annotated[Count, "k-means iterations of each clustering"],
+    "pca_dims": Annotated[Width, "number of principal components that are clustered"],
 }
 
 

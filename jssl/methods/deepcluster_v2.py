@@ -31,10 +31,16 @@ from jssl.ops import kmeans, l2_normalize
 from jssl.transforms.views import eval_view, multi_crop, split_views
 
 KEYS = {
-    "clusters": Annotated[tuple[Width, ...], Length(1)],
-    "cluster_every": Steps,
-    "kmeans_iterations": Count,
-    "temperature": Positive,
+    "clusters": Annotated[
+        tuple[Width, ...],
+        Length(1),
+        "numbers of clusters: there is one k-means for each number",
+    ],
+    "cluster_every": Annotated[Steps, "steps between two clusterings"],
+    "kmeans_iterations": Annotated[Count, "k-means iterations of each clustering"],
+    "temperature": Annotated[
+        Positive, "divides the similarities to the centroids (the paper's tau)"
+    ],
 }
 
 

@@ -14,7 +14,7 @@ Reference code: facebookresearch/dino main_dino.py. `config.centering`: "center"
 an update, as published.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,13 @@ KEYS = (
     ema.KEYS
     | prototypes.KEYS
     | {
-        "norm_last_layer": bool,
-        "eval_network": Literal["teacher", "student"],  # the paper's, lightly's
+        "norm_last_layer": Annotated[
+            bool, "the last layer has unit weight vectors; False: it learns their scale"
+        ],
+        "eval_network": Annotated[
+            Literal["teacher", "student"],
+            "network whose features are evaluated; the paper's is the teacher",
+        ],
     }
 )
 

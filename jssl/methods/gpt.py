@@ -12,6 +12,7 @@ whole. `render` continues the first document of each row by sampling at `eval.te
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,9 @@ from jssl.metrics import monitor_from_config
 from jssl.nn.apply import apply, init
 
 KEYS = {
-    "chunk": Count,
+    "chunk": Annotated[
+        Count, "tokens of a row whose logits are in memory at a time; divides data.seq_len"
+    ],
 }
 
 

@@ -15,6 +15,7 @@ see `masking.block_mask`.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +44,19 @@ KEYS = (
     ema.KEYS
     | prototypes.KEYS
     | {
-        "min_block_patches": Positive,
-        "mask_range": ShareSpan,
-        "mask_probability": Share,
-        "shared_head": bool,
-        "koleo_weight": NonNegative,
+        "min_block_patches": Annotated[
+            Positive, "area of the smallest masked rectangle, in patches"
+        ],
+        "mask_range": Annotated[
+            ShareSpan, "range of the share of the patches that are masked in a masked view"
+        ],
+        "mask_probability": Annotated[Share, "probability that a global view is masked"],
+        "shared_head": Annotated[
+            bool, "head serves class token and patches; False: patch_head serves patches"
+        ],
+        "koleo_weight": Annotated[
+            NonNegative, "weight of the KoLeo loss on class tokens (DINOv2); 0: off"
+        ],
     }
 )
 

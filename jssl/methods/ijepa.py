@@ -20,13 +20,14 @@ layer), but helper.py:86 to 99 then draws every Linear layer anew.
 """
 
 from functools import partial
+from typing import Annotated
 
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import Config, call_with_section
+from jssl.config import Config, call_with_section, values
 from jssl.config.values import Count, Part, PartSpan, Span, Whole, Width
 from jssl.core import DatasetInfo, Objective
 from jssl.losses import smooth_l1
@@ -41,12 +42,18 @@ from jssl.ops import layer_norm_rows, patchify
 from jssl.transforms.multiblock import Blocks, block_sampler, check_blocks
 
 KEYS = ema.KEYS | {
-    "num_targets": Count,
-    "target_area": PartSpan,
-    "target_aspect": Span,
-    "context_fraction": Part,
-    "min_context_patches": Whole,
-    "context_area": PartSpan,
+    "num_targets": Annotated[Count, "target blocks of each image (the paper's M)"],
+    "target_area": Annotated[PartSpan, "range of the area of a target, as a share of the image"],
+    "target_aspect": Annotated[Span, "range of the height / width of a target"],
+    "context_fraction": Annotated[
+        Part, "largest context, as a share of the patches; a larger one is cut"
+    ],
+    "min_context_patches": Annotated[
+        Whole, "a context must have more patches than this, if possible"
+    ],
+    "context_area": Annotated[
+        PartSpan, "range of a context's area before targets are removed, as a share of the image"
+    ],
 }
 
 
@@ -93,7 +100,15 @@ class Predictor(linen.Module):
 
 
 def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, encoder: ViT) -> Predictor:
-    """The predictor from ``config.predictor``, computed as the encoder is."""
+    """The predictor from ``config.predictor``, computed as the encoder is.
+
+    Args:
+      dim: width of the predictor, a multiple of 4.
+      depth: number of transformer blocks of the predictor.
+      heads: attention heads of each block; their number divides dim.
+      grid: patches along a side of an image.
+      encoder: the encoder whose representations it predicts.
+    """
     check_width("predictor", dim, depth, heads)
     return Predictor(
         dim=dim,
@@ -105,6 +120,9 @@ def predictor(*, dim: Width, depth: Count, heads: Count, grid: int, encoder: ViT
         dtype=encoder.dtype,
         residual_dtype=encoder.residual_dtype,
     )
+
+
+SECTIONS = {"predictor": values.documented_kinds(predictor)}
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:

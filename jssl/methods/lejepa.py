@@ -9,7 +9,7 @@ Reference code: rbalestr-lab/lejepa. Its README takes the mean of the global vie
 (`config.invariance_center` "global"), its MINIMAL.md that of all views ("all").
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,13 @@ from jssl.nn import heads
 from jssl.transforms.views import eval_view, multi_crop
 
 KEYS = {
-    "invariance_center": Literal["global", "all"],
-    "sigreg_weight": Share,
-    "num_slices": Width,
+    "invariance_center": Annotated[
+        Literal["global", "all"], "each view predicts the mean of the global views, or of all views"
+    ],
+    "sigreg_weight": Annotated[
+        Share, "weight of SIGReg (the paper's lambda); that of the prediction is 1 - lambda"
+    ],
+    "num_slices": Annotated[Width, "random directions on which SIGReg projects the embeddings"],
 }
 
 

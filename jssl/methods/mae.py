@@ -13,13 +13,14 @@ Difference: crops are resized bilinearly, not bicubically.
 """
 
 from functools import partial
+from typing import Annotated
 
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import Config, ConfigError, call_with_section
+from jssl.config import Config, ConfigError, call_with_section, values
 from jssl.config.values import Count, Part, Width
 from jssl.core import DatasetInfo, Objective
 from jssl.losses import masked_mse
@@ -32,8 +33,8 @@ from jssl.ops import normalize_patches, patchify
 from jssl.transforms.masking import random_masking
 
 KEYS = {
-    "mask_ratio": Part,
-    "norm_pix": bool,
+    "mask_ratio": Annotated[Part, "share of the patches that are masked"],
+    "norm_pix": Annotated[bool, "predict each patch normalized by its own mean and deviation"],
 }
 
 
@@ -85,6 +86,13 @@ def decoder(*, dim: Width, depth: Count, heads: Count, pixels: int, encoder: ViT
     """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads.
 
     It is computed (remat, scan, attention, dtype) as the encoder is.
+
+    Args:
+      dim: width of the decoder, a multiple of 4.
+      depth: number of transformer blocks of the decoder.
+      heads: attention heads of each block; their number divides dim.
+      pixels: number of values of a patch: pixels times channels.
+      encoder: the encoder.
     """
     check_width("decoder", dim, depth, heads)
     return Decoder(
@@ -98,6 +106,9 @@ def decoder(*, dim: Width, depth: Count, heads: Count, pixels: int, encoder: ViT
         dtype=encoder.dtype,
         residual_dtype=encoder.residual_dtype,
     )
+
+
+SECTIONS = {"decoder": values.documented_kinds(decoder)}
 
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:

@@ -13,6 +13,8 @@ query and key in turn, as in lightly's benchmark and the authors' CIFAR-10 noteb
 hold both views of their images.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
@@ -27,10 +29,14 @@ from jssl.ops import enqueue, l2_normalize
 from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = ema.KEYS | {
-    "temperature": Positive,
-    "queue_size": Count,
-    "bn_splits": Count,
-    "symmetric": bool,
+    "temperature": Annotated[Positive, "divides the similarities (the paper's tau)"],
+    "queue_size": Annotated[Count, "number of keys in the queue (the paper's K)"],
+    "bn_splits": Annotated[
+        Count, "parts of a batch with BatchNorm statistics of their own; 1: off"
+    ],
+    "symmetric": Annotated[
+        bool, "each view is query and key in turn; False: the first view is the query"
+    ],
 }
 
 

@@ -9,6 +9,8 @@ Reference code: facebookresearch/moco-v3 moco/builder.py. As there, the loss has
 A ViT's patch projection stays as it was drawn (section 4.1): `optim.freeze`.
 """
 
+from typing import Annotated
+
 import jax
 
 from jssl.config import Config
@@ -20,7 +22,9 @@ from jssl.nn import ema, heads
 from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = ema.KEYS | {
-    "temperature": Positive,
+    "temperature": Annotated[
+        Positive, "divides the similarities (the paper's tau); 2 tau scales the loss"
+    ],
 }
 
 

@@ -9,6 +9,8 @@ No code was published with the paper. Equation 3: the negatives of a neighbor ar
 of the same view of the other images (lightly's benchmark uses NT-Xent over both views instead).
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -23,8 +25,8 @@ from jssl.ops import enqueue, l2_normalize, nearest_index
 from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = {
-    "temperature": Positive,
-    "queue_size": Count,
+    "temperature": Annotated[Positive, "divides the similarities (the paper's tau)"],
+    "queue_size": Annotated[Count, "number of embeddings in the queue (the paper's support set Q)"],
 }
 
 

@@ -15,6 +15,7 @@ a bias.
 """
 
 from functools import partial
+from typing import Annotated
 
 import jax
 
@@ -29,8 +30,8 @@ from jssl.transforms.views import eval_view, split_views, two_views
 LOSSES = {"nt_xent": nt_xent, "dcl": dcl, "dclw": partial(dcl, sigma=0.5)}  # paper: sigma = 0.5
 
 KEYS = {
-    "temperature": Positive,
-    "loss": str,
+    "temperature": Annotated[Positive, "divides the similarities (the paper's tau)"],
+    "loss": Annotated[str, 'contrastive loss: "nt_xent", "dcl" or "dclw"'],
 }
 
 

@@ -11,6 +11,8 @@ PyTorch. Difference: its ViT has relative positions, a bias that all blocks shar
 positions that the recipe names.
 """
 
+from typing import Annotated
+
 import jax
 
 from jssl.config import Config
@@ -25,8 +27,8 @@ from jssl.ops import patchify
 from jssl.transforms.masking import grouped_mask, unit_count
 
 KEYS = {
-    "mask_ratio": Part,
-    "mask_unit": Pixels,
+    "mask_ratio": Annotated[Part, "share of the squares that are masked"],
+    "mask_unit": Annotated[Pixels, "side of a masked square, in pixels; a multiple of model.patch"],
 }
 
 

@@ -12,6 +12,8 @@ assignment from `config.queue_start` on. They are collected from the start, so t
 then.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -26,12 +28,14 @@ from jssl.ops import enqueue, l2_normalize, sinkhorn
 from jssl.transforms.views import eval_view, multi_crop, split_views
 
 KEYS = {
-    "temperature": Positive,
-    "epsilon": Positive,
-    "sinkhorn_iterations": Count,
-    "num_prototypes": Width,
-    "queue_size": Whole,
-    "queue_start": Every,
+    "temperature": Annotated[Positive, "divides the scores of the prototypes (the paper's tau)"],
+    "epsilon": Annotated[
+        Positive, "divides the scores in the Sinkhorn assignment (the paper's epsilon)"
+    ],
+    "sinkhorn_iterations": Annotated[Count, "iterations of Sinkhorn-Knopp"],
+    "num_prototypes": Annotated[Width, "number of prototypes (the paper's K)"],
+    "queue_size": Annotated[Whole, "embeddings of earlier batches in each assignment; 0: off"],
+    "queue_start": Annotated[Every, "first step at which the queue takes part in the assignment"],
 }
 
 

@@ -7,6 +7,8 @@ the batch (variance), and no two features should vary together (covariance).
 Reference code: facebookresearch/vicreg main_vicreg.py.
 """
 
+from typing import Annotated
+
 import jax
 
 from jssl.config import Config
@@ -18,9 +20,9 @@ from jssl.nn import heads
 from jssl.transforms.views import eval_view, split_views, two_views
 
 KEYS = {
-    "invariance": NonNegative,
-    "variance": NonNegative,
-    "covariance": NonNegative,
+    "invariance": Annotated[NonNegative, "weight of the invariance term (the paper's lambda)"],
+    "variance": Annotated[NonNegative, "weight of the variance term (the paper's mu)"],
+    "covariance": Annotated[NonNegative, "weight of the covariance term (the paper's nu)"],
 }
 
 

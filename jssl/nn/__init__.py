@@ -2,8 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping
-from types import ModuleType
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from jssl.config import Config, ConfigError, UserError, call_with_section, plugins, suggest
@@ -36,17 +35,18 @@ def encoder(section: Config | Mapping[str, Any], vocab: int = 0, packed: bool = 
     if plugins.is_outside(name):
         build = plugins.resolve("config.model.name", name)
     else:
-        builders = {known: module.build for module in families() for known in module.SIZES}
-        same_family = [other for other in builders if other[:3] == str(name)[:3]]
-        build = builders[check_choice("name", name, same_family or builders)]
+        by_name = builders()
+        same_family = [other for other in by_name if other[:3] == str(name)[:3]]
+        build = by_name[check_choice("name", name, same_family or by_name)]
     is_text = "vocab" in inspect.signature(build).parameters
     text_arguments = {"vocab": vocab, "packed": packed} if is_text else {}
     return call_with_section(build, section, "model", **text_arguments)
 
 
-def families() -> list[ModuleType]:
-    """The modules of `FAMILIES`."""
-    return [importlib.import_module(family) for family in FAMILIES]
+def builders() -> dict[str, Callable[..., Any]]:
+    """Returns {name of an encoder: `build` of its family}."""
+    modules = [importlib.import_module(family) for family in FAMILIES]
+    return {name: module.build for module in modules for name in module.SIZES}
 
 
 def check_choice(key: str, value: str, choices: Collection[str]) -> str:

@@ -1,10 +1,12 @@
 """A bank: an embedding and the cluster labels of every example of the data set, by its index."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import ConfigError
+from jssl.ops import require_arrays
 
 Bank = dict[str, Array]
 ROWS_MULTIPLE = 1024  # so that the rows divide evenly over any usual number of devices
@@ -32,6 +34,11 @@ def init_bank(num_examples: int, width: int, views: str, num_heads: int) -> Bank
 
 def write_bank(bank: Bank, index: Array, embeddings: dict[str, Array]) -> Bank:
     """The bank with new embeddings, {view: [B, width]}, of the examples `index` int32 [B]."""
+    require_arrays(
+        index=(index, "int [B]"),
+        **{f"bank[{name!r}]": (bank[name], "float [rows, width]") for name in embeddings},
+        **{f"embeddings[{name!r}]": (z, "float [B, width]") for name, z in embeddings.items()},
+    )
     new = {name: bank[name].at[index].set(z) for name, z in embeddings.items()}
     return bank | new | {"seen": bank["seen"].at[index].set(1.0)}
 
@@ -45,7 +52,14 @@ def cluster_loss(logits_by_size: dict[str, Array], labels: Array) -> Array:
     """
     total: Array | float = 0.0
     count: Array | float = 0.0
-    for logits in logits_by_size.values():
+    for size, logits in logits_by_size.items():
+        name = f"logits_by_size[{size!r}]"
+        require_arrays(labels=(labels, "int [B]"), **{name: (logits, "float [Bv, K]")})
+        chex.assert_is_divisible(
+            len(logits),
+            len(labels),
+            custom_message=f"{name} {logits.shape} must have v rows of each label {labels.shape}",
+        )
         targets = jnp.repeat(labels, len(logits) // len(labels))
         valid = targets >= 0
         log_p = jax.nn.log_softmax(logits)
@@ -57,6 +71,7 @@ def cluster_loss(logits_by_size: dict[str, Array], labels: Array) -> Array:
 
 def cluster_usage(labels: Array, num_clusters: int) -> Array:
     """The share of the batch in each cluster, float32 [K], for labels int32 [B]."""
+    require_arrays(labels=(labels, "int [B]"))
     return jnp.bincount(jnp.maximum(labels, 0), length=num_clusters) / len(labels)
 
 

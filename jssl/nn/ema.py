@@ -5,7 +5,7 @@ trained network, the sequence of teachers is the same as with an average after t
 teacher in a checkpoint is therefore one update behind; one more `Teacher.update` removes the lag.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ from jssl.core import Buffers, Params, TrainState
 from jssl.nn.apply import EncoderWithHeads
 from jssl.ops import cosine_schedule, ema
 
-KEYS = {"ema_decay": Share, "ema_decay_final": Share}  # of a method that has a teacher
+KEYS = {  # of a method that has a teacher
+    "ema_decay": Annotated[Share, "EMA decay of the teacher's weights at step 0"],
+    "ema_decay_final": Annotated[Share, "EMA decay at the last step, along half a cosine"],
+}
 
 
 class Teacher(NamedTuple):

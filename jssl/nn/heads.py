@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jssl.config import Config, ConfigError, UserError, call_with_section, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, suggest, values
 from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import EncoderWithHeads
 from jssl.nn.norm import batch_norm
+from jssl.ops import require_arrays
 
 KERNELS = {
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(+-1/sqrt(fan_in))
@@ -69,6 +70,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        require_arrays(x=(x, "float [B, D]"))
         norm = batch_norm(train, jnp.float32)
         dense = partial(nn.Dense, kernel_init=KERNELS[self.initializer], dtype=self.dtype)
         for i, width in enumerate(self.features[:-1]):
@@ -106,8 +108,16 @@ def build(
 ) -> MLP:
     """An `MLP` from a section of a config, such as ``config.head``.
 
-    `init` is the `initializer` of the `MLP`, and `section` the name of the section for messages;
-    the other arguments are attributes of `MLP`.
+    Args:
+      features: width of each Dense layer; the last is the width of the output.
+      norm: BatchNorm after each hidden Dense layer.
+      last_norm: BatchNorm after the last Dense layer.
+      last_scale: the last BatchNorm learns a scale.
+      last_bias: the last layer, BatchNorm or Dense, learns a bias.
+      activation: after each hidden layer: "relu" or "gelu".
+      init: initial kernels: "torch", "normal001", "lecun", "xavier" or "trunc02". See `KERNELS`.
+      dtype: dtype of the matrix products.
+      section: name of the section, for messages.
 
     Raises:
       UserError: a width is below 1, or a name is not known.
@@ -124,6 +134,10 @@ def build(
     return MLP(
         tuple(features), norm, last_norm, last_scale, last_bias, activation, init, jnp.dtype(dtype)
     )
+
+
+# {section: its kinds}
+SECTIONS = dict.fromkeys(("head", "predictor", "patch_head"), values.documented_kinds(build))
 
 
 def chain(config: Config, *names: str) -> EncoderWithHeads:

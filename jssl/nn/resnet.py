@@ -149,15 +149,17 @@ def build(
     """A ResNet from a config's `model` section.
 
     Args:
-      name: resnet18, resnet34, resnet50 or resnet101. resnet10, with one block per stage, is for
-        demos; resnet_test, with two stages, is for tests.
-      stem: "imagenet" is 7x7 stride 2 and 3x3 max-pooling stride 2 (the paper); "cifar" is 3x3
-        stride 1 without pooling (SimCLR, arXiv:2002.05709, appendix B.9).
+      name: network: resnet10, resnet18, resnet34, resnet50 or resnet101. resnet10, with one block
+        per stage, is for demos; resnet_test, with two stages, is for tests.
+      stem: first layers: "imagenet" (7x7 stride 2, max-pooling) or "cifar" (3x3 stride 1). The
+        pooling is 3x3 with stride 2 (the paper). "cifar" has none (SimCLR, arXiv:2002.05709,
+        appendix B.9).
       width: channels of the first stage; 64 as published.
-      zero_init_residual: the last BatchNorm scale of each residual branch starts at 0, so that each
+      zero_init_residual: the last BatchNorm scale of each residual branch starts at 0. So each
         block starts as its shortcut (Goyal et al., 2017, arXiv:1706.02677, section 5.1).
-      init: "fan_out", "lecun" or "torch", see `INITIALIZERS`.
-      dtype: "float32" or "bfloat16", of activations; parameters are float32.
+      init: initial kernels: "fan_out" (torchvision), "lecun" (SimCLR) or "torch" (PyTorch). See
+        `INITIALIZERS`.
+      dtype: dtype of activations, "float32" or "bfloat16"; parameters are float32.
 
     Raises:
       UserError: any other choice.

@@ -191,17 +191,23 @@ def build(
     """A text encoder from a config's `model` section and the size of the vocabulary.
 
     Args:
-      name: bert_tiny, bert_mini, bert_small, bert_base, bert_large; gpt_micro, gpt_small, gpt2.
-      length: the largest number of tokens in a row, for learned positions.
-      positions: "learned", or "rotary", which allows rows of any length.
-      pool: see `TextEncoder.features`; "first" is not for GPT, whose first token attends only to
-        itself.
-      dropout: the rate, for the embeddings and for each branch.
-      remat, scan: see `jssl.nn.transformer.Blocks`.
-      attention: "auto", "xla", "cudnn".
-      init: "bert" or "gpt", see the module; biases start at zero.
-      dtype: "float32" or "bfloat16", of activations; parameters are float32.
-      residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
+      name: network: bert_tiny, _mini, _small, _base or _large; gpt_micro, gpt_small or gpt2.
+        bert_test and gpt_test are for tests.
+      length: largest number of tokens in a row, for learned positions.
+      positions: position embeddings: "learned", or "rotary" for rows of any length.
+      pool: features of a row: the "first" token, the "mean" of all, or the "last" token. See
+        `TextEncoder.features`. "first" is not for GPT, whose first token attends only to itself.
+      dropout: rate of dropout after the embeddings and in each residual branch.
+      remat: recomputed in the backward pass: "none", "full" (blocks), "dots" (all but Dense). See
+        `jssl.nn.transformer.REMAT`.
+      scan: compile one block and run it for all layers by lax.scan. See
+        `jssl.nn.transformer.Blocks`.
+      attention: kernel: "xla", "cudnn", or "auto": cuDNN where it applies.
+      init: initial weights: "bert" (truncated normal) or "gpt" (normal, smaller last layers). See
+        the module. Biases start at zero.
+      dtype: dtype of activations, "float32" or "bfloat16"; parameters are float32.
+      residual_dtype: dtype of the residual stream, "float32" or "bfloat16". See
+        `jssl.nn.transformer.residual`.
       vocab: the number of ids of the tokenizer.
       packed: rows hold several documents; False: one document each.
 

@@ -272,18 +272,30 @@ def build(
     """A ViT from a config's `model` section.
 
     Args:
-      name: vit_ti, vit_s, vit_b, vit_l, vit_h; vit_micro is for small machines, vit_test for tests.
-      patch, image_size: pixels along a side.
-      class_token: add a class token.
-      pool: "cls" or "mean", see `ViT.features`.
-      positions: "sincos" (fixed, MAE) or "learned" (N(0, .02), timm).
-      drop_path, remat, scan: see `jssl.nn.transformer.Blocks`.
-      attention: "auto", "xla", "cudnn".
-      init: "xavier" (MAE), "trunc02" (timm), "normal02" (I-JEPA: N(0, .02), patches too) or "beit"
-        (BEiT, data2vec, SimMIM: as normal02, but cut at .02, and smaller in the last layers of the
-        branches of deep blocks, see `ViT.finish`); biases start at zero.
-      dtype: "float32" or "bfloat16", of activations; parameters are float32.
-      residual_dtype: of the residual stream, see `jssl.nn.transformer.residual`.
+      name: network: vit_micro, vit_ti, vit_s, vit_b, vit_l or vit_h. vit_micro is for small
+        machines; vit_test is for tests.
+      patch: side of a patch, in pixels.
+      image_size: side of the images for which there are positions, in pixels. "learned" positions
+        are resized for other sizes.
+      class_token: the first token is a learned class token.
+      pool: features of an image: "cls", the class token, or "mean" of the patch tokens. See
+        `ViT.features`.
+      positions: position embeddings: "sincos" (fixed) or "learned". "sincos" is MAE's; "learned"
+        is timm's, drawn from N(0, .02).
+      drop_path: rate of stochastic depth of the last block; it grows from 0 at the first. See
+        `jssl.nn.transformer.Blocks`.
+      remat: recomputed in the backward pass: "none", "full" (blocks), "dots" (all but Dense). See
+        `jssl.nn.transformer.REMAT`.
+      scan: compile one block and run it for all layers by lax.scan. See
+        `jssl.nn.transformer.Blocks`.
+      attention: kernel: "xla", "cudnn", or "auto": cuDNN where it applies.
+      init: initial weights: "xavier" (MAE), "trunc02" (timm), "normal02" (I-JEPA), "beit".
+        "normal02" is N(0, .02), patches too. "beit" (BEiT, data2vec, SimMIM) is as "normal02", but
+        cut at .02, and smaller in the last layers of the branches of deep blocks (`ViT.finish`).
+        Biases start at zero.
+      dtype: dtype of activations, "float32" or "bfloat16"; parameters are float32.
+      residual_dtype: dtype of the residual stream, "float32" or "bfloat16". See
+        `jssl.nn.transformer.residual`.
 
     Raises:
       UserError: any other choice, a patch that does not divide the image size, or pool "cls"

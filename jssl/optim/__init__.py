@@ -343,17 +343,35 @@ def build(
     """The optimizer of ``config.optim``.
 
     Args:
-      name: the optimizer, see `base_optimizer`.
-      lr, lr_final, lr_scaling, warmup_steps, schedule: see `learning_rate`.
-      weight_decay, weight_decay_final: the decay goes from the first to the second in half a cosine
-        (DINO); it is constant if the second is -1.
-      no_decay: patterns of parameters without weight decay; see the module.
-      clip_norm: the limit of the global norm of the gradient; 0: off.
-      clip_norm_per_tensor: the limit of the norm of each parameter's gradient; 0: off.
-      lr_factors, lr_constant: see `scale_updates`.
-      momentum, nesterov, b1, b2, eps, trust_coefficient, trust_clip: see `base_optimizer`.
-      freeze, freeze_steps: see `freeze_params`; 0: off.
-      muon_params: patterns of the hidden matrices, see `jssl.optim.muon`.
+      name: optimizer: "sgd", "lars", "larc", "adamw", "lamb" or "muon". See `base_optimizer`.
+      lr: peak learning rate, before lr_scaling.
+      lr_final: learning rate at the end of schedule "cosine", before lr_scaling.
+      lr_scaling: factor of lr for batch size B: "none", "linear" (B / 256) or "sqrt" (sqrt B). See
+        `peak_lr`.
+      warmup_steps: steps of linear warm-up from 0 to the peak; 0: none.
+      schedule: after the warm-up: "cosine", to lr_final, or "constant". See `learning_rate`.
+      weight_decay: weight decay; if weight_decay_final is not -1, that of step 0.
+      weight_decay_final: weight decay at the last step, along half a cosine (DINO); -1: constant.
+      no_decay: regular expressions of the parameters without weight decay and trust ratio. See the
+        module.
+      clip_norm: limit of the global norm of the gradient; 0: off.
+      clip_norm_per_tensor: limit of the norm of each parameter's gradient; 0: off.
+      lr_factors: pairs of a regular expression and a factor of the learning rate. See
+        `scale_updates`.
+      lr_constant: regular expressions of the parameters whose learning rate stays at the peak. See
+        `scale_updates`.
+      momentum: momentum of sgd, lars, larc and muon.
+      nesterov: Nesterov momentum, for sgd, lars and larc.
+      b1: decay rate of Adam's first moment, for adamw, lamb and muon (beta 1).
+      b2: decay rate of Adam's second moment, for adamw, lamb and muon (beta 2).
+      eps: Adam's epsilon, for adamw, lamb and muon.
+      trust_coefficient: trust coefficient of lars and larc.
+      trust_clip: larc takes no step larger than that of plain SGD. See `larc`.
+      freeze: regular expressions of the parameters that freeze_steps freezes. See
+        `freeze_params`.
+      freeze_steps: number of first updates in which freeze applies; 0: none, -1: all.
+      muon_params: regular expressions of the hidden kernels that muon updates. AdamW updates the
+        others. See `jssl.optim.muon`.
       steps: of the run.
       batch_size: of an update, for `lr_scaling`.
 

@@ -82,10 +82,10 @@ def make_mesh(
     """Makes the mesh of all devices, or of `devices`.
 
     Args:
-      data: the size of the axis over which only the batch is split.
-      fsdp: the size of the axis over which the batch and the parameters are split.
-      tensor: the size of the axis over which only wide parameters are split. One of the three may
-        be -1: all remaining devices.
+      data: devices on the axis that splits only the batch; -1: all remaining devices.
+      fsdp: devices on the axis that splits batch and parameters; -1: all remaining devices.
+      tensor: devices on the axis that splits only wide parameters; -1: all remaining devices. At
+        most one of the three is -1.
       devices: the devices; None: all of the run.
 
     Raises:

@@ -33,6 +33,7 @@ from jax import Array
 
 from jssl.config import ConfigError, values
 from jssl.config.values import Length, NonNegative, Pixels, Positive, Range, Share
+from jssl.ops import require_arrays
 from jssl.transforms import color
 from jssl.transforms.color import JITTER
 
@@ -76,19 +77,26 @@ def view(
     (`jssl.data.canvas`); its view is upright.
 
     Args:
-      mode: "exact" or "fused", see the module.
-      size: pixels of a side of the view.
-      crop_scale: the range of area / valid area (RandomResizedCrop).
-      crop_ratio: the range of width / height (RandomResizedCrop).
-      flip_prob, jitter_prob, gray_prob, blur_prob, solarize_prob: probability per example; 0.0
-        removes the operation. Solarize inverts the values from 128 of 255 on.
-      brightness, contrast, saturation, hue: strengths s of torchvision's ColorJitter, whose factor
-        is in [max(0, 1-s), 1+s], and whose shift is in [-s, s] of the hue circle; 0.0 removes the
-        operation.
-      blur_sigma: the range in pixels of the view (SimCLR, Chen et al. 2020, appendix A).
-      mean, std: of values in [0, 1]; one number, or one per channel.
+      mode: "exact" follows torchvision, "fused" is faster and nearly equal. See the module.
+      size: side of the view, in pixels.
+      crop_scale: range of the crop's area, as a share of the image (RandomResizedCrop).
+      crop_ratio: range of the crop's width / height (RandomResizedCrop).
+      flip_prob: probability of a horizontal flip; 0: off.
+      jitter_prob: probability of jitter of brightness, contrast, saturation and hue; 0: off.
+      brightness: strength s of its jitter, a factor in [max(0, 1 - s), 1 + s]; 0: off.
+      contrast: strength s of its jitter, a factor in [max(0, 1 - s), 1 + s]; 0: off.
+      saturation: strength s of its jitter, a factor in [max(0, 1 - s), 1 + s]; 0: off.
+      hue: strength s of its jitter, a shift in [-s, s] of the hue circle; 0: off.
+      gray_prob: probability of conversion to gray; 0: off.
+      blur_prob: probability of Gaussian blur; 0: off.
+      blur_sigma: range of the blur's standard deviation, in pixels of the view. Source: SimCLR
+        (Chen et al. 2020), appendix A.
+      solarize_prob: probability of solarization: values from 128 of 255 are inverted; 0: off.
+      mean: mean that is subtracted from pixels in [0, 1]; one number, or one per channel.
+      std: deviation by which the pixels are then divided; one number, or one per channel.
       dtype: of the view, and of the matmuls of "fused".
-      blur_kernel: where the blur is cut off, see `blur_radius`.
+      blur_kernel: span of the blur: "whole" (3 deviations) or "tenth" (of the view). See
+        `blur_radius`.
 
     Raises:
       UserError: a value is wrong; the message names `augment.<key>`.
@@ -149,6 +157,7 @@ def turned(image: Array, valid: Array) -> dict[str, Array]:
 
     It is {} if the shape of the batch allows none. image: [B, H, W, C]; valid: int32 [B, 2].
     """
+    require_arrays(image=(image, "uint [B, H, W, C]"), valid=(valid, "int [B, 2]"))
     height, width = image.shape[1:3]
     return {"turned": valid[:, 0] > height} if width > height else {}
 
@@ -174,6 +183,7 @@ def sample_params(recipe: SimpleNamespace, rng: Array, valid: Array) -> dict[str
       sigma: float32, in pixels. order int32 [B, 4]: the position of each operation of `JITTER` in
       the example's order, from 0.
     """
+    require_arrays(valid=(valid, "int [B, 2]"))
     u = jax.random.uniform(rng, (valid.shape[0], 33))  # one call: each takes XLA long to compile
     params = _draw_crop(u[:, 11:], valid, recipe.crop_scale, recipe.crop_ratio)
     for column, name in enumerate(("flip", "gray", "blur", "solarize")):
@@ -211,6 +221,7 @@ def apply_exact(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
     The operations are applied one by one, with clipping after each. recipe: the arguments of
     `view`. params: of `sample_params` and `turned`.
     """
+    require_arrays(image=(image, "uint [B, H, W, C]"), order=(params["order"], "int [B, 4]"))
     active = _active(recipe, image.shape[3])
     planes = jnp.swapaxes(image, 2, 3)
     x = _resample(planes.astype(jnp.float32), *_crop_weights(recipe, image, params))
@@ -233,6 +244,7 @@ def apply_fused(recipe: SimpleNamespace, image: Array, params: dict[str, Array])
     black determine the map. Contrast also needs the mean color of the image. recipe: the arguments
     of `view`. params: of `sample_params` and `turned`.
     """
+    require_arrays(image=(image, "uint [B, H, W, C]"), order=(params["order"], "int [B, 4]"))
     active = _active(recipe, image.shape[3])
     channels = image.shape[3]
     exact_dtype = recipe.dtype if image.dtype == jnp.uint8 else "float32"  # bfloat16 has 0..255
@@ -298,6 +310,9 @@ def resize_weights(
       length: pixels of the input.
       size: pixels of the output.
     """
+    require_arrays(
+        start=(start, "[B]"), extent=(extent, "[B]"), low=(low, "[B]"), high=(high, "[B]")
+    )
     scale = extent[:, None, None] / size
     pixel = jnp.arange(length)
     middle = start[:, None, None] + (jnp.arange(size)[:, None] + 0.5) * scale
@@ -331,6 +346,7 @@ def blur_matrix(sigma: Array, on: Array, size: int, radius: int) -> Array:
       size: pixels of the axis.
       radius: of the kernel; it is cut to less than `size`, so that no pixel is reflected twice.
     """
+    require_arrays(sigma=(sigma, "float [B]"), on=(on, "bool [B]"))
     i = np.arange(size)[:, None]
     j = np.arange(size)
     radius = min(radius, max(1, size - 1))

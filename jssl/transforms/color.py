@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jssl.ops import require_arrays
+
 JITTER = ("brightness", "contrast", "saturation", "hue")  # the columns of params["order"]
 LUMA = {1: (1.0,), 3: (0.299, 0.587, 0.114)}  # ITU-R BT.601, as torchvision's rgb_to_grayscale
 
@@ -34,6 +36,7 @@ def jitter(
     Returns:
       float32 [B, h, C, w].
     """
+    require_arrays(x=(x, "float [B, h, C, w]"), order=(params["order"], "int [B, 4]"))
 
     def gray(x):
         luma: Any = sum(w * x[:, :, c, None] for c, w in enumerate(LUMA[x.shape[2]]))
@@ -61,6 +64,7 @@ def rotate_hsv(x: Array, shift: Array) -> Array:
 
     shift: [B, 1, 1, 1], a fraction of the hue circle.
     """
+    require_arrays(x=(x, "float [B, h, 3, w]"), shift=(shift, "float [B, 1, 1, 1]"))
     red, green, blue = jnp.split(x, 3, axis=2)
     value = x.max(axis=2, keepdims=True)
     chroma = value - x.min(axis=2, keepdims=True)
@@ -81,6 +85,7 @@ def rotate_gray(x: Array, shift: Array) -> Array:
 
     shift: [B, 1, 1, 1], a fraction of the hue circle.
     """
+    require_arrays(x=(x, "float [B, h, 3, w]"), shift=(shift, "float [B, 1, 1, 1]"))
     cos = jnp.cos(2 * jnp.pi * shift)
     sin = jnp.sin(2 * jnp.pi * shift) / 3**0.5
     before = jnp.roll(x, 1, axis=2)

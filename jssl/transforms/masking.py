@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jssl.ops import require_arrays
+
 
 def random_masking(
     rng: Array, batch: int, patches: int, ratio: float
@@ -133,6 +135,9 @@ def cover(u: Array, height: Array, width: Array, grid: int) -> Array:
       height, width: [] or [...], in patches.
       grid: patches along a side of an image.
     """
+    require_arrays(
+        u=(u, "float [2, ...]"), height=(height, "[...] or []"), width=(width, "[...] or []")
+    )
     top, left = (jnp.floor(x * (grid + 1 - n)) for x, n in zip(u, (height, width), strict=True))
     position = jnp.arange(grid)
 
@@ -152,6 +157,7 @@ def side_lengths(area: Array, aspect: Array) -> tuple[Array, Array]:
 def lowest_k(order: Array, count: int | Array) -> Array:
     """bool [B, N], True at the `count` (int, or int [B]) smallest elements of each row of `order`
     [B, N]."""
+    require_arrays(order=(order, "[B, N]"), count=(count, "int [B] or []"))
     rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
     return rank < jnp.reshape(count, (-1, 1))
 
@@ -161,4 +167,5 @@ def mask_to_indices(mask: Array, count: int) -> Array:
 
     A row with more of them is cut; a row with fewer is padded with positions at which it is False.
     """
+    require_arrays(mask=(mask, "bool [B, N]"))
     return jnp.argsort(~mask, axis=1, stable=True)[:, :count].astype(jnp.int32)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jssl.config import Config, ConfigError
+from jssl.ops import require_arrays
 from jssl.transforms.masking import cover, mask_to_indices
 
 
@@ -36,6 +37,12 @@ class Blocks(NamedTuple):
           (context_ids int32 [B targets, K], target_ids int32 [B targets, T], valid bool
           [B targets, K + T]).
         """
+        require_arrays(
+            context_ids=(self.context_ids, "int [B, K]"),
+            context_valid=(self.context_valid, "bool [B, K]"),
+            target_ids=(self.target_ids, "int [B, targets, T]"),
+            target_valid=(self.target_valid, "bool [T]"),
+        )
         num_targets = self.target_ids.shape[1]
         context_ids = jnp.repeat(self.context_ids, num_targets, axis=0)
         context_valid = jnp.repeat(self.context_valid, num_targets, axis=0)
@@ -121,6 +128,7 @@ def context_mask(
       least: the largest number of patches that is too small.
       tries: the number of positions.
     """
+    require_arrays(hidden=(hidden, f"bool [B, targets, {grid**2}]"), size=(size, "int [2]"))
     batch, targets, n = hidden.shape
     u = jax.random.uniform(rng, (2, batch, tries))
     height, width = size

@@ -4,8 +4,9 @@ Views of one image are adjacent rows, so that each device keeps its own images.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,6 +14,10 @@ from jax import Array
 from jssl.config import Config, call_with_section, values
 from jssl.core import Batch
 from jssl.transforms import augment
+
+VIEW = values.documented_kinds(augment.view)
+LOCAL = VIEW | {"count": Annotated[values.Whole, "local crops of each image; 0: none"]}
+SECTIONS = {"augment": VIEW, "augment_second_view": VIEW, "local": LOCAL}  # {section: its kinds}
 
 
 def two_views(config: Config) -> Callable[[Array, Batch], Array]:
@@ -40,6 +45,9 @@ def two_views(config: Config) -> Callable[[Array, Batch], Array]:
 
 def split_views(x: Array) -> tuple[Array, Array]:
     """(first views [B, ...], second views [B, ...]) of the rows [2B, ...] of `two_views`."""
+    chex.assert_is_divisible(
+        len(x), 2, custom_message=f"x {x.shape} must have two rows, the views, of each image"
+    )
     return x[0::2], x[1::2]
 
 
@@ -53,7 +61,7 @@ def multi_crop(config: Config) -> Callable[[Array, Batch], dict[str, Array]]:
     two = two_views(config)
     local = dict(config.local)
     count = local.pop("count")
-    values.check("config.local.count", count, values.Whole)
+    values.check("config.local.count", count, LOCAL["count"])
     section = dict(config.augment) | local
     local_view = call_with_section(augment.view, section, "local", dtype=config.model.dtype)
 
