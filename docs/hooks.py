@@ -22,8 +22,8 @@ sys.path.insert(0, str(DOCS))
 import pages  # noqa: E402
 
 log = logging.getLogger("mkdocs.hooks.jssl")
-SECONDS = 600  # for one cell of a notebook
-STARTUP = 300  # seconds, on a busy machine
+SECONDS = 3600  # for one cell of a notebook, on a busy machine
+STARTUP = 300  # seconds until a notebook begins
 FROM_CSS = re.compile(r"url\(['\"]?((?:https?:)?//[^)]*)")
 
 
