@@ -4,8 +4,8 @@
 
 nt_xent: value and gradient at 65,536 views of 128 features, in chunks and with the whole matrix.
 grad_cache: a SimCLR step at batch 1,024 whole, and in 4 and 16 micro-batches of GradCache, with the
-recipe's sizes; the gradient is that of the whole batch (tests/test_accumulate.py). The figures are
-XLA's `temp_size_in_bytes` for the platform that is named.
+recipe's sizes; the gradient is that of the whole batch (tests/training/test_accumulate.py). The
+figures are XLA's `temp_size_in_bytes` for the platform that is named.
 """
 
 import argparse

@@ -4,6 +4,8 @@ import gc
 import os
 import pathlib
 import re
+import subprocess
+import sys
 from importlib import metadata
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -83,3 +85,16 @@ def photos(tmp_path):
         pixels = rng.integers(0, 256, (20 + i % 7, 30, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"photo {i:02}.png")
     return folder
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that has locked the workdir `a`."""
+    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+    code += "print('process 7 on host3', file=f, flush=True); print(1, flush=True); time.sleep(600)"
+    (tmp_path / "a").mkdir()
+    words = [sys.executable, "-c", code, str(tmp_path / "a" / ".lock")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        yield process
+        process.kill()

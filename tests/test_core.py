@@ -70,5 +70,7 @@ def test_metrics_are_float32_and_have_the_loss():
     rng = jax.random.key(0)
     one = method(1)
     _, metrics = one.train_step(one.init(rng, batch()), batch(), rng)
-    assert {"loss", "grad_norm", "update_norm", "skipped_row", "skipped", "bias"} == set(metrics)
+    assert {"loss", "grad_norm", "update_norm", "skipped_consecutive", "skipped", "bias"} == set(
+        metrics
+    )
     assert all(value.dtype == jnp.float32 for value in metrics.values())

@@ -58,7 +58,7 @@ def doctor(tree: ml_collections.ConfigDict | None, folder: str) -> dict[str, Any
     if folder:
         checks["workdir"] = partial(writable, folder)
         checks["disk"] = partial(disk, folder)
-        checks["run"] = partial(held, folder, tree)
+        checks["run"] = partial(stored_run, folder, tree)
     if tree is not None:
         checks["shared memory"] = partial(shared_memory, Config(tree))
         checks["data"] = partial(data, Config(tree))
@@ -171,7 +171,7 @@ def disk(folder: str) -> dict[str, Any]:
     return {"free_bytes": free}
 
 
-def held(folder: str, tree: ml_collections.ConfigDict | None) -> dict[str, Any]:
+def stored_run(folder: str, tree: ml_collections.ConfigDict | None) -> dict[str, Any]:
     """Checks the run in the workdir.
 
     Its parts belong together, its newest checkpoint has not changed, and its config is `tree`,

@@ -34,7 +34,7 @@ SCALES = (8, 32, 128, 256)  # numbers of chips
 # and SimCLR on v5e:16x16 this takes a fourth of the time, changes temporary memory by less than
 # 1 %, and does not change the collectives.
 EFFORT = {"exec_time_optimization_effort": -1.0}
-NOWHERE = {
+OFFLINE_TPU_ENV = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
@@ -113,7 +113,7 @@ def devices_for(topology: str, devices: int) -> list[Any]:
             )
         return jax.devices()[:devices]
     if jax.default_backend() != "tpu":  # else libtpu searches for its machine, and fails
-        for key, value in NOWHERE.items():
+        for key, value in OFFLINE_TPU_ENV.items():
             os.environ.setdefault(key, value)
     from jax.experimental import topologies
 
@@ -170,17 +170,19 @@ def compiled_for(run: Run) -> dict[str, Any]:
         needed = int(float(match[1]) * scale)
         return result | {"bytes_per_device": needed + queued, "collectives": [], "traffic": None}
     memory = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    held += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    state_bytes = (
+        memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    )
+    state_bytes += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     program = hlo.Program(compiled.as_text())
     return result | {
-        "bytes_per_device": held + queued,
+        "bytes_per_device": state_bytes + queued,
         "traffic": program.traffic(),
-        "collectives": tally(program.collectives(device_mesh.size)),
+        "collectives": summarize(program.collectives(device_mesh.size)),
     }
 
 
-def tally(moved: list[hlo.Collective]) -> list[dict[str, Any]]:
+def summarize(moved: list[hlo.Collective]) -> list[dict[str, Any]]:
     """Sums the collectives of each kind and group size: their number and their bytes."""
     return [
         {

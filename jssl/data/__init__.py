@@ -244,12 +244,12 @@ def open_source(
     return _OPEN[source](name, path, dir, split, canvas, channels)
 
 
-def check_range(source: Source, blame: str, count: int = 32) -> None:
+def check_range(source: Source, config_key: str, count: int = 32) -> None:
     """Warns if the pixels of a source are nearly all black or nearly all white.
 
     Args:
       source: a source of images.
-      blame: the key and the value that the message names.
+      config_key: the key and the value that the message names.
       count: number of images to read, evenly spaced over the source.
     """
     rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(np.int64)
@@ -265,7 +265,7 @@ def check_range(source: Source, blame: str, count: int = 32) -> None:
         log.warning(
             "%s (%s): the mean of %d images is %.1f %% of the range; are they %s? If not, set "
             "--config.data.max_value to the value of a white pixel (the largest here is %.4g)",
-            blame,
+            config_key,
             source.name,
             len(rows),
             100 * mean,

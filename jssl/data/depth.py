@@ -97,7 +97,7 @@ def full_scale(values: np.ndarray, white: float, channels: int) -> np.ndarray:
     return (scaled.clip(0, 1) * FULL + 0.5).astype(np.uint16)
 
 
-def find_white(found: Iterable[Levels | None], blame: str) -> float:
+def find_white(found: Iterable[Levels | None], config_key: str) -> float:
     """Infers the white value of a data set; 0 if all of its images have 8 bits.
 
     If all files define white, and no number exceeds it, that value is used. Else white is the
@@ -106,7 +106,7 @@ def find_white(found: Iterable[Levels | None], blame: str) -> float:
 
     Args:
       found: the `Levels` of each image that was inspected, or None if it has 8 bits.
-      blame: the key and the value that messages name, as "data.path=x".
+      config_key: the key and the value that messages name, as "data.path=x".
 
     Raises:
       UserError: some images have numbers of unknown range.
@@ -121,7 +121,7 @@ def find_white(found: Iterable[Levels | None], blame: str) -> float:
     for image in deep:
         if image.kind != "16-bit" and not image.white:
             raise UserError(
-                f"{blame} has {image.kind} pixels, {low:g} to {high:g} in {len(deep)} images; "
+                f"{config_key} has {image.kind} pixels, {low:g} to {high:g} in {len(deep)} images; "
                 f"nothing says which number is white; set {cure}"
             )
     file_whites = {image.white for image in deep}
@@ -130,7 +130,7 @@ def find_white(found: Iterable[Levels | None], blame: str) -> float:
     log.info(
         "%s: %d of %d images looked at have more than 8 bits, values %g to %g; %s white is %g "
         "(data.max_value)",
-        blame,
+        config_key,
         len(deep),
         len(images),
         low,

@@ -12,14 +12,21 @@ def load(config: Config, data_info: DatasetInfo) -> Objective | Method:
 
     "simclr" is jssl/methods/simclr.py. A dotted name ("my_fork.method") is any module that can be
     imported. The module may have `KEYS`, {name: kind} of the top-level keys of the config that only
-    this method has (`jssl.config.values`). They are checked before `build` is called.
+    this method has (`jssl.config.values`). Their values are checked before `build` is called, as
+    are those of documented sections (`jssl.config.reference`).
 
     Raises:
       UserError: there is no such module, or a key is wrong.
     """
+    from jssl.config import reference  # it imports this package
+
     method = module(config.method)
     for key, kind in getattr(method, "KEYS", {}).items():
         values.check(f"config.{key}", config[key], kind)
+    for section, kinds in reference.section_kinds(config._tree).items():
+        for key, value in config._tree.get(section, {}).items() if section else ():
+            if key in kinds:
+                values.check(f"config.{section}.{key}", value, kinds[key])
     return method.build(config, data_info)
 
 

@@ -104,7 +104,7 @@ def skip_nonfinite(
 
     Returns:
       (state, metrics): `new`, or `old` at the next step; the metrics also have "skipped" and
-      "skipped_row".
+      "skipped_consecutive".
     """
     if ok is None:
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
@@ -120,7 +120,7 @@ def skip_nonfinite(
         skipped=jnp.where(ok, jnp.stack([0 * row, total]), old.skipped + 1),
     )
     return state, metrics | {
-        "skipped_row": state.skipped[0].astype(jnp.float32),
+        "skipped_consecutive": state.skipped[0].astype(jnp.float32),
         "skipped": state.skipped[1].astype(jnp.float32),
     }
 
@@ -157,7 +157,7 @@ def skip_nonfinite_updates(method: Method, name: str) -> Method:
     def train_step(state: TrainState, batch: Batch, rng: Array) -> tuple[TrainState, Metrics]:
         new, metrics = method.train_step(state, batch, rng)
         check_metrics(metrics, name)
-        if "skipped_row" in metrics:  # the step has its own guard
+        if "skipped_consecutive" in metrics:  # the step has its own guard
             return new, metrics
         norms = [value for key, value in metrics.items() if key.endswith("grad_norm")]
         ok = stays_finite(new, state)

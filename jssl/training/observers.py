@@ -123,7 +123,7 @@ class Recorder:
         speed = {
             "examples_per_s": self.examples / per_step,
             "flops_per_s": self.flops / per_step,
-            "data_wait": (waited - waited_before) / seconds,
+            "data_wait_fraction": (waited - waited_before) / seconds,
         }
         if self.peak:
             speed["mfu"] = speed["flops_per_s"] / self.peak

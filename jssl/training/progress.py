@@ -201,7 +201,7 @@ def describe(values: Mapping[str, float], seconds_left: float) -> str:
     """Formats a visit: "loss 4.12  1,234 examples/s  MFU 31%  data wait 0%  ETA 0:12:30"."""
     return (
         f"loss {values['loss']:.4f}  {values['examples_per_s']:,.0f} examples/s  {used(values)}  "
-        f"data wait {values['data_wait']:.0%}  ETA {clock(seconds_left)}"
+        f"data wait {values['data_wait_fraction']:.0%}  ETA {clock(seconds_left)}"
     )
 
 
@@ -209,7 +209,8 @@ def brief(values: Mapping[str, float], seconds_left: float) -> str:
     """As `describe`, for a bar, which cuts the end off: the most important values are first."""
     return (
         f"loss {values['loss']:.4f}  ETA {clock(seconds_left)}  "
-        f"{values['examples_per_s']:,.0f} ex/s  {used(values)}  wait {values['data_wait']:.0%}"
+        f"{values['examples_per_s']:,.0f} ex/s  {used(values)}  "
+        f"wait {values['data_wait_fraction']:.0%}"
     )
 
 

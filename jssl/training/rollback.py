@@ -52,8 +52,8 @@ class NonFinite:
         if self.seen is not None and total > self.seen:
             log.warning("step %d: %d updates were not finite so far: skipped", step, total)
         self.seen = total
-        if self.limit and values.get("skipped_row", 0) >= self.limit:
-            raise Diverged(step, int(values["skipped_row"]))
+        if self.limit and values.get("skipped_consecutive", 0) >= self.limit:
+            raise Diverged(step, int(values["skipped_consecutive"]))
 
 
 def skipped_ranges(folder: pathlib.Path, steps: int = LONGEST) -> list[list[int]]:

@@ -44,13 +44,13 @@ def beginning(run: Run, start: int, folder: str | os.PathLike[str]) -> list[str]
     encoder = count(run.shapes.params["encoder"]) if "encoder" in run.shapes.params else trained
     devices = run.mesh.devices.flat
     kind = devices[0].device_kind
-    held = sum(on_a_device(leaf) for leaf in jax.tree.leaves(run.shapes))
+    each = sum(on_a_device(leaf) for leaf in jax.tree.leaves(run.shapes))
     epochs = config.steps * config.batch_size / len(source)
     goes_on = f", goes on after step {start:,}" if start else ""
     return [
         f"{source.name}: {len(source):,} examples, {labels}",
         f"{config.method}: {trained:,} parameters, {encoder:,} of them in the encoder",
-        f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(held)} on each, "
+        f"{len(devices)} x {kind} ({mesh_of(run.mesh)}): the state takes {size(each)} on each, "
         f"{size(free(run.mesh.local_devices[0]))} free",
         f"{config.steps:,} steps of {config.batch_size:,} examples, {epochs:,.3g} passes over them"
         f"{goes_on}; in {folder}",

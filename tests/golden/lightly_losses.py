@@ -1,4 +1,5 @@
-"""Golden numbers for tests/test_golden.py from lightly, a PyTorch library of the same losses.
+"""Golden numbers for tests/methods/test_golden.py from lightly, a PyTorch library with the same
+losses.
 
 Needs torch, torchvision (lightly.loss imports it) and lightly, in an environment of its own, and
 nothing of jssl. Run as

@@ -1,5 +1,5 @@
-"""Golden numbers for tests/test_edges.py from PyTorch: what its operations say of numbers that are
-very small, very large, infinite or no numbers, and its bicubic interpolation.
+"""Golden numbers for tests/nn/test_edges.py from PyTorch: its operations on numbers that are very
+small, very large, infinite or NaN, and its bicubic interpolation.
 
 Needs torch, in an environment of its own, and nothing of jssl. Run as
 

@@ -1,5 +1,5 @@
-"""Golden numbers for tests/test_parity.py from PyTorch models: timm's VisionTransformer and Hugging
-Face transformers' BertModel and GPT2Model, tiny and random.
+"""Golden numbers for tests/methods/test_parity.py from PyTorch models: timm's VisionTransformer and
+Hugging Face transformers' BertModel and GPT2Model, tiny and random.
 
 Needs torch, timm and transformers, in an environment of its own, and nothing of jssl. Run as
 

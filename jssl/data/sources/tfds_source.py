@@ -38,7 +38,7 @@ class TfdsImages:
     def __init__(
         self,
         name: str,
-        blame: str,
+        config_key: str,
         records: Any,
         image_key: str,
         pixels: Pixels,
@@ -48,7 +48,7 @@ class TfdsImages:
 
         Args:
           name: the data set and its split, for messages.
-          blame: the key and the value that errors name.
+          config_key: the key and the value that errors name.
           records: TFDS's own random-access source. It pickles to a few kB, and opens its files in
             each process when it is first read.
           image_key: the feature that holds the image.
@@ -60,7 +60,7 @@ class TfdsImages:
         self.pixels = pixels
         self.classes = classes
         self.max_value = pixels.white
-        self._blame = blame
+        self._config_key = config_key
         self._records = records
         self._image_key = image_key
 
@@ -99,7 +99,7 @@ class TfdsImages:
             len(self),
             self.pixels,
             self.classes is not None,
-            self._blame,
+            self._config_key,
         )
 
     def _fetch(self, indices: np.ndarray) -> dict[int, Any]:
@@ -162,24 +162,24 @@ def open_tfds(
     if height is not None and width is not None:
         height, width = canvases.fitted(height, width, shape)
         shape = (min(height, width), max(height, width))
-    blame = f"--config.data.name={short(name)}"
-    white = max_value or _white(records, features[key], key, blame)
+    config_key = f"--config.data.name={short(name)}"
+    white = max_value or _white(records, features[key], key, config_key)
     pixels = Pixels(canvas, (*shape, channels), exif, 0.0 if white == 255 else white)
-    return TfdsImages(f"{name} {split}", blame, records, key, pixels, classes)
+    return TfdsImages(f"{name} {split}", config_key, records, key, pixels, classes)
 
 
-def _white(records: Any, feature: Any, key: str, blame: str) -> float:
+def _white(records: Any, feature: Any, key: str, config_key: str) -> float:
     """Returns the white value of a set of 16-bit images; 0 for a set of 8 bits."""
     kind = np.dtype(feature.np_dtype)
     if kind == np.uint8:
         return 0.0
     if kind != np.uint16:
         raise UserError(
-            f"{blame} is wrong because its images are {kind}; name a set of uint8 or uint16 images"
+            f"{config_key}: its images are {kind}; name a set of uint8 or uint16 images"
         )
     rows = np.linspace(0, len(records) - 1, min(len(records), depth.SAMPLE)).astype(int)
     levels = (look(record[key]) for record in records.__getitems__(rows.tolist()))
-    return depth.find_white(levels, blame)
+    return depth.find_white(levels, config_key)
 
 
 def open_text(name: str, dir: str, split: str) -> tuple[Any, str, list[str] | None]:

@@ -1,0 +1,293 @@
+"""One run on other devices and numbers of processes: rules, elastic resumes, a signal to one."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import FAST, ROOT, make_mesh
+from helpers.checkpoints import flip, largest
+from helpers.laws import GENTLE, Small, losses
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jssl import ops
+from jssl.parallel import connect, mesh
+from jssl.perf import hlo
+from jssl.workdir.checkpoint import Checkpoints
+
+MAE = "configs/mae_imagenette.py:tiny"
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "wanted"),
+    [
+        ("params/encoder/blocks/0/attn/qkv/kernel", (768, 2304), P("fsdp", "tensor")),
+        (
+            "params/encoder/blocks/layers/attn/qkv/kernel",
+            (12, 768, 2304),
+            P(None, "fsdp", "tensor"),
+        ),
+        ("opt_state/0/mu/encoder/blocks/0/mlp/fc1/kernel", (768, 3072), P("fsdp", "tensor")),
+        ("buffers/teacher/encoder/blocks/0/mlp/fc2/kernel", (3072, 768), P("tensor", "fsdp")),
+        ("params/encoder/tokens/embedding", (30522, 768), P("tensor", "fsdp")),
+        ("params/prototypes/direction", (65536, 256), P("tensor", "fsdp")),
+        ("params/encoder/conv1/kernel", (7, 7, 3, 64), P()),
+        ("params/encoder/layer4_1/conv2/kernel", (3, 3, 512, 512), P(None, None, None, "fsdp")),
+        ("params/encoder/blocks/0/attn/qkv/bias", (2304,), P()),
+        ("buffers/queue", (65536, 128), P(mesh.AXES)),
+        ("buffers/bank/label", (1024, 3), P(mesh.AXES)),
+        ("buffers/centre", (65536,), P()),
+    ],
+)
+def test_rules(path, shape, wanted):
+    assert mesh.partition_spec(path, shape, make_mesh(2, 2, 2)) == wanted
+
+
+def test_a_run_goes_on_with_fewer_devices_and_with_one(tmp_path):
+    """8 -> 4 -> 1 devices, through checkpoints: the losses of a run on one."""
+    one = Small(MAE, GENTLE)
+    alone = [row["loss"] for row in one.trace(3)[1]]
+    found, state = [], None
+    for step, devices in enumerate((make_mesh(2, 2, 2), make_mesh(4), make_mesh(1))):
+        here = Small(MAE, GENTLE, devices=devices, like=one)
+        saves = Checkpoints(tmp_path, every=1, keep_latest=2, keep_best=0)
+        state = saves.restore(here.run.shapes) if step else here.first
+        assert int(state.step) == step
+        state, metrics = here.step(state, here.batches[step])
+        found.append(float(metrics["loss"]))
+        saves.save(step + 1, state, None)
+        saves.close()
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+
+STREAMED = {"data.on_device": False, "data.workers": 1}
+
+
+def start(folder, processes: int, hosts=None, changes=STREAMED):
+    """The processes of a run, on this machine or each on its own one of `hosts`."""
+    words = [sys.executable, "-m", "jssl", "train", f"--config={MAE}"]
+    words += [f"--config.{key}={value}" for key, value in {**GENTLE, **changes}.items()]
+    words += ["--config.steps=40", "--config.eval.every=0", "--config.checkpoint.every=100"]
+    words += ["--config.log.render_every=0", f"--workdir={folder}"]
+    env = {**os.environ, "XLA_FLAGS": FAST}
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        host = "host0" if hosts else "127.0.0.1"
+        env |= {"JAX_COORDINATOR_ADDRESS": f"{host}:{port}", "JAX_NUM_PROCESSES": str(processes)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    return [
+        subprocess.Popen(
+            [*(hosts[i] if hosts else ()), *words], env=env | {"JAX_PROCESS_ID": str(i)}, **pipes
+        )
+        for i in range(processes)
+    ]
+
+
+def stop_after(folder, processes, step: int, number=signal.SIGTERM):
+    """Signals the last of the processes once that step is written; their ends."""
+    path, until = folder / "metrics.jsonl", time.monotonic() + 200
+    while time.monotonic() < until and processes[-1].poll() is None:
+        if path.exists() and any(n >= step for n in losses(folder)):
+            break
+        time.sleep(0.05)
+    processes[-1].send_signal(number)
+    return ends(processes)
+
+
+def ends(processes):
+    found = [(*one.communicate(timeout=240), one.returncode) for one in processes]
+    return [code for *_, code in found], found[0][1]
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    """What to write before a command to run it on one of two hosts: network namespaces of their
+    own, joined by one wire, each with a name. Why not, where the machine does not allow it."""
+    names = [f"jssl-{os.getpid()}-{i}" for i in range(2)]
+    book = tmp_path / "hosts"
+    book.write_text("127.0.0.1 localhost\n192.0.2.1 host0\n192.0.2.2 host1\n")
+    ip = lambda *words: subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+    inside = "mount --bind {book} /etc/hosts && hostname host{i} && exec {words}"
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        wire = ["link", "add", "w0", "netns", names[0], "type", "veth", "peer", "name", "w1"]
+        ip(*wire, "netns", names[1])
+        for i, name in enumerate(names):
+            ip("-n", name, "address", "add", f"192.0.2.{i + 1}/24", "dev", f"w{i}")
+            ip("-n", name, "link", "set", f"w{i}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield [
+            ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "sh", "-c",
+             inside.format(book=book, i=i, words='"$@"'), "sh"]
+            for i, name in enumerate(names)
+        ]  # fmt: skip
+    except (OSError, subprocess.CalledProcessError) as error:
+        yield f"no network namespaces here ({getattr(error, 'stderr', '') or error})"
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def test_hosts_see_each_other_through_their_wire_only(hosts):
+    if isinstance(hosts, str):
+        pytest.skip(f"{hosts}: the two processes below are on one host")
+    code = "import socket, sys; s = socket.create_server(('', 4000)); s.accept()[0].sendall(b'hi')"
+    ask = "import socket, sys; print(socket.create_connection((sys.argv[1], 4000), 9).recv(9))"
+    with subprocess.Popen([*hosts[0], sys.executable, "-c", code]) as server:
+        for host, wanted in (("localhost", "Connection refused"), ("host0", "b'hi'")):
+            words, until = [*hosts[1], sys.executable, "-c", ask, host], time.monotonic() + 20
+            while True:  # the server, and the wire, take a moment
+                done = subprocess.run(words, capture_output=True, text=True)
+                if wanted in done.stdout + done.stderr or time.monotonic() > until:
+                    break
+                time.sleep(0.1)
+            if wanted not in done.stdout + done.stderr:
+                server.kill()
+            assert wanted in done.stdout + done.stderr
+        assert server.wait(20) == 0
+
+
+def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_path):
+    """2 -> 1 -> 2 processes with their data workers, each stopped by a signal, the last on two
+    hosts where the machine can make them, which find the last checkpoint damaged; losses equal an
+    undisturbed run's on resident data."""
+    (whole,) = start(tmp_path / "whole", 1, changes={})
+    assert ends([whole])[0] == [0]
+    folder = tmp_path / "elastic"
+    codes, err = stop_after(folder, start(folder, 2), 3)
+    assert codes == [75, 75], err[-2000:]
+    saved = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")]
+    assert len(saved) == 1 and 3 <= saved[0] < 40
+    codes, err = stop_after(folder, start(folder, 1), saved[0] + 3, signal.SIGINT)
+    assert codes == [75], err[-2000:]
+    newest = max((folder / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    flip(largest(newest / "state"), 1)
+    two = None if isinstance(hosts, str) else hosts
+    codes, err = ends(start(folder, 2, hosts=two))
+    assert codes == [0, 0], err[-2000:]
+    assert f"checkpoint {newest.name} cannot be read and is set aside" in err
+    rows = [losses(tmp_path / name) for name in ("whole", "elastic")]
+    assert rows[0].keys() == rows[1].keys() == set(range(1, 41))
+    for step, (loss, _) in rows[0].items():
+        np.testing.assert_allclose(rows[1][step][0], loss, rtol=1e-5)
+
+
+BOTH = (
+    "import sys; from jssl import cli; from jssl.workdir import claim, lock; "
+    "lock.LOCK_TIMEOUT_S = claim.VISIBLE = 1.0; sys.exit(cli.main(sys.argv[1:]))"
+)
+
+
+def both(words, own=lambda i: []):
+    """[(exit code, stdout, stderr)] of two processes of one command; `own`: what is each one's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    env = {**os.environ, "XLA_FLAGS": FAST, "JAX_COORDINATOR_ADDRESS": address}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOTH, *words, *own(i)],
+            env=env | {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}, **pipes,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    found = [one.communicate(timeout=120) for one in pair]
+    return [(one.returncode, *said) for one, said in zip(pair, found, strict=True)]
+
+
+def test_trouble_of_one_process_is_said_by_both(tmp_path):
+    """The doctor where the data and the workdir are missing on one host; a workdir in use."""
+    (tmp_path / "file").touch()
+    (tmp_path / "a").mkdir()
+    words = ["doctor", "--config=configs/simclr_digits.py:tiny", "--config.data.source=folder"]
+    words += [f"--config.data.path={tmp_path}/none"]
+    found = both(words, lambda i: [f"--workdir={tmp_path}/{('a', 'file/b')[i]}"])
+    for code, out, err in found:
+        assert code == 2, err[-3000:]
+        said = json.loads(out.splitlines()[-1])
+        assert not said["ok"] and said["processes"] == 2 and "failed" not in said["collectives"]
+        assert "failed" in said["workdir"] and f"{tmp_path}/none" in said["data"]["failed"]
+    assert "another process failed here" in found[0][2] and "file/b" in found[1][2]
+    with (tmp_path / "a" / ".lock").open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        words = ["train", "--config=configs/simclr_digits.py:tiny", f"--workdir={tmp_path}/a"]
+        for code, _, err in both(words):
+            assert code == 2 and "is in use by another run" in err, err[-3000:]
+
+
+def test_processes_agree_before_anything_is_written(tmp_path):
+    """On their keys, and then on the folder: another one on each host is seen at once."""
+    words = ["train", "--config=configs/simclr_digits.py:tiny", "--config.eval.every=0"]
+    own = lambda i: [f"--config.optim.lr={(0.002, 0.5)[i]}", f"--workdir={tmp_path}/a"]
+    for code, _, err in both(words, own):
+        assert code == 2, err[-3000:]
+        line = "config.optim.lr=0.002 on process 0 and 0.5 on process 1; start all processes with"
+        assert line in err.splitlines()[-1]
+    assert not (tmp_path / "a").exists()
+    for code, _, err in both(words, lambda i: [f"--workdir={tmp_path}/{'ab'[i]}"]):
+        assert code == 2 and "it must be one folder for all processes" in err, err[-3000:]
+    assert not [path for path in tmp_path.rglob("*.json")]
+
+
+def test_processes_on_cpus_take_no_programs_from_the_cache(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    # A watch without other processes would end this one after half a minute.
+    monkeypatch.setattr(connect.peers, "watch", lambda address: None)
+    before = jax.config.jax_enable_compilation_cache
+    try:
+        connect.initialize_distributed()
+        assert not jax.config.jax_enable_compilation_cache
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
+def test_the_mesh_says_what_does_not_cover_the_devices():
+    from jssl.config import UserError
+
+    with pytest.raises(UserError, match="mesh.data=3 mesh.fsdp=1 mesh.tensor=1 do not cover 8"):
+        mesh.make_mesh(data=3, fsdp=1, tensor=1)
+    assert mesh.make_mesh(data=-1, fsdp=2, tensor=2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh.batch_parts(make_mesh(2, 2, 2)) == 4
+
+
+def test_an_axis_may_be_a_part_of_a_torus():
+    pytest.importorskip("libtpu", reason="needs TPU topologies: pip install 'jssl[plan]'")
+    from jssl.commands import plan
+
+    made = mesh.make_mesh(data=-1, fsdp=8, devices=plan.devices_for("v6e:16x16", 0))
+    assert dict(made.shape) == {"data": 32, "fsdp": 8, "tensor": 1}
+
+
+def test_a_split_queue_is_gathered_once_and_not_by_every_turn_of_the_search(monkeypatch):
+    monkeypatch.setattr(ops, "COLUMNS", 16)  # 4 turns, so that each takes rows of 2 devices
+    here = make_mesh(8)
+    queue = jax.ShapeDtypeStruct((64, 4), np.float32, sharding=NamedSharding(here, P(mesh.AXES)))
+    rows = jax.ShapeDtypeStruct((16, 4), np.float32, sharding=mesh.batch_sharding(here))
+    search = mesh.with_mesh(here, lambda x, queue: ops.nearest_index(x, queue, True))
+    program = hlo.Program(jax.jit(search).lower(rows, queue).compile().as_text())
+    found = [(one.kind, one.times) for one in program.collectives(8)]
+    assert found == [("all-gather", 1)] and 4 in program.times.values()
+
+
+def test_which_processes_share_compiled_programs(monkeypatch):
+    from jax._src import cache_key
+
+    from jssl.parallel import mesh
+
+    monkeypatch.delattr(cache_key, "_shared_fingerprints", raising=False)
+    shared = {kind: mesh.shares_cached_programs(kind) for kind in ("cpu", "gpu", "tpu")}
+    assert shared == {"cpu": False, "gpu": False, "tpu": True}
+    monkeypatch.setattr(cache_key, "_shared_fingerprints", object(), raising=False)
+    assert mesh.shares_cached_programs("gpu")
