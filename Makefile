@@ -1,10 +1,10 @@
-# make demo · make test · make lint · make laws · make soak. Needs make and Python >= 3.11 with venv; everything else is
-# installed into .venv from requirements.lock.
+# make demo · make test · make lint · make laws · make soak · make docs. Needs make and Python >= 3.11
+# with venv; everything else is installed into .venv from requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 
-.PHONY: demo test laws soak lint lock clean
+.PHONY: demo test laws soak lint docs lock clean
 
 demo: .venv/ready
 	$(BIN)/jssl demo --workdir=runs/demo
@@ -23,6 +23,17 @@ soak: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The documentation site, in build/site. `make test` checks the examples of the pages, and does not build
+# the site: the packages of the extra `docs` are not part of requirements.lock. They go into .venv and
+# not into an environment of their own, because the notebooks need JAX and all of jssl there; the
+# constraint keeps the locked versions.
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'
+	@touch $@
 
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,5 +1,6 @@
 """GPT: "Language Models are Unsupervised Multitask Learners" (Radford, Wu, Child, Luan, Amodei,
 Sutskever; 2019), section 2: predict each token from those before it.
+https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 
 Documents are joined into rows. A token attends to its own document only, and the end of a document
 does not predict the start of the next one. The embedding table also makes the logits.
