@@ -140,15 +140,15 @@ def load(
         path=path,
         dir=dir,
         split=split,
-        canvas=max_side,
+        max_side=max_side,
         channels=channels,
         tokenizer=tokenizer,
-        length=seq_len,
-        pack=pack_documents,
-        words=word_ids,
+        seq_len=seq_len,
+        pack_documents=pack_documents,
+        word_ids=word_ids,
         encoding=encoding,
         text_key=text_key,
-        max_damaged=max_corrupt_fraction,
+        max_corrupt_fraction=max_corrupt_fraction,
         aspect=aspect,
         exif=exif,
         max_value=max_value,
@@ -181,22 +181,20 @@ def open_source(
     path: str,
     dir: str,
     split: str,
-    canvas: int,
+    max_side: int,
     channels: int,
     tokenizer: str = "",
-    length: int = 0,
-    pack: bool = True,
-    words: bool = False,
+    seq_len: int = 0,
+    pack_documents: bool = True,
+    word_ids: bool = False,
     encoding: str = "",
     text_key: str = "text",
-    max_damaged: float = 0.01,
+    max_corrupt_fraction: float = 0.01,
     aspect: float = canvases.ASPECT,
     exif: str = "auto",
     max_value: float = 0.0,
 ) -> Source:
-    """Opens only the source of `load`, for evaluations and tools. The arguments are those of
-    `load`: `canvas` is `max_side`, `length` is `seq_len`, `pack` is `pack_documents`, `words` is
-    `word_ids` and `max_damaged` is `max_corrupt_fraction`."""
+    """Opens only the source of `load`, for evaluations and tools. See `load` for the arguments."""
     from jssl.data.text import corpora
 
     dir = require_local_path("data.dir", dir)
@@ -207,12 +205,12 @@ def open_source(
             path=path,
             dir=dir,
             split=split,
-            max_side=canvas,
+            max_side=max_side,
             channels=channels,
             tokenizer=tokenizer,
-            seq_len=length,
-            pack_documents=pack,
-            word_ids=words,
+            seq_len=seq_len,
+            pack_documents=pack_documents,
+            word_ids=word_ids,
             encoding=encoding,
             text_key=text_key,
             aspect=aspect,
@@ -221,9 +219,15 @@ def open_source(
     if source not in SOURCES:
         raise ConfigError("config.data.source", source, "unknown", suggest(source, SOURCES))
     corpora.refuse(source, encoding, text_key)
-    if source in ("text", "pydoc") or length:
-        reading = {"encoding": encoding, "text_key": text_key, "max_corrupt_fraction": max_damaged}
-        return _text(source, name, path, dir, split, tokenizer, length, pack, words, reading)
+    if source in ("text", "pydoc") or seq_len:
+        reading = {
+            "encoding": encoding,
+            "text_key": text_key,
+            "max_corrupt_fraction": max_corrupt_fraction,
+        }
+        return _text(
+            source, name, path, dir, split, tokenizer, seq_len, pack_documents, word_ids, reading
+        )
     if tokenizer:
         raise ConfigError(
             "config.data.tokenizer",
@@ -231,8 +235,8 @@ def open_source(
             "for text",
             "set --config.data.seq_len, or leave it out",
         )
-    if canvas < 1:
-        raise ConfigError("config.data.max_side", canvas, "must be at least 1", "use 32 or 256")
+    if max_side < 1:
+        raise ConfigError("config.data.max_side", max_side, "must be at least 1", "use 32 or 256")
     if channels not in (1, 3) and source in ("tfds", "folder"):
         raise ConfigError(
             "config.data.channels", channels, "must be 3 or 1", "use 3 (RGB) or 1 (gray)"
@@ -240,8 +244,8 @@ def open_source(
     if source in ("tfds", "folder"):
         turn = source == "folder" if exif == "auto" else exif == "on"
         files = dict(aspect=aspect, exif=turn, max_value=max_value)
-        return _FILES[source](name, path, dir, split, canvas, channels, **files)
-    return _OPEN[source](name, path, dir, split, canvas, channels)
+        return _FILES[source](name, path, dir, split, max_side, channels, **files)
+    return _OPEN[source](name, path, dir, split, max_side, channels)
 
 
 def check_range(source: Source, config_key: str, count: int = 32) -> None:
@@ -281,9 +285,9 @@ def _text(
     dir: str,
     split: str,
     tokenizer: str,
-    length: int,
-    pack: bool,
-    words: bool,
+    seq_len: int,
+    pack_documents: bool,
+    word_ids: bool,
     reading: dict[str, Any],
 ) -> "Tokens":
     """Opens rows of text. `reading` holds the keys that only text files have."""
@@ -291,52 +295,54 @@ def _text(
     from jssl.data.text import corpora, packing, text_source
     from jssl.data.text import tokenizer as tokenizers
 
-    if length < 3:
-        raise ConfigError("config.data.seq_len", length, "a row of text needs 3", "use 128")
+    if seq_len < 3:
+        raise ConfigError("config.data.seq_len", seq_len, "a row of text needs 3", "use 128")
     if source == "packed":
         folder = packed.locate(path, split)
         if not text_source.is_tokens(folder):
             raise ConfigError(
-                "config.data.seq_len", length, f"for text, and {folder} holds images", "use 0"
+                "config.data.seq_len", seq_len, f"for text, and {folder} holds images", "use 0"
             )
-        return text_source.open_tokens(folder, split, tokenizer, length, pack, words)
+        return text_source.open_tokens(folder, split, tokenizer, seq_len, pack_documents, word_ids)
     if source not in corpora.TEXT:
         raise ConfigError(
-            "config.data.seq_len", length, f"for text, and {source} holds images", "use 0"
+            "config.data.seq_len", seq_len, f"for text, and {source} holds images", "use 0"
         )
     corpus = corpora.open_corpus(
         source=source, name=name, path=path, dir=dir, split=split, **reading
     )
-    return packing.load_in_memory(corpus, tokenizers.load(tokenizer), length, pack, words)
+    return packing.load_in_memory(
+        corpus, tokenizers.load(tokenizer), seq_len, pack_documents, word_ids
+    )
 
 
-def _digits(name: str, path: str, dir: str, split: str, canvas: int, channels: int) -> Source:
+def _digits(name: str, path: str, dir: str, split: str, max_side: int, channels: int) -> Source:
     from jssl.data.sources import digits, packed
 
     base = split_name(split)
     if base not in ("train", "test"):
         raise ConfigError("config.data.split", split, "digits has none", "use train or test")
     images, labels = digits.load(base)
-    return _fits(packed.arrays(images, labels, "digits", split), canvas, channels)
+    return _fits(packed.arrays(images, labels, "digits", split), max_side, channels)
 
 
 def _tfds(
-    name: str, path: str, dir: str, split: str, canvas: int, channels: int, **files: Any
+    name: str, path: str, dir: str, split: str, max_side: int, channels: int, **files: Any
 ) -> Source:
     from jssl.data.sources import tfds_source
 
-    return tfds_source.open_tfds(name, dir, split, canvas, channels, **files)
+    return tfds_source.open_tfds(name, dir, split, max_side, channels, **files)
 
 
 def _folder(
-    name: str, path: str, dir: str, split: str, canvas: int, channels: int, **files: Any
+    name: str, path: str, dir: str, split: str, max_side: int, channels: int, **files: Any
 ) -> Source:
     from jssl.data.sources import folder
 
-    return folder.open_folder(path, split, canvas, channels, **files)
+    return folder.open_folder(path, split, max_side, channels, **files)
 
 
-def _packed(name: str, path: str, dir: str, split: str, canvas: int, channels: int) -> Source:
+def _packed(name: str, path: str, dir: str, split: str, max_side: int, channels: int) -> Source:
     from jssl.data.sources import packed
     from jssl.data.text import text_source
 
@@ -345,10 +351,10 @@ def _packed(name: str, path: str, dir: str, split: str, canvas: int, channels: i
         raise ConfigError(
             "config.data.seq_len", 0, f"for images, and {folder} holds text", "use 128"
         )
-    return _fits(packed.open_packed(path, split), canvas, channels)
+    return _fits(packed.open_packed(path, split), max_side, channels)
 
 
-def _fits(source: "ArrayImages", canvas: int, channels: int) -> "ArrayImages":
+def _fits(source: "ArrayImages", max_side: int, channels: int) -> "ArrayImages":
     """Returns `source` if its images fit the config.
 
     Arrays are already stored on a canvas. They are neither shrunk nor converted to other channels.
@@ -358,10 +364,10 @@ def _fits(source: "ArrayImages", canvas: int, channels: int) -> "ArrayImages":
     """
     height, width, stored_channels = source.fields["image"].shape
     stored = min(height, width)
-    if stored > canvas:
+    if stored > max_side:
         raise ConfigError(
             "config.data.max_side",
-            canvas,
+            max_side,
             f"{source.name} is stored at {stored} pixels",
             f"use --config.data.max_side={stored}, or pack it again",
         )

@@ -191,11 +191,11 @@ def test_a_full_disk(capfd, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_while_training(tmp_path):
-    """A real one, of 4 MB: one line, and what was saved before is still there and readable."""
+    """A real one, of 2 MB: one line, and what was saved before is still there and readable."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("no right to mount a small file system here")

@@ -107,19 +107,18 @@ def test_a_number_may_follow_a_duration_of_the_recipe():
 
 
 def test_a_run_in_epochs_is_the_run_in_steps(tmp_path):
-    """The same numbers; config.json holds steps; the same command finds its result, and goes on
+    """config.json holds steps, and no text; the same command finds its result, and goes on
     with --extend."""
     examples = len(digits.load("train")[0]) * 3 // 100  # as the recipe's variant takes
     few = {"batch_size": "64", "eval.every": "0", "data.on_device": "True"}
     texts = few | {"steps": "1 epoch", "optim.warmup_steps": "50 %", "checkpoint.every": "1"}
     steps = examples // 64
-    numbers = few | {"steps": str(steps), "optim.warmup_steps": str(steps // 2)}
     one = train(load(TINY, texts), tmp_path / "a")
-    two = train(load(TINY, numbers | {"checkpoint.every": "1"}), tmp_path / "b")
-    assert one["step"] == steps and one["params_sha256"] == two["params_sha256"]
+    assert one["step"] == steps
     stored = json.loads((tmp_path / "a" / "config.json").read_text())
     assert stored["config"]["steps"] == steps
     assert stored["data_info"]["num_examples"] == examples
+    assert stored["config"]["optim"]["warmup_steps"] == steps // 2
     assert train(load(TINY, texts), tmp_path / "a") == one
     longer = texts | {
         "steps": f"{(steps + 1) * 64} examples",

@@ -148,7 +148,7 @@ def test_no_stored_name_is_imported(key, tmp_path):
 
 def opened(name, split):
     return data.open_source(
-        source=name, name="", path="", dir="", split=split, canvas=16, channels=3
+        source=name, name="", path="", dir="", split=split, max_side=16, channels=3
     )
 
 

@@ -48,7 +48,7 @@ def encode(image, format="JPEG", **options):
 
 def options(**changes):
     base = {"source": "folder", "name": "", "path": "", "dir": "", "split": "train"}
-    return base | {"canvas": 16, "channels": 3} | changes
+    return base | {"max_side": 16, "channels": 3} | changes
 
 
 def make_folder(root, files):
@@ -377,10 +377,10 @@ def test_arrays():
     not importlib.util.find_spec("jssl.data.sources.digits"), reason="no digits yet"
 )
 def test_digits():
-    source = data.open_source(**options(source="digits", canvas=32))
+    source = data.open_source(**options(source="digits", max_side=32))
     assert (source.fields["image"].shape, len(source.classes)) == ((32, 32, 3), 10)
     with pytest.raises(UserError, match="data.split='validation'"):
-        data.open_source(**options(source="digits", canvas=32, split="validation"))
+        data.open_source(**options(source="digits", max_side=32, split="validation"))
 
 
 def test_pack_round_trip(tmp_path):
@@ -409,9 +409,9 @@ def test_pack_round_trip(tmp_path):
         packed.pack(source, str(out), print)
     with pytest.raises(UserError, match="data.split='test'"):
         data.open_source(**options(source="packed", path=str(out), split="test"))
-    with pytest.raises(UserError, match="data.max_side=8 .*data.max_side=16"):
-        data.open_source(**options(source="packed", path=str(out), canvas=8))
-    with pytest.raises(UserError, match="data.channels=1 .*data.channels=3"):
+    with pytest.raises(UserError, match="data.max_side=8: .*data.max_side=16"):
+        data.open_source(**options(source="packed", path=str(out), max_side=8))
+    with pytest.raises(UserError, match="data.channels=1: .*data.channels=3"):
         data.open_source(**options(source="packed", path=str(out), channels=1))
 
 
@@ -459,7 +459,7 @@ def test_damaged_packs(tmp_path, harm):
 
 
 def prepared(**changes):
-    return options(source="tfds", name="cifar10", dir=str(REAL), canvas=64) | changes
+    return options(source="tfds", name="cifar10", dir=str(REAL), max_side=64) | changes
 
 
 @needs_real
@@ -491,7 +491,7 @@ def test_imagenette_keeps_sizes_and_slices():
     assert (len(source), source.fields["image"].shape) == (392, (64, 96, 3))
     batch = source.read(np.arange(3))
     assert batch["size"].tolist() == [[64, 64]] * 3
-    whole = data.open_source(**prepared(name="imagenette/160px-v2:1.0.0", canvas=200))
+    whole = data.open_source(**prepared(name="imagenette/160px-v2:1.0.0", max_side=200))
     assert (len(whole), whole.fields["image"].shape) == (9469, (200, 300, 3))
     batch = whole.read(np.arange(3))
     assert batch["size"].tolist() == [[160, 160]] * 3
@@ -513,10 +513,10 @@ def test_tensorflow_is_never_imported():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "cifar100"}, r"data.name='cifar100' .*try cifar10"),
-        ({"name": "imagenette"}, r"data.name='imagenette' .*imagenette/160px-v2"),
-        ({"name": ""}, r"data.name='' "),
-        ({"name": "cifar10:1.0.0"}, r"data.name='cifar10:1.0.0' .*cifar10"),
+        ({"name": "cifar100"}, r"data.name='cifar100': .*try cifar10"),
+        ({"name": "imagenette"}, r"data.name='imagenette': .*imagenette/160px-v2"),
+        ({"name": ""}, r"data.name='': "),
+        ({"name": "cifar10:1.0.0"}, r"data.name='cifar10:1.0.0': .*cifar10"),
         ({"name": "sst2"}, r"data.name='sst2': .*no image, only label, text"),
         ({"split": "validation"}, r"data.split='validation': .*train, test"),
         ({"split": "train[:9x%]"}, r"data.split="),
@@ -566,16 +566,16 @@ def test_missing_and_damaged_records(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "fodler"}, "data.source='fodler' .*folder"),
-        ({"canvas": 0}, "data.max_side=0"),
+        ({"source": "fodler"}, "data.source='fodler': .*folder"),
+        ({"max_side": 0}, "data.max_side=0"),
         ({"channels": 4}, "data.channels=4"),
         ({"workers": -1}, "data.workers=-1"),
-        ({"max_damaged": 2.0}, "data.max_corrupt_fraction=2.0"),
+        ({"max_corrupt_fraction": 2.0}, "data.max_corrupt_fraction=2.0"),
     ],
 )
 def test_wrong_keys(tmp_path, changes, message):
     path = make_folder(tmp_path, {"a.png": 0})
-    rest = {"resident": False, "workers": 0, "max_damaged": 0.0}
+    rest = {"on_device": False, "workers": 0, "max_corrupt_fraction": 0.0}
     assert data.load(**options(path=path), **rest).source.name == path
     with pytest.raises(UserError, match=message):
         data.load(**(options(path=path) | rest | changes))

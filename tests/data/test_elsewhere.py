@@ -132,7 +132,7 @@ def test_a_prompt_needs_the_tokenizer_alone(tmp_path):
     with packed_run.unlocked():
         packed_run.data.update({"source": "packed", "tokenizer": ""})
     source = absent.open_or_absent(Config(packed_run), text_info()).source
-    with pytest.raises(UserError, match=r"eval.prompt='the' .*--config.data.tokenizer=FILE"):
+    with pytest.raises(UserError, match=r"eval.prompt='the': .*--config.data.tokenizer=FILE"):
         language.prompt(source, "the", 2)
 
 

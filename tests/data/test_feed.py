@@ -73,14 +73,16 @@ def test_damaged_examples_are_the_same_resident_and_streamed(mesh, tmp_path, cap
     made.close()
     assert made.damaged == {k: str(tmp_path / f"{k:02}.png") for k in (4, 5)}
 
-    with pytest.raises(UserError, match=r"max_damaged=0.0 .*2 of 20 .*10.00%.*04.png, .*05.png"):
+    with pytest.raises(
+        UserError, match=r"max_corrupt_fraction=0.0: .*2 of 20 .*10.00%.*04.png, .*05.png"
+    ):
         Feed(DataConfig(source, True, 0, 0.0), 3, BATCH, mesh, 0)
-    with pytest.raises(UserError, match="data.max_corrupt_fraction=0.0 "):
+    with pytest.raises(UserError, match="data.max_corrupt_fraction=0.0: "):
         take(DataConfig(source, False, 0, 0.0), mesh, 0, 3)
 
 
 @pytest.mark.parametrize(
-    ("count", "bad", "max_damaged", "stops"),
+    ("count", "bad", "max_corrupt_fraction", "stops"),
     [
         (24, 1, 0.01, False),  # one of few says little
         (99, 49, 0.01, False),
@@ -92,7 +94,7 @@ def test_damaged_examples_are_the_same_resident_and_streamed(mesh, tmp_path, cap
         (1000, 11, 0.01, True),
     ],
 )
-def test_how_much_may_be_damaged(mesh, count, bad, max_damaged, stops):
+def test_how_much_may_be_damaged(mesh, count, bad, max_corrupt_fraction, stops):
     source = example_source(count)
     read = source.read
 
@@ -100,11 +102,13 @@ def test_how_much_may_be_damaged(mesh, count, bad, max_damaged, stops):
         return read(indices) | {"damaged": np.where(indices < bad, indices, -1).astype(np.int32)}
 
     source.read = with_damage
-    made = lambda: Feed(DataConfig(source, True, 0, max_damaged), 3, BATCH, mesh, 0).close()
+    made = lambda: Feed(
+        DataConfig(source, True, 0, max_corrupt_fraction), 3, BATCH, mesh, 0
+    ).close()
     if not stops:
         return made()
     with pytest.raises(
-        UserError, match=rf"data.max_corrupt_fraction={max_damaged}: .* {bad} of {count} "
+        UserError, match=rf"data.max_corrupt_fraction={max_corrupt_fraction}: .* {bad} of {count} "
     ):
         made()
 

@@ -116,7 +116,7 @@ def test_aspect_decides_what_is_kept_of_the_longer_side(tmp_path):
     path = folder(tmp_path, {"a.png": encode(noise((40, 100, 3), 256, np.uint8))})
     for aspect, width in ((1.0, 20), (1.5, 30), (2.5, 50)):
         source = data.open_source(
-            source="folder", name="", path=path, dir="", split="train", canvas=20, channels=3,
+            source="folder", name="", path=path, dir="", split="train", max_side=20, channels=3,
             aspect=aspect,
         )  # fmt: skip
         assert source.fields["image"].shape == (20, width, 3)
@@ -207,7 +207,7 @@ def test_the_file_may_say_what_white_is():
 )
 def test_numbers_of_unknown_range_are_asked_for(tmp_path, values, bits, sample, kind):
     path = folder(tmp_path, {"a.tif": tiff(values, bits, sample)})
-    with pytest.raises(UserError, match=f"{kind} .*; set data.max_value") as caught:
+    with pytest.raises(UserError, match=f"{kind} .*; set --config.data.max_value") as caught:
         open_folder(path, "train", 8, 1)
     cure = float(str(caught.value).rpartition("data.max_value=")[2])
     image = open_folder(path, "train", 8, 1, max_value=cure).read(np.arange(1))["image"]
@@ -221,8 +221,8 @@ def test_black_and_white_data_sets_are_warned_of(tmp_path, caplog):
         caplog.clear()
         image = np.full((6, 9, 3), value, np.uint8)
         path = folder(tmp_path / str(value), {f"{i}.png": encode(image) for i in range(3)})
-        section = dict(source="folder", name="", path=path, dir="", split="train", canvas=8,
-                       channels=3, resident=False, workers=0, max_damaged=0.0)  # fmt: skip
+        section = dict(source="folder", name="", path=path, dir="", split="train", max_side=8,
+                       channels=3, on_device=False, workers=0, max_corrupt_fraction=0.0)  # fmt: skip
         data.load(**section)
         assert ("data.max_value" in caplog.text) == (value != 128)
         if value == 3:  # the cure that it gives
@@ -257,7 +257,7 @@ def test_exif_is_on_for_folders_and_can_be_off(tmp_path):
     exif[0x0112] = 6
     content = encode(noise((8, 12, 3), 256, np.uint8), "JPEG", exif=exif)
     path = folder(tmp_path, {"a.jpg": content})
-    section = dict(source="folder", name="", path=path, dir="", split="train", canvas=32)
+    section = dict(source="folder", name="", path=path, dir="", split="train", max_side=32)
     for word, size in (("auto", [12, 8]), ("on", [12, 8]), ("off", [8, 12])):
         source = data.open_source(**section, channels=3, exif=word)
         assert source.read(np.arange(1))["size"].tolist() == [size]

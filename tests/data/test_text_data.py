@@ -34,7 +34,7 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
 
 def options(path="", **changes):
     base = {"source": "text", "name": "", "path": str(path), "dir": "", "split": "train"}
-    return base | {"canvas": 0, "channels": 3, "tokenizer": "bytes", "length": 8} | changes
+    return base | {"max_side": 0, "channels": 3, "tokenizer": "bytes", "seq_len": 8} | changes
 
 
 def lines(texts, **more):
@@ -181,10 +181,10 @@ def test_a_file_of_gpt2_lacks_specials(tmp_path, bpe):
     ("name", "message"),
     [
         ("", "data.tokenizer=''.*bytes"),
-        ("byte", "data.tokenizer='byte' .*did you mean 'bytes'"),
+        ("byte", "data.tokenizer='byte': .*did you mean 'bytes'"),
         ("{}/tokeniser.json", "no file; did you mean '.*tokenizer.json'"),
-        ("{}/bad.json", "data.tokenizer=.*bad.json is wrong .*bytes"),
-        ("{}/other.json", "data.tokenizer=.*other.json is wrong"),
+        ("{}/bad.json", "data.tokenizer=.*bad.json': it is no file of .*bytes"),
+        ("{}/other.json", "data.tokenizer=.*other.json': it is no file of"),
     ],
 )
 def test_wrong_tokenizers(tmp_path, name, message):
@@ -249,7 +249,7 @@ def test_a_document_a_row(texts, length):
 def test_shapes_types_and_what_a_source_has(tmp_path):
     write(tmp_path, {"a.jsonl": lines(["abc", "de", "f" * 20])})
     assert "word" not in data.open_source(**options(tmp_path)).read(np.array([0]))
-    source = data.open_source(**options(tmp_path, words=True))
+    source = data.open_source(**options(tmp_path, word_ids=True))
     assert source.vocab == ByteTokenizer().vocab and source.classes is None
     assert example_bytes(source) == 8 * 12 + 4 and source.describe(1).endswith("row 1")
     batch = pickle.loads(pickle.dumps(source)).read(np.array([3, 0]))
@@ -266,7 +266,7 @@ def test_shapes_types_and_what_a_source_has(tmp_path):
 def test_slices_are_of_documents(tmp_path_factory, texts, pack):
     texts = [f"{k}{t}" for k, t in enumerate(texts)]
     path = write(tmp_path_factory.mktemp("s"), {"a.jsonl": lines(texts)})
-    wanted = options(path, length=5, pack=pack)
+    wanted = options(path, seq_len=5, pack_documents=pack)
     data_pack = packing.pack(corpus_of(**wanted), ByteTokenizer(), path / "packed")
     assert data_pack["examples"] == len(texts)
     for split in ("train[:50%]", "train[50%:]"):
@@ -286,7 +286,7 @@ def corpus_of(source, name, path, dir, split, **_):
 def test_a_long_file_is_read_in_parts(tmp_path, monkeypatch, bpe, name):
     book = "".join(f"The fox jumps {k} times, hélas!\n" + "\n" * (k % 3) for k in range(200))
     write(tmp_path, {"a.txt": book, "b.txt": "short"})
-    wanted = options(tmp_path, tokenizer=bpe if name == "bpe" else name, length=64)
+    wanted = options(tmp_path, tokenizer=bpe if name == "bpe" else name, seq_len=64)
     whole = data.open_source(**wanted)
     monkeypatch.setattr(encoding, "PART", 50)
     monkeypatch.setattr(text_files, "PART", 50)
@@ -345,7 +345,7 @@ def test_odd_text_is_mended_or_skipped_and_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("\n\n" + '{"txet": "a"}\n', r"data.path=.*a.jsonl line 3 .*\"text\""),
+        ("\n\n" + '{"txet": "a"}\n', r"data.path=.*a.jsonl line 3': .*\"text\""),
         (lines(["a"]) + "not json\n" * 2, "a.jsonl line 2 "),
         ('{"text": 3}\n', "a.jsonl line 1 "),
         ('"text"\n', "a.jsonl line 1 "),
@@ -373,11 +373,11 @@ def test_wrong_paths_and_keys(tmp_path):
         "data.split='train.:10%.': .*none of the 3": options(
             tmp_path / "good", split="train[:10%]"
         ),
-        "data.seq_len=2: ": options(tmp_path / "good", length=2),
-        "data.seq_len=0: ": options(tmp_path / "good", length=0),
+        "data.seq_len=2: ": options(tmp_path / "good", seq_len=2),
+        "data.seq_len=0: ": options(tmp_path / "good", seq_len=0),
         "data.seq_len=-1: ": options(tmp_path / "good", length=-1),
         "data.seq_len=8: .*digits": options(source="digits"),
-        "data.tokenizer='bytes': .*text": options(source="digits", length=0, canvas=32),
+        "data.tokenizer='bytes': .*text": options(source="digits", seq_len=0, max_side=32),
         "data.source='txt': .*'text'": options(source="txt"),
     }
     for message, given_options in wrong.items():
@@ -393,7 +393,7 @@ def test_wrong_paths_and_keys(tmp_path):
 def packed(tmp_path, bpe):
     """(options of the documents, folder they were packed in)."""
     write(tmp_path, {"in/a.jsonl": lines(WORDS), "in/b.txt": "x" * 100})
-    wanted = options(tmp_path / "in", tokenizer=bpe, length=16)
+    wanted = options(tmp_path / "in", tokenizer=bpe, seq_len=16)
     out = tmp_path / "deep" / "out"
     report = packing.pack(corpus_of(**wanted), tokenizer_module.load(bpe), str(out))
     assert report["examples"] == 61 and report["damaged"] == report["invalid_utf8"] == 0
@@ -405,9 +405,14 @@ def packed(tmp_path, bpe):
 @pytest.mark.parametrize("pack", [True, False])
 def test_packed_rows_are_those_of_the_files(packed, pack):
     wanted, out = packed
-    held = data.open_source(**wanted, pack=pack)
+    held = data.open_source(**wanted, pack_documents=pack)
     for name in ("", wanted["tokenizer"]):
-        again = wanted | {"source": "packed", "path": str(out), "tokenizer": name, "pack": pack}
+        again = wanted | {
+            "source": "packed",
+            "path": str(out),
+            "tokenizer": name,
+            "pack_documents": pack,
+        }
         mapped = data.open_source(**again)
         copy = pickle.loads(pickle.dumps(mapped))  # sends the folder's name, not its content
         assert mapped._flat.filename == copy._flat.filename == str(out / "tokens.npy")
@@ -416,7 +421,7 @@ def test_packed_rows_are_those_of_the_files(packed, pack):
                 got = everything(source)[key]
                 np.testing.assert_array_equal(got, value)
                 assert type(got) is np.ndarray and got.dtype == np.int32
-    assert len(data.open_source(**again | {"length": 32})) <= len(mapped)  # any length
+    assert len(data.open_source(**again | {"seq_len": 32})) <= len(mapped)  # any length
 
 
 def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
@@ -424,19 +429,19 @@ def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
     again = wanted | {"source": "packed", "path": str(out)}
     with pytest.raises(UserError, match="data.tokenizer='bytes': .*packed with another"):
         data.open_source(**again | {"tokenizer": "bytes"})
-    with pytest.raises(UserError, match="data.seq_len=0 .*holds text"):
-        data.open_source(**again | {"tokenizer": "", "length": 0, "canvas": 32})
+    with pytest.raises(UserError, match="data.seq_len=0: .*holds text"):
+        data.open_source(**again | {"tokenizer": "", "seq_len": 0, "max_side": 32})
     with pytest.raises(UserError, match="data.split='test': .*without splits"):
         data.open_source(**again | {"split": "test"})
     with pytest.raises(UserError, match="out=.*exists"):
         packing.pack(corpus_of(**wanted), ByteTokenizer(), str(out))
-    with pytest.raises(UserError, match="data.source='packed' .*text"):
+    with pytest.raises(UserError, match="data.source='packed': .*text"):
         corpus_of(**again)
     from jssl.data.sources import packed as images
 
     made = images.arrays(np.zeros((4, 8, 8, 3), np.uint8), None, "mine")
     images.pack(made, str(tmp_path / "images"), lambda *_: None)
-    with pytest.raises(UserError, match="data.seq_len=16 .*holds images"):
+    with pytest.raises(UserError, match="data.seq_len=16: .*holds images"):
         data.open_source(**again | {"path": str(tmp_path / "images")})
 
 
@@ -494,7 +499,9 @@ def prepared(real_data, name, **changes):
 def test_labelled_sentences(real_data, tmp_path):
     import tensorflow_datasets as tfds
 
-    wanted = prepared(real_data, "sst2", length=64, pack=False, split="validation[10%:20%]")
+    wanted = prepared(
+        real_data, "sst2", seq_len=64, pack_documents=False, split="validation[10%:20%]"
+    )
     source = data.open_source(**wanted)
     builder = tfds.builder_from_directory(real_data / "sst2" / "1.0.0")
     raw = builder.as_data_source("validation[10%:20%]")
@@ -515,17 +522,17 @@ def test_labelled_sentences(real_data, tmp_path):
     half = data.open_source(**again | {"split": "train[:50%]"})
     rows = sampling.split_rows("train[:50%]", len(mapped))
     np.testing.assert_array_equal(everything(half)["label"], everything(mapped)["label"][rows])
-    assert data.open_source(**wanted | {"pack": True}).classes is None
+    assert data.open_source(**wanted | {"pack_documents": True}).classes is None
 
 
 def test_books(real_data):
-    source = data.open_source(**prepared(real_data, "classic_books", split="test", length=512))
+    source = data.open_source(**prepared(real_data, "classic_books", split="test", seq_len=512))
     corpus = corpus_of(**prepared(real_data, "classic_books", split="test"))
     assert documents(source) == [record["text"].decode() for record in corpus_records(corpus)]
     with pytest.raises(UserError, match="data.name='cifar10': .*no text"):
         data.open_source(**prepared(real_data, "cifar10"))
     with pytest.raises(UserError, match="data.name='sst2': .*no image.*data.seq_len"):
-        data.open_source(**prepared(real_data, "sst2", length=0, tokenizer="", canvas=32))
+        data.open_source(**prepared(real_data, "sst2", seq_len=0, tokenizer="", max_side=32))
 
 
 def corpus_records(corpus):
@@ -545,7 +552,7 @@ def test_unreadable_records_are_skipped_and_counted(monkeypatch, caplog):
     monkeypatch.setattr(
         "jssl.data.sources.tfds_source.open_text", lambda *_: (Broken(range(5)), "t", ["a", "b"])
     )
-    source = data.open_source(**options(source="tfds", length=9, pack=False))
+    source = data.open_source(**options(source="tfds", seq_len=9, pack_documents=False))
     batch = everything(source)
     assert [source.tokenizer.decode(row) for row in batch["tokens"]] == [
         f"doc {i}" for i in (0, 1, 3, 4)
@@ -584,7 +591,7 @@ def test_the_vocabulary_is_found(tmp_path):
     setup.check_info(view, found, found)
     with pytest.raises(UserError, match="its size is 260, and was 100; name that one"):
         setup.check_info(view, other, found)
-    digits = data.open_source(**options(source="digits", canvas=32, tokenizer="", length=0))
+    digits = data.open_source(**options(source="digits", max_side=32, tokenizer="", seq_len=0))
     assert dataset_info(digits).vocab is None and dataset_info(digits).modality == "image"
 
 

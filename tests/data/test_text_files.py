@@ -22,7 +22,7 @@ ENGLISH = "It was the best of times,\nit was the worst of times; na\u00efve caf\
 
 def options(path, **changes):
     base = {"source": "text", "name": "", "path": str(path), "dir": "", "split": "train"}
-    base |= {"canvas": 0, "channels": 3, "tokenizer": "bytes", "length": 8}
+    base |= {"max_side": 0, "channels": 3, "tokenizer": "bytes", "seq_len": 8}
     return base | changes
 
 
@@ -66,7 +66,7 @@ def test_an_encoding_is_given(tmp_path, name):
 )
 def test_what_is_no_encoding(tmp_path, name):
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(UserError, match="data.encoding=.* is no encoding"):
+    with pytest.raises(UserError, match="data.encoding=.*: no encoding"):
         read(tmp_path / "a.txt", encoding=name)
 
 
@@ -75,7 +75,7 @@ def test_what_is_no_encoding(tmp_path, name):
 )
 def test_what_is_no_text(tmp_path, raw):
     (tmp_path / "a.txt").write_bytes(raw)
-    with pytest.raises(UserError, match="data.path=.*a.txt cannot be read") as caught:
+    with pytest.raises(UserError, match="data.path=.*a.txt': cannot be read") as caught:
         read(tmp_path / "a.txt")
     assert "\n" not in str(caught.value)
 
@@ -85,7 +85,7 @@ def test_pipes_and_links_that_lead_nowhere(tmp_path):
     os.mkfifo(tmp_path / "p.txt")
     assert read(tmp_path) == ["a"]
     (tmp_path / "gone.txt").symlink_to("nowhere")
-    with pytest.raises(UserError, match="gone.txt is gone"):
+    with pytest.raises(UserError, match="gone.txt': gone"):
         read(tmp_path)
 
 
@@ -160,9 +160,12 @@ def test_odd_lines_are_skipped_named_and_counted(tmp_path, caplog):
     (tmp_path / "a.jsonl").write_text("\n".join([*good, *odd * 2]))
     with pytest.raises(UserError, match="line 301 .* 4 of 304 lines are"):
         data.open_source(**options(tmp_path, text_key="body"))
-    assert data.open_source(**options(tmp_path, text_key="body", max_damaged=0.02)).documents == 300
+    assert (
+        data.open_source(**options(tmp_path, text_key="body", max_corrupt_fraction=0.02)).documents
+        == 300
+    )
     with pytest.raises(UserError, match="line 301 "):
-        data.open_source(**options(tmp_path, text_key="body", max_damaged=0.0))
+        data.open_source(**options(tmp_path, text_key="body", max_corrupt_fraction=0.0))
 
 
 # -- slices and splits ---------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def cured(given, message):
         found.append(given | {"split": cure})
     for key, value in re.findall(r"(?:use|set|or set) data\.(\w+)=([\w.\[\]:%-]*)", message):
         kind = type(given.get(key, ""))
-        found.append(given | {key: float(value) if key == "max_damaged" else kind(value)})
+        found.append(given | {key: float(value) if key == "max_corrupt_fraction" else kind(value)})
     for value in re.findall(r"did you mean '([\w-]+)'", message):
         [key] = re.findall(r"^data\.(\w+)", message)
         found.append(given | {key: value})
@@ -229,7 +232,7 @@ def test_every_cure_that_a_message_proposes_works(tmp_path):
     packing.pack(corpus(one), ByteTokenizer(), str(tmp_path / "word"))
     made = packed.arrays(np.zeros((1, 8, 8, 3), np.uint8), None, "mine")
     packed.pack(made, str(tmp_path / "images"), lambda *_: None)
-    images = {"source": "packed", "length": 0, "tokenizer": "", "canvas": 8}
+    images = {"source": "packed", "seq_len": 0, "tokenizer": "", "max_side": 8}
     mapped = {"source": "packed", "tokenizer": ""}
     tried = [
         options(one, split="train[50%:50%]"), options(one, split="train[5:7]"),
@@ -241,7 +244,7 @@ def test_every_cure_that_a_message_proposes_works(tmp_path):
         options(tmp_path / "word", **mapped, split="train[9:9]"),
         options(tmp_path / "words", **mapped, text_key="body"),
         options(tmp_path / "images", **images, split="train[:10%]"),
-        options(tmp_path / "images", **images | {"canvas": 4}),
+        options(tmp_path / "images", **images | {"max_side": 4}),
         options(tmp_path / "images", **images | {"channels": 1}),
     ]  # fmt: skip
     for given_options in tried:

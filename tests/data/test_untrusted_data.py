@@ -97,11 +97,13 @@ def test_texts_that_a_tokenizer_cannot_take(changes, tmp_path):
     (tmp_path / "a.txt").write_text("a" * 60 + "b")
     made = load(str(tmp_path / "t.json"))
     for attempt in (made.encode, lambda one: made.encode_batch([one])):
-        with pytest.raises(UserError, match="t.json cannot take this text .*; use bytes") as caught:
+        with pytest.raises(
+            UserError, match="t.json': cannot take this text .*; use bytes"
+        ) as caught:
             attempt("a" * 60 + "b")
         assert "\n" not in str(caught.value)
-    options = {"source": "text", "path": str(tmp_path / "a.txt"), "split": "train", "length": 8}
-    options |= {"name": "", "dir": "", "canvas": 0, "channels": 3}
+    options = {"source": "text", "path": str(tmp_path / "a.txt"), "split": "train", "seq_len": 8}
+    options |= {"name": "", "dir": "", "max_side": 0, "channels": 3}
     assert len(open_source(**options, tokenizer="bytes"))
 
 
@@ -292,7 +294,7 @@ def test_damaged_sets_of_tfds(tmp_path, name, content):
 
 def test_the_variable_of_tfds(monkeypatch, real_data):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    with pytest.raises(UserError, match="data.dir='' .*TFDS_DATA_DIR"):
+    with pytest.raises(UserError, match="data.dir='': .*TFDS_DATA_DIR"):
         tfds_source.open_tfds("cifar10", "", "test", 32, 3)
     monkeypatch.setenv("TFDS_DATA_DIR", str(pathlib.Path(real_data)))
     assert len(tfds_source.open_tfds("cifar10", "", "test", 32, 3)) == 10_000

@@ -119,7 +119,7 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch, caplog)
     with caplog.at_level(logging.WARNING, logger="jssl"):
         found.announce("images")
     assert "1 unreadable folder (b)" in caplog.text
-    with pytest.raises(UserError, match=r"data.path=.*b cannot be read \(Permission denied"):
+    with pytest.raises(UserError, match=r"data.path=.*b': cannot be read \(Permission denied"):
         walk.walk(tmp_path / "b", IMAGES)
 
 

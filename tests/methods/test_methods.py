@@ -132,9 +132,9 @@ def test_swav_prototypes_lie_on_the_sphere_and_wait():
 
 def test_swav_codes_share_the_batch_out_evenly():
     """Sinkhorn's point: the prototypes are used about equally, even at random weights."""
-    run = run_of("swav_cifar10", ("sinkhorn_iterations", "20"))
+    run = run_of("swav_cifar10", ("sinkhorn_iterations", "8"))
     ((_, metrics),) = steps(run, [batch_of(run)])
-    assert metrics["usage_entropy"] > 0.99 * np.log(12)
+    assert metrics["usage_entropy"] > 0.98 * np.log(12)
 
 
 def test_dino_centre_temperature_and_last_layer():
