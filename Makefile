@@ -23,6 +23,7 @@ soak: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 # The documentation site, in build/site. `make test` checks the examples of the pages, and does not build
 # the site: the packages of the extra `docs` are not part of requirements.lock. They go into .venv and

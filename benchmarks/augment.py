@@ -23,14 +23,14 @@ from jssl.transforms import augment
 SIMCLR = {
     "crop_scale": (0.08, 1.0),
     "crop_ratio": (3 / 4, 4 / 3),
-    "flip": 0.5,
-    "jitter": 0.8,
+    "flip_prob": 0.5,
+    "jitter_prob": 0.8,
     "brightness": 0.8,
     "contrast": 0.8,
     "saturation": 0.8,
     "hue": 0.2,
-    "gray": 0.2,
-    "blur": 0.5,
+    "gray_prob": 0.2,
+    "blur_prob": 0.5,
     "blur_sigma": (0.1, 2.0),
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
@@ -52,7 +52,7 @@ def arguments():
 
 def measure(mode, args):
     """One mode: compile, warm up, and time each call to the end of its work on the device."""
-    kind = {"size": args.size, "solarize": args.solarize, "dtype": args.dtype}
+    kind = {"size": args.size, "solarize_prob": args.solarize, "dtype": args.dtype}
     view = augment.view(mode=mode, **kind, **SIMCLR)
     shape = (args.batch, args.image, args.image, 3)
     image = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
@@ -60,7 +60,10 @@ def measure(mode, args):
     keys = jax.random.split(jax.random.key(0), args.repeat + 3)
 
     start = time.perf_counter()
-    views = lambda rng, *batch: view(rng, *(jnp.repeat(x, args.views, axis=0) for x in batch))
+
+    def views(rng, *batch):
+        return view(rng, *(jnp.repeat(x, args.views, axis=0) for x in batch))
+
     step = jax.jit(views).lower(keys[0], image, valid).compile()
     compile_s = time.perf_counter() - start
     seconds = []

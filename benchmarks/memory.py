@@ -49,7 +49,10 @@ def grad_cache(recipe: str, batch_size: int, parts: tuple[int, ...]) -> dict:
         key = jax.random.key(0)
         fields = image_fields((32, 32, 3), "uint8", labeled=False)
         method = build_method(config, DatasetInfo(batch_size, "image", fields))
-        shape = lambda *s, dtype=jnp.int32: jax.ShapeDtypeStruct((batch_size, *s), dtype)
+
+        def shape(*s, dtype=jnp.int32):
+            return jax.ShapeDtypeStruct((batch_size, *s), dtype)
+
         batch = {"image": shape(32, 32, 3, dtype=jnp.uint8), "size": shape(2), "index": shape()}
         few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), batch)
         state = jax.eval_shape(method.init, key, few)

@@ -146,7 +146,10 @@ def memory(found: list[dict]) -> str:
             f"`{run['command']}`, {run['device']}, commit {run['commit']}, {run['date']}:",
         ]
         loss, step = run["memory"]
-        gb = lambda n: f"{n / 1e9:.2f} GB"
+
+        def gb(n):
+            return f"{n / 1e9:.2f} GB"
+
         sizes = [gb(loss[name]) for name in ("chunked", "whole", "matrix_bytes")]
         parts += [
             "",

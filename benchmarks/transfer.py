@@ -109,7 +109,10 @@ def measure(task: str, data: str, small: bool, folder: pathlib.Path) -> dict:
                 ask(start, best | ({"finetune.seed": i} if seeds else {}))
                 for i in range(seeds or 1)
             ]
-    tidy = lambda given: anonymous("jssl " + " ".join(given)).replace(f"{folder}/", "")
+
+    def tidy(given):
+        return anonymous("jssl " + " ".join(given)).replace(f"{folder}/", "")
+
     return {
         "task": task,
         "size": "small" if small else "full",

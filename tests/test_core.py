@@ -33,7 +33,10 @@ def batch(n=8):
 
 def test_descend_is_one_step_of_gradient_descent():
     data = batch()
-    loss = lambda w: (jnp.mean((data["x"] @ w - data["y"]) ** 2), "aux")
+
+    def loss(w):
+        return (jnp.mean((data["x"] @ w - data["y"]) ** 2), "aux")
+
     tx = optax.sgd(0.1)
     w, _, aux, metrics = gradient_step(loss, jnp.zeros(3), tx.init(jnp.zeros(3)), tx)
     x, y = np.float64(data["x"]), np.float64(data["y"])

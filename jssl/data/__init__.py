@@ -157,7 +157,7 @@ def load(
         check_range(opened, f"--config.data.source={source!r}")
     cores = os.cpu_count() or 1
     if workers > cores:  # the order of the data does not depend on it
-        log.info("data.workers=%d: only %d are started, one a core", workers, cores)
+        log.info("--config.data.workers=%d: only %d are started, one a core", workers, cores)
     return DataConfig(opened, on_device, min(workers, cores), max_corrupt_fraction)
 
 

@@ -262,7 +262,7 @@ def _deep(image: Image.Image, data: bytes, channels: int, white: float) -> np.nd
     if not white:
         raise Unreadable(
             f"it has {levels.kind} pixels, and the images that were looked at have 8 bits; "
-            f"set data.max_value, as data.max_value={levels.white or levels.values.max():g}"
+            f"set --config.data.max_value={levels.white or levels.values.max():g}, or what is white"
         )
     return depth.full_scale(levels.values, white, channels)
 

@@ -23,7 +23,7 @@ _log = logging.getLogger("jssl")
 DEATHS = 3  # of workers without a batch in between, after which the run stops
 SCRIPT = (
     "a worker process imports the script that started it, and this one trains when it is imported; "
-    'put its code under `if __name__ == "__main__":`, or set data.workers=0'
+    'put its code under `if __name__ == "__main__":`, or set --config.data.workers=0'
 )
 _PART = 64 * 2**20  # bytes that a worker sends at a time; bounds its memory for large batches
 _CHUNK = 8 * 2**20  # bytes that a thread reads at a time
@@ -210,7 +210,7 @@ def check_start(workers: int) -> None:
             "config.data.workers",
             workers,
             "this process is a daemon of multiprocessing, which may start no others",
-            "set data.workers=0, or start it with daemon=False",
+            "set --config.data.workers=0, or start it with daemon=False",
         )
 
 

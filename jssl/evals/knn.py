@@ -65,7 +65,9 @@ def top1(
     query_features, query_classes = labelled(queries, labels, classes=classes, name="test")
     if k > len(bank_features):
         log.warning(
-            "eval.knn_k=%d is above the %d labelled examples to vote; all do", k, len(bank_features)
+            "--config.eval.knn_k=%d is above the %d labelled examples to vote; all do",
+            k,
+            len(bank_features),
         )
         k = len(bank_features)
 

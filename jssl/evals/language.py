@@ -173,7 +173,7 @@ def sample_text(
     prompt_length = (batch["segment"] > 0).sum(1).max()
     if protocol == "generate" and prompt_length + config.new_tokens > source.length:
         log.warning(
-            "config.eval.new_tokens=%d: %d fit behind %d in a row of config.data.seq_len=%d",
+            "--config.eval.new_tokens=%d: %d fit behind %d in a row of --config.data.seq_len=%d",
             config.new_tokens,
             source.length - prompt_length,
             prompt_length,

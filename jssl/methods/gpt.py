@@ -40,7 +40,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     seq_len = config.data.seq_len
     if seq_len % chunk:
         raise ConfigError(
-            "config.chunk", chunk, f"must divide config.data.seq_len={seq_len}", f"try {seq_len}"
+            "config.chunk", chunk, f"must divide --config.data.seq_len={seq_len}", f"try {seq_len}"
         )
     if not encoder.style.causal:
         raise ConfigError(

@@ -34,7 +34,7 @@ def vit_from_config(config: Config) -> ViT:
         raise ConfigError(
             "config.model.patch",
             encoder.patch,
-            f"must divide config.augment.size={size}",
+            f"must divide --config.augment.size={size}",
             f"try {tries[0]}",
         )
     return encoder
@@ -161,7 +161,7 @@ def mask_unit(config: Config, encoder: ViT) -> int:
         raise ConfigError(
             "config.mask_unit",
             pixels,
-            f"must be a multiple of config.model.patch={encoder.patch} that divides the image",
+            f"must be a multiple of --config.model.patch={encoder.patch} that divides the image",
             f"try {encoder.patch}",
         )
     return unit

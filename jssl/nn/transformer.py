@@ -49,7 +49,7 @@ def residual(choice: str, dtype: str) -> jnp.dtype:
         raise ConfigError(
             "config.model.residual_dtype",
             choice,
-            f"does not go with model.dtype={dtype!r}",
+            f"does not go with --config.model.dtype={dtype!r}",
             "use 'float32'",
         )
     return jnp.dtype(choice)

@@ -326,7 +326,10 @@ def check(patch: int, image_size: int, class_token: bool, pool: str, drop_path: 
     """Raises `UserError` for values out of range, and for values that contradict each other."""
     if patch < 1 or image_size < patch:
         raise ConfigError(
-            "config.model.patch", patch, f"must be 1 to model.image_size={image_size}", "try 16"
+            "config.model.patch",
+            patch,
+            f"must be 1 to --config.model.image_size={image_size}",
+            "try 16",
         )
     if image_size % patch:
         below = image_size // patch * patch
@@ -334,12 +337,15 @@ def check(patch: int, image_size: int, class_token: bool, pool: str, drop_path: 
         raise ConfigError(
             "config.model.patch",
             patch,
-            f"does not divide model.image_size={image_size}",
+            f"does not divide --config.model.image_size={image_size}",
             f"try {sizes}",
         )
     if pool == "cls" and not class_token:
         raise ConfigError(
-            "config.model.pool", "cls", "needs model.class_token=True", "set it, or use pool='mean'"
+            "config.model.pool",
+            "cls",
+            "needs --config.model.class_token=True",
+            "set it, or use pool='mean'",
         )
     if not 0 <= drop_path < 1:
         raise ConfigError(

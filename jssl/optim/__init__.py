@@ -411,7 +411,7 @@ def build(
             "config.optim.freeze",
             freeze,
             "needs config.optim.freeze_steps, the number of steps",
-            "set that (-1: for ever), or config.optim.freeze=()",
+            "set that (-1: for ever), or --config.optim.freeze=()",
         )
     check_pairs(lr_factors)
     decay = decay_schedule(weight_decay, weight_decay_final, steps)

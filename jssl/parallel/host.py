@@ -145,7 +145,8 @@ def shared_memory() -> str:
     usage = shutil.disk_usage(SHARED)
     return (
         f"{SHARED} is full ({usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB free), and "
-        "data workers need it; enlarge it (docker run --shm-size=8g), or set data.workers=0"
+        "data workers need it; enlarge it (docker run --shm-size=8g), or set "
+        "--config.data.workers=0"
     )
 
 

@@ -121,10 +121,10 @@ def advice(run: Run, needed: int, free: int | None, batch: bool) -> str:
         kept = ", config.grad_cache=True" if config.grad_cache else ""
         cures.append(f"--config.accumulate={count}{kept}")
     return (
-        f"--config.batch_size={config.batch_size} with config.accumulate={config.accumulate} does "
-        f"not fit in the memory of {device}{size}{room}; "
+        f"--config.batch_size={config.batch_size} with --config.accumulate={config.accumulate} "
+        f"does not fit in the memory of {device}{size}{room}; "
         + (f"try {' or '.join(cures)}, or " if cures else "no batch would fit: ")
-        + "use a smaller model (config.model) or image (config.augment.size)"
+        + "use a smaller --config.model.name, or smaller views (--config.augment.size)"
     )
 
 

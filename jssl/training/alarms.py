@@ -72,7 +72,7 @@ class CollapseAlarm:
         if self.low == self.patience:
             message = (
                 f"step {step}: the features have collapsed: feature_std={feature_std:.4f} is below "
-                f"config.alarm.min_feature_std={self.threshold} since step {self.healthy + 1}"
+                f"--config.alarm.min_feature_std={self.threshold} since step {self.healthy + 1}"
             )
             if self.stops:
                 raise UserError(f"{message}; {self.cure()}")
@@ -82,7 +82,8 @@ class CollapseAlarm:
         """Names the last good checkpoint and what to change."""
         good = [step for step in self.checkpoints() if step <= self.healthy]
         where = f"{self.workdir}/checkpoints/{max(good)}" if good else "none is left"
-        return f"last good checkpoint: {where}; try a lower optim.lr, or alarm.collapse='warn'"
+        cure = "try a lower --config.optim.lr, or --config.alarm.collapse=warn"
+        return f"last good checkpoint: {where}; {cure}"
 
 
 class SpikeAlarm:

@@ -28,7 +28,7 @@ def need(package: str, value: str) -> None:
             f"config.log.{package}",
             value,
             f"needs the {package} package",
-            f"{errors.install(package)}, or set config.log.{package}=''",
+            f"{errors.install(package)}, or set --config.log.{package}=''",
         )
 
 

@@ -404,7 +404,7 @@ def _active(recipe, channels):
 
 def _checked(function: Callable, **settings: Any) -> SimpleNamespace:
     """The arguments of a function, after they were checked against its hints."""
-    values.check_all("augment", settings, values.kinds_of(function))
+    values.check_all("config.augment", settings, values.kinds_of(function))
     return SimpleNamespace(**settings)
 
 

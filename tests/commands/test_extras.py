@@ -75,10 +75,13 @@ def test_launchers_find_the_installation_of_the_checkout(tmp_path, script):
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
     env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path)}
-    run = lambda **more: subprocess.run(
-        ["bash", tmp_path / "launch" / script, "--workdir=a"],
-        env=env | {"SLURM_JOB_ID": "1"} | more, cwd="/", capture_output=True, text=True,
-    ).stdout  # fmt: skip
+
+    def run(**more):
+        return subprocess.run(
+            ["bash", tmp_path / "launch" / script, "--workdir=a"],
+            env=env | {"SLURM_JOB_ID": "1"} | more, cwd="/", capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
     assert run() == "own train --workdir=a\n"
     assert run(JSSL=f"{tmp_path}/bin/jssl") == "path train --workdir=a\n"
     (tmp_path / ".venv/bin/jssl").unlink()

@@ -81,7 +81,10 @@ def program(words: dict) -> str:
     """What is traced of a tiny SimCLR: its start and its step."""
     config = Config(load(DIGITS, words))
     run = setup_run(config, make_mesh(1), made_up(config))
-    rows = lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+
+    def rows(x):
+        return jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+
     batch, key = jax.tree.map(rows, run.example), jax.random.key(0)
     start = jax.make_jaxpr(run.method.init)(key, run.example)
     step = jax.make_jaxpr(run.method.train_step)(run.shapes, batch, key)

@@ -150,7 +150,10 @@ def built(tree, source, mesh, step: bool):
     run = setup_run(config, mesh, source)
     check_batch(run)
     if step:
-        rows = lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+
+        def rows(x):
+            return jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+
         batch = jax.tree.map(rows, run.example)
         jax.eval_shape(run.method.train_step, run.shapes, batch, jax.random.key(0))
 

@@ -90,8 +90,13 @@ def tight(ink):
 
 def best_match(ink, candidates):
     """Which of the candidates [N, 12, 12] correlates most with the ink [12, 12]."""
-    centre = lambda x: x.reshape(-1, 144) - x.reshape(-1, 144).mean(axis=1, keepdims=True)
-    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def centre(x):
+        return x.reshape(-1, 144) - x.reshape(-1, 144).mean(axis=1, keepdims=True)
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
     return np.argmax(unit(centre(candidates)) @ unit(centre(ink))[0])
 
 
@@ -99,7 +104,10 @@ def best_match(ink, candidates):
 def test_enlarge_is_bilinear(side, top, left):
     """Against np.interp along each axis, on blank paper: pixel centres, as Pillow and OpenCV."""
     scan = load_digits().images[7].astype(np.int32)
-    at = lambda start: (np.arange(32) + 0.5 - start) * 8 / side - 0.5
+
+    def at(start):
+        return (np.arange(32) + 0.5 - start) * 8 / side - 0.5
+
     paper = np.pad(scan, 1)
     rows = np.stack([np.interp(at(top), np.arange(-1, 9), c, 0, 0) for c in paper.T], 1)
     expected = np.stack([np.interp(at(left), np.arange(-1, 9), r, 0, 0) for r in rows])

@@ -187,7 +187,9 @@ def test_records_are_known_by_their_files(tmp_path):
 
 
 def test_prepared_sets_have_fingerprints(real_data):
-    opened_ = lambda split: tfds_source.open_tfds("cifar10", str(real_data), split, 32, 3)
+    def opened_(split):
+        return tfds_source.open_tfds("cifar10", str(real_data), split, 32, 3)
+
     found = [opened_(split).fingerprint for split in ("train", "train", "test", "train[:50%]")]
     assert found[0] == found[1] and len(set(found)) == 3
 

@@ -102,9 +102,10 @@ def test_how_much_may_be_damaged(mesh, count, bad, max_corrupt_fraction, stops):
         return read(indices) | {"damaged": np.where(indices < bad, indices, -1).astype(np.int32)}
 
     source.read = with_damage
-    made = lambda: Feed(
-        DataConfig(source, True, 0, max_corrupt_fraction), 3, BATCH, mesh, 0
-    ).close()
+
+    def made():
+        return Feed(DataConfig(source, True, 0, max_corrupt_fraction), 3, BATCH, mesh, 0).close()
+
     if not stops:
         return made()
     with pytest.raises(

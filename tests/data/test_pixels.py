@@ -221,8 +221,18 @@ def test_black_and_white_data_sets_are_warned_of(tmp_path, caplog):
         caplog.clear()
         image = np.full((6, 9, 3), value, np.uint8)
         path = folder(tmp_path / str(value), {f"{i}.png": encode(image) for i in range(3)})
-        section = dict(source="folder", name="", path=path, dir="", split="train", max_side=8,
-                       channels=3, on_device=False, workers=0, max_corrupt_fraction=0.0)  # fmt: skip
+        section = dict(
+            source="folder",
+            name="",
+            path=path,
+            dir="",
+            split="train",
+            max_side=8,
+            channels=3,
+            on_device=False,
+            workers=0,
+            max_corrupt_fraction=0.0,
+        )
         data.load(**section)
         assert ("data.max_value" in caplog.text) == (value != 128)
         if value == 3:  # the cure that it gives

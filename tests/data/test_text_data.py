@@ -200,7 +200,9 @@ def test_wrong_tokenizers(tmp_path, name, message):
 
 
 def in_memory(texts, length, pack, **more):
-    parts = lambda tally: ((k, t, -1) for k, t in enumerate(texts))
+    def parts(tally):
+        return ((k, t, -1) for k, t in enumerate(texts))
+
     corpus = corpora.Corpus("mine", "x", parts, None, "")
     return packing.load_in_memory(corpus, more.get("tokenizer", ByteTokenizer()), length, pack)
 

@@ -130,7 +130,9 @@ def images(tmp_path):
 
 @pytest.fixture
 def words(tmp_path):
-    parts = lambda tally: ((k, f"document {k}", k % 2) for k in range(5))
+    def parts(tally):
+        return ((k, f"document {k}", k % 2) for k in range(5))
+
     corpus = corpora.Corpus("mine", "x", parts, ["even", "odd"], "")
     packing.pack(corpus, ByteTokenizer(), str(tmp_path / "words"))
     return tmp_path / "words"
@@ -227,7 +229,9 @@ def test_ids_of_packed_text_are_checked_when_they_are_read(words, pack):
 
 
 def test_fingerprints_tell_the_content_and_not_the_place(words, tmp_path):
-    opened = lambda folder: text_source.open_tokens(str(folder), "train", "", 8, True).fingerprint
+    def opened(folder):
+        return text_source.open_tokens(str(folder), "train", "", 8, True).fingerprint
+
     before = opened(words)
     shutil.copytree(words, tmp_path / "elsewhere")
     assert opened(tmp_path / "elsewhere") == before

@@ -93,9 +93,12 @@ def test_knn_small_temperature_does_not_overflow():
 
 def test_knn_ties_go_to_the_earlier_row_and_the_lower_class():
     bank, labels = np.ones((4, 2), np.float32), np.int32([3, 1, 0, 0])
-    ask = lambda k, truth: knn.top1(
-        bank, labels, bank[:1], np.int32([truth]), classes=4, k=k, temperature=1.0, chunk=1
-    )
+
+    def ask(k, truth):
+        return knn.top1(
+            bank, labels, bank[:1], np.int32([truth]), classes=4, k=k, temperature=1.0, chunk=1
+        )
+
     assert ask(1, 3) == 1
     assert ask(2, 1) == 1
 

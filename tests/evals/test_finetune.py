@@ -41,7 +41,9 @@ def run_of(recipe, devices=1, source=None, model="", **changes):
 
 
 def tune(run, state=None, test=None):
-    quiet = lambda what: lambda *now: None
+    def quiet(what):
+        return lambda *now: None
+
     state = run.init() if state is None else state
     return finetune.finetune(run, state, test or run.data.source, quiet)
 
@@ -201,7 +203,10 @@ def test_it_starts_from_the_given_state_and_leaves_that_alone():
     batch = run.data.source.read(np.arange(16))
     after, _ = jax.jit(method.train_step, donate_argnums=0)(state, batch, jax.random.key(1))
     chex.assert_trees_all_equal((given.params, given.buffers), kept)
-    differ = lambda x, y: bool((np.asarray(x) != np.asarray(y)).any())
+
+    def differ(x, y):
+        return bool((np.asarray(x) != np.asarray(y)).any())
+
     moved = jax.tree.map(differ, after.params["encoder"], given.params["encoder"])
     assert all(jax.tree.leaves(moved)), moved  # every layer learns
     old, new = given.buffers["stats"]["encoder"], after.buffers["stats"]
@@ -245,7 +250,10 @@ def test_seeds_repeat_and_differ(monkeypatch):
     monkeypatch.setattr(finetune, "Feed", feed)
     for seed in (0, 0, 1):
         run, notes = run_of(VIT, seed=seed, epochs=9, mixup=0.8), []
-        say = lambda what, notes=notes: lambda *now: notes.append((what, *now))
+
+        def say(what, notes=notes):
+            return lambda *now: notes.append((what, *now))
+
         finetune.finetune(run, run.init(), run.data.source, say)
         losses.append([note for what, _, _, *note in notes if "steps" in what])
     assert len(losses[0]) == 9 and losses[0][-1][0].startswith(", loss ")
@@ -259,7 +267,10 @@ def test_views_are_random_in_training_alone():
     assert extra == {} and (a != b).any()
     np.testing.assert_array_equal(read(batch)[0], read(batch)[0])
     jittered, _ = finetune.reader(run_of(RESNET, view="augment"))(batch, jax.random.key(0))
-    hue = lambda x: np.ptp(np.asarray(x).reshape(4, -1, 3).mean(1), axis=1)
+
+    def hue(x):
+        return np.ptp(np.asarray(x).reshape(4, -1, 3).mean(1), axis=1)
+
     assert (hue(jittered) != hue(a)).any()
 
 
@@ -395,7 +406,9 @@ def test_finetune_and_lowshot_from_a_checkpoint(capfd, workdir):
 
 
 def test_untrained_is_the_state_before_training(capfd, workdir, monkeypatch, tmp_path):
-    seen = lambda config, mesh, classes, train, test: {"features": train[0].tolist()}
+    def seen(config, mesh, classes, train, test):
+        return {"features": train[0].tolist()}
+
     monkeypatch.setitem(evaluate.FROZEN, "knn", seen)
     trained = ask(capfd, workdir, "knn")[1]
     code, untrained, err = ask(capfd, workdir, "knn", "--random-init")
@@ -464,9 +477,9 @@ LABELS = np.int32(np.repeat([0, 1, 2], [100, 30, 5])[np.random.default_rng(0).pe
 
 
 def test_draws_have_the_stated_numbers_of_each_class():
-    count = lambda *how: np.bincount(
-        LABELS[lowshot.sample_labels(LABELS, *how)], minlength=3
-    ).tolist()
+    def count(*how):
+        return np.bincount(LABELS[lowshot.sample_labels(LABELS, *how)], minlength=3).tolist()
+
     assert count(4, 0.5, 0) == [4, 4, 4]
     assert count(0, 0.1, 0) == [10, 3, 1]  # round(0.5) is 0: one at least
     assert count(0, 1.0, 0) == [100, 30, 5]
@@ -475,7 +488,9 @@ def test_draws_have_the_stated_numbers_of_each_class():
 
 
 def test_draws_are_of_their_seed_and_nested():
-    draw = lambda n, seed: set(lowshot.sample_labels(LABELS, n, 0, seed).tolist())
+    def draw(n, seed):
+        return set(lowshot.sample_labels(LABELS, n, 0, seed).tolist())
+
     assert draw(4, 0) == draw(4, 0) != draw(4, 1) != draw(4, 2)
     assert draw(2, 0) < draw(4, 0) and len(draw(4, 0)) == 12
 

@@ -78,9 +78,15 @@ def barlow(a, b):
 
 
 def vicreg(a, b):
-    hinge = lambda z: F.relu(1 - torch.sqrt(z.var(0) + 1e-4)).mean()
-    still = lambda z: z - z.mean(0)
-    moment = lambda z: still(z).T @ still(z) / (len(z) - 1)
+    def hinge(z):
+        return F.relu(1 - torch.sqrt(z.var(0) + 1e-4)).mean()
+
+    def still(z):
+        return z - z.mean(0)
+
+    def moment(z):
+        return still(z).T @ still(z) / (len(z) - 1)
+
     covariance = sum(off_diagonal(moment(z)) / z.shape[1] for z in (a, b))
     return 25 * F.mse_loss(a, b) + 25 * (hinge(a) + hinge(b)) / 2 + covariance
 

@@ -25,7 +25,10 @@ def agree(ours, reference, *arrays):
     value, grads = both(*(jnp.float32(array) for array in arrays))
     close(value, reference(*arrays), 2e-5)
     for n, grad in enumerate(grads):
-        only = lambda x, n=n: reference(*arrays[:n], x, *arrays[n + 1 :])
+
+        def only(x, n=n):
+            return reference(*arrays[:n], x, *arrays[n + 1 :])
+
         for direction in rng.normal(size=(3, *arrays[n].shape)):
             parts = np.asarray(grad) * direction
             rounding = 1e-5 * np.abs(parts).sum()  # the parts cancel, their rounding does not

@@ -79,7 +79,10 @@ def test_3_labels_never_reach_the_step(recipe, small):
     one = small(recipe)
     image = "image" in one.batches[0]  # rows of text have no labels
     assert image == ("label" in one.batches[0])
-    fresh = lambda b: (b["label"] + 1) % 10 if image else b["index"]
+
+    def fresh(b):
+        return (b["label"] + 1) % 10 if image else b["index"]
+
     other = [b | {"label": fresh(b)} for b in one.batches]
     step = one.step if image else one.jitted  # what is compiled takes no more than it was made for
     (state, losses), (again, losses_again) = one.steps(), one.steps(batches=other, step=step)

@@ -34,7 +34,10 @@ def test_dcl_is_equation_6(temperature, sigma):
     z_b += z_a
     density = np.exp((unit(z_a) * unit(z_b)).sum(1) / sigma) if sigma else np.ones(7)
     weight = 2 - density / density.mean()
-    ours = lambda a, b: losses.dcl(a, b, temperature, sigma)[0]
+
+    def ours(a, b):
+        return losses.dcl(a, b, temperature, sigma)[0]
+
     agree(ours, lambda a, b: reference_dcl(a, b, temperature, weight), z_a, z_b)
 
 
@@ -51,8 +54,13 @@ def reference_info_nce(q, k, temperature, queue=None):
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_info_nce_is_equation_1_of_moco(temperature):
     q, k, queue = np.random.default_rng(3).normal(size=(3, 9, 4)) * 2
-    ours = lambda q, k, *queue: losses.info_nce(q, k, temperature, *queue)[0]
-    wanted = lambda q, k, *queue: reference_info_nce(q, k, temperature, *queue)
+
+    def ours(q, k, *queue):
+        return losses.info_nce(q, k, temperature, *queue)[0]
+
+    def wanted(q, k, *queue):
+        return reference_info_nce(q, k, temperature, *queue)
+
     agree(ours, wanted, q[:6], (q + k)[:6])
     agree(ours, wanted, q[:6], (q + k)[:6], queue)
 
@@ -118,7 +126,10 @@ def reference_vicreg(z_a, z_b):
 def test_vicreg_is_the_authors_code(weights):
     widths = [0.01, 0.3, 0.8, 1.0, 1.5, 3.0]  # both sides of the hinge, and near its 1e-4
     z_a, z_b = np.random.default_rng(6).normal(size=(2, 9, 6)) * widths + 2
-    wanted = lambda a, b: np.dot(weights, list(reference_vicreg(a, b).values()))
+
+    def wanted(a, b):
+        return np.dot(weights, list(reference_vicreg(a, b).values()))
+
     agree(lambda a, b: losses.vicreg(a, b, *weights)[0], wanted, z_a, z_b)
     terms = losses.vicreg(jnp.float32(z_a), jnp.float32(z_b), *weights)[1]
     for name, value in reference_vicreg(z_a, z_b).items():
@@ -129,8 +140,13 @@ def test_vicreg_is_the_authors_code(weights):
 def test_soft_cross_entropy_and_no_gradient_of_the_target():
     rng = np.random.default_rng(7)
     x, target = rng.normal(size=(5, 7)) * 4, rng.dirichlet(np.ones(7), 5)
-    log_p = lambda x: [row - np.log(np.exp(row).sum()) for row in x]
-    wanted = lambda x: -np.mean([t @ row for t, row in zip(target, log_p(x), strict=True)])
+
+    def log_p(x):
+        return [row - np.log(np.exp(row).sum()) for row in x]
+
+    def wanted(x):
+        return -np.mean([t @ row for t, row in zip(target, log_p(x), strict=True)])
+
     agree(lambda x: losses.soft_cross_entropy(x, jnp.float32(target)), wanted, x)
     grad = jax.grad(losses.soft_cross_entropy, 1)(jnp.float32(x), jnp.float32(target))
     np.testing.assert_array_equal(grad, 0)
@@ -148,7 +164,10 @@ def reference_epps_pulley(x, knots=17):
 def test_epps_pulley_is_the_formula():
     rng = np.random.default_rng(8)
     x, weight = rng.normal(size=(2, 3, 11, 4)) * 1.5 + 0.3, rng.uniform(size=(2, 3, 4))
-    every = lambda x: np.apply_along_axis(reference_epps_pulley, -2, x)
+
+    def every(x):
+        return np.apply_along_axis(reference_epps_pulley, -2, x)
+
     close(losses.epps_pulley(jnp.float32(x)), every(x), 1e-4)
     agree(lambda x: (losses.epps_pulley(x) * weight).sum(), lambda x: (every(x) * weight).sum(), x)
 
@@ -171,11 +190,17 @@ def test_sigreg_is_the_mean_over_unit_directions_and_views():
     z, angles = np.stack([cross + [1, 0], cross - [1, 0]]), np.arange(360) * np.pi / 360
     along = z @ np.stack([np.cos(angles), np.sin(angles)])
     values = np.apply_along_axis(reference_epps_pulley, 1, along).mean(0)
-    sigreg = lambda seed, slices: losses.sigreg(jax.random.key(seed), jnp.float32(z), slices)
+
+    def sigreg(seed, slices):
+        return losses.sigreg(jax.random.key(seed), jnp.float32(z), slices)
+
     close(sigreg(0, 4096), values.mean(), 0, 4 * values.std() / 64)
     assert sigreg(1, 8) == sigreg(1, 8) != sigreg(2, 8)
+
     # the line's unit directions are 1 and -1, and the statistic is even: no chance is left
-    wanted = lambda z: np.apply_along_axis(reference_epps_pulley, 1, z).mean()
+    def wanted(z):
+        return np.apply_along_axis(reference_epps_pulley, 1, z).mean()
+
     agree(lambda z: losses.sigreg(jax.random.key(0), z, 5), wanted, z[..., :1])
 
 
@@ -183,7 +208,10 @@ def test_sigreg_prefers_the_gaussian():
     gaussian = jax.random.normal(jax.random.key(0), (2, 256, 16))
     shifted = jax.random.uniform(jax.random.key(1), gaussian.shape) + 0.5
     line = gaussian[..., :1] * jnp.ones(16)
-    score = lambda z: losses.sigreg(jax.random.key(2), z, 64)
+
+    def score(z):
+        return losses.sigreg(jax.random.key(2), z, 64)
+
     for other in (jnp.zeros_like(gaussian), shifted, line, 2 * gaussian):
         assert score(other) > 5 * score(gaussian)
 
@@ -198,7 +226,10 @@ def test_sinkhorn_is_swavs_appendix(iterations, scale, shift):
     close(found.sum(1), 1)
     nobody = ops.sinkhorn(scores, 0.05, iterations, jnp.zeros(12))  # iBOT: no patch is hidden
     close(nobody, found)
-    columns = lambda iterations: ops.sinkhorn(scores / scale, 0.5, iterations).sum(0)
+
+    def columns(iterations):
+        return ops.sinkhorn(scores / scale, 0.5, iterations).sum(0)
+
     assert np.ptp(columns(1)) > 0.01
     close(columns(100), 12 / 5)
 
@@ -277,7 +308,10 @@ def test_spread_alignment_and_uniformity():
     close(metrics.feature_std(a), np.mean([np.std(x) for x in unit(z_a).T]) * np.sqrt(6))
     close(metrics.feature_std(jax.random.normal(jax.random.key(0), (4000, 64))), 1, 0.02)
     close(metrics.feature_std(jnp.ones((6, 8)) * 3), 0, atol=1e-3)
-    gap = lambda u, v: np.linalg.norm(unit(u) - unit(v)) ** 2
+
+    def gap(u, v):
+        return np.linalg.norm(unit(u) - unit(v)) ** 2
+
     close(metrics.alignment(a, b), np.mean([gap(z_a[i], z_b[i]) for i in range(10)]))
     even = [np.exp(-2 * gap(z_a[i], z_a[j])) for i in range(10) for j in range(i)]
     close(metrics.uniformity(a), np.log(np.mean(even)))

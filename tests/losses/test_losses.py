@@ -131,8 +131,11 @@ def reference_cosine(p, z):
 def test_regression_is_byols_equation_2_and_stops_the_targets_gradient():
     rng = np.random.default_rng(0)
     p, z, direction = rng.normal(size=(3, 5, 4))
-    wanted = lambda p: np.mean([np.sum((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2)
-                                for a, b in zip(p, z, strict=True)])  # fmt: skip
+
+    def wanted(p):
+        return np.mean([np.sum((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2)
+                                    for a, b in zip(p, z, strict=True)])  # fmt: skip
+
     value, grads = jax.value_and_grad(losses.byol_loss, (0, 1))(jnp.float32(p), jnp.float32(z))
     np.testing.assert_allclose(value, wanted(p), rtol=1e-5)
     np.testing.assert_allclose((grads[0] * direction).sum(), slope(wanted, p, direction), rtol=1e-3)

@@ -20,11 +20,26 @@ from jssl.nn import masked_image
 
 KEY, SAME = jax.random.key(0), np.testing.assert_array_equal
 PLACES, WIDTH, PIXELS, CODES = 16, 32, 192, 8  # patches, features, pixels; as the recipes have it
-batch_of = lambda images: {"image": jnp.float32(images), "size": None}
-nearest = lambda rows, book: ((rows[:, None] - book) ** 2).sum(-1).argmin(1)
-cut_up = lambda x: x.reshape(-1, 4, 8, 4, 8, 3).swapaxes(2, 3).reshape(-1, PLACES, PIXELS)
-log_softmax = lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True))
-state_of = lambda step=0, **buffers: TrainState(jnp.int32(step), None, None, buffers)
+
+
+def batch_of(images):
+    return {"image": jnp.float32(images), "size": None}
+
+
+def nearest(rows, book):
+    return ((rows[:, None] - book) ** 2).sum(-1).argmin(1)
+
+
+def cut_up(x):
+    return x.reshape(-1, 4, 8, 4, 8, 3).swapaxes(2, 3).reshape(-1, PLACES, PIXELS)
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def state_of(step=0, **buffers):
+    return TrainState(jnp.int32(step), None, None, buffers)
 
 
 def layer_norm(x, eps=1e-5):
@@ -86,7 +101,10 @@ def test_smooth_l1_is_torchs(beta):
 def test_cross_entropy_is_the_weighted_mean(weight):
     rng = np.random.default_rng(1)
     logits, answer = 3 * rng.normal(size=(6, 5)), rng.integers(0, 5, 6)
-    ours = lambda x: losses.cross_entropy(x, jnp.array(answer), weight)[0]
+
+    def ours(x):
+        return losses.cross_entropy(x, jnp.array(answer), weight)[0]
+
     agree(ours, lambda x: cross_entropy(x, answer, weight), logits)
 
 
@@ -101,7 +119,9 @@ def test_next_token_of_packed_rows_and_its_gradient(chunk):
         logits = [table @ hidden[row, i] for row, i in at]
         return cross_entropy(logits, [tokens[row, i + 1] for row, i in at])
 
-    ours = lambda h, t: losses.next_token(h, t, *map(jnp.array, (tokens, segment)), chunk)[0]
+    def ours(h, t):
+        return losses.next_token(h, t, *map(jnp.array, (tokens, segment)), chunk)[0]
+
     agree(ours, reference, rng.normal(size=(2, 12, 5)), rng.normal(size=(9, 5)))
 
 
@@ -138,7 +158,9 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
     mask, centre = masks_of(rng, counts), 0.1 * rng.normal(size=(2, OUTPUTS))
     at = np.argsort(~mask, axis=1, kind="stable")[:, :HIDDEN, None]
     weight = jnp.float32(np.arange(HIDDEN) < np.reshape(counts, (-1, 1)))
-    both = lambda kind, x: dict(zip(kind, x, strict=True))
+
+    def both(kind, x):
+        return dict(zip(kind, x, strict=True))
 
     def ours(*arrays):
         found = both(names, arrays[:5]) | {"weight": weight}
@@ -158,7 +180,9 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
         return np.exp(log_softmax((told[i] - centre[i]) / HEAT))
 
     def reference(cls, _, h, patch, __, small, w_cls, w_patch, *teachers):
-        say = lambda z, w: log_softmax(z @ unit(w).T / 0.1)
+        def say(z, w):
+            return log_softmax(z @ unit(w).T / 0.1)
+
         p, q = aim(0), np.zeros((ROWS, PLACES, OUTPUTS))
         q[mask] = aim(1)
         crops = [say(cls[v::2], w_cls) for v in range(2)]
@@ -193,7 +217,10 @@ def test_ibots_centres_follow_the_class_tokens_and_the_hidden_patches(
 def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch, tied):
     """And about half of the views have hidden ones, .1 to .5 of their patches."""
     rng, rows, seen, draw_mask = np.random.default_rng(5), 800, {}, ibot.beit_mask
-    draw = lambda *shape: np.float32(rng.normal(size=shape))
+
+    def draw(*shape):
+        return np.float32(rng.normal(size=shape))
+
     tokens = {who: draw(rows, n, WIDTH) for who, n in dict(student=17, teacher=17, local=5).items()}
     heads = {name: draw(2, WIDTH, NARROW) for name in ("head", "patch_head")}  # two networks'
 
@@ -204,11 +231,16 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
         seen[who] = None if mask is None else (mask, mask_token)
         return jnp.asarray(tokens[who]), stats
 
-    keep = lambda *a, **k: seen.setdefault("mask", draw_mask(*a, **k))
+    def keep(*a, **k):
+        return seen.setdefault("mask", draw_mask(*a, **k))
+
     views = {"global": jnp.zeros((rows, 32, 32, 3)), "local": jnp.zeros((rows, 16, 16, 3))}
     monkeypatch.setattr(ibot, "multi_crop", lambda config: lambda rng, batch: views)
     made = objective_of(monkeypatch, ibot, dict(beit_mask=keep, apply=speak), shared_head=tied)
-    whose = lambda who, i: {"encoder": who} | {name: w[i] for name, w in heads.items()}
+
+    def whose(who, i):
+        return {"encoder": who} | {name: w[i] for name, w in heads.items()}
+
     stats = {"encoder": {}, "head": {}, "patch_head": {}}
     state = state_of(stats=stats, teacher=whose("teacher", 1), teacher_stats=stats)
     found, _ = made.stages[0](whose("student", 0) | {"mask_token": "token"}, state, None, KEY)
@@ -237,7 +269,9 @@ def agree_linear(loss, state, images, reference, out):
         params = dict(encoder=tokens, mask_token="token", head=dict(kernel=kernel, bias=bias))
         return loss(params, state, batch_of(images), KEY)[0]
 
-    wanted = lambda tokens, kernel, bias: reference(tokens[:, 1:] @ kernel + bias)
+    def wanted(tokens, kernel, bias):
+        return reference(tokens[:, 1:] @ kernel + bias)
+
     agree(ours, wanted, *map(np.random.default_rng(6).standard_normal, shapes))
 
 
@@ -260,7 +294,10 @@ def test_data2vec_regresses_the_normalized_mean_of_the_last_blocks(monkeypatch, 
     teacher = jax.jit(lambda: encoder.init(KEY, images, train=False))()["params"]
     teacher = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), teacher)
     plain = {"params": teacher | {"norm": {"scale": jnp.ones(WIDTH), "bias": jnp.zeros(WIDTH)}}}
-    say = lambda depth: encoder.clone(depth=depth).apply(plain, images, train=False)[:, 1:]
+
+    def say(depth):
+        return encoder.clone(depth=depth).apply(plain, images, train=False)[:, 1:]
+
     wanted = layer_norm(np.mean([np.float64(say(depth)) for depth in (1, 2)[-layers:]], 0))
     given = made.loss, state_of(teacher={"encoder": teacher}), images
     agree_linear(*given, lambda said: smooth_l1((said - wanted)[mask], 2.0), WIDTH)
@@ -286,7 +323,10 @@ def test_ijepa_regresses_the_averages_normalised_tokens_at_the_targets(monkeypat
     parts = dict(block_sampler=lambda *a: lambda rng, batch: ask, apply=speak)
     loss = objective_of(monkeypatch, ijepa, parts).loss
     given = state_of(teacher={"encoder": made}), batch_of(np.zeros((images, 32, 32, 3))), KEY
-    ours = lambda said: loss(dict(encoder=None, predictor=said), *given)[0]
+
+    def ours(said):
+        return loss(dict(encoder=None, predictor=said), *given)[0]
+
     told = [layer_norm(made)[b][at[b][t]] for b in range(images) for t in range(blocks)]
     said = rng.normal(size=(images * blocks, most, WIDTH)) * 2
     agree(ours, lambda said: smooth_l1((said - np.array(told))[:, :asks], 1.0), said)
@@ -357,7 +397,9 @@ def bert_case(monkeypatch, lengths, size):
         seen.update(tokens=tokens, segment=segment)
         return params["hidden"], stats
 
-    keep = lambda *a, old=bert.corrupt: seen.update(at=a[2], weight=a[3]) or old(*a)
+    def keep(*a, old=bert.corrupt):
+        return seen.update(at=a[2], weight=a[3]) or old(*a)
+
     info = text_info(size, start=1, end=2, mask=3)
     loss = objective_of(monkeypatch, bert, dict(apply=speak, corrupt=keep), info).loss
 

@@ -75,7 +75,10 @@ def test_next_token_in_chunks_is_the_mean_over_documents_own_tokens(chunk):
     value, right = losses.next_token(*given, chunk)
     wanted = reference_next_token(hidden, table, tokens, segment)
     np.testing.assert_allclose([value, right], wanted, rtol=1e-5)
-    loss = lambda h, t: losses.next_token(h, t, *given[2:], chunk)[0]
+
+    def loss(h, t):
+        return losses.next_token(h, t, *given[2:], chunk)[0]
+
     one, whole = (jax.grad(f, (0, 1))(*given[:2]) for f in (loss, lambda h, t: losses.next_token(
         h, t, *given[2:], 12)[0]))  # fmt: skip
     chex.assert_trees_all_close(one, whole, atol=1e-6)
@@ -86,7 +89,10 @@ def test_next_token_never_holds_all_logits():
     shapes = [(2, 64, 8), (500, 8)]
     given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     ids = jnp.zeros((2, 64), jnp.int32)
-    loss = lambda h, t: losses.next_token(h, t, ids, ids + 1, 8)[0]
+
+    def loss(h, t):
+        return losses.next_token(h, t, ids, ids + 1, 8)[0]
+
     text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(*given))
     assert "f32[2,8,500]" in text
     assert "f32[2,64,500]" not in text and "f32[8,2,8,500]" not in text

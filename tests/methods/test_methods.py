@@ -144,9 +144,12 @@ def test_dino_centre_temperature_and_last_layer():
     (one, m_one), (two, m_two) = found
     np.testing.assert_allclose([m_one["teacher_temperature"], m_two["teacher_temperature"]],
                                [0.04, 0.05], rtol=1e-5)  # fmt: skip
-    same = lambda s: np.array_equal(
-        s.params["prototypes"]["direction"], first.params["prototypes"]["direction"]
-    )
+
+    def same(s):
+        return np.array_equal(
+            s.params["prototypes"]["direction"], first.params["prototypes"]["direction"]
+        )
+
     assert same(one) and not same(two), "the last layer waits for a step"
     assert np.abs(one.buffers["center"]).max() > 0
     learned = run_of("dino_cifar10", ("norm_last_layer", "false"))

@@ -116,7 +116,10 @@ def test_there_and_back_is_the_same_state_dict(model, scan):
 def test_models_with_heads_are_read_as_well(model, prefix, extra):
     state = golden(model)["state"]
     other = {f"{prefix}{key}": value for key, value in state.items()} | {extra: np.zeros(3)}
-    old = lambda key: key.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+
+    def old(key):
+        return key.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+
     other = {old(key): value for key, value in other.items()}
     want, got = from_state(LAYOUT[model], state), from_state(LAYOUT[model], other)
     chex.assert_trees_all_equal(got, want)
@@ -157,7 +160,10 @@ def test_documents_in_one_row_are_as_if_alone(model, positions):
     table = np.pad(params["pos_embed"], ((0, 4), (0, 0)), constant_values=np.nan)  # not to be read
     params |= {"pos_embed": table}
     tokens, segment = case["input"]["tokens"], case["input"]["segment"]
-    ours = lambda p, *args: apply(net, p, {}, args[0], train=False, segment=args[1])[0]
+
+    def ours(p, *args):
+        return apply(net, p, {}, args[0], train=False, segment=args[1])[0]
+
     alone = case["output"] if positions == "learned" else run(ours, params, tokens, segment)
     row = np.concatenate([tokens[0], tokens[1, :5], [9, 9]])[None]
     both = run(ours, params, row, np.array([[1] * 7 + [2] * 5 + [0] * 2]))
@@ -172,7 +178,10 @@ def test_rotary_attention_sees_distances_only():
     x = np.random.default_rng(0).normal(size=(1, 6, 16)).astype(np.float32)
     attention = transformer.Attention(2, "auto", jax.nn.initializers.normal(1), jnp.float32)
     turn, far = (text.rotary_angles(jnp.arange(6)[None] + start, 8) for start in (0, 50))
-    outputs = lambda x: [attention.init_with_output(KEY, x, angles=a)[0] for a in (turn, far, None)]
+
+    def outputs(x):
+        return [attention.init_with_output(KEY, x, angles=a)[0] for a in (turn, far, None)]
+
     near, moved, unturned = run(outputs, x)
     np.testing.assert_allclose(moved, near, rtol=1e-3, atol=1e-3)
     assert np.abs(near - unturned).max() > 1
@@ -186,7 +195,10 @@ def test_rotary_attention_sees_distances_only():
 def test_features_leave_padding_out():
     hidden = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
     segment = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
-    pool = lambda name, *given: network("bert", pool=name).features(hidden, *given)
+
+    def pool(name, *given):
+        return network("bert", pool=name).features(hidden, *given)
+
     np.testing.assert_array_equal(pool("first", segment), hidden[:, 0])
     mean = [hidden[0, :3].mean(0), hidden[1].mean(0), np.zeros(4)]  # an empty row is finite
     np.testing.assert_allclose(pool("mean", segment), mean, rtol=1e-5)
@@ -198,7 +210,10 @@ def test_features_leave_padding_out():
 def trained(net, params, key, **inputs):
     """The output of a training pass, or of evaluation without a key."""
     rngs = None if key is None else {"dropout": jax.random.key(key)}
-    see = lambda p: apply(net, p, {}, **inputs, train=key is not None, rngs=rngs)[0]
+
+    def see(p):
+        return apply(net, p, {}, **inputs, train=key is not None, rngs=rngs)[0]
+
     return run(see, params)
 
 
@@ -223,8 +238,13 @@ def test_dropout_of_branches_is_independent(scan):
     how["residual_dtype"] = jnp.float32
     net = transformer.Blocks(**how, style=transformer.BlockConfig(dropout=0.5))
     x = np.zeros((40, 8, 16), np.float32)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    one = lambda path: name(path).endswith(("proj/bias", "fc2/bias"))
+
+    def name(path):
+        return jax.tree_util.keystr(path, simple=True, separator="/")
+
+    def one(path):
+        return name(path).endswith(("proj/bias", "fc2/bias"))
+
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: np.full(leaf.shape, one(path), np.float32),
         jax.eval_shape(lambda x: init(net, KEY, x)[0], x),

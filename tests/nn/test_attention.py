@@ -92,7 +92,10 @@ def test_cudnn_takes_every_token_count_in_training(monkeypatch, shape, kind):
         "lengths": {"lengths": jnp.array([3, shape[1]], jnp.int32)},
     }[kind]
     q = jnp.zeros(shape, jnp.bfloat16)
-    total = lambda q: attention.attend(q, q, q, choice="cudnn", **more).astype(jnp.float32).sum()
+
+    def total(q):
+        return attention.attend(q, q, q, choice="cudnn", **more).astype(jnp.float32).sum()
+
     traced = jax.make_jaxpr(jax.grad(total))(q)
     assert "dot_product_attention_bwd" in str(traced)
     assert traced.out_avals[0].shape == shape
@@ -109,18 +112,25 @@ def test_one_more_token_changes_nothing(kind):
         "lengths": {"lengths": jnp.array([3, 7], jnp.int32)},
     }[kind]
     causal = more.pop("causal", False)
-    call = lambda mask=None, lengths=None: (q, k, v, mask, lengths)
+
+    def call(mask=None, lengths=None):
+        return (q, k, v, mask, lengths)
 
     def plain(q, k, v, mask, lengths):
         return jax.nn.dot_product_attention(
             q, k, v, mask=mask, is_causal=causal, key_value_seq_lengths=lengths
         )
 
-    padded = lambda *given: plain(*attention._even(*given))[:, :7]
+    def padded(*given):
+        return plain(*attention._even(*given))[:, :7]
+
     weight = jnp.asarray(rng.normal(size=(2, 7, 2, 8)), jnp.float32)
     both = []
     for way in (plain, padded):
-        loss = lambda q, k, v, *rest, way=way: (way(q, k, v, *rest) * weight).sum()
+
+        def loss(q, k, v, *rest, way=way):
+            return (way(q, k, v, *rest) * weight).sum()
+
         value, grads = jax.value_and_grad(loss, (0, 1, 2))(*call(**more))
         both.append((value, *grads))
     for one, other in zip(*both, strict=True):
@@ -140,7 +150,10 @@ def test_lengths_equal_the_mask_of_one_document(name):
         apply(net, params, {}, tokens, segment=segment, train=False)[0] for net in (packed, single)
     ]
     np.testing.assert_allclose(outs[0][segment > 0], outs[1][segment > 0], atol=1e-5)
-    see = lambda s: apply(single, params, {}, tokens, segment=s, train=False)[0]
+
+    def see(s):
+        return apply(single, params, {}, tokens, segment=s, train=False)[0]
+
     moved = see((np.arange(12) < np.array([[12], [6], [1]])).astype(np.int32))
     assert np.abs(moved - outs[1])[1, :5].max() > (1e-4 if name == "bert_test" else -1)
 

@@ -163,7 +163,10 @@ def np_block(x, params, stats, stride):
     """torchvision: strides (s, 1) in a basic block and (1, s, 1) in a v1.5 bottleneck."""
     layers = 3 if "conv3" in params else 2
     strides = (1, stride, 1) if layers == 3 else (stride, 1)
-    of = lambda name: None if stats is None else stats[name]
+
+    def of(name):
+        return None if stats is None else stats[name]
+
     y = x
     for n in range(1, layers + 1):
         kernel = params[f"conv{n}"]["kernel"]
@@ -184,7 +187,9 @@ def np_max_pool(x):
 
 
 def np_resnet(x, params, stats, stem):
-    of = lambda name: None if stats is None else stats[name]
+    def of(name):
+        return None if stats is None else stats[name]
+
     stride, pad = (2, 3) if stem == "imagenet" else (1, 1)
     x = np_conv(x, params["conv1"]["kernel"], stride, pad)
     x = np.maximum(np_norm(x, params["bn1"], of("bn1")), 0)
@@ -333,8 +338,13 @@ def test_only_the_kept_patches_are_seen_each_with_its_own_position():
     keep = np.array([[4, 1], [0, 4]])
     changed = x.copy()
     changed[:, 8:, 8:] += 1.0  # patch 8, which `keep` leaves out
-    see = lambda p, x, keep: apply(net, p, {}, x, train=False, keep_ids=keep)[0]
-    calls = lambda p, x, y: (see(p, x, None), see(p, x, order), see(p, x, keep), see(p, y, keep))
+
+    def see(p, x, keep):
+        return apply(net, p, {}, x, train=False, keep_ids=keep)[0]
+
+    def calls(p, x, y):
+        return (see(p, x, None), see(p, x, order), see(p, x, keep), see(p, y, keep))
+
     full, shuffled, few, same = run(calls, p, x, changed)
     np.testing.assert_allclose(shuffled[:, 0], full[:, 0], rtol=1e-4, atol=1e-5)
     for i in range(2):
@@ -354,7 +364,10 @@ def loss_and_gradients(scan, remat):
     p = p | {"blocks": transformer.stack(p["blocks"])} if scan else p
     assert shapes(jax.eval_shape(lambda x: init(net, KEY, x)[0], x)) == shapes(p)
     target = np.random.default_rng(2).normal(size=(4, 10, 32))
-    loss = lambda p: ((apply(net, p, {}, x, train=True, rngs=rngs)[0] - target) ** 2).mean()
+
+    def loss(p):
+        return ((apply(net, p, {}, x, train=True, rngs=rngs)[0] - target) ** 2).mean()
+
     value, grads = run(jax.value_and_grad(loss), p)
     return value, grads | {"blocks": transformer.unstack(grads["blocks"])} if scan else grads
 
@@ -395,7 +408,10 @@ def test_block_scales_its_two_branches_apart():
 def test_only_training_needs_a_random_stream():
     net = vit.build(**VIT | {"drop_path": 0.5})
     p, _ = fill(net, images())
-    forward = lambda train: jax.eval_shape(lambda x: apply(net, p, {}, x, train=train), images())
+
+    def forward(train):
+        return jax.eval_shape(lambda x: apply(net, p, {}, x, train=train), images())
+
     forward(False)
     with pytest.raises(Exception, match="drop_path"):
         forward(True)
@@ -426,10 +442,12 @@ def test_vit_starts_as_beit_and_ijepa_do(scan):
     nets = [vit.build(**VIT | changes | {"init": scheme}) for scheme in ("beit", "normal02")]
     nets = [net.clone(depth=3) for net in nets]
     beit, normal = run(lambda x: [init(net, KEY, x)[0] for net in nets], images())
-    layer = lambda p, l, *names: (  # noqa: E741
-        p["blocks"]["layers"][names[0]][names[1]]["kernel"][l] if scan
-        else p["blocks"][str(l)][names[0]][names[1]]["kernel"]
-    )  # fmt: skip
+
+    def layer(p, index, *names):
+        if scan:
+            return p["blocks"]["layers"][names[0]][names[1]]["kernel"][index]
+        return p["blocks"][str(index)][names[0]][names[1]]["kernel"]
+
     cut = 0.02 * math.sqrt(1 - 2 * math.exp(-0.5) / math.sqrt(2 * math.pi) / math.erf(0.5**0.5))
     for l in range(3):  # noqa: E741
         for names in (("attn", "proj"), ("mlp", "fc2"), ("attn", "qkv"), ("mlp", "fc1")):
@@ -458,7 +476,10 @@ def test_parameters_do_not_depend_on_the_call():
     plain, kept, trained = run(calls, images())
     chex.assert_trees_all_equal(plain, kept, trained)
     small = resnet.build(**RESNET).clone(depths=(1,))
-    calls = lambda x: [init(small, KEY, x, train=train) for train in (False, True)]
+
+    def calls(x):
+        return [init(small, KEY, x, train=train) for train in (False, True)]
+
     chex.assert_trees_all_equal(*run(calls, images()))
 
 
@@ -476,7 +497,9 @@ def test_bfloat16_computes_near_float32_with_float32_parameters(net):
         out, new = apply(net, params, stats, x, train=True)
         return net.features(out), new
 
-    both = lambda *args: (forward(half, *args), forward(net, *args))
+    def both(*args):
+        return (forward(half, *args), forward(net, *args))
+
     (out, new), (want, _) = run(both, params, stats, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(new)} <= {jnp.dtype("float32")}
     assert out.dtype == jnp.float32
@@ -558,7 +581,7 @@ def test_head_starts_as_named_and_returns_float32():
         (RESNET | {"widht": 3}, "did you mean 'width'?"),
         (RESNET | {"width": "64"}, "must be of type int"),
         ({}, "model.name is missing"),
-        (VIT | {"patch": 16, "image_size": 100}, "model.patch=16 does not divide model.image_size"),
+        (VIT | {"patch": 16, "image_size": 100}, "does not divide --config.model.image_size"),
         (VIT | {"patch": 16, "image_size": 100}, "=100; try 96 or 112"),
         (VIT | {"patch": 16, "image_size": 8}, "=8; try 16"),
         (VIT | {"class_token": False}, "model.class_token=True"),
@@ -604,10 +627,16 @@ def test_split_batch_norm_is_batch_norm_of_each_run_of_rows():
     x = np.random.default_rng(0).normal(2, 3, (12, 2, 2, 4)).astype(np.float32)
     split, whole = (norm.batch_norm(True, jnp.float32, n)() for n in (3, 1))
     rng = np.random.default_rng(1)
-    drawn = lambda: rng.uniform(0.2, 1.2, 4).astype(np.float32)
+
+    def drawn():
+        return rng.uniform(0.2, 1.2, 4).astype(np.float32)
+
     params, stats = ({a: drawn(), b: drawn()} for a, b in (("scale", "bias"), ("mean", "var")))
     variables = {"params": params, "batch_stats": stats}
-    forward = lambda net: run(lambda x: net.apply(variables, x, mutable=["batch_stats"]), x)
+
+    def forward(net):
+        return run(lambda x: net.apply(variables, x, mutable=["batch_stats"]), x)
+
     out, found = forward(split)
     found = found["batch_stats"]
     means, variances = [], []
@@ -631,7 +660,10 @@ def test_a_resnet_with_split_norm_has_the_same_parameters_and_evaluation():
     params, stats = fill(plain, x)
     again, _ = fill(split, x)
     assert set(named(params)) == set(named(again))
-    evaluate = lambda net: run(lambda *a: apply(net, *a, train=False)[0], params, stats, x)
+
+    def evaluate(net):
+        return run(lambda *a: apply(net, *a, train=False)[0], params, stats, x)
+
     np.testing.assert_array_equal(evaluate(plain), evaluate(split))
 
 
@@ -652,7 +684,10 @@ def test_learned_positions_are_resized_for_smaller_crops():
     params, _ = fill(net, images())
     table = np.array(params["pos_embed"])
     table[:, 1:] = table[:, 1:2]  # the same everywhere: resized, it is that again
-    forward = lambda net, p: run(lambda p, x: apply(net, p, {}, x, train=False)[0], p, images(2, 8))
+
+    def forward(net, p):
+        return run(lambda p, x: apply(net, p, {}, x, train=False)[0], p, images(2, 8))
+
     small = forward(net, params | {"pos_embed": table})
     own = vit.build(**VIT | {"positions": "learned", "image_size": 8})
     wanted = forward(own, params | {"pos_embed": table[:, : 1 + 2 * 2]})

@@ -31,11 +31,19 @@ def by_hand(g):
 
 def tree():
     rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-    block = lambda: {
-        "attn": {"qkv": {"kernel": draw(8, 24), "bias": draw(24)}, "proj": {"kernel": draw(8, 8)}},
-        "mlp": {"fc1": {"kernel": draw(8, 32)}},
-    }
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    def block():
+        return {
+            "attn": {
+                "qkv": {"kernel": draw(8, 24), "bias": draw(24)},
+                "proj": {"kernel": draw(8, 8)},
+            },
+            "mlp": {"fc1": {"kernel": draw(8, 32)}},
+        }
+
     return {
         "encoder": {
             "tokens": {"embedding": draw(11, 8)},

@@ -206,7 +206,10 @@ def test_what_is_frozen_for_ever_has_no_state_and_no_part_in_the_norm(name):
     tx = build(name=name, freeze=("bias$",), freeze_steps=-1, clip=0.01)
     alone = build(name=name, clip=0.01)
     state, other = tx.init(PARAMS), alone.init(kernel)
-    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+
+    def count(tree):
+        return sum(x.size for x in jax.tree.leaves(tree))
+
     assert count(state) == count(other)
     updates, _ = tx.update(GRADS, state, PARAMS)
     wanted, _ = alone.update({"layer": {"kernel": GRADS["layer"]["kernel"]}}, other, kernel)

@@ -116,7 +116,10 @@ def hosts(tmp_path):
     names = [f"jssl-{os.getpid()}-{i}" for i in range(2)]
     book = tmp_path / "hosts"
     book.write_text("127.0.0.1 localhost\n192.0.2.1 host0\n192.0.2.2 host1\n")
-    ip = lambda *words: subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+
+    def ip(*words):
+        return subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+
     inside = "mount --bind {book} /etc/hosts && hostname host{i} && exec {words}"
     try:
         for name in names:
@@ -230,7 +233,10 @@ def test_trouble_of_one_process_is_said_by_both(tmp_path):
 def test_processes_agree_before_anything_is_written(tmp_path):
     """On their keys, and then on the folder: another one on each host is seen at once."""
     words = ["train", "--config=configs/simclr_digits.py:tiny", "--config.eval.every=0"]
-    own = lambda i: [f"--config.optim.lr={(0.002, 0.5)[i]}", f"--workdir={tmp_path}/a"]
+
+    def own(i):
+        return [f"--config.optim.lr={(0.002, 0.5)[i]}", f"--workdir={tmp_path}/a"]
+
     for code, _, err in both(words, own):
         assert code == 2, err[-3000:]
         line = "config.optim.lr=0.002 on process 0 and 0.5 on process 1; start all processes with"

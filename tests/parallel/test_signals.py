@@ -165,7 +165,10 @@ def test_an_evaluation_that_waits_for_data_and_one_that_does_not(hung):
             embed(None, source)
     assert left
     with preemption.stop_on_signal():
-        ask = lambda done, total: preemption.request("a test")  # after the first of several batches
+
+        def ask(done, total):
+            return preemption.request("a test")  # after the first of several batches
+
         with pytest.raises(preemption.Stopped):
             embed(None, example_source(), ask)
 

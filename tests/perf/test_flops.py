@@ -148,24 +148,37 @@ def test_dilated_kernel_counts_its_taps():
 
 
 def test_batched_matrix_product():
-    fn = lambda a, b: jnp.einsum("bij,bjk->bik", a, b)
+    def fn(a, b):
+        return jnp.einsum("bij,bjk->bik", a, b)
+
     assert count(fn, array(5, 2, 3), array(5, 3, 7)) == 2 * 5 * 2 * 3 * 7
 
 
 def test_control_flow():
-    square = lambda x: x @ x
+    def square(x):
+        return x @ x
+
     once = 2 * 4**3
     x = array(4, 4)
     assert count(lambda x: lax.fori_loop(0, 6, lambda _, x: x @ x, x), x) == 6 * once
-    unknown = lambda x: lax.while_loop(lambda x: x.sum() < 9, square, x)
+
+    def unknown(x):
+        return lax.while_loop(lambda x: x.sum() < 9, square, x)
+
     assert count(unknown, x) == once
-    twice = lambda x: x @ x @ x
-    branches = lambda x: lax.cond(x.sum() > 0, square, twice, x)
+
+    def twice(x):
+        return x @ x @ x
+
+    def branches(x):
+        return lax.cond(x.sum() > 0, square, twice, x)
+
     assert count(branches, x) == 2 * once
     assert count(jax.jit(lambda x: jax.checkpoint(square)(x)), x) == once
-    nested = lambda x: lax.scan(
-        lambda x, _: (lax.cond(x.sum() > 0, square, twice, x), 0), x, length=3
-    )
+
+    def nested(x):
+        return lax.scan(lambda x, _: (lax.cond(x.sum() > 0, square, twice, x), 0), x, length=3)
+
     assert count(nested, x) == 6 * once
 
 

@@ -150,7 +150,10 @@ def test_the_target_follows_once_an_update(grad_cache):
     moved = state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
     found = [update_of(run, moved, batch)[1].buffers["teacher"] for run in (one, four)]
     chex.assert_trees_all_close(*found, rtol=1e-6)
-    kernel = lambda tree: np.asarray(tree["encoder"]["patch_embed"]["kernel"])
+
+    def kernel(tree):
+        return np.asarray(tree["encoder"]["patch_embed"]["kernel"])
+
     np.testing.assert_allclose(kernel(found[1]), kernel(state.params) + 0.5, rtol=1e-5)
 
 

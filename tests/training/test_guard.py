@@ -24,8 +24,13 @@ def two_players(rate, report=lambda a, b: {"loss": a["loss"]}, moves=True):
 
     def train_step(state, batch, rng):
         p, o = state.params, state.opt_state
-        pull = lambda x: (jnp.sum((x * batch["x"] - p["critic"]) ** 2), None)
-        push = lambda y: (-jnp.sum((p["encoder"] - y) ** 2), None)
+
+        def pull(x):
+            return (jnp.sum((x * batch["x"] - p["critic"]) ** 2), None)
+
+        def push(y):
+            return (-jnp.sum((p["encoder"] - y) ** 2), None)
+
         a, oa, _, first = gradient_step(pull, p["encoder"], o["encoder"], tx)
         b, ob, _, second = gradient_step(push, p["critic"], o["critic"], tx)
         new = state.replace(

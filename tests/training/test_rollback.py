@@ -57,7 +57,10 @@ def get_config(variant=""):
     ))
 """
 EXAMPLES = len(setup_run(Config(load("configs/simclr_digits.py"))).data.source)
-AT = lambda *steps: [int(indices(0, step, EXAMPLES, 16)[0]) for step in steps]
+
+
+def AT(*steps):
+    return [int(indices(0, step, EXAMPLES, 16)[0]) for step in steps]
 
 
 def recipe(folder, monkeypatch, bad, **changes):
@@ -130,7 +133,10 @@ def test_a_resume_from_below_a_pass_goes_the_same_way(tmp_path, monkeypatch):
 def test_a_signal_amid_bad_updates_is_a_signal(tmp_path, monkeypatch):
     """What is written last, after the save, rings no alarm."""
     tree = recipe(tmp_path, monkeypatch, AT(*range(6, 40)), log__every="10", steps="40")
-    asked = lambda: contextlib.nullcontext(lambda step: "SIGTERM" if step == 15 else "")
+
+    def asked():
+        return contextlib.nullcontext(lambda step: "SIGTERM" if step == 15 else "")
+
     monkeypatch.setattr(training, "stop_on_signal", asked)
     with pytest.raises(SystemExit, match="75"):
         train(tree, tmp_path / "run")

@@ -21,22 +21,24 @@ RECIPE = {  # SimCLR's jitter at strength .5, and solarize
     "size": 24,
     "crop_scale": (0.2, 1.0),
     "crop_ratio": (3 / 4, 4 / 3),
-    "flip": 0.5,
-    "jitter": 0.8,
+    "flip_prob": 0.5,
+    "jitter_prob": 0.8,
     "brightness": 0.4,
     "contrast": 0.4,
     "saturation": 0.4,
     "hue": 0.1,
-    "gray": 0.2,
-    "blur": 0.5,
+    "gray_prob": 0.2,
+    "blur_prob": 0.5,
     "blur_sigma": (0.1, 2.0),
-    "solarize": 0.2,
+    "solarize_prob": 0.2,
     "mean": (0.0,),
     "std": (1.0,),
     "dtype": "float32",
 }
 JITTER = ("brightness", "contrast", "saturation", "hue")
-OFF = dict.fromkeys(("flip", "jitter", "gray", "blur", "solarize"), 0.0)
+OFF = dict.fromkeys(
+    (f"{name}_prob" for name in ("flip", "jitter", "gray", "blur", "solarize")), 0.0
+)
 BATCH, HEIGHT, WIDTH = 12, 33, 40  # of nearly every test, to compile once
 KEY = jax.random.key(0)
 
@@ -243,9 +245,12 @@ def test_blur_reaches_as_far_as_pillows():
 def test_hue_about_the_gray_axis():
     """Gray stays; a third of the circle takes red to green, as in HSV."""
     x = np.random.default_rng(0).random((1, 4, 5, 3))
-    turn = lambda x, shift: np.swapaxes(
-        color.rotate_gray(jnp.swapaxes(jnp.array(x), 2, 3), jnp.full((1, 1, 1, 1), shift)), 2, 3
-    )
+
+    def turn(x, shift):
+        return np.swapaxes(
+            color.rotate_gray(jnp.swapaxes(jnp.array(x), 2, 3), jnp.full((1, 1, 1, 1), shift)), 2, 3
+        )
+
     np.testing.assert_allclose(turn(x, 0.1)[0], reference.hue_gray_axis(x[0], 0.1), atol=1e-6)
     flat = np.full((1, 2, 2, 3), 0.3)
     np.testing.assert_allclose(turn(flat, 0.2), flat, atol=1e-6)
@@ -257,7 +262,7 @@ def test_hue_about_the_gray_axis():
 def test_fused_is_exact_without_clipping_and_hue():
     """Contrast, blur and every order included; levels of 90..165 are never clipped."""
     image = (90 + 75 * (noise() / 255)).astype(np.uint8)
-    changes = {"brightness": 0.2, "contrast": 0.2, "jitter": 1.0}
+    changes = {"brightness": 0.2, "contrast": 0.2, "jitter_prob": 1.0}
     params = draw(sizes(), jax.random.key(3), **changes)
     assert params["blur"].any() and params["gray"].any() and not params["gray"].all()
     # Solarize is a step, and rounding may fall on its other side: it has its own tests.
@@ -269,7 +274,7 @@ def test_fused_is_exact_without_clipping_and_hue():
 def test_fused_is_near_exact():
     """The figures of the module's docstring: jitter and blur on every image, no solarize."""
     image = smooth()
-    params = draw(sizes(), jax.random.key(1), jitter=1.0, blur=1.0, solarize=0.0)
+    params = draw(sizes(), jax.random.key(1), jitter_prob=1.0, blur_prob=1.0, solarize_prob=0.0)
     calm = params | {"hue": jnp.zeros(BATCH)}
     difference = {}
     for name, values in {"all": params, "no hue": calm}.items():
@@ -368,7 +373,7 @@ def test_normalise_and_dtype():
 @pytest.mark.parametrize("channels", [1, 5])
 def test_other_channels(mode, channels, caplog):
     augment._warn_once.cache_clear()
-    image, params = noise(channels), draw(sizes(), jitter=1.0)
+    image, params = noise(channels), draw(sizes(), jitter_prob=1.0)
     out = [compiled(mode, hue=hue)(image, params) for hue in (0.1, 0.2)]  # traced twice
     assert out[0].shape == (BATCH, 24, 24, channels)
     gone = {1: "saturation, hue, gray", 5: ", ".join((*JITTER, "gray", "solarize"))}[channels]
@@ -376,7 +381,7 @@ def test_other_channels(mode, channels, caplog):
         f"augment: {channels}-channel images get no {gone}"
     ]
     if channels == 5:  # geometry and blur remain
-        plain = compiled(mode, **(OFF | {"flip": 0.5, "blur": 0.5}))(image, params)
+        plain = compiled(mode, **(OFF | {"flip_prob": 0.5, "blur_prob": 0.5}))(image, params)
         np.testing.assert_allclose(out[0], plain, atol=1e-6)
 
 
@@ -387,11 +392,13 @@ def test_what_is_off_is_not_in_the_program(mode):
         return str(jax.make_jaxpr(f)(KEY, noise(), sizes()))
 
     cheap = program(**OFF)
-    assert cheap.count("dot_general") == 2 and program(**(OFF | {"blur": 0.1})).count("exp") > 0
+    assert (
+        cheap.count("dot_general") == 2 and program(**(OFF | {"blur_prob": 0.1})).count("exp") > 0
+    )
     assert " exp " not in cheap and " cos " not in cheap and "reduce_max" not in cheap
     full = program()
     hue = {"exact": "reduce_max", "fused": " cos "}[mode]
-    assert hue in full and hue not in program(hue=0.0) and hue not in program(jitter=0.0)
+    assert hue in full and hue not in program(hue=0.0) and hue not in program(jitter_prob=0.0)
 
 
 def test_everything_is_in_the_scope():
@@ -412,9 +419,9 @@ def test_everything_is_in_the_scope():
         ({"mode": "fussed"}, "did you mean 'fused'"),
         ({"dtype": "float16"}, "bfloat16"),
         ({"size": 0}, "try 1"),
-        ({"flip": 1.5}, "try 1"),
-        ({"solarize": -0.1}, "try 0"),
-        ({"gray": float("nan")}, "must be finite"),
+        ({"flip_prob": 1.5}, "try 1"),
+        ({"solarize_prob": -0.1}, "try 0"),
+        ({"gray_prob": float("nan")}, "must be finite"),
         ({"hue": 0.7}, "try 0.5"),
         ({"contrast": -1.0}, "try 0"),
         ({"crop_scale": (0.5, 0.2)}, "must ascend; try (0.2, 0.5)"),
@@ -432,7 +439,7 @@ def test_wrong_settings(change, say):
         augment.view(**(RECIPE | change))
     (key,) = change
     message = str(error.value)
-    assert message.startswith(f"augment.{key}=") and say in message and "\n" not in message
+    assert message.startswith(f"--config.augment.{key}=") and say in message and "\n" not in message
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,10 @@ def test_blocks_are_blocks():
     alone = masking.lowest_k(jax.random.uniform(jax.random.key(1), (200, 196)), 75)
     assert neighbours(blocks, 14) > 2.85 > 2 > neighbours(alone, 14)
     holes = [np.pad(m, 1, constant_values=True) for m in np.asarray(blocks).reshape(-1, 14, 14)]
-    around = lambda m: m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
+
+    def around(m):
+        return m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
+
     lone = np.mean([(around(m) & ~m[1:-1, 1:-1]).sum() for m in holes])
     assert lone < 0.1, "the last block is cut, not thinned"
     middle = np.asarray(blocks).reshape(-1, 14, 14).mean(0)

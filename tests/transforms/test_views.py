@@ -41,7 +41,7 @@ def test_the_views_of_an_image_are_neighbours():
 
 
 def test_what_the_second_section_changes_is_in_the_second_view():
-    config = config_of("byol", augment_second_view={"solarize": 1.0})
+    config = config_of("byol", augment_second_view={"solarize_prob": 1.0})
     x = pixels(config, jax.jit(views.two_views(config))(jax.random.key(0), batch()))
     image = batch()["image"].astype(np.float32)
     np.testing.assert_allclose(x[0::2], image, atol=0.05)

@@ -567,7 +567,9 @@ def pair(monkeypatch):
     ],
 )
 def test_processes_that_are_told_different_things(pair, key, value):
-    facts = lambda: claim.common(load(TINY), **{"--extend": False})
+    def facts():
+        return claim.common(load(TINY), **{"--extend": False})
+
     pair(lambda mine: mine)
     agreement.check(facts)
     pair(lambda mine: mine | {key: value})

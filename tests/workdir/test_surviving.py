@@ -227,7 +227,10 @@ def test_a_signal_is_heeded_while_a_worker_hangs_and_leaves_none(tmp_path, photo
         assert run.wait(60) == 75, rest
     assert "SIGUSR2: saved after step" in rest
     assert len(workers) >= 2
-    gone = lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers)
+
+    def gone():
+        return not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers)
+
     for _ in itertools.takewhile(lambda _: not gone(), range(100)):
         time.sleep(0.1)
     assert gone(), workers

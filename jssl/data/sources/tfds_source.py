@@ -206,7 +206,7 @@ def _open(
     feature_type = getattr(tfds.features, kind)
     keys = [key for key, f in features.items() if type(f) is feature_type and key != "id"]
     if not keys:
-        hint = ", or set data.seq_len for its text" if "text" in features else ""
+        hint = ", or set --config.data.seq_len for its text" if "text" in features else ""
         raise ConfigError(
             "config.data.name",
             name,
@@ -270,7 +270,7 @@ def find_prepared(name: str, dir: str) -> epath.Path:
     raise ConfigError(
         "config.data.name",
         name,
-        f"it is not prepared in data.dir={dir}",
+        f"it is not prepared in --config.data.dir={dir}",
         f"try {_listed(near)}, or `jssl data prepare --name={name} --dir={dir}`",
     )
 

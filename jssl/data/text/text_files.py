@@ -92,9 +92,9 @@ def _border(path: str, how: Reading) -> Iterator[None]:
     except files.Damaged as error:
         cure = "mend it, or take it out"
         if isinstance(error.__cause__, Undecodable):
-            cure = "set data.encoding=latin-1, or the one that it has"
+            cure = "set --config.data.encoding=latin-1, or the one that it has"
             if how.encoding:
-                cure = "set data.encoding= (empty), so that it is detected"
+                cure = "set --config.data.encoding= (empty), so that it is detected"
         raise ConfigError(
             "config.data.path", path, f"cannot be read ({error.reason})", cure
         ) from None
@@ -211,7 +211,7 @@ def _text(line: str | None, key: str) -> tuple[str | None, str, str]:
     if not lengths:
         return None, reason, mend
     longest = max(lengths, key=lambda name: lengths[name])
-    return None, reason, f"set data.text_key={longest}"
+    return None, reason, f"set --config.data.text_key={longest}"
 
 
 def _judge(how: Reading, tally: Tally, final: bool = False) -> None:
@@ -227,7 +227,7 @@ def _judge(how: Reading, tally: Tally, final: bool = False) -> None:
         assert tally.first is not None, "it is set with the first odd line"
         where, reason, cure = tally.first
         if odd < tally.lines:  # else nothing remains
-            cure += ", or set data.max_corrupt_fraction=1.0 to skip such lines"
+            cure += ", or set --config.data.max_corrupt_fraction=1.0 to skip such lines"
         raise ConfigError(
             "config.data.path", where, f"{reason}, and {odd:,} of {tally.lines:,} lines are", cure
         )

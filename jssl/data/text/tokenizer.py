@@ -217,9 +217,9 @@ def load(name: str) -> ByteTokenizer | HFTokenizer:
             "give its tokenizer.json, or use bytes",
         ) from None
     if tokenizer.added:
-        log.info("data.tokenizer=%s lacks %s: added", name, ", ".join(tokenizer.added))
+        log.info("--config.data.tokenizer=%s lacks %s: added", name, ", ".join(tokenizer.added))
     if tokenizer.dropout:
-        log.info("data.tokenizer=%s: its dropout of %s is left out", name, tokenizer.dropout)
+        log.info("--config.data.tokenizer=%s: its dropout %s is left out", name, tokenizer.dropout)
     return tokenizer
 
 
