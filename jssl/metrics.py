@@ -19,7 +19,7 @@ from jax import Array, lax
 
 from jssl.config import Config
 from jssl.core import Metrics
-from jssl.ops import l2_normalize
+from jssl.ops import l2_normalize, require_arrays
 
 OCCASIONAL = ("rank",)  # metrics that are `NOT_DUE` at most steps
 NOT_DUE = -1.0  # no NaN, which JAX_DEBUG_NANS would report as an error; no rank is below 0
@@ -37,6 +37,7 @@ def feature_std(z: Array) -> Array:
 
 def alignment(z_a: Array, z_b: Array) -> Array:
     """Mean squared distance of the unit vectors of a pair, z_a and z_b [N, D]; float32 []."""
+    require_arrays(z_a=(z_a, "float [N, D]"), z_b=(z_b, "float [N, D]"))
     return jnp.square(l2_normalize(z_a) - l2_normalize(z_b)).sum(-1).mean()
 
 

@@ -123,6 +123,7 @@ def sinkhorn(
     Returns:
       float32 [B, K]; rows sum to 1.
     """
+    require_arrays(scores=(scores, "float [B, K]"), weight=(weight, "[B]"))
     log_q = lax.stop_gradient(scores).astype(jnp.float32) / epsilon
     if weight is not None:
         weight = jnp.where(weight.any(), weight, 1.0)[:, None]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT
 
-from jssl import losses
+from jssl import losses, metrics, ops
 from jssl.nn import bank, heads, prototypes
 from jssl.ops import require_arrays
 from jssl.transforms import augment, color, masking, multiblock, views
@@ -117,6 +117,8 @@ CASES = [  # function, arguments, parts of the message
     (losses.sigreg, (RNG, floats(2, 4, 5, 8), 3), "z must be float [V, B, D]", "[2, 4, 5, 8]"),
     (losses.epps_pulley, (floats(4),), "x must be float [..., B, M]", "float32[4]"),
     (losses.barlow_twins, (floats(4, 8), floats(4, 1), 0.1), f"z_b {VALUES}", "z_b float32[4, 1]"),
+    (ops.sinkhorn, (floats(4, 3), 0.1, 3, floats(4, 1)), "weight must be [B]", "[4, 1]"),
+    (metrics.alignment, (floats(4, 8), floats(1, 8)), "z_b must be float [N, D]", "[1, 8]"),
     (losses.off_diagonal, (floats(4, 1),), "c must be float [D, D]", "float32[4, 1]"),
     (losses.vicreg, (floats(4, 8), floats(1, 8), 1, 1, 1), f"z_b {VALUES}", "z_b float32[1, 8]"),
     (
