@@ -23,6 +23,7 @@ from PIL import Image
 from jssl.config import UserError
 from jssl.data import DataConfig, host_batches, loader, sampling
 from jssl.data.loader import Feed
+from jssl.data.source import image_fields
 from jssl.data.sources.folder import open_folder
 from jssl.parallel import mesh as meshes
 
@@ -148,7 +149,8 @@ def test_a_large_batch_comes_in_parts(monkeypatch, workers):
 class Failing:
     """A source that fails at example 7."""
 
-    name, canvas, classes = "failing", (10, 8, 3), None
+    name, modality, classes = "failing", "image", None
+    fields = image_fields((10, 8, 3), "uint8", labeled=False)
 
     def __len__(self):
         return 50

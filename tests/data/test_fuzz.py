@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jssl import cli
 from jssl.commands.bench import made_up
-from jssl.config import Config, UserError, flatten, load, parse, resolve_key
+from jssl.config import Config, UserError, flatten, load, override, parse, resolve_key
 from jssl.data import sampling
 from jssl.data.sources import packed
 from jssl.data.text import text_source, tokenizer
@@ -145,7 +145,7 @@ def test_files_of_a_run(name, trained, tmp_path):
             claim.TrainingFolder(folder).open(tree)
             run_folder.RunFolder(folder).known_info()
             config = run_folder.RunFolder(folder).config
-            cli.override(config, {"eval.k": "5"})
+            override(config, {"eval.knn_k": "5"})
             run_folder.RunFolder(folder).result()
             loggers.newest(folder, 10)
             sampling.data_offset(rollback.skipped_ranges(folder), 3)

@@ -17,6 +17,7 @@ from helpers.feeds import BATCH, example_source
 
 from jssl.config import UserError
 from jssl.data import DataConfig, host_batches, loader
+from jssl.data.source import image_fields
 from jssl.evals.features import Features
 from jssl.parallel import host, preemption
 from jssl.training import loop, pace
@@ -102,7 +103,8 @@ def test_a_second_signal_ends_a_process_whose_main_thread_never_returns():
 class Hung:
     """A source whose reads never return, like those of a file server that is gone; until freed."""
 
-    name, canvas, classes = "hung", (4, 4, 3), None
+    name, modality, classes = "hung", "image", None
+    fields = image_fields((4, 4, 3), "uint8", labeled=False)
 
     def __init__(self):
         self.entered = threading.Event()

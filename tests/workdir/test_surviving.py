@@ -25,6 +25,7 @@ from helpers.feeds import BATCH, assert_same, example_source
 
 from jssl.config import UserError, load
 from jssl.data import host_batches, loader, sampling
+from jssl.data.source import image_fields
 from jssl.data.sources.folder import ImageFolder, open_folder
 from jssl.training import observers
 from jssl.workdir import checksums, claim, lock
@@ -63,7 +64,8 @@ def test_workers_that_are_killed_again_and_again_end_the_run():
 class Deadly:
     """A source that kills the worker that reads it."""
 
-    name, canvas, classes = "deadly", (4, 4, 3), None
+    name, modality, classes = "deadly", "image", None
+    fields = image_fields((4, 4, 3), "uint8", labeled=False)
 
     def __len__(self):
         return 50
