@@ -23,7 +23,7 @@ from PIL import Image
 from jssl.config import UserError
 from jssl.data import DataConfig, host_batches, loader, sampling
 from jssl.data.loader import Feed
-from jssl.data.source import image_fields
+from jssl.data.source import example_bytes, image_fields
 from jssl.data.sources.folder import open_folder
 from jssl.parallel import mesh as meshes
 
@@ -205,7 +205,7 @@ def test_waiting_is_counted_and_reading_runs_ahead(mesh):
 
 
 def test_progress_while_a_data_set_is_held(mesh, monkeypatch):
-    monkeypatch.setattr(host_batches, "_CHUNK", 20 * 240)
+    monkeypatch.setattr(host_batches, "_CHUNK", 20 * example_bytes(example_source()))
     calls = []
     data = DataConfig(example_source(), True, 0, 0.0)
     Feed(data, 3, BATCH, mesh, 0, progress=lambda *call: calls.append(call)).close()

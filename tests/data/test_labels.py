@@ -134,7 +134,7 @@ def test_a_split_that_is_missing_is_named_by_the_key_of_evaluation(tmp_path):
     with pytest.raises(UserError) as refused:
         evaluation_source(the_config(tmp_path), image_info(), ["eagles", "owls"])
     said = str(refused.value)
-    assert "config.eval.split=test" in said and "config.eval.split=train" in said
+    assert "config.eval.split='test'" in said and "config.eval.split=train" in said
     assert "owls" not in said and "eagles" not in said, "classes are no splits"
     assert evaluation_source(
         the_config(tmp_path, **{"eval.split": "train"}), image_info(), ["eagles", "owls"]

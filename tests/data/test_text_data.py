@@ -109,7 +109,11 @@ def test_bpe_is_the_same_in_every_process(tmp_path, bpe):
     assert made.vocab == {"size": 300, "pad": 0, "start": 1, "end": 2, "mask": 3}
     assert not made.added
     code = f"from test_text_data import *; train(WORDS, 300).save({str(tmp_path)!r}, 'again.json')"
-    path = {"PYTHONPATH": f"{ROOT}/tests:{ROOT}", "RAYON_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
+    path = {
+        "PYTHONPATH": f"{ROOT}/tests/data:{ROOT}/tests:{ROOT}",
+        "RAYON_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "7",
+    }
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | path)
     again = tmp_path / "again.json"
     assert again.read_bytes() == open(bpe, "rb").read()
@@ -347,11 +351,11 @@ def test_odd_text_is_mended_or_skipped_and_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("\n\n" + '{"txet": "a"}\n', r"data.path=.*a.jsonl line 3': .*\"text\""),
-        (lines(["a"]) + "not json\n" * 2, "a.jsonl line 2 "),
-        ('{"text": 3}\n', "a.jsonl line 1 "),
-        ('"text"\n', "a.jsonl line 1 "),
-        ("[" * 100_000 + "\n", "a.jsonl line 1 "),
+        ("\n\n" + '{"txet": "a"}\n', r"data.path=.*a.jsonl': line 3: .*\"text\""),
+        (lines(["a"]) + "not json\n" * 2, "a.jsonl': line 2: "),
+        ('{"text": 3}\n', "a.jsonl': line 1: "),
+        ('"text"\n', "a.jsonl': line 1: "),
+        ("[" * 100_000 + "\n", "a.jsonl': line 1: "),
         ("\n", "data.path=.* holds no text"),
     ],
 )

@@ -104,7 +104,7 @@ def _report(corpus: corpora.Corpus, tally: corpora.Tally) -> None:
         name = "/".join(tally.encodings) or "utf-8"
         log.warning("%s: " + counted + " (replaced)", corpus.name, *counts, name.upper())
     if tally.first:
-        log.warning("%s: the first odd line is %s: %s", corpus.name, *tally.first[:2])
+        log.warning("%s: the first odd line is %s line %d: %s", corpus.name, *tally.first[:3])
 
 
 def _log_every(seconds: float) -> Callable[..., None]:

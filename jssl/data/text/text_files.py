@@ -40,14 +40,14 @@ class Tally(collections.Counter[str]):
 
     Attributes:
       lines: number of lines of .jsonl files that were read.
-      first: the place of the first odd line, the reason and the cure; None if there is none.
+      first: the file and number of the first odd line, the reason and the cure; None without one.
       encodings: number of files by encoding.
     """
 
     def __init__(self):
         super().__init__()
         self.lines = 0
-        self.first: tuple[str, str, str] | None = None
+        self.first: tuple[str, int, str, str] | None = None
         self.encodings: collections.Counter[str] = collections.Counter()
 
 
@@ -164,7 +164,7 @@ def _lines(
         text, reason, cure = _text(line, how.text_key)
         if text is None:
             tally["odd"] += 1
-            tally.first = tally.first or (f"{path} line {number}", reason, cure)
+            tally.first = tally.first or (path, number, reason, cure)
             _judge(how, tally)
             continue
         text, surrogates = _SURROGATE.subn("\ufffd", text)
@@ -225,11 +225,14 @@ def _judge(how: Reading, tally: Tally, final: bool = False) -> None:
         fraction = max(fraction, 0.5)
     if odd > fraction * tally.lines and (final or odd > _ENOUGH):
         assert tally.first is not None, "it is set with the first odd line"
-        where, reason, cure = tally.first
+        path, number, reason, cure = tally.first
         if odd < tally.lines:  # else nothing remains
             cure += ", or set --config.data.max_corrupt_fraction=1.0 to skip such lines"
         raise ConfigError(
-            "config.data.path", where, f"{reason}, and {odd:,} of {tally.lines:,} lines are", cure
+            "config.data.path",
+            path,
+            f"line {number}: {reason}, as {odd:,} of {tally.lines:,} lines",
+            cure,
         )
 
 
