@@ -14,7 +14,7 @@ test: .venv/ready
 
 # Every law over every recipe (half an hour); `make test` takes a few whose states differ in kind.
 laws: .venv/ready
-	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws
+	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws tests/config/test_config.py
 
 # A run killed at a hundred random moments (half an hour).
 soak: .venv/ready

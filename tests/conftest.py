@@ -28,6 +28,7 @@ import pytest  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from jssl import config  # noqa: E402
 from jssl.parallel import mesh  # noqa: E402
 
 
@@ -40,6 +41,10 @@ def make_mesh(data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
 def recipes() -> list[str]:
     """Every recipe of configs/, as "configs/x.py:tiny"."""
     return [f"configs/{path.name}:tiny" for path in sorted((ROOT / "configs").glob("*.py"))]
+
+
+ALL = os.environ.get("JSSL_LAWS") == "all"  # `make laws`
+BY_METHOD = {config.load(name).method: name for name in reversed(recipes())}  # the first of each
 
 
 # Files whose tests share something that is dear to make.

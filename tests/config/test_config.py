@@ -3,7 +3,7 @@
 import pathlib
 
 import pytest
-from conftest import ROOT, make_mesh, recipes
+from conftest import ALL, BY_METHOD, ROOT, make_mesh, recipes
 
 import jssl.recipes
 from jssl import config
@@ -125,9 +125,11 @@ def variants(path, monkeypatch) -> list[str]:
     return list(found)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
-def test_every_variant_can_be_built_and_every_key_is_read(path, monkeypatch):
-    """At tiny size, traced and not run; `epochs...` change numbers alone."""
+@pytest.mark.parametrize("recipe", recipes() if ALL else sorted(BY_METHOD.values()))
+def test_every_variant_can_be_built_and_every_key_is_read(recipe, monkeypatch):
+    """At tiny size, traced and not run; `epochs...` change numbers alone. `make laws` asks every
+    recipe, `make test` one of each method."""
+    path = recipe.partition(":")[0]
     for name in variants(path, monkeypatch):
         if name.startswith("epochs"):
             continue

@@ -262,11 +262,11 @@ def test_seeds_repeat_and_differ(monkeypatch):
 
 def test_views_are_random_in_training_alone():
     run = run_of(RESNET, crop_scale=(0.2, 1.0))
-    read, batch = finetune.reader(run), run.data.source.read(np.arange(4))
+    read, batch = jax.jit(finetune.reader(run)), run.data.source.read(np.arange(4))
     (a, extra), (b, _) = (read(batch, jax.random.key(i)) for i in range(2))
     assert extra == {} and (a != b).any()
     np.testing.assert_array_equal(read(batch)[0], read(batch)[0])
-    jittered, _ = finetune.reader(run_of(RESNET, view="augment"))(batch, jax.random.key(0))
+    jittered, _ = jax.jit(finetune.reader(run_of(RESNET, view="augment")))(batch, jax.random.key(0))
 
     def hue(x):
         return np.ptp(np.asarray(x).reshape(4, -1, 3).mean(1), axis=1)
@@ -343,7 +343,9 @@ def test_tokens_are_classified_without_views(name):
     segment = np.int32(np.arange(6) < rng.integers(3, 7, (16, 1)))  # the rest is padding
     batch = {"tokens": tokens * segment, "segment": segment, "label": label}
     words = nn.encoder(model, 20)
-    params = {"encoder": words.init(jax.random.key(0), tokens, False)["params"]}
+    params = {
+        "encoder": jax.jit(words.init, static_argnums=2)(jax.random.key(0), tokens, False)["params"]
+    }
     run = types.SimpleNamespace(
         config=Config(tree), example={key: x[:2] for key, x in batch.items()},
         data=types.SimpleNamespace(source=packed.arrays(np.zeros((16, 1, 1, 3), np.uint8),
@@ -351,12 +353,13 @@ def test_tokens_are_classified_without_views(name):
     )  # fmt: skip
     method = finetune.build(run, optax.adam(0.01))
     pretrained = types.SimpleNamespace(params=params, buffers={})
-    state, step = method.init(jax.random.key(1), pretrained), jax.jit(method.train_step)
+    state = jax.jit(lambda key: method.init(key, pretrained))(jax.random.key(1))
+    step, embed = jax.jit(method.train_step), jax.jit(method.embed)
     for i in range(80):
         state, metrics = step(state, batch, jax.random.key(i))
-    np.testing.assert_array_equal(method.embed(state, batch)[:, 0], label)
+    np.testing.assert_array_equal(embed(state, batch)[:, 0], label)
     padded = batch | {"tokens": np.where(segment, tokens, 7)}
-    np.testing.assert_array_equal(method.embed(state, padded)[:, 0], label)
+    np.testing.assert_array_equal(embed(state, padded)[:, 0], label)
 
     found = scales_of(state.params)
     assert found["encoder.tokens.embedding"] == found["encoder.pos_embed"] == 0.5**3

@@ -12,21 +12,17 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import FAST, ROOT, make_mesh, recipes
+from conftest import ALL, BY_METHOD, FAST, ROOT, make_mesh, recipes
 from helpers.laws import EASY, GENTLE, Small, losses
 
-from jssl.config import load
 from jssl.parallel import mesh
 from jssl.workdir.checkpoint import Checkpoints
 
 NEAR_ZERO = 1e-6  # a loss may be a difference, as SimSiam's, which begins at .01
 # Every recipe obeys every law: `make laws`. `make test`, which should take minutes, asks one recipe
-# of each of some methods whose states differ in kind (all others are traced by test_config.py), and
-# has processes killed and paired for one of them.
-ALL = os.environ.get("JSSL_LAWS") == "all"
-BY_METHOD = {load(recipe).method: recipe for recipe in reversed(recipes())}  # the first of each
-KINDS = ("moco", "deepcluster", "dino", "mae", "bert")
-FALLING = ("moco", "mae")  # sixty steps each; the others fall in `make laws`
+# of each of some methods whose states differ in kind (a recipe of every other method is traced by
+# test_config.py), and has a process killed for one of them; test_scale.py has pairs.
+KINDS = ("moco", "deepcluster", "dino", "mae")
 
 
 def each(chosen):
@@ -35,10 +31,9 @@ def each(chosen):
 
 
 each_recipe = each(recipes() if ALL else [BY_METHOD[name] for name in KINDS])
-each_falling = each(recipes() if ALL else [BY_METHOD[name] for name in FALLING])
+each_falling = each(recipes() if ALL else [BY_METHOD["mae"]])
 each_process = each(BY_METHOD.values() if ALL else [BY_METHOD["simclr"]])
-each_mesh = each(BY_METHOD.values() if ALL else [BY_METHOD["moco"]])
-each_pair = each(BY_METHOD.values() if ALL else [])  # test_scale.py has a pair in `make test`
+each_method = each(BY_METHOD.values() if ALL else [])
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,8 +91,8 @@ def test_4_eight_devices_equal_one(recipe, small, monkeypatch):
     equal_on(recipe, small, monkeypatch, (2, 2, 2))
 
 
-@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 4, 1)] if ALL else [(2, 4, 1)])
-@each_mesh
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 4, 1)])
+@each_method
 def test_4_other_meshes_equal_one(recipe, axes, small, monkeypatch):
     equal_on(recipe, small, monkeypatch, axes)
 
@@ -130,7 +125,7 @@ def one_step_equal(one, eight, axes, i):
         assert ("tensor" in used) == (axes[2] > 1)
 
 
-@each_process
+@each_method
 def test_4_data_parallel_over_some_steps(recipe):
     one = Small(recipe, GENTLE)
     eight = Small(recipe, GENTLE, devices=make_mesh(8), like=one)
@@ -213,7 +208,7 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
         assert result(resumed)[key] == whole[key], key
 
 
-@each_pair
+@each_method
 def test_4_two_processes_equal_one(recipe, tmp_path):
     """Also: both write one checkpoint, evaluate together, and one process reads it back."""
     words = ["-m", "jssl", "train", f"--config={recipe}", "--config.steps=5"]

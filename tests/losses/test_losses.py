@@ -136,7 +136,9 @@ def test_regression_is_byols_equation_2_and_stops_the_targets_gradient():
         return np.mean([np.sum((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2)
                                     for a, b in zip(p, z, strict=True)])  # fmt: skip
 
-    value, grads = jax.value_and_grad(losses.byol_loss, (0, 1))(jnp.float32(p), jnp.float32(z))
+    value, grads = jax.jit(jax.value_and_grad(losses.byol_loss, (0, 1)))(
+        jnp.float32(p), jnp.float32(z)
+    )
     np.testing.assert_allclose(value, wanted(p), rtol=1e-5)
     np.testing.assert_allclose((grads[0] * direction).sum(), slope(wanted, p, direction), rtol=1e-3)
     np.testing.assert_array_equal(grads[1], 0)
@@ -156,7 +158,9 @@ def reference_barlow(a, b, weight):
 def test_barlow_is_equations_1_and_2():
     rng = np.random.default_rng(0)
     a, b, direction = rng.normal(size=(3, 9, 4)) * 2 + 1
-    value, grad = jax.value_and_grad(losses.barlow_twins)(jnp.float32(a), jnp.float32(b), 0.3)
+    value, grad = jax.jit(jax.value_and_grad(losses.barlow_twins))(
+        jnp.float32(a), jnp.float32(b), 0.3
+    )
     np.testing.assert_allclose(value, reference_barlow(a, b, 0.3), rtol=1e-5)
     along = slope(lambda a: reference_barlow(a, b, 0.3), a, direction)
     np.testing.assert_allclose((grad * direction).sum(), along, rtol=2e-3, atol=1e-4)

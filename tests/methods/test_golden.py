@@ -30,7 +30,7 @@ def compare(name, loss, factor=1.0, offset=0.0, cut=()):
     """
     case = GOLDEN[name]
     inputs = {key: jnp.float32(x) for key, x in case["inputs"].items()}
-    value, gradients = jax.value_and_grad(lambda x: loss(**x))(inputs)
+    value, gradients = jax.jit(jax.value_and_grad(lambda x: loss(**x)))(inputs)
     close(value, offset + factor * case["value"])
     assert set(gradients) == set(case["gradients"])
     for key, theirs in case["gradients"].items():

@@ -23,7 +23,7 @@ def test_gradient_equals_select_and_scatter(shape, size, ties):
     out = plain(x, *shape)
     weight = jnp.asarray(rng.normal(size=out.shape), jnp.float32)
     both = [
-        jax.value_and_grad(lambda x, pool=pool: (pool(x, *shape) * weight).sum())(x)
+        jax.jit(jax.value_and_grad(lambda x, pool=pool: (pool(x, *shape) * weight).sum()))(x)
         for pool in (max_pool, plain)
     ]
     np.testing.assert_array_equal(both[0][0], both[1][0])

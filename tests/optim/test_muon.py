@@ -62,9 +62,9 @@ def tree():
 
 def updates(params, grads, steps=2, **changes):
     tx = build(**changes)
-    state = tx.init(params)
+    state, update = jax.jit(tx.init)(params), jax.jit(tx.update)
     for _ in range(steps):
-        found, state = tx.update(grads, state, params)
+        found, state = update(grads, state, params)
         params = optax.apply_updates(params, found)
     return found, params
 
