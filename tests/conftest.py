@@ -44,7 +44,9 @@ def recipes() -> list[str]:
 
 
 ALL = os.environ.get("JSSL_LAWS") == "all"  # `make laws`
-BY_METHOD = {config.load(name).method: name for name in reversed(recipes())}  # the first of each
+BY_METHOD = {
+    config.load(str(ROOT / name)).method: name for name in reversed(recipes())
+}  # the first of each
 
 
 # Files whose tests share something that is dear to make.

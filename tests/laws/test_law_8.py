@@ -2,20 +2,18 @@
 the traced program of a recipe or is refused. So no key is ignored silently."""
 
 import hashlib
-import os
 from typing import Annotated, Literal, get_args, get_origin
 
 import jax
 import numpy as np
 import pytest
-from conftest import make_mesh, recipes
+from conftest import ALL, make_mesh, recipes
 
 from jssl import optim
 from jssl.commands.bench import made_up
 from jssl.config import Config, UserError, load, reference, values
 from jssl.training.setup import setup_run
 
-ALL = os.environ.get("JSSL_LAWS") == "all"
 FEW = ("simclr_digits", "mae_imagenette", "bert_base")
 # What a zero switches off means nothing then: these are on while the keys are tried.
 AWAKE = {
