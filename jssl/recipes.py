@@ -17,7 +17,7 @@ log = logging.getLogger("jssl")
 
 # The keys of every run, which few recipes change. The values of a recipe replace these. What each
 # key means is written beside its kind (`jssl.config.reference`).
-DEFAULTS = dict(
+DEFAULTS: dict[str, Any] = dict(
     seed=0,
     accumulate=1,
     grad_cache=False,
@@ -270,7 +270,7 @@ def swap_model(config: ml_collections.ConfigDict, name: str) -> None:
     ``augment.size``. `KEPT` keys keep their values. An encoder outside jssl has the defaults of its
     function.
     """
-    old = config.get("model")
+    old: Any = config.get("model")
     if old is None or family(str(old.get("name"))) == family(name):
         return
     new = model_section(config, name)
@@ -285,7 +285,9 @@ def swap_model(config: ml_collections.ConfigDict, name: str) -> None:
 
 def model_section(config: ml_collections.ConfigDict, name: str) -> dict[str, Any] | None:
     """The section `model` of an encoder in a recipe that has another one; None: not known."""
-    size = config.augment.get("size", 224) if "augment" in config else 224
+    augment: Any = config.get("augment", {})
+    data: Any = config.get("data", {})
+    size = augment.get("size", 224)
     if plugins.is_outside(name):
         parameters = inspect.signature(plugins.resolve("config.model.name", name)).parameters
         empty = inspect.Parameter.empty
@@ -297,7 +299,7 @@ def model_section(config: ml_collections.ConfigDict, name: str) -> dict[str, Any
         patch = next((p for p in (16, 8, 4, 2) if size % p == 0 and size // p >= 7), 1)
         return vit(name, patch, size)
     if family(name) == "text":
-        length = config.data.get("seq_len", 0) or 128
+        length = data.get("seq_len", 0) or 128
         return text(name, length, init="gpt" if name.startswith("gpt") else "bert")
     return None
 

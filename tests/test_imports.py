@@ -67,3 +67,11 @@ def test_imports_go_down():
             if LEVEL.get(below, 0) > LEVEL[top]:
                 upward.add((name, below))
     assert upward == UPWARD
+
+
+def test_architecture_names_every_module():
+    """But methods and commands: their folders hold one of each."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    files = [path for path in (ROOT / "jssl").rglob("*.py") if path.name != "__init__.py"]
+    files = [path for path in files if path.parent.name not in ("methods", "commands")]
+    assert not [str(path) for path in files if f"`{path.name}`" not in text]

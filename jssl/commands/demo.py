@@ -72,6 +72,7 @@ def accuracies(workdir: str, view: config.Config) -> dict[str, dict[str, float]]
     features = Features(run.method.embed, run.mesh, view.eval.batch_size)
     untrained = run.init()
     trained = run_dir.checkpoints(view.checkpoint).restore(run.shapes)
+    assert trained is not None, "a run that is done has a checkpoint"
     rows = {
         "raw pixels": [pixels(source) for source in sources],
         "untrained encoder": [features(untrained, source) for source in sources],

@@ -7,7 +7,7 @@ and calls it. `Config` is the read-only view that methods get. It records the ke
 that a key that nothing reads (a typo in a fork) is an error and not a silent default.
 """
 
-from jssl.config.loading import docstring, load, override, read, shipped
+from jssl.config.loading import docstring, load, override, read, record, shipped
 from jssl.config.paths import require_local_path
 from jssl.config.tree import flatten, parse, resolve_key
 from jssl.config.view import Config, call_with_section
@@ -25,6 +25,7 @@ __all__ = [
     "override",
     "parse",
     "read",
+    "record",
     "require_local_path",
     "resolve_key",
     "shipped",

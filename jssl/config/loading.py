@@ -110,6 +110,11 @@ def locate(spec: str) -> tuple[pathlib.Path, str, str]:
     return file, path, variant
 
 
+def record(spec: str) -> dict[str, str]:
+    """Returns the name and the text of a recipe, which a run keeps for the record."""
+    return {"name": spec, "text": locate(spec)[0].read_text(encoding="utf-8")}
+
+
 def docstring(spec: str) -> str:
     """Returns the docstring of a recipe; "" if it has none."""
     file, _, _ = locate(spec)

@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import ml_collections
@@ -25,7 +25,7 @@ from jssl.config import Config, ConfigError, UserError
 from jssl.core import Params
 from jssl.data import DataConfig
 from jssl.data.decode import Pixels
-from jssl.data.source import Source
+from jssl.data.source import Source, TextSource
 from jssl.data.sources import memory
 from jssl.data.sources.absent import Absent
 from jssl.evals.features import Features
@@ -164,7 +164,7 @@ class Encoder:
             exif = data.exif != "off"
             return memory.MemoryImages(examples, Pixels(data.max_side, canvas, exif, white))
         if info.modality == "text":
-            tokenizer = self._run.data.source.tokenizer
+            tokenizer = cast(TextSource, self._run.data.source).tokenizer
             if not hasattr(tokenizer, "encode"):
                 raise ConfigError(
                     "config.data.tokenizer",
@@ -172,7 +172,7 @@ class Encoder:
                     "cannot be opened, and embed needs it",
                     "name the file: jssl.load(workdir, tokenizer=FILE)",
                 )
-            return memory.texts(examples, tokenizer, data.seq_len)
+            return memory.texts(list(examples), tokenizer, data.seq_len)
         raise UserError(f"embed takes images and texts; this run was trained on {info.modality}")
 
 

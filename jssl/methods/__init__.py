@@ -2,6 +2,7 @@
 
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 from jssl.config import Config, ConfigError, plugins, suggest, values
 from jssl.core import DatasetInfo, Method, Objective
@@ -24,7 +25,8 @@ def load(config: Config, data_info: DatasetInfo) -> Objective | Method:
     for key, kind in getattr(method, "KEYS", {}).items():
         values.check(f"config.{key}", config[key], kind)
     for section, kinds in reference.section_kinds(config._tree).items():
-        for key, value in config._tree.get(section, {}).items() if section else ():
+        given: Any = config._tree.get(section, {}) if section else {}
+        for key, value in given.items():
             if key in kinds:
                 values.check(f"config.{section}.{key}", value, kinds[key])
     return method.build(config, data_info)

@@ -6,7 +6,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -50,6 +50,7 @@ def train(
     *,
     extend: bool = False,
     changed_data: bool = False,
+    recipe: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Trains a config to its last step; continues from the last checkpoint in the folder.
 
@@ -58,6 +59,7 @@ def train(
       folder: the workdir of the run.
       extend: whether the run in the folder, finished or not, gets the steps of `tree`.
       changed_data: whether the run continues although its data set has changed since it began.
+      recipe: name and text of the recipe, kept in config.json for the record (`config.record`).
 
     Returns:
       The result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1 and counts.
@@ -91,6 +93,7 @@ def train(
                 run.data.source.fingerprint,
                 extend=extend,
                 changed_data=changed_data,
+                recipe=recipe,
             )
             with memory.explained(run):
                 values = _train(run, run_dir, open_things.callback, stop)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -134,6 +135,7 @@ class TrainingFolder(run_folder.RunFolder):
         *,
         extend: bool = False,
         changed_data: bool = False,
+        recipe: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Sets and returns `content`; writes nothing.
 
@@ -146,13 +148,14 @@ class TrainingFolder(run_folder.RunFolder):
           fingerprint: of its data set; "" if unknown.
           extend: whether the run gets the steps of `config`.
           changed_data: whether it continues on changed data.
+          recipe: name and text of the recipe of a new run.
 
         Raises:
           UserError: the data or flags that change the numbers of the run differ.
         """
         info = info_to_json(data_info)
         self.content = agreement.first(
-            lambda: self._compose(config, info, fingerprint, extend, changed_data)
+            lambda: self._compose(config, info, fingerprint, extend, changed_data, recipe)
         )
         return self.content
 
@@ -163,10 +166,12 @@ class TrainingFolder(run_folder.RunFolder):
         fingerprint: str,
         extend: bool,
         changed_data: bool,
+        recipe: Mapping[str, str] | None,
     ) -> dict[str, Any]:
         new = json.loads(run_folder.to_json(config))
         if not self.claimed:
-            return _fresh(new, info, fingerprint, self._unsaved(config))
+            run = _fresh(new, info, fingerprint, self._unsaved(config))
+            return run | {"recipe": dict(recipe or {})}
         old = self.stored()
         _check_numbers(self.path, old)
         if fingerprint and old["data"] not in ("", fingerprint) and not changed_data:

@@ -13,6 +13,7 @@ import pytest
 from conftest import FAST, ROOT
 from helpers.command import TINY, jssl, own_images, refused
 
+from jssl import config
 from jssl.workdir import run_folder
 
 
@@ -26,6 +27,9 @@ def test_train_eval_and_train_again(capfd, tmp_path):
     assert {row["step"] for row in rows} == set(range(1, 7))
     assert list((tmp_path / "a" / "tensorboard").iterdir())
     assert "GFLOP/s" in err and "data wait" in err and "ETA" in err
+    recipe = json.loads((tmp_path / "a" / "config.json").read_text())["recipe"]
+    assert recipe == config.record(TINY.removeprefix("--config="))
+    assert "def get_config(variant" in recipe["text"]
 
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "a").rglob("*"))
     assert jssl(capfd, "train", TINY, f"--workdir={tmp_path}/a")[:2] == (0, line)

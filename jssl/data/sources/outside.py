@@ -68,7 +68,9 @@ class OutsideSource:
         batch.setdefault("index", indices.astype(np.int32))
         batch.setdefault("damaged", np.full(len(indices), -1, np.int32))
         if "image" in batch and "size" not in batch:
-            batch["size"] = np.tile(np.int32(batch["image"].shape[1:3]), (len(indices), 1))
+            batch["size"] = np.tile(
+                np.array(batch["image"].shape[1:3], np.int32), (len(indices), 1)
+            )
         if self.classes is None:
             batch.pop("label", None)
         return batch
