@@ -11,7 +11,7 @@ one queue holds the keys of both.
 from jssl.recipes import (
     EPOCHS50,
     LIGHTLY,
-    SOLO_LEARN,
+    SOLO_SGD,
     TINY_RESNET,
     mlp,
     recipe,
@@ -38,9 +38,9 @@ def get_config(variant=""):
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO_LEARN | {
+        solo=SOLO_SGD | {
             "temperature": 0.2, "queue_size": 65536, "bn_splits": 1, "ema_decay_final": 0.999,
-            "head.features": (2048, 256), "optim.name": "sgd", "optim.lr": 0.3,
+            "head.features": (2048, 256), "optim.lr": 0.3,
             "optim.weight_decay": 1e-4, "optim.no_decay": (),
         },
         tiny=TINY_RESNET | {"head.features": (16, 8), "queue_size": 64, "bn_splits": 2},

@@ -9,7 +9,7 @@ T=0.1, best epoch, original PNG pixels; .904 after 800 epochs). :solo has solo-l
 from jssl.recipes import (
     EPOCHS50,
     LIGHTLY,
-    SOLO_LEARN,
+    SOLO_SGD,
     TINY_RESNET,
     mlp,
     recipe,
@@ -35,10 +35,10 @@ def get_config(variant=""):
             eval=dict(every=4_882),
         ),
         epochs50=EPOCHS50,
-        solo=SOLO_LEARN | {
+        solo=SOLO_SGD | {
             "head.features": (2048, 2048, 2048), "head.last_scale": False, "head.last_bias": False,
             "model.zero_init_residual": True, "augment.crop_scale": (0.08, 1.0),
-            "optim.name": "sgd", "optim.lr": 0.5, "optim.weight_decay": 1e-5, "optim.no_decay": (),
+            "optim.lr": 0.5, "optim.weight_decay": 1e-5, "optim.no_decay": (),
             "optim.lr_constant": ("^predictor",),
         },
         tiny=TINY_RESNET | {"head.features": (16, 8), "predictor.features": (16, 8)},

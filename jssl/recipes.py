@@ -235,8 +235,8 @@ def reset_unused(config: ml_collections.ConfigDict, overrides: Collection[str]) 
     """Resets the keys of `optim` that mean nothing after the overrides of other keys, in place.
 
     They are the settings of the optimizer before, the final rate of a schedule that is constant
-    now, and the patterns of a freeze that is off now. Keys in `overrides` stay: if one of them
-    means nothing, the user hears of it (`jssl.optim`).
+    now, and the patterns of a freeze that is off now. Keys in `overrides` stay: `jssl.optim`
+    refuses those of them that mean nothing.
     """
     optim: Any = config.get("optim", {})
     unused = []
@@ -250,12 +250,12 @@ def reset_unused(config: ml_collections.ConfigDict, overrides: Collection[str]) 
         for key in unused:
             default = DEFAULTS["optim"][key]
             if f"optim.{key}" not in overrides and optim[key] != default:
-                log.info("config.optim.%s=%r is reset to %r", key, optim[key], default)
+                log.info("--config.optim.%s=%r is reset to %r", key, optim[key], default)
                 optim[key] = default
 
 
 FAMILIES = {"resnet": "resnet", "vit": "vit", "bert": "text", "gpt": "text"}  # by prefix
-KEPT = ("dtype", "residual_dtype", "attention", "remat", "scan", "length")  # by another encoder
+KEPT = ("dtype", "residual_dtype", "attention", "remat", "scan", "length")  # see swap_model
 
 
 def family(name: str) -> str:
@@ -457,5 +457,10 @@ SOLO_LEARN = {
     "optim.no_decay": ("bias$", "scale$"),
     **{f"optim.{key}": value for key, value in SOLO_OPTIM.items()},
     **{f"augment.{key}": value for key, value in CIFAR.items()},
+}
+SOLO_SGD = SOLO_LEARN | {
+    "optim.name": "sgd",
+    "optim.trust_coefficient": 0.001,
+    "optim.trust_clip": False,
 }
 EPOCHS50 = {"steps": 4_882, "batch_size": 512}  # of CIFAR-10's 50,000

@@ -148,7 +148,7 @@ def run_linear(
         weight_decays=section.linear_weight_decays,
         epochs=section.linear_epochs,
         batch_size=section.linear_batch_size,
-        held_out=section.linear_val_fraction,
+        val_fraction=section.linear_val_fraction,
         standardize=section.linear_standardize,
         seed=config.seed,
         mesh=mesh,
@@ -174,7 +174,7 @@ def run_lowshot(
         weight_decays=section.linear_weight_decays,
         epochs=section.lowshot_epochs,
         batch_size=section.linear_batch_size,
-        held_out=section.linear_val_fraction,
+        val_fraction=section.linear_val_fraction,
         standardize=section.linear_standardize,
     )
 

@@ -10,9 +10,8 @@ A string among the rules is the meaning of the key, for people (`jssl.config.ref
 
     KEYS = {"temperature": Annotated[Positive, "divides the similarities (tau)"]}
 
-Every number is finite, a float fits float32, an int fits int32 unless its range allows more, and a
-truth value is no number. Other hints (``object``, classes) accept every value but numbers that are
-not finite.
+Every number is finite. A float fits float32. An int fits int32, unless its range allows more. A
+bool is no number. Other hints (``object``, classes) accept every value but infinity and NaN.
 """
 
 import inspect

@@ -22,7 +22,7 @@ from jssl.parallel import host, preemption
 _log = logging.getLogger("jssl")
 DEATHS = 3  # of workers without a batch in between, after which the run stops
 SCRIPT = (
-    "a worker process imports the script that started it, and this one trains when it is imported; "
+    "a worker process imports the script that started it, and this script trains when imported; "
     'put its code under `if __name__ == "__main__":`, or set --config.data.workers=0'
 )
 _PART = 64 * 2**20  # bytes that a worker sends at a time; bounds its memory for large batches

@@ -37,7 +37,7 @@ def probe(
     weight_decays: tuple[float, ...],
     epochs: int,
     batch_size: int,
-    held_out: float,
+    val_fraction: float,
     standardize: bool,
     seed: int,
     mesh: Mesh | None = None,
@@ -59,7 +59,7 @@ def probe(
       weight_decays: weight decays. The grid holds all pairs.
       epochs: epochs of each training.
       batch_size: examples of a batch.
-      held_out: fraction of train that is held out, drawn by `seed`.
+      val_fraction: fraction of train that is held out, drawn by `seed`.
       standardize: whether features are standardized.
       seed: seed of the held-out part and of the order of the examples.
       mesh: the device mesh; None: one device.
@@ -73,12 +73,12 @@ def probe(
       UserError: a value is out of range, or every point diverges; or as `knn.labelled` does.
     """
     options = {"lrs": lrs, "weight_decays": weight_decays, "epochs": epochs}
-    options |= {"batch_size": batch_size, "val_fraction": held_out}
+    options |= {"batch_size": batch_size, "val_fraction": val_fraction}
     for key, value in options.items():
         schema.check_key(f"eval.linear_{key}", value)
     x, y = labelled(train, train_labels, classes=classes, name="train")
     test_x, test_y = labelled(test, test_labels, classes=classes, name="test")
-    kept_rows, held_rows = split(len(x), held_out, seed)
+    kept_rows, held_rows = split(len(x), val_fraction, seed)
     mesh = mesh or one_device()
     learn = functools.partial(
         fit,
@@ -111,7 +111,7 @@ def probe(
     }
 
 
-def split(n: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(n: int, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows, of n, that are kept and held out, drawn by `seed`; at least one of each.
 
     Raises:
@@ -120,7 +120,7 @@ def split(n: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     if n < 2:
         raise UserError("eval: 1 labelled train example leaves none to hold out; label some more")
     rows = np.random.default_rng(seed).permutation(n)
-    kept = min(max(round((1 - held_out) * n), 1), n - 1)
+    kept = min(max(round((1 - val_fraction) * n), 1), n - 1)
     return rows[:kept], rows[kept:]
 
 

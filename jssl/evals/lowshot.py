@@ -41,7 +41,7 @@ def probe(
       seeds: number of draws, with the seeds 0 ... `seeds` - 1.
       mesh: the device mesh; None: one device.
       progress: progress(done, total) is called after each draw.
-      **options: arguments of `linear.probe`: lrs, weight_decays, epochs, batch_size, held_out,
+      **options: arguments of `linear.probe`: lrs, weight_decays, epochs, batch_size, val_fraction,
         standardize.
 
     Returns:

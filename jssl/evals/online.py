@@ -224,7 +224,7 @@ def probe(
             weight_decays=(0.0,),
             epochs=config.online_linear_epochs,
             batch_size=config.linear_batch_size,
-            held_out=config.linear_val_fraction,
+            val_fraction=config.linear_val_fraction,
             standardize=config.linear_standardize,
             seed=run.config.seed,
             mesh=mesh,

@@ -6,9 +6,9 @@ masked position. The loss is the cross-entropy at those positions.
 
 The paper's tokens are those of DALL-E's discrete VAE, whose weights are given. Here a codebook of
 normalized patches is learned first, in the run itself, by online k-means (a moving average of each
-code's patches, as in VQ-VAE: van den Oord et al. 2017, appendix A.1). For `config.tokenizer_steps`
-steps nothing else is trained (freeze all parameters: `optim.freeze`, after which Adam starts
-afresh). Then the codebook is fixed.
+code's patches, as in VQ-VAE: van den Oord et al. 2017, appendix A.1). In the first
+`config.tokenizer_steps` steps nothing else is trained: the recipe freezes all parameters
+(`optim.freeze`), and Adam's moments are zero at the end of the freeze. Then the codebook is fixed.
 
 Reference code for the rest: microsoft/unilm beit; weights are initialized as there
 (`model.init="beit"`). Differences: no layer scale, no relative position bias; the blocks' sizes,

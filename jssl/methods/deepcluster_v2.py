@@ -9,10 +9,10 @@ Embeddings are unit vectors and k-means is spherical. It runs for every number i
 in turn on the bank of the first and of the second view. The logits of a crop are its products with
 the centroids, which are not trained.
 
-Reference code: facebookresearch/swav main_deepclusterv2.py. The bank starts empty: the first
-`cluster_every` steps only fill it and train nothing, as the reference's pass over the data before
-its first epoch. The recipe freezes all parameters for that time (`optim.freeze`); a recipe that
-does not lets weight decay change them.
+Reference code: facebookresearch/swav main_deepclusterv2.py. The bank starts empty. The first
+`cluster_every` steps fill it and train nothing; the reference fills it in a pass over the data
+before its first epoch. The recipe freezes all parameters for that time (`optim.freeze`). Without
+the freeze, weight decay would change them.
 """
 
 from typing import Annotated, Any

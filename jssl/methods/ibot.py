@@ -10,9 +10,9 @@ whole view.
 Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 adds Sinkhorn
 centering, a separate head for patches (`config.shared_head` False) and KoLeo
 (`config.koleo_weight`), which spreads the class tokens of each view. A view is masked with
-`config.mask_probability`, by a ratio drawn from `config.mask_range`. Differences: the blocks'
-sizes, see `masking.block_mask`; the center of the patches is the mean over the masked ones, as in
-DINOv2, see `masked_patch_loss`.
+probability `config.mask_probability`; the share of its masked patches is drawn from
+`config.mask_range`. Differences: the blocks' sizes, see `masking.block_mask`; the center of the
+patches is the mean over the masked ones, as in DINOv2, see `masked_patch_loss`.
 """
 
 from collections.abc import Callable

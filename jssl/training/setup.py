@@ -91,10 +91,12 @@ def setup_run(
         source = agreement.run_on_all_processes(lambda: open_data(config, data_info, training))
     agreement.check(partial(found_in, source.source), "give all processes the same data set")
     info = dataset_info(source.source)
-    if training and data_info is not None:
-        check_info(config, data_info, info)
-    elif data_info is not None:
-        info = data_info
+    if data_info is not None:
+        check_tokenizer(config, data_info, info)
+        if training:
+            check_examples(config, data_info, info)
+        else:
+            info = data_info
     config = Config(durations.resolved(config._tree, info.num_examples), seen=config._seen)
     method = agreement.run_on_all_processes(lambda: build_method(config, info))
     if training:
@@ -121,8 +123,8 @@ def open_data(config: Config, data_info: DatasetInfo | None, training: bool) -> 
     return open_or_absent(config, data_info)
 
 
-def check_info(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
-    """Raises `UserError` if the data is not the data with which the run began."""
+def check_examples(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
+    """Raises `UserError` if the data has another size than when the run began."""
     if found.num_examples != stored.num_examples:
         raise ConfigError(
             "config.data.source",
@@ -130,6 +132,13 @@ def check_info(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
             f"has {found.num_examples} examples, and the run began with {stored.num_examples}",
             "restore the data, or use another --workdir",
         )
+
+
+def check_tokenizer(config: Config, stored: DatasetInfo, found: DatasetInfo) -> None:
+    """Raises `UserError` if the tokenizer is not the one with which the run began.
+
+    It is recognized by what it does, not by its name.
+    """
     for name, before in (stored.vocab._asdict() if stored.vocab else {}).items():
         now = getattr(found.vocab, name, None)
         if now != before:

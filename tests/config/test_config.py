@@ -28,7 +28,7 @@ def test_overrides_take_the_type_of_the_recipe():
     [
         ("optim.lrr", "1", ["config.optim.lrr", "did you mean 'lr'?"]),
         ("optm.lr", "1", ["config.optm", "did you mean 'optim'?"]),
-        ("model", "x", ["config.model is a section"]),
+        ("model", "x", ["config.model='x': a section"]),
         ("steps.many", "1", ["config.steps is not a section"]),
         ("steps", "abc", ["config.steps='abc'", "int"]),
         ("steps", "1.5", ["config.steps='1.5'", "int"]),

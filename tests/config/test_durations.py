@@ -34,7 +34,7 @@ def config(**changed):
 def test_steps_of_a_run(text, steps):
     given = config(steps=text, batch_size="64")
     if steps is None:
-        with pytest.raises(UserError, match="config.steps='0 epochs' is 0 steps .* at least 1"):
+        with pytest.raises(UserError, match="config.steps='0 epochs': 0 steps .* at least 1"):
             durations.resolved(given, 800)
     else:
         assert durations.resolved(given, 800).steps == steps

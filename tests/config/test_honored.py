@@ -58,8 +58,8 @@ class FewData:
 def test_a_batch_of_more_than_all_examples():
     """Where a loss compares examples, some would be their own negatives; else some come twice."""
     config = Config(load(DIGITS))
-    run = Run(config, make_mesh(4), deaf()._replace(compares=True), FewData, None, None)
-    with pytest.raises(UserError, match=r"config.batch_size=16 is above the 12 examples.*try 12"):
+    run = Run(config, make_mesh(4), deaf()._replace(compares=True), FewData, None, None, None)
+    with pytest.raises(UserError, match=r"config.batch_size=16: above the 12 examples.*try 12"):
         check_batch(run)
     check_batch(run._replace(config=Config(load(DIGITS, {"batch_size": "12"}))))
     check_batch(run._replace(method=deaf()))

@@ -140,7 +140,7 @@ def test_no_stored_name_is_imported(key, tmp_path):
     with tree.unlocked():
         section[name] = "evil.module"
     (tmp_path / "config.json").write_text(config_json(tree))
-    with pytest.raises(UserError, match=f"config.{key}='evil.module' .* chooses no code"):
+    with pytest.raises(UserError, match=f"config.{key}='evil.module': .* chooses no code"):
         assert run_folder.RunFolder(tmp_path).config
     trust.name("evil.module")
     assert run_folder.RunFolder(tmp_path).config
@@ -175,7 +175,7 @@ def test_a_source_needs_little(mine):
         (("np.tile(shade", "1.0 * np.tile(shade"), "'image' of float64"),
         (("(indices % 2).astype(np.int32)", "np.int32(1)"), r"'label' of shape \(\)"),
         (("% 2 * 200", "% 2 * nothing"), r"read\(\[0\]\) fails with name 'nothing'"),
-        (("\nbuild = Squares", "\nmake = Squares"), "is not found"),
+        (("\nbuild = Squares", "\nmake = Squares"), "not found"),
     ],
 )  # fmt: skip
 def test_a_source_with_a_fault_is_one_line(mine, change, words):
@@ -207,8 +207,8 @@ def test_optimizers(mine):
         ),
         ("my_descent.no_rate", "takes no argument learning_rate"),
         ("my_descent.nothing", "returns int; it must return an optax.Gradient"),
-        ("my_descent.absent", "'my_descent.absent' is not found"),
-        ("my_absent.build", "'my_absent.build' is not found; put it beside the recipe"),
+        ("my_descent.absent", "'my_descent.absent': not found"),
+        ("my_absent.build", "'my_absent.build': not found; put it beside the recipe"),
         ("optax..lion", "no name of a module"),
     ):
         with pytest.raises(UserError, match=words):

@@ -78,7 +78,7 @@ def test_kinds(kind, right, faulty):
         with pytest.raises(UserError) as error:
             values.check("key", value, kind)
         said = str(error.value)
-        assert said.startswith("key=") and "\n" not in said and len(said) < 300
+        assert said.startswith("--key=") and "\n" not in said and len(said) < 300
         if found := re.search(r"; (?:try|write) (\S+)$", said):  # the cure works
             cure = int(found[1]) if found[1].lstrip("-").isdigit() else float(found[1])
             if not isinstance(value, tuple | list):

@@ -150,5 +150,5 @@ def test_pixels_are_poor_features(data, k):
 
 
 def test_unknown_split_names_the_key():
-    with pytest.raises(UserError, match=r"data\.split='valid' .*'train' or 'test'"):
+    with pytest.raises(UserError, match=r"data\.split='valid': .*'train' or 'test'"):
         digits.load("valid")

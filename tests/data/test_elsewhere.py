@@ -6,7 +6,7 @@ import pickle
 import chex
 import numpy as np
 import pytest
-from conftest import make_mesh
+from conftest import ROOT, make_mesh
 from helpers import image_info, text_info
 from helpers.folders import make, opened
 
@@ -38,7 +38,7 @@ from jssl.training.setup import setup_run
 def test_paths_are_stored_absolute(key, given, stored, monkeypatch):
     monkeypatch.setattr(os, "getcwd", lambda: "/here")
     monkeypatch.setenv("HOME", "/home/me")
-    tree = load("configs/gpt_small_books.py:tiny", {f"data.{key}": given})
+    tree = load(f"{ROOT}/configs/gpt_small_books.py:tiny", {f"data.{key}": given})
     assert paths.absolute(tree).data[key] == stored
     assert tree.data[key] == given, "the user's config is not changed"
 
@@ -96,7 +96,9 @@ def test_what_needs_the_data_says_which_key_names_it(tmp_path):
     gone = Config(image_run(str(tmp_path / "gone")))
     gone = setup_run(gone, make_mesh(1), data_info=image_info(), training=False)
     for protocol in ("knn", "finetune"):
-        with pytest.raises(UserError, match=rf"--protocol={protocol} .*--config.data.path=FOLDER"):
+        with pytest.raises(
+            UserError, match=rf"--protocol='{protocol}': .*--config.data.path=FOLDER"
+        ):
             absent.need(gone.data.source, protocol, gone.config)
     tree = image_run("")
     with tree.unlocked():

@@ -215,7 +215,7 @@ def test_progress_while_a_data_set_is_held(mesh, monkeypatch):
 def test_wrong_batch_size(mesh):
     devices = jax.device_count()
     for wrong in {0, devices + 1 if devices > 1 else -1}:
-        with pytest.raises(UserError, match=f"batch_size={wrong} .*{devices}"):
+        with pytest.raises(UserError, match=f"batch_size={wrong}: .*{devices}"):
             Feed(DataConfig(example_source(), True, 0, 0.0), 3, wrong, mesh, 0)
 
 

@@ -167,12 +167,11 @@ def test_a_folder_of_twelve_bits_fills_the_range(tmp_path, caplog):
     files["small.jpg"] = encode(np.full((4, 4, 3), 255, np.uint8), "JPEG")
     with caplog.at_level("INFO", "jssl"):
         source = open_folder(folder(tmp_path, files), "train", 32, 3)
-    assert (source.max_value, source.dtype) == (4095.0, np.uint16)
+    assert (source.max_value, source.fields["image"].dtype) == (4095.0, np.uint16)
     assert "data.max_value" in caplog.text
     image = source.read(np.arange(6))["image"]
     assert image.dtype == np.uint16 and image[:5].max() > 65000 and image[5].max() == 65535
-    image = source.fields["image"]
-    assert example_bytes(source) - 12 == 2 * np.prod(image.shape)
+    assert example_bytes(source) - 12 == 2 * np.prod(source.fields["image"].shape)
     out = tmp_path / "out"
     packed.pack(source, str(out), lambda *_: None)
     again = packed.open_packed(str(out), "train")
@@ -182,7 +181,7 @@ def test_a_folder_of_twelve_bits_fills_the_range(tmp_path, caplog):
 def test_a_folder_of_eight_bits_costs_nothing(tmp_path):
     files = {"a.png": encode(noise((5, 5, 3), 256, np.uint8)), "b.gif": b"", "c.tif": b"II*\0"}
     source = open_folder(folder(tmp_path, files), "train", 8, 3)
-    assert (source.max_value, source.dtype) == (0.0, np.uint8)
+    assert (source.max_value, source.fields["image"].dtype) == (0.0, np.uint8)
 
 
 def test_the_file_may_say_what_white_is():

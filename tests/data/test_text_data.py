@@ -381,7 +381,7 @@ def test_wrong_paths_and_keys(tmp_path):
         ),
         "data.seq_len=2: ": options(tmp_path / "good", seq_len=2),
         "data.seq_len=0: ": options(tmp_path / "good", seq_len=0),
-        "data.seq_len=-1: ": options(tmp_path / "good", length=-1),
+        "data.seq_len=-1: ": options(tmp_path / "good", seq_len=-1),
         "data.seq_len=8: .*digits": options(source="digits"),
         "data.tokenizer='bytes': .*text": options(source="digits", seq_len=0, max_side=32),
         "data.source='txt': .*'text'": options(source="txt"),

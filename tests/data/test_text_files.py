@@ -203,14 +203,16 @@ def cured(given, message):
     """The options with every cure that a message proposes."""
     found = []
     for cure in re.findall(
-        r"(?:use|try|mean|set|or|write) '?(?:data\.split=)?(train[\w\[\]:%]*)", message
+        r"(?:use|try|mean|set|or|write) '?(?:--config\.data\.split=)?(train[\w\[\]:%]*)", message
     ):
         found.append(given | {"split": cure})
-    for key, value in re.findall(r"(?:use|set|or set) data\.(\w+)=([\w.\[\]:%-]*)", message):
+    for key, value in re.findall(
+        r"(?:use|set|or set) --config\.data\.(\w+)=([\w.\[\]:%-]*)", message
+    ):
         kind = type(given.get(key, ""))
         found.append(given | {key: float(value) if key == "max_corrupt_fraction" else kind(value)})
     for value in re.findall(r"did you mean '([\w-]+)'", message):
-        [key] = re.findall(r"^data\.(\w+)", message)
+        [key] = re.findall(r"^--config\.data\.(\w+)", message)
         found.append(given | {key: value})
     return found
 

@@ -111,7 +111,7 @@ def test_large_tokenizers_and_pipes(tmp_path, monkeypatch):
     path = tmp_path / "t.json"
     path.write_text(file())
     monkeypatch.setattr("jssl.data.text.tokenizer.JSON_LIMIT", 100)
-    with pytest.raises(UserError, match="t.json .*100 are the limit"):
+    with pytest.raises(UserError, match="t.json': .*100 are the limit"):
         load(str(path))
     os.mkfifo(tmp_path / "pipe.json")
     with pytest.raises(UserError, match="no file"):

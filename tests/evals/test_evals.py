@@ -142,7 +142,7 @@ def test_what_cannot_be_measured_is_said():
 
 OPTIONS = {
     "classes": 4, "lrs": (0.01, 0.1, 1.0), "weight_decays": (0.0, 1e-3), "epochs": 10,
-    "batch_size": 32, "held_out": 0.2, "standardize": True, "seed": 0,
+    "batch_size": 32, "val_fraction": 0.2, "standardize": True, "seed": 0,
 }  # fmt: skip
 FIT = {
     "classes": 4,
@@ -234,7 +234,7 @@ def test_held_out_rows_do_not_touch_the_first_pass():
 def test_winner_learns_the_held_out_rows_too():
     """Class 3 is known from held-out rows alone, and the whole test is of class 3."""
     x, y = clusters(400, spread=0.1)
-    _, held = linear.split(100, OPTIONS["held_out"], OPTIONS["seed"])
+    _, held = linear.split(100, OPTIONS["val_fraction"], OPTIONS["seed"])
     rows = np.flatnonzero(y < 3)[:100]
     rows[held] = np.flatnonzero(y == 3)[: len(held)]
     test = np.flatnonzero(y == 3)[-50:]
@@ -273,9 +273,9 @@ def test_diverged_points_never_win():
     data, options = (x[:100], y[:100], x[100:], y[100:]), OPTIONS | {"weight_decays": (0.0,)}
     assert not np.isfinite(fit(*data[:2], np.arange(100), [(np.inf, 0.0)])).any()
     found = linear.probe(*data, **(options | {"lrs": (3e38, 20.0, 3e38)}))
-    _, held = linear.split(100, options["held_out"], options["seed"])
+    _, held = linear.split(100, options["val_fraction"], options["seed"])
     assert found["lr"] == 20.0 and found["held_out_top1"] < np.mean(y[held] == 0)
-    with pytest.raises(UserError, match=r"eval.linear_lrs=\(3e\+38,\) all diverged"):
+    with pytest.raises(UserError, match=r"eval.linear_lrs=\(3e\+38,\): all diverged"):
         linear.probe(*data, **(options | {"lrs": (3e38,)}))
 
 
@@ -299,14 +299,14 @@ def test_probe_comes_close_to_logistic_regression():
     x, y, train, test = np.float32(x) / 16, np.int32(y), order[:1200], order[1200:]
     reference = LogisticRegression(C=100.0, solver="newton-cg").fit(x[train], y[train])
     want = reference.score(x[test], y[test])
-    options = OPTIONS | {"classes": 10, "epochs": 30, "batch_size": 128, "held_out": 0.1}
+    options = OPTIONS | {"classes": 10, "epochs": 30, "batch_size": 128, "val_fraction": 0.1}
     found = linear.probe(x[train], y[train], x[test], y[test], **options)
     assert abs(found["top1"] - want) < 0.02 and want > 0.9
 
 
 def test_probe_says_what_is_wrong():
     train, test = clusters(20), clusters(10, seed=1)
-    wrong = {"lrs": (0.1, -1.0), "weight_decays": (), "epochs": 0, "held_out": 1.0}
+    wrong = {"lrs": (0.1, -1.0), "weight_decays": (), "epochs": 0, "val_fraction": 1.0}
     for key, value in wrong.items():
         with pytest.raises(UserError, match=f"eval.linear_{key}=.*must"):
             linear.probe(*train, *test, **(OPTIONS | {key: value}))

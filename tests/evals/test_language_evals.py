@@ -174,8 +174,8 @@ def test_fill_mask_changes_masks_alone():
 @pytest.mark.parametrize(
     ("recipe", "protocol", "changes", "said"),
     [
-        (BERT, "generate", {}, "config.method='bert' cannot; known: fill-mask"),
-        (GPT, "fill-mask", {}, "config.method='gpt' cannot; known: generate"),
+        (BERT, "generate", {}, "config.method='bert' cannot do it; known: fill-mask"),
+        (GPT, "fill-mask", {}, "config.method='gpt' cannot do it; known: generate"),
         (GPT, "generate", {"eval__prompt": "a" * 40}, "has 40 tokens; use 1 to 30"),
         (GPT, "generate", {"eval__top_k": "-3"}, "config.eval.top_k=-3: must be at least 0"),
         (GPT, "generate", {"eval__temperature": "-1"}, "eval.temperature=-1.0: must be at least 0"),
@@ -225,7 +225,7 @@ def test_what_a_run_is_asked_afterwards(tmp_path, monkeypatch):
         lambda: evaluate(stored, run_folder.RunFolder(tmp_path), "perplexity"),
         lambda: train(tree, tmp_path),
     ):
-        with pytest.raises(UserError, match="config.data.tokenizer='bytes' is not the one"):
+        with pytest.raises(UserError, match="config.data.tokenizer='bytes': not the one"):
             again()
 
 

@@ -28,7 +28,6 @@ AWAKE = {
     "augment.gray_prob": 0.2,
     "augment.blur_prob": 0.5,
     "augment.solarize_prob": 0.2,
-    "model.dtype": ("bfloat16", "float32"),
 }
 OTHER = {  # choices for kinds that do not list theirs
     "optim.name": ("adamw", "sgd"),

@@ -77,10 +77,10 @@ def test_masked_mse_counts_hidden_patches_only():
 
 
 def test_norm_pix_is_the_reference_codes():
-    from jssl.methods.mae import normalise
+    from jssl.ops import normalize_patches
 
     x = np.random.default_rng(0).uniform(size=(2, 3, 12))
-    found, mean, deviation = normalise(jnp.float32(x))
+    found, mean, deviation = normalize_patches(jnp.float32(x))
     wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found * deviation + mean, x, rtol=1e-4, atol=1e-6)

@@ -82,7 +82,7 @@ def test_byol_target_is_the_average_and_gets_no_gradient():
 @pytest.mark.parametrize("name", ["byol", "simsiam", "nnclr", "moco_v3"])
 def test_a_predictor_as_wide_as_the_head(name):
     config = Config(load(f"configs/{name}_cifar10.py:tiny", {"head.features": "(16, 4)"}))
-    with pytest.raises(UserError, match="ends in 8 and config.head.features in 4"):
+    with pytest.raises(UserError, match="ends in 8 and --config.head.features in 4"):
         methods.load(config, image_info())
 
 

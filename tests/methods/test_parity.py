@@ -287,7 +287,7 @@ def test_text_starts_as_named():
 @pytest.mark.parametrize(
     ("section", "vocab", "said"),
     [
-        (BERT, 0, "model.name='bert_test' reads text, and the source has no tokenizer"),
+        (BERT, 0, "model.name='bert_test': reads text, and the source has no tokenizer"),
         (BERT | {"vocab": 9}, 9, "config.model.vocab is not a key"),
         (BERT | {"dropout": 1.0}, 9, "model.dropout=1.0"),
         (BERT | {"positions": "sincos"}, 9, "model.positions='sincos'"),

@@ -619,7 +619,7 @@ def test_head_section():
 
 def test_images_of_another_size_are_refused():
     net = nn.encoder(VIT)
-    with pytest.raises(UserError, match="model.image_size=12 but the images are 16x16"):
+    with pytest.raises(UserError, match="model.image_size=12: the images are 16x16"):
         jax.eval_shape(lambda x: init(net, KEY, x), images(2, 16))
 
 

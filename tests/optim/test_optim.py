@@ -10,12 +10,13 @@ from jssl import config, optim, recipes
 from jssl.config import UserError
 
 BASE = dict(recipes.DEFAULTS["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
-BASE["muon_params"] = ("kernel$",)
 PARAMS = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, 2.0])}}
 GRADS = {"layer": {"kernel": jnp.array([[0.1, 0.2], [-0.3, 0.4]]), "bias": jnp.array([0.5, -0.5])}}
 
 
 def build(steps=10, batch_size=256, **changes):
+    if changes.get("name") == "muon":
+        changes["muon_params"] = ("kernel$",)
     return config.call_with_section(
         optim.build, BASE | changes, "optim", steps=steps, batch_size=batch_size
     )
@@ -86,7 +87,7 @@ def test_lamb_scales_by_the_trust_ratio():
 
 
 def test_clip_bounds_the_gradient():
-    tx = build(name="sgd", clip=0.1, weight_decay=0.0, momentum=0.0)
+    tx = build(name="sgd", clip_norm=0.1, weight_decay=0.0, momentum=0.0)
     updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
     np.testing.assert_allclose(optax.tree.norm(updates), 0.1 * 0.1, rtol=1e-5)
 
@@ -143,7 +144,7 @@ def test_larc_is_apexs_and_solo_learns():
     """g = ratio (g + wd w), ratio = trust |w| / (|g| + wd |w|), clipped at 1 by the rate or not;
     then momentum, then the rate; what is excluded is plain SGD."""
     for clip in (False, True):
-        tx = build(name="larc", trust=0.02, trust_clip=clip, momentum=0.9)
+        tx = build(name="larc", trust_coefficient=0.02, trust_clip=clip, momentum=0.9)
         w, bias = np.float64(PARAMS["layer"]["kernel"]), np.float64(PARAMS["layer"]["bias"])
         g, g_bias = np.float64(GRADS["layer"]["kernel"]), np.float64(GRADS["layer"]["bias"])
         v = v_bias = 0.0
@@ -203,8 +204,8 @@ def test_what_was_frozen_goes_on_at_the_rate_and_decay_of_the_step():
 def test_what_is_frozen_for_ever_has_no_state_and_no_part_in_the_norm(name):
     """MoCo v3's patch projection: requires_grad=False."""
     kernel = {"layer": {"kernel": PARAMS["layer"]["kernel"]}}
-    tx = build(name=name, freeze=("bias$",), freeze_steps=-1, clip=0.01)
-    alone = build(name=name, clip=0.01)
+    tx = build(name=name, freeze=("bias$",), freeze_steps=-1, clip_norm=0.01)
+    alone = build(name=name, clip_norm=0.01)
     state, other = tx.init(PARAMS), alone.init(kernel)
 
     def count(tree):
@@ -234,7 +235,7 @@ def test_rates_of_some_parameters():
 
 
 def test_clipping_of_each_tensor():
-    tx = build(name="sgd", clip_tensor=0.3, weight_decay=0.0, momentum=0.0)
+    tx = build(name="sgd", clip_norm_per_tensor=0.3, weight_decay=0.0, momentum=0.0)
     found = run(tx, 1)
     for name, norm in (("kernel", 0.3), ("bias", 0.3)):
         step = np.linalg.norm((found[name] - PARAMS["layer"][name]).ravel()) / 0.1

@@ -183,7 +183,7 @@ def test_the_proposed_batch_and_accumulation_fit(batch, parts, free):
     if needed <= free:
         return
     line = memory.advice(run, needed, free, batch=True)
-    assert f"config.batch_size={batch} with config.accumulate={parts} does not fit" in line
+    assert f"config.batch_size={batch} with --config.accumulate={parts} does not fit" in line
     cures = line.partition("; ")[2]
     for size in map(int, re.findall(r"config.batch_size=(\d+)", cures)):
         assert needs(size, parts) <= free and size % (2 * parts) == 0
@@ -191,7 +191,7 @@ def test_the_proposed_batch_and_accumulation_fit(batch, parts, free):
         assert needs(batch, count) <= free and batch % (2 * count) == 0 and count > parts
     if free >= 900 and batch == 512:
         assert "config.accumulate=" in cures
-    assert "use a smaller model" in cures
+    assert "use a smaller --config.model" in cures
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_what_devices_say_of_used_up_memory(text, size):
     assert memory.exhausted(RuntimeError(text)) == int(size)
     if not size:
         return
-    with pytest.raises(UserError, match="try config.batch_size=32 or config.accumulate=2"):
+    with pytest.raises(UserError, match="try --config.batch_size=32 or --config.accumulate=2"):
         with memory.explained(run_of(64)):
             raise RuntimeError(text)
 

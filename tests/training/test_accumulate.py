@@ -161,5 +161,5 @@ def test_grad_cache_says_what_it_needs():
     with pytest.raises(UserError, match="needs config.accumulate above 1"):
         run_of("simclr", grad_cache=True)
     words = {"accumulate": "2", "grad_cache": "true"}
-    with pytest.raises(UserError, match="two parts"):
+    with pytest.raises(UserError, match="split in two"):
         setup_run(Config(load("configs/mae_imagenette.py:tiny", words)), make_mesh(1))

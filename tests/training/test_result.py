@@ -9,6 +9,7 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import text_info
 from helpers.command import jssl, own_images
 
 from jssl.commands.arguments import arguments
@@ -34,7 +35,9 @@ def test_a_run_that_learned_nothing_is_no_success(step, skipped, fails):
     if not fails:
         loop.check_updates(state(step, skipped), config)
         return
-    with pytest.raises(UserError, match="none of the 6 updates was finite.*lower config.optim.lr"):
+    with pytest.raises(
+        UserError, match="none of the 6 updates was finite.*lower --config.optim.lr"
+    ):
         loop.check_updates(state(step, skipped), config)
 
 
@@ -103,7 +106,8 @@ def test_next_commands_of_text_are_commands(method):
     source = types.SimpleNamespace(tokenizer=None, classes=None)
     run = types.SimpleNamespace(
         config=types.SimpleNamespace(method=method),
-        method=types.SimpleNamespace(score=None),
+        method=types.SimpleNamespace(token_nll=None),
+        data_info=text_info(),
         data=types.SimpleNamespace(source=source),
     )
     found = [words.split() for words in summary.commands(run, "runs/a")]

@@ -251,5 +251,5 @@ def test_a_tracker_without_a_key_or_a_server_is_a_warning(tmp_path, package, req
 def test_a_tracker_that_is_not_installed_is_named_at_once(package):
     if package in sys.modules:
         pytest.skip("it is there")
-    with pytest.raises(UserError, match=f"config.log.{package}='p' needs the {package} package"):
+    with pytest.raises(UserError, match=f"config.log.{package}='p': needs the {package} package"):
         trackers.need(package, "p")

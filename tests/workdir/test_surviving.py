@@ -164,7 +164,7 @@ def test_a_read_only_folder_is_one_line_and_can_be_evaluated(capfd, read_only):
 def test_a_second_run_in_a_workdir_is_refused(capfd, tmp_path, monkeypatch, holder):
     monkeypatch.setattr(lock, "LOCK_TIMEOUT_S", 0.1)
     line = refused(capfd, "train", TINY, f"--workdir={tmp_path}/a")
-    assert f"--workdir={tmp_path}/a is in use by another run (process 7 on host3)" in line
+    assert f"--workdir='{tmp_path}/a': in use by another run (process 7 on host3)" in line
     assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
 
 
@@ -245,9 +245,9 @@ from jssl.training import loop
 from jssl.workdir import checksums
 prepare, write = loop.setup_run, checksums.write
 here = lambda: os.kill(os.getpid(), signal.SIGTERM)
-def early(config):
+def early(config, **more):
     here()
-    return prepare(config)
+    return prepare(config, **more)
 def late(step):
     here()
     write(step)
