@@ -391,7 +391,7 @@ def config_page() -> str:
         "section__key=value)` in",
         "Python. `jssl config --config=NAME` prints the keys of a recipe with their values. The "
         "keys of a",
-        "method are on [its page](../methods/index.md).",
+        "method are on [its page](../methods/index.md). A recipe sets the keys without a value.",
         "",
         "## Top level",
         "",
@@ -449,8 +449,9 @@ def key_table(keys: list[Any], values: dict[str, Any]) -> list[str]:
     """
     lines = ["| key | value | type | meaning |", "|---|---|---|---|"]
     for key in keys:
-        value = values.get(f"config.{key.name}", "")
-        cells = (f"`{key.name}`", f"`{value!r}`", escaped(key.kind), escaped(key.meaning))
+        path = f"config.{key.name}"
+        value = f"`{values[path]!r}`" if path in values else ""
+        cells = (f"`{key.name}`", value, escaped(key.kind), escaped(key.meaning))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
 
