@@ -74,7 +74,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     def loss(params, outputs, state, batch, rng):
         buffers = state.buffers
         teacher_logits = prototype_logits(buffers["teacher"]["prototypes"], outputs["teacher"])
-        p = teacher_assignments(config, teacher_logits, buffers["center"], state.step)
+        temperature = prototypes.teacher_temperature(config, state.step)
+        p = teacher_assignments(config, teacher_logits, buffers["center"], temperature)
 
         def student_logits(z):
             return prototype_logits(params["prototypes"], z) / config.temperature
@@ -83,7 +84,6 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         value = cross_view_cross_entropy(student_logits(outputs["global"]), local_logits, p)
         center = update_center(config, buffers["center"], teacher_logits.mean(0))
         metrics = monitor(state.step, *split_views(outputs["teacher"])) | entropy(p)
-        temperature = prototypes.teacher_temperature(config, state.step)
         metrics["teacher_temperature"] = jnp.float32(temperature)
         metrics["ema_decay"] = teacher.decay(state)
         return value, (buffers | {"center": center}, metrics)

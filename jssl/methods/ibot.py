@@ -33,6 +33,7 @@ from jssl.nn.apply import EncoderWithHeads, apply, init
 from jssl.nn.prototypes import (
     prototype_logits,
     teacher_assignments,
+    teacher_temperature,
     update_center,
     weighted_mean,
 )
@@ -245,7 +246,8 @@ def class_token_loss(
     """
     teacher_logits = jax.lax.stop_gradient(prototype_logits(teacher_layer, outputs["teacher_cls"]))
     weight = jnp.ones(len(teacher_logits))
-    p = teacher_assignments(config, teacher_logits, center, step, weight)
+    temperature = teacher_temperature(config, step)
+    p = teacher_assignments(config, teacher_logits, center, temperature, weight)
 
     def student_logits(z):
         return prototype_logits(layer, z) / config.temperature
@@ -282,7 +284,8 @@ def masked_patch_loss(
     teacher_logits = jax.lax.stop_gradient(
         prototype_logits(teacher_layer, outputs["teacher_patch"].reshape(-1, width))
     )
-    p = teacher_assignments(config, teacher_logits, center, step, weight.ravel())
+    temperature = teacher_temperature(config, step)
+    p = teacher_assignments(config, teacher_logits, center, temperature, weight.ravel())
     logits = prototype_logits(layer, outputs["patch"].reshape(-1, width)) / config.temperature
     nll = -(p * jax.nn.log_softmax(logits)).sum(-1).reshape(weight.shape)
     per_view = (nll * weight).sum(1) / jnp.maximum(weight.sum(1), 1)

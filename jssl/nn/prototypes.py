@@ -59,7 +59,11 @@ def teacher_temperature(config: Config, step: Array) -> Array:
 
 
 def teacher_assignments(
-    config: Config, logits: Array, center: Array, step: Array, weight: Array | None = None
+    config: Config,
+    logits: Array,
+    center: Array,
+    temperature: Array | float,
+    weight: Array | None = None,
 ) -> Array:
     """The teacher's distributions over the prototypes, [N, K]. No gradient flows through.
 
@@ -69,13 +73,12 @@ def teacher_assignments(
         (DINOv2).
       logits: [N, K], of the teacher.
       center: [K], the running mean of the logits.
-      step: int32 [].
+      temperature: of the teacher's softmax (`teacher_temperature`).
       weight: [N] or None; rows of weight 0 do not count in the balance.
     """
     require_arrays(
         logits=(logits, "float [N, K]"), center=(center, "float [K]"), weight=(weight, "[N]")
     )
-    temperature = teacher_temperature(config, step)
     if config.centering == "sinkhorn":
         return sinkhorn(logits, temperature, SINKHORN_ITERATIONS, weight)
     return lax.stop_gradient(jax.nn.softmax((logits - center) / temperature))
