@@ -14,11 +14,12 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import FAST, ROOT
+from helpers.pages import FENCE, blocks, write_files
 from PIL import Image
 
 import jssl
@@ -29,29 +30,7 @@ from jssl.config import flatten, load, resolve_key, schema, shipped
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
-FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OTHERS = ("python3", "source", "make", ".venv/bin/pip")  # commands that are not of jssl
-
-
-class Block(NamedTuple):
-    """A fenced block of a page; `title` is the file that it stands for, or ""."""
-
-    language: str
-    title: str
-    code: str
-
-
-def blocks(name: str) -> list[Block]:
-    return [Block(*match) for match in FENCE.findall((ROOT / name).read_text())]
-
-
-def write_files(name: str, folder: Any) -> None:
-    """Writes the blocks of a page that have a title."""
-    for block in blocks(name):
-        if block.title:
-            path = folder / block.title
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(block.code)
 
 
 # -- Python ---------------------------------------------------------------------------------------

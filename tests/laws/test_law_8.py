@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ALL, make_mesh, recipes
+from helpers.pages import write_files
 
 from jssl import optim
 from jssl.commands.bench import made_up
@@ -119,6 +120,19 @@ def has_effect(recipe, awake, key, value, before, shapes) -> bool:
 )
 def test_8_every_key_has_an_effect(recipe):
     jax.clear_caches()
+    assert not silent_keys(recipe)
+
+
+def test_8_holds_for_the_guides_method(tmp_path):
+    """docs/guides/add_a_method.md: a fork obeys the law without a word about it."""
+    write_files("docs/guides/add_a_method.md", tmp_path)
+    recipe = f"{tmp_path}/my_recipe.py:tiny"
+    assert not silent_keys(recipe)
+    check_micro_batches(recipe)
+
+
+def silent_keys(recipe) -> list[str]:
+    """The keys of ``optim``, ``augment`` and ``model`` that change nothing and are not refused."""
     config = load(recipe)
     awake = {key: value for key, value in AWAKE.items() if has(config, key)}
     config = load(recipe, awake)
@@ -139,11 +153,15 @@ def test_8_every_key_has_an_effect(recipe):
                 has_effect(recipe, awake, key, x, before, shapes) for x in others(config, key)
             ):
                 silent.append(key)
-    assert not silent
+    return silent
 
 
 @pytest.mark.parametrize("recipe", recipes() if ALL else ["configs/simclr_digits.py:tiny"])
 def test_8_micro_batches_have_an_effect(recipe):
+    check_micro_batches(recipe)
+
+
+def check_micro_batches(recipe):
     once = program(recipe, {})
     twice = program(recipe, {"accumulate": 2})
     assert twice != once
