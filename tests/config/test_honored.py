@@ -1,6 +1,5 @@
 """Keys that every recipe has: a method does what they say, or they are refused before training."""
 
-import jax
 import pytest
 from conftest import make_mesh
 from helpers import image_info, text_info
@@ -75,34 +74,3 @@ def test_which_losses_compare_examples(name, compares):
     config = Config(load(f"configs/{name}.py:tiny"))
     info = text_info() if name == "gpt2" else image_info()
     assert build_method(config, info).compares is compares
-
-
-def program(words: dict) -> str:
-    """What is traced of a tiny SimCLR: its start and its step."""
-    config = Config(load(DIGITS, words))
-    run = setup_run(config, make_mesh(1), made_up(config))
-
-    def rows(x):
-        return jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
-
-    batch, key = jax.tree.map(rows, run.example), jax.random.key(0)
-    start = jax.make_jaxpr(run.method.init)(key, run.example)
-    step = jax.make_jaxpr(run.method.train_step)(run.shapes, batch, key)
-    return f"{start}\n{step}"
-
-
-CHANGES = {
-    "accumulate": "2", "optim.lr": "0.1", "optim.b1": "0.5", "optim.clip_norm": "1.0",
-    "optim.weight_decay": "0.5", "augment.hue": "0.1", "augment.flip_prob": "0.5",
-    "augment.size": "16",
-    "model.width": "4", "model.zero_init_residual": "true", "temperature": "0.7",
-}  # fmt: skip
-
-
-def test_every_kind_of_key_changes_the_program():
-    """A key that is read and not used would leave it as it was."""
-    before = program({})
-    for key, value in CHANGES.items():
-        assert program({key: value}) != before, key
-    cached = {"accumulate": "2", "grad_cache": "true"}
-    assert program(cached) != program({"accumulate": "2"})

@@ -594,9 +594,9 @@ def test_the_vocabulary_is_found(tmp_path):
     assert info_from_json(json.loads(json.dumps(info_to_json(found)))) == found
     view = Config(load("configs/gpt_small_books.py"))
     other = found._replace(vocab=found.vocab._replace(size=100))
-    setup.check_info(view, found, found)
+    setup.check_tokenizer(view, found, found)
     with pytest.raises(UserError, match="its size is 260, and was 100; name that one"):
-        setup.check_info(view, other, found)
+        setup.check_tokenizer(view, other, found)
     digits = data.open_source(**options(source="digits", max_side=32, tokenizer="", seq_len=0))
     assert dataset_info(digits).vocab is None and dataset_info(digits).modality == "image"
 
