@@ -285,7 +285,7 @@ def test_every_command_and_flag_is_listed(generated):
 def test_every_key_is_listed_with_its_meaning(generated, known_keys):
     rows = "\n".join(generated.values()).splitlines()
     for key in known_keys:
-        own = [row for row in rows if row.startswith(f"| `{key}` | `")]
+        own = [row for row in rows if row.startswith(f"| `{key}` |")]
         assert own and not any(row.endswith("|  |") for row in own), key
 
 
