@@ -50,7 +50,15 @@ BY_METHOD = {
 
 
 # Files whose tests share something that is dear to make.
-TOGETHER = ("test_feed.py", "test_finetune.py", "test_text_data.py")
+TOGETHER = (
+    "test_feed.py",
+    "test_finetune.py",
+    "test_fuzz.py",
+    "test_messages.py",
+    "test_methods.py",
+    "test_python.py",
+    "test_text_data.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
