@@ -3,7 +3,7 @@
 BEiT ViT-B/16 on ImageNet-1k as published (Bao et al. 2022, tables 12 and 13; microsoft/unilm beit
 README): batch 2048, 800 epochs, AdamW 1.5e-3 to 1e-5, decay .05, 10 epochs of warm-up, clip 3, drop
 path .1, 75 of 196 patches hidden in blocks of 16 or more; fine-tuned 83.2 %, with DALL-E's tokens.
-Here the 8,192 tokens are codes of normalised patches, learned in the first epoch, in which nothing
+Here the 8,192 tokens are codes of normalized patches, learned in the first epoch, in which nothing
 else is: the figure may not carry over. Other differences: learned positions and no relative ones
 (there a bias that all blocks share, in fine-tuning one each), no layer scale, jitter follows the
 crop, crops are bilinear and not bicubic, images are first shrunk to a shorter side of 256

@@ -47,6 +47,6 @@ def get_config(variant=""):
             "head.features": (16, 8), "out_dim": 12, "teacher_temp_warmup_steps": 3,
             "teacher_temp_end": 0.07,
             "local.count": 1, "local.size": 16, "optim.warmup_steps": 1, "optim.freeze_steps": 1,
-            "centering": "sinkhorn",  # in so few steps, the centre only makes the loss rise
+            "centering": "sinkhorn",  # in so few steps, the center only makes the loss rise
         },
     )  # fmt: skip

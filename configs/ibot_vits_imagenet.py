@@ -5,7 +5,7 @@ epochs, AdamW 5e-4 x batch / 256, 2 x 224 + 10 x 96 crops; kNN 75.2 %, linear 77
 82.3 %. :vitb is ViT-B/16, 400 epochs: 77.1, 79.5, 84.0 %; its arguments are as later work repeats
 them (README of SERE, Li et al. 2023), for the authors' args.txt was not at hand; their paper has
 the rate 5e-4. Differences: the last layer's scale is fixed (there learned for ViT-S), a block may
-be larger than what is to be hidden and is then cut along its rows or columns, the patches' centre
+be larger than what is to be hidden and is then cut along its rows or columns, the patches' center
 is of the places asked and not of all, the temperature rises each step and not each epoch, crops are
 bilinear and not bicubic, images are first shrunk to a shorter side of 256 (`data.max_side`). The
 linear probe there has the last four class tokens (ViT-B: the class token and the patches' mean);

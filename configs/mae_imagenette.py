@@ -1,6 +1,6 @@
 """jssl train --config=configs/mae_imagenette.py --config.data.dir=DATA --workdir=runs/mae_nette
 
-MAE ViT-S/16 on Imagenette (160 px) at 128 px with the MAE paper's decoder, normalised pixels, mask
+MAE ViT-S/16 on Imagenette (160 px) at 128 px with the MAE paper's decoder, normalized pixels, mask
 .75, betas .9 / .95 and weight decay .05, and lightly's length: batch 256, 800 epochs, AdamW 1.5e-4,
 40 epochs of warm-up. No figure is published for these settings: lightly's kNN of .610 (docs,
 imagenette_benchmark.py, MAEModel) is a ViT-B/32 at 224 px with one decoder block and plain pixels.

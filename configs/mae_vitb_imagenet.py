@@ -2,7 +2,7 @@
 
 MAE ViT-B/16 on ImageNet-1k as published (He et al. 2022, table 8; facebookresearch/mae
 PRETRAIN.md): batch 4096, 800 epochs, AdamW 1.5e-4 x batch / 256, betas .9 / .95, weight decay .05,
-40 epochs of warm-up, mask .75, normalised pixels; fine-tuned 83.3 % (figure 7; 83.6 after 1600).
+40 epochs of warm-up, mask .75, normalized pixels; fine-tuned 83.3 % (figure 7; 83.6 after 1600).
 """
 
 from jssl.recipes import recipe

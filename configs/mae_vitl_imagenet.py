@@ -2,7 +2,7 @@
 
 MAE ViT-L/16 on ImageNet-1k as published (He et al. 2022, table 8; facebookresearch/mae
 PRETRAIN.md): batch 4096, 800 epochs, AdamW 1.5e-4 x batch / 256, betas .9 / .95, weight decay .05,
-40 epochs of warm-up, mask .75, normalised pixels; fine-tuned 85.5 % (FINETUNE.md; paper 85.4).
+40 epochs of warm-up, mask .75, normalized pixels; fine-tuned 85.5 % (FINETUNE.md; paper 85.4).
 """
 
 from jssl.recipes import recipe

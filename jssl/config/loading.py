@@ -6,6 +6,7 @@ import inspect
 import itertools
 import os
 import pathlib
+import tokenize
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -112,13 +113,14 @@ def locate(spec: str) -> tuple[pathlib.Path, str, str]:
 
 def record(spec: str) -> dict[str, str]:
     """Returns the name and the text of a recipe, which a run keeps for the record."""
-    return {"name": spec, "text": locate(spec)[0].read_text(encoding="utf-8")}
+    file, _, _ = locate(spec)
+    with tokenize.open(file) as source:  # in the encoding that the file declares
+        return {"name": spec, "text": source.read()}
 
 
 def docstring(spec: str) -> str:
     """Returns the docstring of a recipe; "" if it has none."""
-    file, _, _ = locate(spec)
-    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return ast.get_docstring(ast.parse(record(spec)["text"])) or ""
 
 
 def shipped() -> dict[str, pathlib.Path]:

@@ -110,7 +110,7 @@ def finetune(
     embedded = features.whole(tuned, test, say(test.name))
     assert source.classes is not None, "the caller has checked it"
     classes = len(source.classes)
-    predictions, labels = knn.labelled(
+    predictions, labels = knn.labeled(
         embedded.features, embedded.labels, classes=classes, name="test"
     )
     return {

@@ -57,15 +57,15 @@ def top1(
       chunk: number of queries at a time, rounded up to a multiple of the devices.
 
     Raises:
-      UserError: k, temperature or chunk is not positive; or as `labelled` does.
+      UserError: k, temperature or chunk is not positive; or as `labeled` does.
     """
     for key, value in (("knn_k", k), ("knn_temperature", temperature), ("batch_size", chunk)):
         schema.check_key(f"eval.{key}", value)
-    bank_features, bank_classes = labelled(bank, bank_labels, classes=classes, name="train")
-    query_features, query_classes = labelled(queries, labels, classes=classes, name="test")
+    bank_features, bank_classes = labeled(bank, bank_labels, classes=classes, name="train")
+    query_features, query_classes = labeled(queries, labels, classes=classes, name="test")
     if k > len(bank_features):
         log.warning(
-            "--config.eval.knn_k=%d is above the %d labelled examples to vote; all do",
+            "--config.eval.knn_k=%d is above the %d labeled examples to vote; all do",
             k,
             len(bank_features),
         )
@@ -145,7 +145,7 @@ def predict(
     return jnp.argmax(votes, axis=-1)
 
 
-def labelled(
+def labeled(
     features: ArrayLike, labels: ArrayLike | None, *, classes: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows that have a label: float32 [n, D] and int32 [n]. Logs how many have none.
@@ -165,7 +165,7 @@ def labelled(
     if not has_label.any():
         raise UserError(
             f"eval: none of the {len(labels)} {name} examples has a label, and accuracy needs some;"
-            f" choose a labelled data set or split for the {name} side of eval, or turn eval off"
+            f" choose a labeled data set or split for the {name} side of eval, or turn eval off"
         )
     if labels.max() >= classes:
         raise UserError(
@@ -174,7 +174,7 @@ def labelled(
         )
     if not has_label.all():
         log.info(
-            "eval: %d of %d %s examples unlabelled, left out",
+            "eval: %d of %d %s examples unlabeled, left out",
             (~has_label).sum(),
             len(has_label),
             name,

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import ArrayLike
 
 from jssl.config import ConfigError, UserError, schema
-from jssl.evals.knn import labelled, one_device, place
+from jssl.evals.knn import labeled, one_device, place
 from jssl.parallel.mesh import replicated
 
 Moments = tuple[jax.Array | np.floating, jax.Array | np.floating]  # mean [D] and scale [D], or []
@@ -70,14 +70,14 @@ def probe(
       top1 and held_out_top1 (0..1), lr (per 256 examples), weight_decay, n_train, n_test.
 
     Raises:
-      UserError: a value is out of range, or every point diverges; or as `knn.labelled` does.
+      UserError: a value is out of range, or every point diverges; or as `knn.labeled` does.
     """
     options = {"lrs": lrs, "weight_decays": weight_decays, "epochs": epochs}
     options |= {"batch_size": batch_size, "val_fraction": val_fraction}
     for key, value in options.items():
         schema.check_key(f"eval.linear_{key}", value)
-    x, y = labelled(train, train_labels, classes=classes, name="train")
-    test_x, test_y = labelled(test, test_labels, classes=classes, name="test")
+    x, y = labeled(train, train_labels, classes=classes, name="train")
+    test_x, test_y = labeled(test, test_labels, classes=classes, name="test")
     kept_rows, held_rows = split(len(x), val_fraction, seed)
     mesh = mesh or one_device()
     learn = functools.partial(
@@ -118,7 +118,7 @@ def split(n: int, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarra
       UserError: n is 1.
     """
     if n < 2:
-        raise UserError("eval: 1 labelled train example leaves none to hold out; label some more")
+        raise UserError("eval: 1 labeled train example leaves none to hold out; label some more")
     rows = np.random.default_rng(seed).permutation(n)
     kept = min(max(round((1 - val_fraction) * n), 1), n - 1)
     return rows[:kept], rows[kept:]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from jssl.config import ConfigError, schema
 from jssl.evals import linear
-from jssl.evals.knn import labelled
+from jssl.evals.knn import labeled
 
 
 def probe(
@@ -54,7 +54,7 @@ def probe(
     schema.check_key("eval.lowshot_per_class", per_class)
     schema.check_key("eval.label_fraction", share)
     schema.check_key("eval.lowshot_seeds", seeds)
-    x, y = labelled(train, train_labels, classes=classes, name="train")
+    x, y = labeled(train, train_labels, classes=classes, name="train")
     tops = []
     result: dict[str, Any] = {}
     for seed in range(seeds):

@@ -67,7 +67,7 @@ class OnlineProbes:
         self.failed = 0
         self.every = run.config.eval.every
         self.steps = run.config.steps
-        self.pair = labelled(run) if self.every else None
+        self.pair = labeled(run) if self.every else None
         self.features = Features(run.method.embed, run.mesh, run.config.eval.batch_size)
         if self.pair:
             check(run, self.features, self.pair[1])
@@ -135,7 +135,7 @@ def check(run: Run, features: Features, queries: Source) -> None:
         )
 
 
-def labelled(run: Run) -> tuple[Source, Source] | None:
+def labeled(run: Run) -> tuple[Source, Source] | None:
     """Returns (bank source, query source), or None and logs the reason."""
     bank = run.data.source
     if bank.classes is None:
@@ -204,7 +204,7 @@ def probe(
     config = run.config.eval
     mesh = run.mesh
     pairs = (*features(state, bank), *features(state, queries))
-    assert bank.classes is not None, "`labelled` has checked it"
+    assert bank.classes is not None, "`labeled` has checked it"
     classes = len(bank.classes)
     accuracies = {
         "knn_top1": knn.top1(

@@ -78,9 +78,9 @@ def commands(run: Run, where: str) -> list[str]:
     go = f"eval --workdir={where} --protocol="
     if run.data_info.modality == "text":
         protocol = "generate" if run.config.method == "gpt" else "fill-mask"
-        return [f"{go}perplexity", f"{go}{protocol}", f"{go}finetune --config.data.path=LABELLED"]
+        return [f"{go}perplexity", f"{go}{protocol}", f"{go}finetune --config.data.path=LABELED"]
     if run.data.source.classes is None:
-        labels = " --config.data.path=LABELLED"
+        labels = " --config.data.path=LABELED"
         return [f"{go}{name}{labels}" for name in ("knn", "linear", "finetune")]
     return [f"{go}{name}" for name in ("linear", "lowshot", "finetune")]
 

@@ -110,6 +110,14 @@ def test_every_recipe_says_its_own_command_and_fits_a_screen():
         assert whole.steps > config.load(recipe).steps
 
 
+def test_a_recipe_is_recorded_in_the_encoding_that_it_declares(tmp_path):
+    text = '# -*- coding: latin-1 -*-\n"""A recipe of Ren\xe9."""\n'
+    (tmp_path / "recipe.py").write_text(text, encoding="latin-1")
+    spec = str(tmp_path / "recipe.py")
+    assert config.record(spec) == {"name": spec, "text": text}
+    assert config.docstring(spec) == "A recipe of Ren\xe9."
+
+
 def variants(path, monkeypatch) -> list[str]:
     """The names of a recipe's variants."""
     found = {}

@@ -115,9 +115,8 @@ def test_splits_are_never_one_pile_and_the_cure_works(tmp_path, made, split, cur
         opened(root, split)
     key, value = next(iter(cure.items()))
     value = os.path.join(root, value) if key == "path" else value
-    assert f"use --config.data.{key}={value}" in str(refused.value) and "cat" not in str(
-        refused.value
-    )
+    said = str(refused.value)
+    assert f"use --config.data.{key}={value}" in said and "cat" not in said
     assert len(opened(value, split) if key == "path" else opened(root, value))
 
 

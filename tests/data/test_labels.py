@@ -151,10 +151,10 @@ def embed(state, batch):
     return batch["tokens"][:, :1].astype(np.float32)
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_what_cannot_be_read_is_left_out_and_named(labelled, tmp_path, caplog):
+@pytest.mark.parametrize("labeled", [True, False])
+def test_what_cannot_be_read_is_left_out_and_named(labeled, tmp_path, caplog):
     """A stand-in would be a perfect duplicate of its neighbor."""
-    where = "{}/{}.png" if labelled else "{}{}.png"
+    where = "{}/{}.png" if labeled else "{}{}.png"
     files = [where.format("ab"[k % 2], k) for k in range(10)]
     for k, name in enumerate(files):
         make(tmp_path, name, content=b"broken" if k in (3, 7) else PNG)
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_left_out_and_named(labelled, tmp_path, caplog):
     found = features.whole(None, source)
     assert found.rows.tolist() == [i for i in range(10) if i not in broken]
     assert found.features.shape == (8, 1) and found.unreadable == 2
-    if labelled:
+    if labeled:
         right = [int(source.describe(i).split("/")[-2] == "b") for i in found.rows]
         assert found.labels.tolist() == right
     else:

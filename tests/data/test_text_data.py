@@ -502,7 +502,7 @@ def prepared(real_data, name, **changes):
     return options(source="tfds", name=name, dir=str(real_data), **changes)
 
 
-def test_labelled_sentences(real_data, tmp_path):
+def test_labeled_sentences(real_data, tmp_path):
     import tensorflow_datasets as tfds
 
     wanted = prepared(

@@ -109,7 +109,7 @@ def test_knn_k_above_the_bank_is_lowered_with_a_warning(caplog):
     assert "eval.knn_k=200" in caplog.text
 
 
-def test_unlabelled_rows_are_left_out_and_counted(caplog):
+def test_unlabeled_rows_are_left_out_and_counted(caplog):
     caplog.set_level(logging.INFO)
     options = {"classes": 4, "k": 5, "temperature": 0.1, "chunk": 64}
     bank_labels, labels = BANK[1].copy(), QUERIES[1].copy()
@@ -125,7 +125,7 @@ def test_unlabelled_rows_are_left_out_and_counted(caplog):
 def test_what_cannot_be_measured_is_said():
     options = {"classes": 4, "k": 5, "temperature": 0.1, "chunk": 64}
     none = np.full(60, -1)
-    with pytest.raises(UserError, match="eval: none of the 60 train .*; choose a labelled"):
+    with pytest.raises(UserError, match="eval: none of the 60 train .*; choose a labeled"):
         knn.top1(BANK[0], none, *QUERIES, **options)
     with pytest.raises(UserError, match="eval: classes=3 .* label 3; .* 4"):
         knn.top1(*BANK, *QUERIES, **(options | {"classes": 3}))

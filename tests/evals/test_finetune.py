@@ -154,7 +154,7 @@ def test_targets_and_mixup_equal_numpy():
     assert finetune.mixup(x.astype(jnp.bfloat16), 0.5).dtype == jnp.bfloat16
 
 
-def test_an_unlabelled_row_has_no_target():
+def test_an_unlabeled_row_has_no_target():
     got = np.asarray(finetune.smoothed_one_hot(np.int32([1, -1]), 4, 0.1))
     assert got[0].sum() == pytest.approx(1) and not got[1].any()
 
@@ -313,7 +313,7 @@ def with_labels(labels):
     return run_of(VIT, source=DataConfig(source, False, 0, 0.0), batch_size=8, epochs=2)
 
 
-def test_unlabelled_examples_are_not_counted():
+def test_unlabeled_examples_are_not_counted():
     """Batches of 8 straddle the epochs of 13."""
     found = tune(with_labels([0, -1, 1, 2, -1, 2, 1, 0, -1, 1, 1, 2, 0]))
     assert found["n_train"] == found["n_test"] == 10
@@ -556,4 +556,4 @@ def test_lowshot_leaves_out_what_has_no_label():
     )
     with pytest.raises(UserError, match="none of the 200 train"):
         lowshot.probe(x, -1 + 0 * y, *test, **how, **OPTIONS)
-    assert knn.labelled(x, hidden, classes=4, name="train")[0].shape == (100, 8)
+    assert knn.labeled(x, hidden, classes=4, name="train")[0].shape == (100, 8)

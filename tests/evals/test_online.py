@@ -12,7 +12,7 @@ from jssl.training.rollback import Diverged
 
 def probes(monkeypatch, measured, every=2, aside=contextlib.nullcontext):
     """OnlineProbes without a network: `measured(step)` takes the place of the evaluation."""
-    monkeypatch.setattr(online, "labelled", lambda run: ("bank", "queries"))
+    monkeypatch.setattr(online, "labeled", lambda run: ("bank", "queries"))
     monkeypatch.setattr(online, "Features", lambda *given: None)
     monkeypatch.setattr(online, "check", lambda *given: None)
     monkeypatch.setattr(online, "probe", lambda run, state, *rest: measured(state))

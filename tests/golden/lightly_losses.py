@@ -90,7 +90,7 @@ def moco():
         "gradient reaches k (the caller must cut it), not the bank. k is written to the bank after "
         "it is read, and only if q needs a gradient. The bank is a ring: rows are overwritten in "
         "place, and those of a batch that do not fit before its end are dropped. Rows of the bank "
-        "are taken as they are; k is normalised before it is written.",
+        "are taken as they are; k is normalized before it is written.",
         loss,
         {"q": q, "k": k},
         bank=bank,

@@ -143,7 +143,7 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
     """(our loss, the reference, their arguments, the centres wanted).
 
     The reference is main_ibot.py's iBOTLoss: each pair of a teacher's and another crop; the mean
-    over each view's hidden patches, 0 where none are. Sinkhorn and the patches' centre are of the
+    over each view's hidden patches, 0 where none are. Sinkhorn and the patches' center are of the
     hidden ones, as in DINOv2 (in iBOT the centre is of all); KoLeo is the sum over both
     views, as in its ssl_meta_arch.py.
     """
@@ -337,7 +337,7 @@ def test_ijepa_regresses_the_averages_normalised_tokens_at_the_targets(monkeypat
 
 
 def beit_case(monkeypatch):
-    """(loss, images, their patches, each normalised as MAE's norm_pix_loss, mask, codebook)."""
+    """(loss, images, their patches, each normalized as MAE's norm_pix_loss, mask, codebook)."""
     rng = np.random.default_rng(10)
     mask, scale = masks_of(rng, [6] * 6), np.exp(rng.normal(size=(6, 4, 1, 4, 1, 1)))
     loss = objective_of(monkeypatch, beit, hides("beit_mask", mask)).loss

@@ -116,7 +116,7 @@ def test_nnclr_takes_neighbours_from_the_queue_of_earlier_images():
 
 
 def test_swav_prototypes_lie_on_the_sphere_and_wait():
-    """Frozen for one step, then trained; normalised at the start of each step."""
+    """Frozen for one step, then trained; normalized at the start of each step."""
     run = run_of("swav_cifar10")
     first = run.init().params["prototypes"]
     (one, _), (two, _), (three, metrics) = steps(run, [batch_of(run)] * 3)

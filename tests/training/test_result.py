@@ -90,7 +90,7 @@ def test_a_run_says_what_it_has_and_its_next_commands_work(capfd, tmp_path, phot
     few = {"linear": "eval.linear_epochs=1", "lowshot": "eval.lowshot_epochs=1"}
     few |= {"finetune": "finetune.epochs=1", "knn": "eval.knn_k=5"}
     for command in commands:
-        words = shlex.split(command.partition("jssl ")[2].replace("LABELLED", str(photos)))
+        words = shlex.split(command.partition("jssl ")[2].replace("LABELED", str(photos)))
         protocol = words[-1 if labels else -2].partition("=")[2]
         more = [f"--config.{few[protocol]}", "--config.eval.split=train"]
         more += ["--config.eval.lowshot_per_class=2", "--config.finetune.batch_size=8"]

@@ -49,7 +49,7 @@ def noise(channels=3):
 
 
 def smooth():
-    """Images as smooth as photographs are, and more colourful: 5 x 5 random colours, enlarged."""
+    """Images as smooth as photographs are, and more colourful: 5 x 5 random colors, enlarged."""
     coarse = np.random.default_rng(1).integers(0, 256, (BATCH, 5, 5, 3), dtype=np.uint8)
     return np.stack([Image.fromarray(c).resize((WIDTH, HEIGHT), 3) for c in coarse])
 
@@ -181,7 +181,7 @@ def test_evaluation_sees_the_references_pixels(shape):
 
 @pytest.mark.parametrize("mode", ["exact", "fused"])
 def test_an_image_that_lies_on_its_side_is_seen_upright(mode):
-    """The same pixels, turned and not, give the same view: crop, flip, blur and colours."""
+    """The same pixels, turned and not, give the same view: crop, flip, blur and colors."""
     image = noise()[:, :, :33]
     valid = sizes(31, 24)
     lying = np.zeros((BATCH, 28, 40, 3), np.uint8)

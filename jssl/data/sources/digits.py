@@ -109,7 +109,7 @@ def render(rng: np.random.RandomState, scans: np.ndarray) -> np.ndarray:
     side = integers(rng, SIDE[0], SIDE[1], n)
     top, left = (integers(rng, 0, CANVAS, n) % (CANVAS - side + 1) for _ in range(2))
     ink = enlarge(scans, side, top, left)[..., None]
-    digit, ground = (color[:, None, None, :] for color in colours(rng, n))
+    digit, ground = (color[:, None, None, :] for color in colors(rng, n))
     clean = (ink * digit + (256 - ink) * ground + 128) >> 8
     noise = integers(rng, -NOISE, NOISE, clean.shape)
     return np.clip(clean + noise, 0, 255).astype(np.uint8)
@@ -146,7 +146,7 @@ def taps(side: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, tuple[np.ndar
     return position >> 4, (16 - position % 16, position % 16)
 
 
-def colours(rng: np.random.RandomState, n: int) -> tuple[np.ndarray, np.ndarray]:
+def colors(rng: np.random.RandomState, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws digit and background colors, int32 [B, 3] in 0..255. Their luma differs by CONTRAST."""
     pairs = integers(rng, 0, 255, (n, 64, 2, 3))
     luma = (pairs @ np.array([77, 150, 29], np.int32)) >> 8  # ITU-R BT.601, in 1/256
