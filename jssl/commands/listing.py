@@ -8,7 +8,7 @@ from typing import Any
 from jssl import config, methods, nn, optim
 from jssl.commands import evaluate
 from jssl.commands.arguments import Args, Overrides
-from jssl.data import SOURCES
+from jssl.data.sources.by_name import SOURCES
 
 log = logging.getLogger("jssl")
 TITLE = re.compile(r'"(.+?)"', re.DOTALL)

@@ -24,28 +24,18 @@ which indices a step reads.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from jssl.config import (
-    ConfigError,
-    call_with_section,
-    plugins,
-    require_local_path,
-    suggest,
-)
+from jssl.config import ConfigError, call_with_section
 from jssl.config.values import Count, NonNegative, Range, Share, Whole
 from jssl.data import canvas as canvases
-from jssl.data.sampling import split_name
 from jssl.data.source import Source
-from jssl.data.sources.outside import open_outside
+from jssl.data.sources.by_name import SourceOptions, open_source
 
 if TYPE_CHECKING:
     from jssl.core import DatasetInfo
-    from jssl.data.sources.packed import ArrayImages
-    from jssl.data.text.text_source import Tokens
 
 log = logging.getLogger("jssl")
 DARK = 0.02  # fraction of the range; a mean closer than this to black or to white is suspect
@@ -134,7 +124,7 @@ def load(
             "must be a fraction from 0 to 1",
             "use 0.01",
         )
-    opened = open_source(
+    options = SourceOptions(
         source=source,
         name=name,
         path=path,
@@ -153,6 +143,7 @@ def load(
         exif=exif,
         max_value=max_value,
     )
+    opened = open_source(options)
     if opened.modality == "image":
         check_range(opened, f"--config.data.source={source!r}")
     cores = os.cpu_count() or 1
@@ -172,80 +163,6 @@ def load_again(section: Any, info: "DatasetInfo | None") -> DataConfig:
     if info is not None and not section["max_value"]:
         section["max_value"] = info.max_value
     return call_with_section(load, section, "data")
-
-
-def open_source(
-    *,
-    source: str,
-    name: str,
-    path: str,
-    dir: str,
-    split: str,
-    max_side: int,
-    channels: int,
-    tokenizer: str = "",
-    seq_len: int = 0,
-    pack_documents: bool = True,
-    word_ids: bool = False,
-    encoding: str = "",
-    text_key: str = "text",
-    max_corrupt_fraction: float = 0.01,
-    aspect: float = canvases.ASPECT,
-    exif: str = "auto",
-    max_value: float = 0.0,
-) -> Source:
-    """Opens only the source of `load`, for evaluations and tools. See `load` for the arguments."""
-    from jssl.data.text import corpora
-
-    dir = require_local_path("data.dir", dir)
-    path = require_local_path("data.path", path)
-    if plugins.is_outside(source):
-        section = dict(
-            name=name,
-            path=path,
-            dir=dir,
-            split=split,
-            max_side=max_side,
-            channels=channels,
-            tokenizer=tokenizer,
-            seq_len=seq_len,
-            pack_documents=pack_documents,
-            word_ids=word_ids,
-            encoding=encoding,
-            text_key=text_key,
-            aspect=aspect,
-        )
-        return open_outside(source, section)
-    if source not in SOURCES:
-        raise ConfigError("config.data.source", source, "unknown", suggest(source, SOURCES))
-    corpora.refuse(source, encoding, text_key)
-    if source in ("text", "pydoc") or seq_len:
-        reading = {
-            "encoding": encoding,
-            "text_key": text_key,
-            "max_corrupt_fraction": max_corrupt_fraction,
-        }
-        return _text(
-            source, name, path, dir, split, tokenizer, seq_len, pack_documents, word_ids, reading
-        )
-    if tokenizer:
-        raise ConfigError(
-            "config.data.tokenizer",
-            tokenizer,
-            "for text",
-            "set --config.data.seq_len, or leave it out",
-        )
-    if max_side < 1:
-        raise ConfigError("config.data.max_side", max_side, "must be at least 1", "use 32 or 256")
-    if channels not in (1, 3) and source in ("tfds", "folder"):
-        raise ConfigError(
-            "config.data.channels", channels, "must be 3 or 1", "use 3 (RGB) or 1 (gray)"
-        )
-    if source in ("tfds", "folder"):
-        turn = source == "folder" if exif == "auto" else exif == "on"
-        files = dict(aspect=aspect, exif=turn, max_value=max_value)
-        return _FILES[source](name, path, dir, split, max_side, channels, **files)
-    return _OPEN[source](name, path, dir, split, max_side, channels)
 
 
 def check_range(source: Source, config_key: str, count: int = 32) -> None:
@@ -276,111 +193,3 @@ def check_range(source: Source, config_key: str, count: int = 32) -> None:
             "black" if mean < DARK else "white",
             batch["image"].max() / full * (getattr(source, "max_value", 0) or 255),
         )
-
-
-def _text(
-    source: str,
-    name: str,
-    path: str,
-    dir: str,
-    split: str,
-    tokenizer: str,
-    seq_len: int,
-    pack_documents: bool,
-    word_ids: bool,
-    reading: dict[str, Any],
-) -> "Tokens":
-    """Opens rows of text. `reading` holds the keys that only text files have."""
-    from jssl.data.sources import packed
-    from jssl.data.text import corpora, packing, text_source
-    from jssl.data.text import tokenizer as tokenizers
-
-    if seq_len < 3:
-        raise ConfigError("config.data.seq_len", seq_len, "a row of text needs 3", "use 128")
-    if source == "packed":
-        folder = packed.locate(path, split)
-        if not text_source.is_tokens(folder):
-            raise ConfigError(
-                "config.data.seq_len", seq_len, f"for text, and {folder} holds images", "use 0"
-            )
-        return text_source.open_tokens(folder, split, tokenizer, seq_len, pack_documents, word_ids)
-    if source not in corpora.TEXT:
-        raise ConfigError(
-            "config.data.seq_len", seq_len, f"for text, and {source} holds images", "use 0"
-        )
-    corpus = corpora.open_corpus(
-        source=source, name=name, path=path, dir=dir, split=split, **reading
-    )
-    return packing.load_in_memory(
-        corpus, tokenizers.load(tokenizer), seq_len, pack_documents, word_ids
-    )
-
-
-def _digits(name: str, path: str, dir: str, split: str, max_side: int, channels: int) -> Source:
-    from jssl.data.sources import digits, packed
-
-    base = split_name(split)
-    if base not in ("train", "test"):
-        raise ConfigError("config.data.split", split, "digits has none", "use train or test")
-    images, labels = digits.load(base)
-    return _fits(packed.arrays(images, labels, "digits", split), max_side, channels)
-
-
-def _tfds(
-    name: str, path: str, dir: str, split: str, max_side: int, channels: int, **files: Any
-) -> Source:
-    from jssl.data.sources import tfds_source
-
-    return tfds_source.open_tfds(name, dir, split, max_side, channels, **files)
-
-
-def _folder(
-    name: str, path: str, dir: str, split: str, max_side: int, channels: int, **files: Any
-) -> Source:
-    from jssl.data.sources import folder
-
-    return folder.open_folder(path, split, max_side, channels, **files)
-
-
-def _packed(name: str, path: str, dir: str, split: str, max_side: int, channels: int) -> Source:
-    from jssl.data.sources import packed
-    from jssl.data.text import text_source
-
-    folder = packed.locate(path, split)
-    if text_source.is_tokens(folder):
-        raise ConfigError(
-            "config.data.seq_len", 0, f"for images, and {folder} holds text", "use 128"
-        )
-    return _fits(packed.open_packed(path, split), max_side, channels)
-
-
-def _fits(source: "ArrayImages", max_side: int, channels: int) -> "ArrayImages":
-    """Returns `source` if its images fit the config.
-
-    Arrays are already stored on a canvas. They are neither shrunk nor converted to other channels.
-
-    Raises:
-      UserError: the stored images are larger, or have another number of channels.
-    """
-    height, width, stored_channels = source.fields["image"].shape
-    stored = min(height, width)
-    if stored > max_side:
-        raise ConfigError(
-            "config.data.max_side",
-            max_side,
-            f"{source.name} is stored at {stored} pixels",
-            f"use --config.data.max_side={stored}, or pack it again",
-        )
-    if stored_channels != channels:
-        raise ConfigError(
-            "config.data.channels",
-            channels,
-            f"{source.name} is stored with {stored_channels}",
-            f"use --config.data.channels={stored_channels}, or pack it again",
-        )
-    return source
-
-
-_FILES: Mapping[str, Callable[..., Source]] = {"tfds": _tfds, "folder": _folder}
-_OPEN: Mapping[str, Callable[..., Source]] = dict(_FILES) | {"digits": _digits, "packed": _packed}
-SOURCES = (*_OPEN, "text", "pydoc")

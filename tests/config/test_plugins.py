@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import config_json
+from helpers import config_json, open_source
 
-from jssl import cli, data, nn, optim
+from jssl import cli, nn, optim
 from jssl.config import Config, UserError, load, plugins, trust
 from jssl.workdir import run_folder
 
@@ -147,9 +147,7 @@ def test_no_stored_name_is_imported(key, tmp_path):
 
 
 def opened(name, split):
-    return data.open_source(
-        source=name, name="", path="", dir="", split=split, max_side=16, channels=3
-    )
+    return open_source(source=name, split=split)
 
 
 def test_a_source_needs_little(mine):

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from helpers import open_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import MT19937, RandomState, SeedSequence
@@ -125,14 +126,14 @@ def test_formats_agree_with_pillow(format):
     got = decode.decode(bytes_, 3)
     assert got.dtype == np.uint8
     assert np.abs(got.astype(int) - want).max() <= (4 if format == "JPEG" else 0)
-    grey = decode.decode(bytes_, 1)
-    assert grey.shape == (40, 60, 1)
+    gray = decode.decode(bytes_, 1)
+    assert gray.shape == (40, 60, 1)
     luma = want @ np.array([0.299, 0.587, 0.114])
     if format == "JPEG":  # stores luma; the RGB that is made of it is clipped to 0..255
         stored = Image.open(io.BytesIO(bytes_))
         stored.draft("L", stored.size)
         luma = np.asarray(stored, float)
-    assert np.abs(grey[..., 0] - luma).max() <= 1
+    assert np.abs(gray[..., 0] - luma).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "LA", "1"])
@@ -176,10 +177,10 @@ def test_place_shrinks_and_never_enlarges():
 
 
 def test_place_is_antialiased_bilinear():
-    def weights(n_in, n_out):  # a triangle as wide as the shrinking, about each output's centre
+    def weights(n_in, n_out):  # a triangle as wide as the shrinking, about each output's center
         scale = n_in / n_out
-        centre = (np.arange(n_out)[:, None] + 0.5) * scale
-        w = np.maximum(0, 1 - np.abs(np.arange(n_in) + 0.5 - centre) / scale)
+        center = (np.arange(n_out)[:, None] + 0.5) * scale
+        w = np.maximum(0, 1 - np.abs(np.arange(n_in) + 0.5 - center) / scale)
         return w / w.sum(1, keepdims=True)
 
     noise = RandomState(0).randint(0, 256, (24, 18, 3), dtype=np.uint8)
@@ -253,7 +254,7 @@ def test_folder_with_labels(tmp_path):
             "x.txt": b"",
         },
     )
-    source = data.open_source(**options(path=root))
+    source = open_source(**options(path=root))
     assert (len(source), source.classes, source.fields["image"].shape) == (
         3,
         ["cat", "dog"],
@@ -279,7 +280,7 @@ def test_folder_with_labels(tmp_path):
     "files", [{"a.png": 0, "b/c.png": 1, "d/e.png": 2}, {"a/b.png": 0, "a/c.png": 1}]
 )
 def test_folder_without_labels(tmp_path, files):
-    source = data.open_source(**options(path=make_folder(tmp_path, files)))
+    source = open_source(**options(path=make_folder(tmp_path, files)))
     assert source.classes is None
     assert "label" not in source.read(np.arange(2))
 
@@ -289,24 +290,24 @@ def test_folder_splits(tmp_path):
         f"{split}/{c}/{k}.png": k for split in ("train", "val") for c in "ab" for k in range(5)
     }
     root = make_folder(tmp_path, files)
-    assert len(data.open_source(**options(path=root))) == 10
-    assert data.open_source(**options(path=root, split="val")).name.endswith("val")
-    first = data.open_source(**options(path=root, split="train[:60%]"))
-    second = data.open_source(**options(path=root, split="train[60%:]"))
+    assert len(open_source(**options(path=root))) == 10
+    assert open_source(**options(path=root, split="val")).name.endswith("val")
+    first = open_source(**options(path=root, split="train[:60%]"))
+    second = open_source(**options(path=root, split="train[60%:]"))
     assert (len(first), len(second)) == (6, 4)
     named = {s.describe(i) for s in (first, second) for i in range(len(s))}
     assert len(named) == 10
     for i, label in enumerate(second.read(np.arange(4))["label"]):
         assert second.classes[label] == pathlib.Path(second.describe(i)).parent.name
     with pytest.raises(UserError, match=r"data.split='test': .*train, val"):
-        data.open_source(**options(path=root, split="test"))
+        open_source(**options(path=root, split="test"))
 
 
 def test_folder_survives_odd_names_and_link_loops(tmp_path):
     make_folder(tmp_path, {os.fsdecode(b"a/\xff\xfe.png"): 0, "b/new\nline.png": 1})
     (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
-    source = data.open_source(**options(path=str(tmp_path)))
+    source = open_source(**options(path=str(tmp_path)))
     assert len(source) == 3
     source = pickle.loads(pickle.dumps(source))
     batch = source.read(np.arange(3))
@@ -322,7 +323,7 @@ def broken_folder(root):
 
 
 def test_unreadable_examples_are_replaced_and_reported(tmp_path):
-    source = data.open_source(**options(path=broken_folder(tmp_path)))
+    source = open_source(**options(path=broken_folder(tmp_path)))
     batch = source.read(np.arange(6))
     assert batch["index"].tolist() == [0, 3, 3, 3, 5, 5]
     assert batch["damaged"].tolist() == [-1, 1, 2, -1, 4, -1]
@@ -339,12 +340,12 @@ def test_unreadable_examples_are_replaced_and_reported(tmp_path):
 
 def test_wrong_folders(tmp_path):
     with pytest.raises(UserError, match="data.path=.*no such folder"):
-        data.open_source(**options(path=str(tmp_path / "missing")))
+        open_source(**options(path=str(tmp_path / "missing")))
     with pytest.raises(UserError, match="data.path=''"):
-        data.open_source(**options())
+        open_source(**options())
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(UserError, match=r"data.path=.*no image.*\.jpg"):
-        data.open_source(**options(path=str(tmp_path)))
+        open_source(**options(path=str(tmp_path)))
 
 
 # -- arrays and packed ---------------------------------------------------------------------------
@@ -377,21 +378,21 @@ def test_arrays():
     not importlib.util.find_spec("jssl.data.sources.digits"), reason="no digits yet"
 )
 def test_digits():
-    source = data.open_source(**options(source="digits", max_side=32))
+    source = open_source(**options(source="digits", max_side=32))
     assert (source.fields["image"].shape, len(source.classes)) == ((32, 32, 3), 10)
     with pytest.raises(UserError, match="data.split='validation'"):
-        data.open_source(**options(source="digits", max_side=32, split="validation"))
+        open_source(**options(source="digits", max_side=32, split="validation"))
 
 
 def test_pack_round_trip(tmp_path):
     files = {f"{c}/{k}.png": k for c in "ab" for k in range(4)} | {"b/broken.png": b""}
-    source = data.open_source(**options(path=make_folder(tmp_path / "in", files)))
+    source = open_source(**options(path=make_folder(tmp_path / "in", files)))
     out, calls = tmp_path / "deep" / "out", []
     report = packed.pack(source, str(out), lambda *call: calls.append(call))
     assert (report["examples"], report["damaged"], calls[-1]) == (8, 1, (9, 9))
     assert report["bytes"] == sum(f.stat().st_size for f in out.iterdir())
     assert [p.name for p in out.parent.iterdir()] == ["out"]  # nothing temporary is left
-    again = data.open_source(**options(source="packed", path=str(out)))
+    again = open_source(**options(source="packed", path=str(out)))
     assert again.classes == ["a", "b"]
     want, got = source.read(np.arange(8)), again.read(np.arange(8))
     for key in ("image", "size", "index", "label"):
@@ -401,18 +402,16 @@ def test_pack_round_trip(tmp_path):
     copy = pickle.dumps(again)
     assert len(copy) < 1000  # the name of the folder, not its content
     np.testing.assert_array_equal(pickle.loads(copy).read(np.arange(8))["image"], got["image"])
-    assert (
-        len(data.open_source(**options(source="packed", path=str(out), split="train[:50%]"))) == 4
-    )
-    assert len(data.open_source(**options(source="packed", path=str(out.parent), split="out"))) == 8
+    assert len(open_source(**options(source="packed", path=str(out), split="train[:50%]"))) == 4
+    assert len(open_source(**options(source="packed", path=str(out.parent), split="out"))) == 8
     with pytest.raises(UserError, match="out=.*exists"):
         packed.pack(source, str(out), print)
     with pytest.raises(UserError, match="data.split='test'"):
-        data.open_source(**options(source="packed", path=str(out), split="test"))
+        open_source(**options(source="packed", path=str(out), split="test"))
     with pytest.raises(UserError, match="data.max_side=8: .*data.max_side=16"):
-        data.open_source(**options(source="packed", path=str(out), max_side=8))
+        open_source(**options(source="packed", path=str(out), max_side=8))
     with pytest.raises(UserError, match="data.channels=1: .*data.channels=3"):
-        data.open_source(**options(source="packed", path=str(out), channels=1))
+        open_source(**options(source="packed", path=str(out), channels=1))
 
 
 def test_a_failed_pack_leaves_nothing(tmp_path):
@@ -452,7 +451,7 @@ def test_damaged_packs(tmp_path, harm):
     packed.pack(packed.arrays(images, np.arange(4), "mine"), str(out), lambda *_: None)
     harm(out)
     with pytest.raises(UserError, match="data.path=.*pack it again"):
-        data.open_source(**options(source="packed", path=str(out)))
+        open_source(**options(source="packed", path=str(out)))
 
 
 # -- tfds ----------------------------------------------------------------------------------------
@@ -466,7 +465,7 @@ def prepared(**changes):
 def test_cifar10_agrees_with_pillow():
     import tensorflow_datasets as tfds
 
-    source = data.open_source(**prepared(split="test"))
+    source = open_source(**prepared(split="test"))
     assert (len(source), source.fields["image"].shape, len(source.classes)) == (
         10_000,
         (32, 32, 3),
@@ -487,11 +486,11 @@ def test_cifar10_agrees_with_pillow():
 
 @needs_real
 def test_imagenette_keeps_sizes_and_slices():
-    source = data.open_source(**prepared(name="imagenette/160px-v2", split="validation[:10%]"))
+    source = open_source(**prepared(name="imagenette/160px-v2", split="validation[:10%]"))
     assert (len(source), source.fields["image"].shape) == (392, (64, 96, 3))
     batch = source.read(np.arange(3))
     assert batch["size"].tolist() == [[64, 64]] * 3
-    whole = data.open_source(**prepared(name="imagenette/160px-v2:1.0.0", max_side=200))
+    whole = open_source(**prepared(name="imagenette/160px-v2:1.0.0", max_side=200))
     assert (len(whole), whole.fields["image"].shape) == (9469, (200, 300, 3))
     batch = whole.read(np.arange(3))
     assert batch["size"].tolist() == [[160, 160]] * 3
@@ -500,9 +499,10 @@ def test_imagenette_keeps_sizes_and_slices():
 
 @needs_real
 def test_tensorflow_is_never_imported():
+    rest = {"on_device": False, "workers": 0, "max_corrupt_fraction": 0.01}
     code = (
         "import sys, numpy as np; from jssl import data\n"
-        f"source = data.open_source(**{prepared()!r})\n"
+        f"source = data.load(**{prepared() | rest!r}).source\n"
         "source.read(np.arange(3))\n"
         "assert 'tensorflow' not in sys.modules"
     )
@@ -527,7 +527,7 @@ def test_tensorflow_is_never_imported():
 def test_wrong_tfds(changes, message):
     began = time.perf_counter()
     with pytest.raises(UserError, match=message) as caught:
-        data.open_source(**prepared(**changes))
+        open_source(**prepared(**changes))
     assert "\n" not in str(caught.value)
     assert time.perf_counter() - began < 10  # a try to download would hang
 
@@ -550,13 +550,13 @@ def test_missing_and_damaged_records(tmp_path):
             (copy / file.name).write_bytes(file.read_bytes())
     changes = {"name": "imagenette/160px-v2", "dir": str(tmp_path), "split": "validation"}
     with pytest.raises(UserError, match="data.split='validation': .*is missing"):
-        data.open_source(**prepared(**changes))
+        open_source(**prepared(**changes))
     [shard] = real.glob("*validation.array_record*")
     content = bytearray(shard.read_bytes())
     at = 40 * 1024
     content[at : at + 3000] = bytes(3000)
     (copy / shard.name).write_bytes(content)
-    batch = data.open_source(**prepared(**changes)).read(np.arange(40))
+    batch = open_source(**prepared(**changes)).read(np.arange(40))
     assert 1 <= (batch["damaged"] >= 0).sum() < 20
 
 

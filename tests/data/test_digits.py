@@ -61,7 +61,7 @@ def test_labels_are_balanced_and_mixed(data, split):
 
 @pytest.mark.parametrize("split", SCANS)
 def test_image_shows_the_scan_of_its_label(data, split):
-    """Cut the digit out by what differs from the border's colour: it is the scan, enlarged."""
+    """Cut the digit out by what differs from the border's color: it is the scan, enlarged."""
     scans, targets = load_digits(return_X_y=True)
     rows = digits.scan_rows(split, targets)
     images, labels = data[split]
@@ -74,7 +74,7 @@ def test_image_shows_the_scan_of_its_label(data, split):
 
 
 def ink_of(image):
-    """[H, W] in 0..1: distance from the background, which is the median colour of the border."""
+    """[H, W] in 0..1: distance from the background, which is the median color of the border."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).astype(np.float32)
     distance = np.linalg.norm(image - np.median(border, axis=0), axis=2)
     return distance / np.percentile(distance, 99)
@@ -91,18 +91,18 @@ def tight(ink):
 def best_match(ink, candidates):
     """Which of the candidates [N, 12, 12] correlates most with the ink [12, 12]."""
 
-    def centre(x):
+    def center(x):
         return x.reshape(-1, 144) - x.reshape(-1, 144).mean(axis=1, keepdims=True)
 
     def unit(x):
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
-    return np.argmax(unit(centre(candidates)) @ unit(centre(ink))[0])
+    return np.argmax(unit(center(candidates)) @ unit(center(ink))[0])
 
 
 @pytest.mark.parametrize(("side", "top", "left"), [(8, 0, 0), (12, 20, 3), (17, 5, 15), (24, 8, 8)])
 def test_enlarge_is_bilinear(side, top, left):
-    """Against np.interp along each axis, on blank paper: pixel centres, as Pillow and OpenCV."""
+    """Against np.interp along each axis, on blank paper: pixel centers, as Pillow and OpenCV."""
     scan = load_digits().images[7].astype(np.int32)
 
     def at(start):

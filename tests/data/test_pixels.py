@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers import open_source
 from PIL import Image, ImageOps
 
 from jssl import data
@@ -115,10 +116,7 @@ def test_a_canvas_keeps_the_shorter_side(shape, size):
 def test_aspect_decides_what_is_kept_of_the_longer_side(tmp_path):
     path = folder(tmp_path, {"a.png": encode(noise((40, 100, 3), 256, np.uint8))})
     for aspect, width in ((1.0, 20), (1.5, 30), (2.5, 50)):
-        source = data.open_source(
-            source="folder", name="", path=path, dir="", split="train", max_side=20, channels=3,
-            aspect=aspect,
-        )  # fmt: skip
+        source = open_source(source="folder", path=path, max_side=20, aspect=aspect)
         assert source.fields["image"].shape == (20, width, 3)
         assert source.read(np.arange(1))["size"].tolist() == [[20, width]]
 
@@ -266,9 +264,8 @@ def test_exif_is_on_for_folders_and_can_be_off(tmp_path):
     exif[0x0112] = 6
     content = encode(noise((8, 12, 3), 256, np.uint8), "JPEG", exif=exif)
     path = folder(tmp_path, {"a.jpg": content})
-    section = dict(source="folder", name="", path=path, dir="", split="train", max_side=32)
     for word, size in (("auto", [12, 8]), ("on", [12, 8]), ("off", [8, 12])):
-        source = data.open_source(**section, channels=3, exif=word)
+        source = open_source(source="folder", path=path, max_side=32, exif=word)
         assert source.read(np.arange(1))["size"].tolist() == [size]
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tokenizers
 from conftest import ROOT, make_mesh
+from helpers import open_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jssl import cli, data
+from jssl import cli
 from jssl.config import Config, UserError, load
 from jssl.data import DataConfig, sampling
 from jssl.data.files import Damaged
@@ -194,9 +195,7 @@ def test_a_file_of_gpt2_lacks_specials(tmp_path, bpe):
 def test_wrong_tokenizers(tmp_path, name, message):
     write(tmp_path, {"tokenizer.json": "x", "bad.json": b"\xff\xfe", "other.json": '{"a": 1}'})
     with pytest.raises(UserError, match=message) as caught:
-        data.open_source(
-            **options(write(tmp_path, {"a.txt": "a"}), tokenizer=name.format(tmp_path))
-        )
+        open_source(**options(write(tmp_path, {"a.txt": "a"}), tokenizer=name.format(tmp_path)))
     assert "\n" not in str(caught.value)
 
 
@@ -254,8 +253,8 @@ def test_a_document_a_row(texts, length):
 
 def test_shapes_types_and_what_a_source_has(tmp_path):
     write(tmp_path, {"a.jsonl": lines(["abc", "de", "f" * 20])})
-    assert "word" not in data.open_source(**options(tmp_path)).read(np.array([0]))
-    source = data.open_source(**options(tmp_path, word_ids=True))
+    assert "word" not in open_source(**options(tmp_path)).read(np.array([0]))
+    source = open_source(**options(tmp_path, word_ids=True))
     assert source.vocab == ByteTokenizer().vocab and source.classes is None
     assert example_bytes(source) == 8 * 12 + 4 and source.describe(1).endswith("row 1")
     batch = pickle.loads(pickle.dumps(source)).read(np.array([3, 0]))
@@ -279,7 +278,7 @@ def test_slices_are_of_documents(tmp_path_factory, texts, pack):
         rows = sampling.split_rows(split, len(texts))
         want = everything(in_memory([texts[row] for row in rows], 5, pack))
         for where in (wanted, wanted | {"source": "packed", "path": f"{path}/packed"}):
-            got = data.open_source(**where | {"split": split})
+            got = open_source(**where | {"split": split})
             for key, value in everything(got).items():
                 np.testing.assert_array_equal(value, want[key])
 
@@ -293,11 +292,11 @@ def test_a_long_file_is_read_in_parts(tmp_path, monkeypatch, bpe, name):
     book = "".join(f"The fox jumps {k} times, hélas!\n" + "\n" * (k % 3) for k in range(200))
     write(tmp_path, {"a.txt": book, "b.txt": "short"})
     wanted = options(tmp_path, tokenizer=bpe if name == "bpe" else name, seq_len=64)
-    whole = data.open_source(**wanted)
+    whole = open_source(**wanted)
     monkeypatch.setattr(encoding, "PART", 50)
     monkeypatch.setattr(text_files, "PART", 50)
     monkeypatch.setattr(packing, "_BATCH", 3000)
-    parts = data.open_source(**wanted)
+    parts = open_source(**wanted)
     assert documents(parts) == documents(whole) == [book, "short"]
     if name == "bytes":
         np.testing.assert_array_equal(everything(parts)["tokens"], everything(whole)["tokens"])
@@ -307,7 +306,7 @@ def test_a_long_file_is_read_in_parts(tmp_path, monkeypatch, bpe, name):
 
 
 def read_texts(path, split="train"):
-    return documents(data.open_source(**options(path, split=split)))
+    return documents(open_source(**options(path, split=split)))
 
 
 def test_files_folders_patterns_and_splits(tmp_path):
@@ -361,7 +360,7 @@ def test_odd_text_is_mended_or_skipped_and_counted(tmp_path, caplog):
 )
 def test_wrong_lines(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
-        data.open_source(**options(write(tmp_path, {"a.jsonl": content})))
+        open_source(**options(write(tmp_path, {"a.jsonl": content})))
     assert "\n" not in str(caught.value)
 
 
@@ -388,7 +387,7 @@ def test_wrong_paths_and_keys(tmp_path):
     }
     for message, given_options in wrong.items():
         with pytest.raises(UserError, match=message) as caught:
-            data.open_source(**given_options)
+            open_source(**given_options)
         assert "\n" not in str(caught.value)
 
 
@@ -411,7 +410,7 @@ def packed(tmp_path, bpe):
 @pytest.mark.parametrize("pack", [True, False])
 def test_packed_rows_are_those_of_the_files(packed, pack):
     wanted, out = packed
-    held = data.open_source(**wanted, pack_documents=pack)
+    held = open_source(**wanted, pack_documents=pack)
     for name in ("", wanted["tokenizer"]):
         again = wanted | {
             "source": "packed",
@@ -419,7 +418,7 @@ def test_packed_rows_are_those_of_the_files(packed, pack):
             "tokenizer": name,
             "pack_documents": pack,
         }
-        mapped = data.open_source(**again)
+        mapped = open_source(**again)
         copy = pickle.loads(pickle.dumps(mapped))  # sends the folder's name, not its content
         assert mapped._flat.filename == copy._flat.filename == str(out / "tokens.npy")
         for source in (mapped, copy):
@@ -427,18 +426,18 @@ def test_packed_rows_are_those_of_the_files(packed, pack):
                 got = everything(source)[key]
                 np.testing.assert_array_equal(got, value)
                 assert type(got) is np.ndarray and got.dtype == np.int32
-    assert len(data.open_source(**again | {"seq_len": 32})) <= len(mapped)  # any length
+    assert len(open_source(**again | {"seq_len": 32})) <= len(mapped)  # any length
 
 
 def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
     wanted, out = packed
     again = wanted | {"source": "packed", "path": str(out)}
     with pytest.raises(UserError, match="data.tokenizer='bytes': .*packed with another"):
-        data.open_source(**again | {"tokenizer": "bytes"})
+        open_source(**again | {"tokenizer": "bytes"})
     with pytest.raises(UserError, match="data.seq_len=0: .*holds text"):
-        data.open_source(**again | {"tokenizer": "", "seq_len": 0, "max_side": 32})
+        open_source(**again | {"tokenizer": "", "seq_len": 0, "max_side": 32})
     with pytest.raises(UserError, match="data.split='test': .*without splits"):
-        data.open_source(**again | {"split": "test"})
+        open_source(**again | {"split": "test"})
     with pytest.raises(UserError, match="out=.*exists"):
         packing.pack(corpus_of(**wanted), ByteTokenizer(), str(out))
     with pytest.raises(UserError, match="data.source='packed': .*text"):
@@ -448,7 +447,7 @@ def test_a_packed_folder_of_another_tokenizer(packed, tmp_path):
     made = images.arrays(np.zeros((4, 8, 8, 3), np.uint8), None, "mine")
     images.pack(made, str(tmp_path / "images"), lambda *_: None)
     with pytest.raises(UserError, match="data.seq_len=16: .*holds images"):
-        data.open_source(**again | {"path": str(tmp_path / "images")})
+        open_source(**again | {"path": str(tmp_path / "images")})
 
 
 def damage_meta(out, **changes):
@@ -477,7 +476,7 @@ def test_damaged_packs(packed, harm):
     wanted, out = packed
     harm(out)
     with pytest.raises(UserError, match="data.path=.*pack it again"):
-        data.open_source(**wanted | {"source": "packed", "path": str(out), "tokenizer": ""})
+        open_source(**wanted | {"source": "packed", "path": str(out), "tokenizer": ""})
 
 
 def test_a_failed_pack_leaves_nothing_and_a_long_one_needs_little_memory(tmp_path):
@@ -508,7 +507,7 @@ def test_labeled_sentences(real_data, tmp_path):
     wanted = prepared(
         real_data, "sst2", seq_len=64, pack_documents=False, split="validation[10%:20%]"
     )
-    source = data.open_source(**wanted)
+    source = open_source(**wanted)
     builder = tfds.builder_from_directory(real_data / "sst2" / "1.0.0")
     raw = builder.as_data_source("validation[10%:20%]")
     assert len(source) == len(raw) and len(source.classes) == 2
@@ -521,24 +520,24 @@ def test_labeled_sentences(real_data, tmp_path):
         assert batch["label"][row] == raw[pick]["label"]
     packing.pack(corpus_of(**wanted), ByteTokenizer(), str(tmp_path / "out"))
     again = wanted | {"source": "packed", "path": str(tmp_path / "out"), "split": "train"}
-    mapped = data.open_source(**again)
+    mapped = open_source(**again)
     assert mapped.classes == source.classes
     for key, value in everything(source).items():
         np.testing.assert_array_equal(everything(mapped)[key], value)
-    half = data.open_source(**again | {"split": "train[:50%]"})
+    half = open_source(**again | {"split": "train[:50%]"})
     rows = sampling.split_rows("train[:50%]", len(mapped))
     np.testing.assert_array_equal(everything(half)["label"], everything(mapped)["label"][rows])
-    assert data.open_source(**wanted | {"pack_documents": True}).classes is None
+    assert open_source(**wanted | {"pack_documents": True}).classes is None
 
 
 def test_books(real_data):
-    source = data.open_source(**prepared(real_data, "classic_books", split="test", seq_len=512))
+    source = open_source(**prepared(real_data, "classic_books", split="test", seq_len=512))
     corpus = corpus_of(**prepared(real_data, "classic_books", split="test"))
     assert documents(source) == [record["text"].decode() for record in corpus_records(corpus)]
     with pytest.raises(UserError, match="data.name='cifar10': .*no text"):
-        data.open_source(**prepared(real_data, "cifar10"))
+        open_source(**prepared(real_data, "cifar10"))
     with pytest.raises(UserError, match="data.name='sst2': .*no image.*data.seq_len"):
-        data.open_source(**prepared(real_data, "sst2", seq_len=0, tokenizer="", max_side=32))
+        open_source(**prepared(real_data, "sst2", seq_len=0, tokenizer="", max_side=32))
 
 
 def corpus_records(corpus):
@@ -558,7 +557,7 @@ def test_unreadable_records_are_skipped_and_counted(monkeypatch, caplog):
     monkeypatch.setattr(
         "jssl.data.sources.tfds_source.open_text", lambda *_: (Broken(range(5)), "t", ["a", "b"])
     )
-    source = data.open_source(**options(source="tfds", seq_len=9, pack_documents=False))
+    source = open_source(**options(source="tfds", seq_len=9, pack_documents=False))
     batch = everything(source)
     assert [source.tokenizer.decode(row) for row in batch["tokens"]] == [
         f"doc {i}" for i in (0, 1, 3, 4)
@@ -573,8 +572,8 @@ def test_unreadable_records_are_skipped_and_counted(monkeypatch, caplog):
 @pytest.mark.parametrize(("resident", "workers"), [(True, 0), (False, 0), (False, 2)])
 def test_every_way_gives_the_order_of_the_law(packed, resident, workers):
     wanted, out = packed
-    held = data.open_source(**wanted)
-    mapped = data.open_source(**wanted | {"source": "packed", "path": str(out)})
+    held = open_source(**wanted)
+    mapped = open_source(**wanted | {"source": "packed", "path": str(out)})
     for source in (held, mapped)[workers > 0 :]:
         feed = Feed(DataConfig(source, resident, workers, 0.0), 3, 16, make_mesh(8), 2)
         batch = jax.jit(feed.batch)(feed.held, feed.next())
@@ -587,7 +586,7 @@ def test_every_way_gives_the_order_of_the_law(packed, resident, workers):
 
 
 def test_the_vocabulary_is_found(tmp_path):
-    source = data.open_source(**options(write(tmp_path, {"a.txt": "a" * 100})))
+    source = open_source(**options(write(tmp_path, {"a.txt": "a" * 100})))
     found = dataset_info(source)
     known = source.vocab | {"fingerprint": source.tokenizer.fingerprint}
     assert found.vocab._asdict() == known and found.num_examples == len(source) == 13
@@ -597,7 +596,7 @@ def test_the_vocabulary_is_found(tmp_path):
     setup.check_tokenizer(view, found, found)
     with pytest.raises(UserError, match="its size is 260, and was 100; name that one"):
         setup.check_tokenizer(view, other, found)
-    digits = data.open_source(**options(source="digits", max_side=32, tokenizer="", seq_len=0))
+    digits = open_source(**options(source="digits", max_side=32, tokenizer="", seq_len=0))
     assert dataset_info(digits).vocab is None and dataset_info(digits).modality == "image"
 
 
@@ -623,7 +622,7 @@ def test_train_a_tokenizer_pack_and_read(capfd, tmp_path):
     assert code == 0 and report["examples"] == len(WORDS)
     made.unlink()  # its copy lies beside the tokens
     mapped = options(f"{tmp_path}/out", source="packed", tokenizer="")
-    assert documents(data.open_source(**mapped)) == WORDS
+    assert documents(open_source(**mapped)) == WORDS
     for wrong, message in (
         (("tokenizer", *words, f"--out={tmp_path}/in"), "exists"),
         (("tokenizer", *words, f"--out={made}", "--vocab=many"), "--vocab='many'"),

@@ -8,10 +8,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import open_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jssl import data
 from jssl.config import UserError
 from jssl.data.sources import packed
 from jssl.data.text import corpora, encoding, packing, text_files, text_source
@@ -154,18 +154,18 @@ def test_odd_lines_are_skipped_named_and_counted(tmp_path, caplog):
     good = [json.dumps({"body": f"text {k}"}) for k in range(300)]
     odd = ['{"body": null}', "[1]"]
     (tmp_path / "a.jsonl").write_text("\n".join([*good, *odd]))
-    source = data.open_source(**options(tmp_path, text_key="body"))
+    source = open_source(**options(tmp_path, text_key="body"))
     assert source.documents == 300
     assert "2 lines odd" in caplog.text and 'a.jsonl line 301: its "body" is no text' in caplog.text
     (tmp_path / "a.jsonl").write_text("\n".join([*good, *odd * 2]))
     with pytest.raises(UserError, match="line 301: .* 4 of 304 lines"):
-        data.open_source(**options(tmp_path, text_key="body"))
+        open_source(**options(tmp_path, text_key="body"))
     assert (
-        data.open_source(**options(tmp_path, text_key="body", max_corrupt_fraction=0.02)).documents
+        open_source(**options(tmp_path, text_key="body", max_corrupt_fraction=0.02)).documents
         == 300
     )
     with pytest.raises(UserError, match="line 301"):
-        data.open_source(**options(tmp_path, text_key="body", max_corrupt_fraction=0.0))
+        open_source(**options(tmp_path, text_key="body", max_corrupt_fraction=0.0))
 
 
 # -- slices and splits ---------------------------------------------------------------------------
@@ -251,11 +251,11 @@ def test_every_cure_that_a_message_proposes_works(tmp_path):
     ]  # fmt: skip
     for given_options in tried:
         with pytest.raises(UserError) as caught:
-            data.open_source(**given_options)
+            open_source(**given_options)
         cures = cured(given_options, str(caught.value))
         assert cures, f"no cure in: {caught.value}"
         for cure in cures:
-            assert len(data.open_source(**cure)), str(caught.value)
+            assert len(open_source(**cure)), str(caught.value)
 
 
 def test_detection_is_of_characters_and_not_of_luck():

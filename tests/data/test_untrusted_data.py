@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import open_source
 
 from jssl.config import UserError
-from jssl.data import open_source
 from jssl.data.files import Damaged
 from jssl.data.sources import packed, tfds_source
 from jssl.data.sources.tfds_trust import classes
@@ -103,8 +103,7 @@ def test_texts_that_a_tokenizer_cannot_take(changes, tmp_path):
             attempt("a" * 60 + "b")
         assert "\n" not in str(caught.value)
     options = {"source": "text", "path": str(tmp_path / "a.txt"), "split": "train", "seq_len": 8}
-    options |= {"name": "", "dir": "", "max_side": 0, "channels": 3}
-    assert len(open_source(**options, tokenizer="bytes"))
+    assert len(open_source(**options, max_side=0, tokenizer="bytes"))
 
 
 def test_large_tokenizers_and_pipes(tmp_path, monkeypatch):

@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
+from jssl import data
 from jssl.config import Config, load
 from jssl.core import DatasetInfo, Vocab
-from jssl.data.source import image_fields, info_to_json, text_fields
+from jssl.data.source import Source, image_fields, info_to_json, text_fields
 from jssl.workdir import identity, run_folder
 from jssl.workdir.claim import TrainingFolder
 
@@ -28,6 +29,13 @@ def config_of(recipe: str, **changes: Any) -> Config:
     """A recipe with ``section__key=value`` laid over it."""
     words = {key.replace("__", "."): str(value) for key, value in changes.items()}
     return Config(load(recipe, words))
+
+
+def open_source(**section: Any) -> Source:
+    """The source that these keys of the config section `data` describe."""
+    base = {"name": "", "path": "", "dir": "", "split": "train", "max_side": 16, "channels": 3}
+    base |= {"on_device": False, "workers": 0, "max_corrupt_fraction": 0.01}
+    return data.load(**(base | section)).source
 
 
 def with_content(workdir: Any, content: dict[str, Any]) -> TrainingFolder:
