@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jssl import nn, optim
+from jssl import nn
 from jssl.config import Config, ConfigError, UserError, call_with_section
 from jssl.core import (
     Batch,
@@ -43,6 +43,8 @@ from jssl.evals import knn
 from jssl.evals.features import Features
 from jssl.losses import soft_cross_entropy
 from jssl.nn.apply import apply
+from jssl.optim.schedules import learning_rate
+from jssl.optim.transforms import mask
 from jssl.parallel import mesh
 from jssl.transforms import augment, views
 
@@ -343,7 +345,7 @@ def mixup(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 def optimizer(section: Any, steps: int) -> optax.GradientTransformation:
     """Returns AdamW with the learning rates of `lr_scales`; `section` is `config.finetune`."""
-    rate = optim.learning_rate(
+    rate = learning_rate(
         lr=section.lr,
         lr_final=0.0,
         lr_scaling="linear",
@@ -352,7 +354,7 @@ def optimizer(section: Any, steps: int) -> optax.GradientTransformation:
         warmup_steps=int(section.warmup_fraction * steps),
         batch_size=section.batch_size,
     )
-    adamw = optax.adamw(rate, weight_decay=section.weight_decay, mask=optim.mask(NO_DECAY))
+    adamw = optax.adamw(rate, weight_decay=section.weight_decay, mask=mask(NO_DECAY))
 
     def scaled(u, _):
         return jax.tree.map(jnp.multiply, u, lr_scales(u, section.layer_decay))

@@ -3,7 +3,7 @@
 The function returns an optax transformation. It is called with those of these keyword arguments
 that it takes:
 
-    learning_rate                 a schedule, step -> rate (`jssl.optim.learning_rate`)
+    learning_rate                 a schedule, step -> rate (`jssl.optim.schedules.learning_rate`)
     weight_decay                  ``optim.weight_decay``; a schedule if it has a final value
     mask, weight_decay_mask       params -> tree of bool, False where ``optim.no_decay`` matches
     momentum nesterov b1 b2 eps   the keys of ``config.optim`` with these names

@@ -8,6 +8,7 @@ import pytest
 
 from jssl import config, optim, recipes
 from jssl.config import UserError
+from jssl.optim import schedules, transforms
 
 BASE = dict(recipes.DEFAULTS["optim"]) | {"lr": 0.1, "schedule": "constant", "weight_decay": 0.01}
 PARAMS = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, 2.0])}}
@@ -93,7 +94,7 @@ def test_clip_bounds_the_gradient():
 
 
 def test_mask_by_path():
-    keep = optim.mask(("bias$", "scale$"))(
+    keep = transforms.mask(("bias$", "scale$"))(
         {"encoder": {"bn1": {"scale": 0, "bias": 0}, "conv1": {"kernel": 0}}, "cls_token": 0}
     )
     assert keep == {
@@ -104,7 +105,7 @@ def test_mask_by_path():
 
 def test_the_log_knows_every_rate():
     view = config.Config(config.load("configs/simclr_digits.py"))
-    rates = optim.lr_per_step(view)
+    rates = schedules.lr_per_step(view)
     assert rates.shape == (view.steps,) and rates[0] == 0
     np.testing.assert_allclose(rates[view.optim.warmup_steps], view.optim.lr, rtol=1e-6)
 
@@ -117,11 +118,11 @@ def test_cosine_with_warmup():
         "warmup_steps": 10,
         "schedule": "cosine",
     }
-    rate = optim.learning_rate(**given, steps=110, batch_size=512)
+    rate = schedules.learning_rate(**given, steps=110, batch_size=512)
     np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0.0, 0.3, 0.6], rtol=1e-6)
     np.testing.assert_allclose(rate(60), 0.3, rtol=1e-5)  # half-way down the cosine
     np.testing.assert_allclose(rate(110), 0.0, atol=1e-7)
-    assert optim.peak_lr(0.075, "sqrt", 4096) == 0.075 * 64
+    assert schedules.peak_lr(0.075, "sqrt", 4096) == 0.075 * 64
 
 
 @pytest.mark.parametrize(
@@ -257,5 +258,5 @@ def test_weight_decay_that_rises():
 
 def test_the_cosine_ends_where_it_is_told():
     given = {"lr": 0.3, "lr_final": 0.003, "lr_scaling": "linear", "warmup_steps": 0}
-    rate = optim.learning_rate(**given, schedule="cosine", steps=100, batch_size=512)
+    rate = schedules.learning_rate(**given, schedule="cosine", steps=100, batch_size=512)
     np.testing.assert_allclose([rate(0), rate(100)], [0.6, 0.006], rtol=1e-5)
