@@ -1,7 +1,6 @@
 """The training loop: config -> data -> `method.train_step` -> observers, for any method."""
 
 import contextlib
-import hashlib
 import logging
 import os
 import pathlib
@@ -12,35 +11,30 @@ from typing import Any, NoReturn
 
 import jax
 import ml_collections
-import numpy as np
 
-from jssl import optim
-from jssl.config import Config, UserError, call_with_section, durations, paths, plugins
-from jssl.core import Metrics, Params, TrainState
+from jssl.config import Config, durations, paths
+from jssl.core import Metrics, TrainState
 from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
 from jssl.log import log_progress
 from jssl.parallel import agreement, host
-from jssl.parallel.mesh import replicated
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
-from jssl.perf import flops, memory
-from jssl.training import loggers, missing_keys, observers, rollback, summary, visualize
-from jssl.training.alarms import CollapseAlarm, SpikeAlarm
-from jssl.training.outbox import Outbox, Soft
+from jssl.perf import memory
+from jssl.training import missing_keys, observers, rollback, summary
 from jssl.training.pace import Pace
+from jssl.training.result import check_updates, outcome
+from jssl.training.run_observers import Observer, make_recorder, optional_observers, saver
 from jssl.training.setup import (
     Run,
     check_batch,
     check_unused_keys,
     compile_step,
-    model_flops,
     setup_run,
 )
 from jssl.workdir import claim
 from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
-Observer = Callable[[int, TrainState, Metrics], None]  # called after every step
 StopFn = Callable[[int], str]  # stop(step): the reason to stop after this step, or ""
 
 
@@ -191,48 +185,6 @@ def tell(lines: Iterable[str]) -> None:
         log.info("%s", line)
 
 
-def check_updates(state: TrainState, config: Config) -> None:
-    """Raises `UserError` if every update was skipped: the weights are those of step 0."""
-    if int(state.skipped[1]) >= int(state.step) > 0:
-        raise UserError(
-            f"none of the {int(state.step)} updates was finite: nothing was learned; try a lower "
-            f"--config.optim.lr than {config.optim.lr:g} in another --workdir, and look at the data"
-        )
-
-
-def outcome(
-    state: TrainState,
-    recorder: observers.Recorder,
-    probes: OnlineProbes,
-    feeds: Sequence[Feed],
-) -> dict[str, Any]:
-    """Returns the result of a run at its last step, as JSON values.
-
-    An unknown number is None; a note gives the reason.
-    """
-    step = int(state.step)
-    has_loss = recorder.seen.get("loss") is not None
-    scores = probes.found if probes.at == step else {}
-    notes = {} if has_loss else {"loss_note": "not known: metrics.jsonl has no loss of this run"}
-    if notes:
-        log.warning("the loss of step %d is not known: metrics.jsonl was lost", step)
-    return summary.as_json(
-        {
-            "step": step,
-            "loss": recorder.last.get("loss"),
-            **notes,
-            "examples_per_s": round(recorder.examples_per_s(), 1),
-            "params_sha256": params_sha256(state.params),
-            "knn_top1": scores.get("knn_top1"),
-            "linear_top1": scores.get("linear_top1"),
-            "damaged_examples": len({i for feed in feeds for i in feed.damaged}),
-            "skipped_updates": int(state.skipped[1]),
-            "failed_evaluations": probes.failed,
-            "dropped_metrics": recorder.dropped(),
-        }
-    )
-
-
 def loop(
     step: Callable[..., tuple[TrainState, Metrics]],
     state: TrainState,
@@ -302,109 +254,3 @@ def end_early(
             checkpoints.latest() or 0,
         )
     sys.exit(PREEMPTED)
-
-
-def make_alarms(
-    config: Config, folder: pathlib.Path, start: int, checkpoints: Checkpoints
-) -> Callable[[int, dict[str, float]], None]:
-    """Combines the alarms that ``config.alarm`` describes to one function (step, metrics)."""
-    section = dict(config.alarm)
-    section.pop("max_rollbacks")
-    nonfinite = rollback.NonFinite(section.pop("max_consecutive_nonfinite"))
-    spike = SpikeAlarm(factor=section.pop("loss_spike_factor"))
-    collapse = call_with_section(
-        CollapseAlarm, section, "alarm", workdir=folder, checkpoints=checkpoints.steps, start=start
-    )
-
-    def check(step: int, values: dict[str, float]) -> None:
-        nonfinite(step, values)
-        spike(step, values)
-        collapse(step, values)
-
-    return check
-
-
-def make_recorder(
-    run: Run, feeds: Sequence[Feed], folder: pathlib.Path, start: int, checkpoints: Checkpoints
-) -> observers.Recorder:
-    """Opens the recorder of a run; only the first process opens sinks."""
-    config = run.config
-    device = run.mesh.devices.flat[0]
-    peak = flops.peak(device.device_kind)
-    if peak is None:
-        log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
-    outboxes: list[Outbox] = []
-    if jax.process_index() == 0:
-        log_section = config.log
-        outboxes = loggers.open_all(
-            folder,
-            start=start,
-            config=config._tree.to_dict(),
-            tensorboard=log_section.tensorboard,
-            wandb=log_section.wandb,
-            mlflow=log_section.mlflow,
-        )
-    return observers.Recorder(
-        start=start,
-        steps=config.steps,
-        every=config.log.every,
-        examples=config.batch_size,
-        flops=model_flops(run),
-        waited=lambda: feeds[-1].waited,
-        peak=None if peak is None else peak * run.mesh.devices.size,
-        rates=optim.lr_per_step(config),
-        newest=loggers.newest(folder, start),
-        alarm=make_alarms(config, folder, start, checkpoints),
-        sinks=outboxes,
-    )
-
-
-def saver(checkpoints: Checkpoints, recorder: observers.Recorder, steps: int) -> Observer:
-    """Returns an observer that saves every ``checkpoint.every`` steps and at the last step."""
-
-    def observe(step: int, state: TrainState, metrics: Metrics) -> None:
-        if step == steps or (checkpoints.every and step % checkpoints.every == 0):
-            recorder.flush()
-            checkpoints.save(step, state)
-
-    return observe
-
-
-def optional_observers(
-    run: Run, recorder: observers.Recorder, folder: pathlib.Path
-) -> list[Observer]:
-    """Returns the observers that a config requests: pictures, a profile, those outside jssl.
-
-    None of them can end the run. An observer outside jssl is ``build(run, folder)`` of its module,
-    called after every step as ``observer(step, state, metrics)``, on all processes.
-    """
-    callbacks: list[Observer] = []
-    log_section = run.config.log
-    if run.method.render and log_section.render_every:
-        album = None
-        if jax.process_index() == 0:
-            open_album = partial(visualize.Album, folder, run.data.source)
-            album = recorder.closes(Outbox("pictures", open_album, limit=4))
-        callbacks.append(
-            Soft("a picture", visualize.renderer(run, album, log_section.render_every))
-        )
-    for name in log_section.observers:
-        build = plugins.resolve("config.log.observers", name)
-        callbacks.append(Soft(name, build(run, folder)))
-    if log_section.profile_step:
-        writer = recorder.closes(Outbox("the profile", observers.Traces))
-        profile = observers.profiler(folder, writer, log_section.profile_step, run.config.steps)
-        callbacks.append(Soft("the profile", profile))
-    return callbacks
-
-
-def params_sha256(params: Params) -> str:
-    """Returns the SHA-256 of path, dtype, shape and bytes of all parameters, sorted by path."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
-    ):
-        value = np.asarray(jax.device_put(leaf, replicated(leaf.sharding.mesh)))
-        digest.update(f"{path} {value.dtype} {value.shape}".encode() + value.tobytes())
-    return digest.hexdigest()

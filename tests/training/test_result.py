@@ -16,7 +16,7 @@ from jssl.commands.arguments import arguments
 from jssl.config import Config, UserError, load
 from jssl.data import files
 from jssl.data.text import tokenizer
-from jssl.training import loop, summary
+from jssl.training import result, summary
 from jssl.training.observers import Traces, profiler
 from jssl.training.outbox import Outbox
 from jssl.training.visualize import Album
@@ -33,17 +33,17 @@ def state(step: int, skipped: int, row: int = 0) -> State:
 def test_a_run_that_learned_nothing_is_no_success(step, skipped, fails):
     config = Config(load(TINY))
     if not fails:
-        loop.check_updates(state(step, skipped), config)
+        result.check_updates(state(step, skipped), config)
         return
     with pytest.raises(
         UserError, match="none of the 6 updates was finite.*lower --config.optim.lr"
     ):
-        loop.check_updates(state(step, skipped), config)
+        result.check_updates(state(step, skipped), config)
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_loss_that_is_not_known_has_a_note(monkeypatch, caplog, known):
-    monkeypatch.setattr(loop, "params_sha256", lambda params: "0" * 64)
+    monkeypatch.setattr(result, "params_sha256", lambda params: "0" * 64)
     recorder = types.SimpleNamespace(
         seen={"loss": (5, 1.5)} if known else {},
         last={"loss": float("inf")} if known else {},
@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_known_has_a_note(monkeypatch, caplog, known):
     )
     probes = types.SimpleNamespace(found={"knn_top1": 0.5}, at=4, failed=2)
     feeds = [types.SimpleNamespace(damaged=[1, 2]), types.SimpleNamespace(damaged=[2])]
-    values = loop.outcome(state(6, 1), recorder, probes, feeds)
+    values = result.outcome(state(6, 1), recorder, probes, feeds)
     json.dumps(values, allow_nan=False)
     assert values["loss"] is None
     assert ("not finite (inf)" if known else "metrics.jsonl has no loss") in values["loss_note"]

@@ -1,0 +1,116 @@
+"""The observers of a run, from its config."""
+
+import logging
+import pathlib
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+
+from jssl.config import Config, call_with_section, plugins
+from jssl.core import Metrics, TrainState
+from jssl.data.loader import Feed
+from jssl.optim.schedules import lr_per_step
+from jssl.perf import flops
+from jssl.training import loggers, observers, rollback, visualize
+from jssl.training.alarms import CollapseAlarm, SpikeAlarm
+from jssl.training.outbox import Outbox, Soft
+from jssl.training.setup import Run, model_flops
+from jssl.workdir.checkpoint import Checkpoints
+
+log = logging.getLogger("jssl")
+Observer = Callable[[int, TrainState, Metrics], None]  # called after every step
+
+
+def make_recorder(
+    run: Run, feeds: Sequence[Feed], folder: pathlib.Path, start: int, checkpoints: Checkpoints
+) -> observers.Recorder:
+    """Opens the recorder of a run; only the first process opens sinks."""
+    config = run.config
+    device = run.mesh.devices.flat[0]
+    peak = flops.peak(device.device_kind)
+    if peak is None:
+        log.info("no peak rate is known for %r: FLOP/s, no MFU", device.device_kind)
+    outboxes: list[Outbox] = []
+    if jax.process_index() == 0:
+        log_section = config.log
+        outboxes = loggers.open_all(
+            folder,
+            start=start,
+            config=config._tree.to_dict(),
+            tensorboard=log_section.tensorboard,
+            wandb=log_section.wandb,
+            mlflow=log_section.mlflow,
+        )
+    return observers.Recorder(
+        start=start,
+        steps=config.steps,
+        every=config.log.every,
+        examples=config.batch_size,
+        flops=model_flops(run),
+        waited=lambda: feeds[-1].waited,
+        peak=None if peak is None else peak * run.mesh.devices.size,
+        rates=lr_per_step(config),
+        newest=loggers.newest(folder, start),
+        alarm=make_alarms(config, folder, start, checkpoints),
+        sinks=outboxes,
+    )
+
+
+def make_alarms(
+    config: Config, folder: pathlib.Path, start: int, checkpoints: Checkpoints
+) -> Callable[[int, dict[str, float]], None]:
+    """Combines the alarms that ``config.alarm`` describes to one function (step, metrics)."""
+    section = dict(config.alarm)
+    section.pop("max_rollbacks")
+    nonfinite = rollback.NonFinite(section.pop("max_consecutive_nonfinite"))
+    spike = SpikeAlarm(factor=section.pop("loss_spike_factor"))
+    collapse = call_with_section(
+        CollapseAlarm, section, "alarm", workdir=folder, checkpoints=checkpoints.steps, start=start
+    )
+
+    def check(step: int, values: dict[str, float]) -> None:
+        nonfinite(step, values)
+        spike(step, values)
+        collapse(step, values)
+
+    return check
+
+
+def saver(checkpoints: Checkpoints, recorder: observers.Recorder, steps: int) -> Observer:
+    """Returns an observer that saves every ``checkpoint.every`` steps and at the last step."""
+
+    def observe(step: int, state: TrainState, metrics: Metrics) -> None:
+        if step == steps or (checkpoints.every and step % checkpoints.every == 0):
+            recorder.flush()
+            checkpoints.save(step, state)
+
+    return observe
+
+
+def optional_observers(
+    run: Run, recorder: observers.Recorder, folder: pathlib.Path
+) -> list[Observer]:
+    """Returns the observers that a config requests: pictures, a profile, those outside jssl.
+
+    None of them can end the run. An observer outside jssl is ``build(run, folder)`` of its module,
+    called after every step as ``observer(step, state, metrics)``, on all processes.
+    """
+    callbacks: list[Observer] = []
+    log_section = run.config.log
+    if run.method.render and log_section.render_every:
+        album = None
+        if jax.process_index() == 0:
+            open_album = partial(visualize.Album, folder, run.data.source)
+            album = recorder.closes(Outbox("pictures", open_album, limit=4))
+        callbacks.append(
+            Soft("a picture", visualize.renderer(run, album, log_section.render_every))
+        )
+    for name in log_section.observers:
+        build = plugins.resolve("config.log.observers", name)
+        callbacks.append(Soft(name, build(run, folder)))
+    if log_section.profile_step:
+        writer = recorder.closes(Outbox("the profile", observers.Traces))
+        profile = observers.profiler(folder, writer, log_section.profile_step, run.config.steps)
+        callbacks.append(Soft("the profile", profile))
+    return callbacks
