@@ -1,6 +1,6 @@
 """jssl train --config=configs/simclr_digits.py --workdir=runs/simclr_digits
 
-SimCLR on the embedded scattered digits: the recipe of `make demo`, minutes on two CPU cores. Colour
+SimCLR on the embedded scattered digits: the recipe of `make demo`, minutes on two CPU cores. Color
 is a nuisance there, hence the strong hue; views of 24 of the 32 pixels halve the work.
 """
 

@@ -74,7 +74,6 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     names = ["head"] if config.shared_head else ["head", "patch_head"]
     net = heads.chain(config, "head", "patch_head")
     teacher = ema.teacher_from_config(config, net, "encoder", *names, extra=("prototypes",))
-    teacher_encoder = teacher.net.modules["encoder"]
     project = project_tokens(net, names[-1])
     sample_masks = mask_sampler(config, masked_image.grid_side(config, encoder))
 
@@ -93,13 +92,9 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         outputs |= {"weight": weight, "class_token": tokens[:, 0]}
         if "local" in x:
             outputs["local"], stats = project_local(net, params, stats, x["local"], rngs)
-        teacher_tokens, _ = apply(
-            teacher_encoder, buffers["teacher"]["encoder"], {}, x["global"], train=True
+        outputs["teacher"], teacher_stats = project_teacher(
+            teacher.net.modules["encoder"], project, buffers, x["global"], index
         )
-        teacher_out, teacher_stats = project(
-            buffers["teacher"], buffers["teacher_stats"], teacher_tokens, index
-        )
-        outputs |= {f"teacher_{name}": z for name, z in teacher_out.items()}
         return outputs, buffers | {"stats": stats, "teacher_stats": teacher_stats}
 
     def loss(params, outputs, state, batch, rng):
@@ -113,7 +108,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         patch_loss, patch_center = masked_patch_loss(
             config, outputs, layers[name], teacher_layers[name], center["patch"], state.step
         )
-        metrics = monitor(state.step, *split_views(outputs["teacher_cls"])) | entropy(p)
+        metrics = monitor(state.step, *split_views(outputs["teacher"]["cls"])) | entropy(p)
         metrics |= {"cls_loss": class_loss, "patch_loss": patch_loss}
         metrics["ema_decay"] = teacher.decay(state)
         value = class_loss + patch_loss
@@ -224,6 +219,14 @@ def project_tokens(net: EncoderWithHeads, patch_head: str) -> Callable:
     return project
 
 
+def project_teacher(
+    encoder: Module, project: Callable, buffers: Buffers, images: Array, index: Array
+) -> tuple[dict[str, Array], Buffers]:
+    """Applies the teacher to whole global views [V, h, w, C]; see `project_tokens`."""
+    tokens, _ = apply(encoder, buffers["teacher"]["encoder"], {}, images, train=True)
+    return project(buffers["teacher"], buffers["teacher_stats"], tokens, index)
+
+
 def class_token_loss(
     config: Config,
     outputs: dict[str, Array],
@@ -236,7 +239,7 @@ def class_token_loss(
 
     Args:
       config: the whole config.
-      outputs: of `forward`: "cls", "teacher_cls" [V, d] and, with local crops, "local" [nB, d].
+      outputs: of `forward`: "cls" and "teacher" "cls" [V, d], and, with local crops, "local" [nB, d].
       layer, teacher_layer: the prototypes of student and teacher.
       center: [K], of the teacher's logits.
       step: int32 [].
@@ -244,7 +247,7 @@ def class_token_loss(
     Returns:
       (loss [], the new center [K], the teacher's distributions [V, K]).
     """
-    teacher_logits = jax.lax.stop_gradient(prototype_logits(teacher_layer, outputs["teacher_cls"]))
+    teacher_logits = jax.lax.stop_gradient(prototype_logits(teacher_layer, outputs["teacher"]["cls"]))
     weight = jnp.ones(len(teacher_logits))
     temperature = teacher_temperature(config, step)
     p = teacher_assignments(config, teacher_logits, center, temperature, weight)
@@ -273,7 +276,7 @@ def masked_patch_loss(
 
     Args:
       config: the whole config.
-      outputs: of `forward`: "patch", "teacher_patch" [V, M, d] and "weight" [V, M].
+      outputs: of `forward`: "patch" and "teacher" "patch" [V, M, d], and "weight" [V, M].
       layer, teacher_layer, center, step: as in `class_token_loss`.
 
     Returns:
@@ -282,7 +285,7 @@ def masked_patch_loss(
     weight = outputs["weight"]
     width = outputs["patch"].shape[-1]
     teacher_logits = jax.lax.stop_gradient(
-        prototype_logits(teacher_layer, outputs["teacher_patch"].reshape(-1, width))
+        prototype_logits(teacher_layer, outputs["teacher"]["patch"].reshape(-1, width))
     )
     temperature = teacher_temperature(config, step)
     p = teacher_assignments(config, teacher_logits, center, temperature, weight.ravel())

@@ -13,11 +13,11 @@ from jssl.evals import knn, linear
 
 
 def clusters(n, classes=4, dim=8, spread=1.0, seed=0):
-    """Features around one centre a class, float32 [n, dim], and labels int32 [n]."""
+    """Features around one center a class, float32 [n, dim], and labels int32 [n]."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
-    centres = np.random.default_rng(99).normal(size=(classes, dim))
-    return np.float32(centres[labels] + spread * rng.normal(size=(n, dim))), np.int32(labels)
+    centers = np.random.default_rng(99).normal(size=(classes, dim))
+    return np.float32(centers[labels] + spread * rng.normal(size=(n, dim))), np.int32(labels)
 
 
 def mesh_of_all():
@@ -86,7 +86,7 @@ def test_knn_compiles_once_and_keeps_queries_apart():
 
 
 def test_knn_small_temperature_does_not_overflow():
-    """exp(1 / 0.005) is beyond float32; the nearest neighbour decides then."""
+    """exp(1 / 0.005) is beyond float32; the nearest neighbor decides then."""
     nearest = knn.top1(*BANK, *QUERIES, classes=4, k=1, temperature=1.0, chunk=64)
     assert knn.top1(*BANK, *QUERIES, classes=4, k=10, temperature=1e-4, chunk=64) == nearest
 

@@ -501,8 +501,8 @@ def test_draws_are_of_their_seed_and_nested():
 def clusters(n, seed, spread):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, n)
-    centres = np.random.default_rng(99).normal(size=(4, 8))
-    return np.float32(centres[labels] + spread * rng.normal(size=(n, 8))), np.int32(labels)
+    centers = np.random.default_rng(99).normal(size=(4, 8))
+    return np.float32(centers[labels] + spread * rng.normal(size=(n, 8))), np.int32(labels)
 
 
 OPTIONS = {

@@ -194,7 +194,7 @@ def sinkhorn(iterations):
     return {
         "call": f"sinkhorn(scores, iterations={iterations}, epsilon=0.05)",
         "note": "The authors' code also divides by the number of prototypes after the first "
-        "normalisation, which the second undoes. exp(scores / epsilon) without subtracting a "
+        "normalization, which the second undoes. exp(scores / epsilon) without subtracting a "
         "maximum: it overflows from scores of 4.4 on. No gradient.",
         "inputs": {"scores": exact(scores)},
         "value": exact(value),
@@ -220,8 +220,8 @@ def dino():
     loss.center = torch.tensor(center)[None, None]
     out = case(
         "DINOLoss(teacher_temp=0.04, student_temp=0.1, center_momentum=0.9)(teacher, student), "
-        "the centre set by hand",
-        "As the authors' code: mean over the 6 pairs of a global crop and another crop; the centre "
+        "the center set by hand",
+        "As the authors' code: mean over the 6 pairs of a global crop and another crop; the center "
         "is that of the steps before, and moves to the mean of the teacher's raw outputs after. "
         "The gradient reaches the teacher: the caller must cut it.",
         lambda teacher, student: loss(list(teacher), list(student)),

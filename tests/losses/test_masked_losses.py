@@ -140,11 +140,11 @@ KINDS += [("sinkhorn", PARTLY, 0, 0.0)]
 
 
 def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9):
-    """(our loss, the reference, their arguments, the centres wanted).
+    """(our loss, the reference, their arguments, the centers wanted).
 
     The reference is main_ibot.py's iBOTLoss: each pair of a teacher's and another crop; the mean
     over each view's hidden patches, 0 where none are. Sinkhorn and the patches' center are of the
-    hidden ones, as in DINOv2 (in iBOT the centre is of all); KoLeo is the sum over both
+    hidden ones, as in DINOv2 (in iBOT the center is of all); KoLeo is the sum over both
     views, as in its ssl_meta_arch.py.
     """
     changes = dict(centering=centering, koleo_weight=spread, center_momentum=momentum)
@@ -155,7 +155,7 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
     )
     shapes = 3 * [(ROWS,)] + 2 * [(ROWS, PLACES)] + [(local * ROWS // 2,)] + 4 * [(OUTPUTS,)]
     given = [0.5 * rng.normal(size=(*shape, NARROW)) for shape in shapes]
-    mask, centre = masks_of(rng, counts), 0.1 * rng.normal(size=(2, OUTPUTS))
+    mask, center = masks_of(rng, counts), 0.1 * rng.normal(size=(2, OUTPUTS))
     at = np.argsort(~mask, axis=1, kind="stable")[:, :HIDDEN, None]
     weight = jnp.float32(np.arange(HIDDEN) < np.reshape(counts, (-1, 1)))
 
@@ -166,9 +166,10 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
         found = both(names, arrays[:5]) | {"weight": weight}
         found |= {name: jnp.take_along_axis(found[name], at, axis=1) for name in names[3:]}
         found |= {"local": arrays[5]} if local else {}
+        found["teacher"] = {name: found.pop(f"teacher_{name}") for name in ("cls", "patch")}
         heads = [{"direction": w} for w in arrays[6:]]
         new, old = (both(("head", "patch_head"), x) for x in (heads[:2], heads[2:]))
-        state = state_of(2, center=both(("cls", "patch"), jnp.float32(centre)))
+        state = state_of(2, center=both(("cls", "patch"), jnp.float32(center)))
         state.buffers["teacher"] = {"prototypes": old}
         return objective.stages[1]({"prototypes": new}, found, state, None, KEY)
 
@@ -177,7 +178,7 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
     def aim(i):
         if centering == "sinkhorn":
             return reference_sinkhorn(told[i], HEAT, 3)
-        return np.exp(log_softmax((told[i] - centre[i]) / HEAT))
+        return np.exp(log_softmax((told[i] - center[i]) / HEAT))
 
     def reference(cls, _, h, patch, __, small, w_cls, w_patch, *teachers):
         def say(z, w):
@@ -194,7 +195,7 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
         return value + spread * (koleo(h[0::2]) + koleo(h[1::2]))
 
     mean = np.array([x.mean(0) for x in told])
-    return ours, reference, given, momentum * centre + (1 - momentum) * mean
+    return ours, reference, given, momentum * center + (1 - momentum) * mean
 
 
 @pytest.mark.parametrize(("centering", "counts", "local", "spread"), KINDS)
@@ -251,10 +252,10 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
     SAME(found["weight"], there)
     SAME(found["class_token"], tokens["student"][:, 0])
     near(found["local"], unit(tokens["local"][:, 0] @ heads["head"][0]))
-    for i, (who, key) in enumerate([("student", ""), ("teacher", "teacher_")]):
-        near(found[f"{key}cls"], unit(tokens[who][:, 0] @ heads["head"][i]))
+    for i, (who, out) in enumerate([("student", found), ("teacher", found["teacher"])]):
+        near(out["cls"], unit(tokens[who][:, 0] @ heads["head"][i]))
         wanted = unit(tokens[who][:, 1:][mask] @ heads["head" if tied else "patch_head"][i])
-        near(np.asarray(found[f"{key}patch"])[there], wanted)
+        near(np.asarray(out["patch"])[there], wanted)
     some = mask.sum(1)[mask.any(1)]
     assert abs(len(some) - rows / 2) < 5 * math.sqrt(rows / 4)
     assert some.min() == 2 and some.max() == HIDDEN
@@ -303,7 +304,7 @@ def test_data2vec_regresses_the_normalized_mean_of_the_last_blocks(monkeypatch, 
     agree_linear(*given, lambda said: smooth_l1((said - wanted)[mask], 2.0), WIDTH)
 
 
-def test_ijepa_regresses_the_averages_normalised_tokens_at_the_targets(monkeypatch):
+def test_ijepa_regresses_the_averages_normalized_tokens_at_the_targets(monkeypatch):
     """train.py: layer_norm, apply_masks, smooth_l1_loss over what this batch's size asks for."""
     rng, images, blocks, kept, most, asks = np.random.default_rng(9), 3, 4, 5, 6, 4
     where = np.array([rng.permutation(PLACES)[:kept] for _ in range(images)])

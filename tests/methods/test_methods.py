@@ -92,7 +92,7 @@ def test_moco_queue_holds_the_newest_keys_in_the_order_of_the_views():
     run = run_of("moco_cifar10", *STILL.items(), ("bn_splits", "1"))
     (one, metrics), (two, _) = steps(run, [batch_of(run), batch_of(run, 16)])
     queue, later = (np.asarray(s.buffers["queue"]) for s in (one, two))
-    np.testing.assert_allclose(queue[0:32:2], queue[1:32:2], atol=1e-4)  # pairs are neighbours
+    np.testing.assert_allclose(queue[0:32:2], queue[1:32:2], atol=1e-4)  # pairs are neighbors
     np.testing.assert_allclose(np.linalg.norm(queue, axis=1), 1, rtol=1e-4)
     np.testing.assert_array_equal(later[32:], queue[:32])
     assert metrics["contrastive_top1"] == 1.0 and metrics["alignment"] < 1e-5
@@ -107,12 +107,12 @@ def test_moco_says_what_it_needs():
             methods.load(Config(load("configs/moco_cifar10.py:tiny", words)), image_info())
 
 
-def test_nnclr_takes_neighbours_from_the_queue_of_earlier_images():
+def test_nnclr_takes_neighbors_from_the_queue_of_earlier_images():
     run = run_of("nnclr_cifar10", *STILL.items())
     (one, _), (two, metrics) = steps(run, [batch_of(run)] * 2)
     queue = np.asarray(two.buffers["queue"])
     np.testing.assert_array_equal(queue[16:32], np.asarray(one.buffers["queue"])[:16])
-    assert metrics["neighbor_agreement"] == 1.0, "equal views have the same neighbour"
+    assert metrics["neighbor_agreement"] == 1.0, "equal views have the same neighbor"
 
 
 def test_swav_prototypes_lie_on_the_sphere_and_wait():

@@ -44,7 +44,7 @@ MAE = "configs/mae_imagenette.py:tiny"
         ("params/encoder/blocks/0/attn/qkv/bias", (2304,), P()),
         ("buffers/queue", (65536, 128), P(mesh.AXES)),
         ("buffers/bank/label", (1024, 3), P(mesh.AXES)),
-        ("buffers/centre", (65536,), P()),
+        ("buffers/center", (65536,), P()),
     ],
 )
 def test_rules(path, shape, wanted):

@@ -49,7 +49,7 @@ def noise(channels=3):
 
 
 def smooth():
-    """Images as smooth as photographs are, and more colourful: 5 x 5 random colors, enlarged."""
+    """Images as smooth as photographs are, and more colorful: 5 x 5 random colors, enlarged."""
     coarse = np.random.default_rng(1).integers(0, 256, (BATCH, 5, 5, 3), dtype=np.uint8)
     return np.stack([Image.fromarray(c).resize((WIDTH, HEIGHT), 3) for c in coarse])
 
@@ -110,7 +110,7 @@ def test_one_operation(change):
     np.testing.assert_allclose(out, expected(image, params), atol=1e-5)
 
 
-def test_pillow_colours():
+def test_pillow_colors():
     """Within Pillow's rounding to whole levels, and to a whole mean for contrast."""
     image = noise()
     picture = Image.fromarray(image[0, :24, :24])
@@ -360,7 +360,7 @@ def test_view_is_a_function_of_its_key():
     )
 
 
-def test_normalise_and_dtype():
+def test_normalize_and_dtype():
     image, params = noise(), still()
     plain = compiled("fused")(image, params)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)

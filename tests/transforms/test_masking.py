@@ -27,8 +27,8 @@ def test_blocks_cover_exactly_so_many(seed, count):
         np.testing.assert_array_equal(at[row], np.flatnonzero(mask[row]))
 
 
-def neighbours(mask, grid):
-    """How many of the 4-neighbours of a hidden patch are hidden too, on average."""
+def neighbors(mask, grid):
+    """How many of the 4-neighbors of a hidden patch are hidden too, on average."""
     m = np.pad(np.asarray(mask).reshape(-1, grid, grid), ((0, 0), (1, 1), (1, 1)))
     around = m[:, :-2, 1:-1] * 1 + m[:, 2:, 1:-1] + m[:, 1:-1, :-2] + m[:, 1:-1, 2:]
     return around[m[:, 1:-1, 1:-1]].mean()
@@ -39,7 +39,7 @@ def test_blocks_are_blocks():
     given = dict(area=(16.0, 75.0), aspect=(0.3, 1 / 0.3))
     blocks = masking.block_mask(jax.random.key(0), 200, 14, 75, **given)
     alone = masking.lowest_k(jax.random.uniform(jax.random.key(1), (200, 196)), 75)
-    assert neighbours(blocks, 14) > 2.85 > 2 > neighbours(alone, 14)
+    assert neighbors(blocks, 14) > 2.85 > 2 > neighbors(alone, 14)
     holes = [np.pad(m, 1, constant_values=True) for m in np.asarray(blocks).reshape(-1, 14, 14)]
 
     def around(m):

@@ -32,7 +32,7 @@ def pixels(config, x):
     return (np.asarray(x, np.float32) * np.array(look.std) + np.array(look.mean)) * 255
 
 
-def test_the_views_of_an_image_are_neighbours():
+def test_the_views_of_an_image_are_neighbors():
     config = config_of("simclr")
     x = jax.jit(views.two_views(config))(jax.random.key(0), batch())
     assert x.shape == (6, 32, 32, 3)
