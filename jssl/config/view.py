@@ -63,9 +63,12 @@ class Config:
 
         Keys that are read from the copy count as read from this config.
         """
-        tree = self._tree.copy_and_resolve_references().unlock()
+        tree = self._tree.copy_and_resolve_references()
         flat = flatten(tree)
-        tree.update_from_flattened_dict({k: v for k, v in values.items() if f"config.{k}" in flat})
+        with tree.unlocked():  # two trees of which one is locked are not equal
+            tree.update_from_flattened_dict(
+                {k: v for k, v in values.items() if f"config.{k}" in flat}
+            )
         return Config(tree, seen=self._seen)
 
     def unread(self) -> list[str]:

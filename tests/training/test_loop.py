@@ -12,7 +12,7 @@ from PIL import Image
 from jssl import config
 from jssl.data.loader import Feed
 from jssl.parallel import mesh
-from jssl.training import loggers, loop, progress, visualize
+from jssl.training import loggers, loop, progress, setup, visualize
 from jssl.training.setup import compile_step, setup_run
 
 QUIET = {"eval.every": "0", "checkpoint.every": "0", "log.tensorboard": "false"}
@@ -74,11 +74,24 @@ def test_every_step_has_its_own_random_key():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_metrics_of_every_visit_are_written(tmp_path):
+def test_metrics_of_every_visit_are_written_and_the_step_is_traced_once(tmp_path, monkeypatch):
+    traced, build = [], setup.build_method
+
+    def counted(*given):
+        method = build(*given)
+
+        def train_step(*state):
+            traced.append("step")
+            return method.train_step(*state)
+
+        return method._replace(train_step=train_step)
+
+    monkeypatch.setattr(setup, "build_method", counted)
     tree = config.load("configs/simclr_digits.py:tiny", QUIET | {"steps": "7", "log.every": "3"})
     found = loop.train(tree, str(tmp_path))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 7]
+    assert traced == ["step"], "for the FLOP count, and for the program that runs"
     assert rows[-1]["loss"] == found["loss"]
     assert all(0 <= row["data_wait_fraction"] <= 1 and row["lr"] >= 0 for row in rows)
 
