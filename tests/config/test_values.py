@@ -138,8 +138,7 @@ def changed(tree, values_of: dict):
         section = tree
         for part in parents:
             section = section[part]
-        with section.ignore_type():
-            section[name] = value
+        section[name] = value
     return tree.lock()
 
 

@@ -73,7 +73,7 @@ def test_grad_cache_with_batch_norm_is_exact_for_its_own_forward_pass():
     """With BatchNorm by micro-batch, the gradient is that of the loss of those very outputs."""
     config = Config(load("configs/simclr_cifar10.py:tiny"))
     run = setup_run(config, make_mesh(1))
-    state, batch, rng, n = run.init(), batch_of(run), jax.random.key(5), 4
+    state, batch, rng, n = run.init(), batch_of(run), jax.random.key(5), 2
     objective = simclr.build(config, image_info())
     encode, compare = objective.stages
 
