@@ -1,7 +1,8 @@
 """References of losses, in NumPy, and comparisons with them."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -18,11 +19,21 @@ def close(found, wanted, rtol=1e-5, atol=0.0):
     np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
 
 
-def agree(ours, reference, *arrays):
-    """Our value and our gradient of each argument along random directions are the reference's."""
+@functools.cache
+def value_and_grads(function, count):
+    """The function and its gradients of the first arguments; jitted, once for each function."""
+    return jax.jit(jax.value_and_grad(function, tuple(range(count))))
+
+
+def agree(ours, reference, *arrays, given=()):
+    """Our value and our gradient of each argument along random directions are the reference's.
+
+    `given` are further arguments of ours, numbers; a function at module level is compiled once for
+    all of them.
+    """
     rng = np.random.default_rng(0)
-    both = jax.jit(jax.value_and_grad(ours, tuple(range(len(arrays)))))
-    value, grads = both(*(jnp.float32(array) for array in arrays))
+    both = value_and_grads(ours, len(arrays))
+    value, grads = both(*(np.float32(array) for array in arrays), *given)
     close(value, reference(*arrays), 2e-5)
     for n, grad in enumerate(grads):
 

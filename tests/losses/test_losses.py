@@ -10,6 +10,9 @@ from helpers.losses import slope
 from jssl import losses, ops
 from jssl.transforms import masking
 
+nt_xent = jax.jit(losses.nt_xent)  # of any temperature: one program for each shape
+nt_xent_grads = jax.jit(jax.grad(losses.nt_xent, (0, 1), has_aux=True))
+
 
 def reference_nt_xent(z_a, z_b, temperature):
     """Equation 1 of SimCLR: z_{2k-1}, z_{2k} are the pair; mean of l(i, j) over both directions."""
@@ -32,34 +35,34 @@ def reference_nt_xent(z_a, z_b, temperature):
 def test_nt_xent_is_equation_1(temperature, batch):
     rng = np.random.default_rng(batch)
     z_a, z_b = rng.normal(size=(2, batch, 5)) * 3
-    value, _ = losses.nt_xent(jnp.float32(z_a), jnp.float32(z_b), temperature)
+    value, _ = nt_xent(np.float32(z_a), np.float32(z_b), temperature)
     np.testing.assert_allclose(value, reference_nt_xent(z_a, z_b, temperature), rtol=1e-5)
 
 
 def test_nt_xent_gradient_of_both_views():
     rng = np.random.default_rng(0)
     z_a, z_b, direction = rng.normal(size=(3, 6, 5))
-    grads = jax.grad(lambda a, b: losses.nt_xent(a, b, 0.3)[0], (0, 1))(
-        jnp.float32(z_a), jnp.float32(z_b)
-    )
+    grads, _ = nt_xent_grads(np.float32(z_a), np.float32(z_b), 0.3)
     along_a = slope(lambda a: reference_nt_xent(a, z_b, 0.3), z_a, direction)
     along_b = slope(lambda b: reference_nt_xent(z_a, b, 0.3), z_b, direction)
-    np.testing.assert_allclose((grads[0] * direction).sum(), along_a, rtol=1e-3)
-    np.testing.assert_allclose((grads[1] * direction).sum(), along_b, rtol=1e-3)
+    np.testing.assert_allclose((np.asarray(grads[0]) * direction).sum(), along_a, rtol=1e-3)
+    np.testing.assert_allclose((np.asarray(grads[1]) * direction).sum(), along_b, rtol=1e-3)
 
 
 def test_nt_xent_of_bfloat16_is_computed_in_float32():
-    z = jnp.bfloat16(np.random.default_rng(0).normal(size=(2, 8, 16)))
-    value, accuracy = losses.nt_xent(*z, 0.1)
+    z = np.random.default_rng(0).normal(size=(2, 8, 16)).astype(jnp.bfloat16)
+    # XLA must round where the program says so.
+    options = {"xla_allow_excess_precision": False}
+    value, accuracy = jax.jit(losses.nt_xent, compiler_options=options)(*z, 0.1)
     assert value.dtype == accuracy.dtype == jnp.float32
-    wide = np.float64(np.asarray(z, np.float32))
+    wide = np.float64(z)
     np.testing.assert_allclose(value, reference_nt_xent(*wide, 0.1), rtol=1e-5)
 
 
 def test_nt_xent_accuracy():
-    eye = jnp.eye(4)
-    assert losses.nt_xent(eye, eye, 0.5)[1] == 1.0
-    assert losses.nt_xent(eye, jnp.roll(eye, 1, axis=0), 0.5)[1] == 0.0
+    eye = np.eye(4, dtype=np.float32)
+    assert float(nt_xent(eye, eye, 0.5)[1]) == 1.0
+    assert float(nt_xent(eye, np.roll(eye, 1, axis=0), 0.5)[1]) == 0.0
 
 
 def test_masked_mse_counts_hidden_patches_only():
@@ -72,15 +75,13 @@ def test_masked_mse_counts_hidden_patches_only():
             if mask[b, n]:
                 total += np.mean((prediction[b, n] - target[b, n]) ** 2)
                 count += 1
-    value = losses.masked_mse(jnp.float32(prediction), jnp.float32(target), jnp.float32(mask))
+    value = jax.jit(losses.masked_mse)(*map(np.float32, (prediction, target, mask)))
     np.testing.assert_allclose(value, total / count, rtol=1e-6)
 
 
 def test_norm_pix_is_the_reference_codes():
-    from jssl.ops import normalize_patches
-
     x = np.random.default_rng(0).uniform(size=(2, 3, 12))
-    found, mean, deviation = normalize_patches(jnp.float32(x))
+    found, mean, deviation = map(np.asarray, jax.jit(ops.normalize_patches)(np.float32(x)))
     wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found * deviation + mean, x, rtol=1e-4, atol=1e-6)
@@ -88,39 +89,56 @@ def test_norm_pix_is_the_reference_codes():
 
 @pytest.mark.parametrize(("patches", "ratio"), [(196, 0.75), (64, 0.6), (16, 0.9)])
 def test_random_keep_has_exactly_the_ratio_and_restores_the_order(patches, ratio):
-    keep, mask, restore = masking.random_masking(jax.random.key(0), 50, patches, ratio)
+
+    @jax.jit
+    def draw():
+        return masking.random_masking(jax.random.key(0), 50, patches, ratio)
+
+    keep, mask, restore = map(np.asarray, draw())
     kept = int(patches * (1 - ratio))
     assert keep.shape == (50, kept)
     np.testing.assert_array_equal(mask.sum(1), patches - kept)
     for row in range(50):
         assert set(np.flatnonzero(mask[row] == 0)) == set(keep[row].tolist())
-    tokens = jnp.concatenate([keep, jnp.full((50, patches - kept), -1)], axis=1)
-    back = jnp.take_along_axis(tokens, restore, axis=1)
-    visible = np.asarray(mask) == 0
-    np.testing.assert_array_equal(
-        np.asarray(back)[visible], np.tile(np.arange(patches), (50, 1))[visible]
-    )
+    tokens = np.concatenate([keep, np.full((50, patches - kept), -1)], axis=1)
+    back = np.take_along_axis(tokens, restore, axis=1)
+    visible = mask == 0
+    np.testing.assert_array_equal(back[visible], np.tile(np.arange(patches), (50, 1))[visible])
 
 
 def test_random_keep_is_uniform():
-    mask = masking.random_masking(jax.random.key(1), 4000, 16, 0.75)[1]
-    np.testing.assert_allclose(mask.mean(0), 0.75, atol=0.03)
+    @jax.jit
+    def draw():
+        return masking.random_masking(jax.random.key(1), 4000, 16, 0.75)[1]
+
+    np.testing.assert_allclose(np.asarray(draw()).mean(0), 0.75, atol=0.03)
 
 
 def test_patchify_order_and_inverse():
-    images = jnp.arange(2 * 6 * 6 * 3).reshape(2, 6, 6, 3)
-    patches = ops.patchify(images, 2)
+    images = np.arange(2 * 6 * 6 * 3).reshape(2, 6, 6, 3)
+
+    @jax.jit
+    def there_and_back(images):
+        patches = ops.patchify(images, 2)
+        return patches, ops.unpatchify(patches, 2, 3)
+
+    patches, back = map(np.asarray, there_and_back(images))
     assert patches.shape == (2, 9, 12)
-    np.testing.assert_array_equal(patches[1, 5], np.asarray(images)[1, 2:4, 4:6].reshape(-1))
-    np.testing.assert_array_equal(ops.unpatchify(patches, 2, 3), images)
+    np.testing.assert_array_equal(patches[1, 5], images[1, 2:4, 4:6].reshape(-1))
+    np.testing.assert_array_equal(back, images)
 
 
 def test_unit():
     x = np.random.default_rng(0).normal(size=(4, 7))
     wanted = x / np.linalg.norm(x, axis=1, keepdims=True)
-    np.testing.assert_allclose(ops.l2_normalize(jnp.float32(x)), wanted, rtol=1e-6)
-    zero = jax.grad(lambda v: ops.l2_normalize(v).sum())(jnp.zeros(3))
-    assert np.isfinite(zero).all()
+
+    @jax.jit
+    def both(x, zero):
+        return ops.l2_normalize(x), jax.grad(lambda v: ops.l2_normalize(v).sum())(zero)
+
+    found, grad = both(np.float32(x), np.zeros(3, np.float32))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert np.isfinite(grad).all()
 
 
 def reference_cosine(p, z):
@@ -137,10 +155,11 @@ def test_regression_is_byols_equation_2_and_stops_the_targets_gradient():
                                     for a, b in zip(p, z, strict=True)])  # fmt: skip
 
     value, grads = jax.jit(jax.value_and_grad(losses.byol_loss, (0, 1)))(
-        jnp.float32(p), jnp.float32(z)
+        np.float32(p), np.float32(z)
     )
+    along = (np.asarray(grads[0]) * direction).sum()
     np.testing.assert_allclose(value, wanted(p), rtol=1e-5)
-    np.testing.assert_allclose((grads[0] * direction).sum(), slope(wanted, p, direction), rtol=1e-3)
+    np.testing.assert_allclose(along, slope(wanted, p, direction), rtol=1e-3)
     np.testing.assert_array_equal(grads[1], 0)
 
 
@@ -159,15 +178,17 @@ def test_barlow_is_equations_1_and_2():
     rng = np.random.default_rng(0)
     a, b, direction = rng.normal(size=(3, 9, 4)) * 2 + 1
     value, grad = jax.jit(jax.value_and_grad(losses.barlow_twins))(
-        jnp.float32(a), jnp.float32(b), 0.3
+        np.float32(a), np.float32(b), 0.3
     )
     np.testing.assert_allclose(value, reference_barlow(a, b, 0.3), rtol=1e-5)
     along = slope(lambda a: reference_barlow(a, b, 0.3), a, direction)
-    np.testing.assert_allclose((grad * direction).sum(), along, rtol=2e-3, atol=1e-4)
+    found = (np.asarray(grad) * direction).sum()
+    np.testing.assert_allclose(found, along, rtol=2e-3, atol=1e-4)
 
 
 def test_ema_and_its_cosine():
-    tree = ops.ema({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 6.0])}, 0.75)
+    old, new = np.float32([1, 2]), np.float32([3, 6])
+    tree = jax.jit(ops.ema)({"w": old}, {"w": new}, 0.75)
     np.testing.assert_allclose(tree["w"], [1.5, 3.0])
-    ends = [ops.cosine_schedule(step, 100, 0.99, 1.0) for step in (0, 50, 100)]
+    ends = jax.jit(lambda step: ops.cosine_schedule(step, 100, 0.99, 1.0))(np.array([0, 50, 100]))
     np.testing.assert_allclose(ends, [0.99, 0.995, 1.0], rtol=1e-6)

@@ -3,6 +3,7 @@ the papers and their authors' code. Networks are replaced by made-up arrays, so 
 method itself computes is compared."""
 
 import math
+from functools import partial
 
 import chex
 import jax
@@ -23,7 +24,7 @@ PLACES, WIDTH, PIXELS, CODES = 16, 32, 192, 8  # patches, features, pixels; as t
 
 
 def batch_of(images):
-    return {"image": jnp.float32(images), "size": None}
+    return {"image": jax.device_put(np.float32(images)), "size": None}
 
 
 def nearest(rows, book):
@@ -39,7 +40,7 @@ def log_softmax(x):
 
 
 def state_of(step=0, **buffers):
-    return TrainState(jnp.int32(step), None, None, buffers)
+    return TrainState(np.int32(step), None, None, buffers)
 
 
 def layer_norm(x, eps=1e-5):
@@ -70,7 +71,7 @@ def masks_of(rng, counts):
 
 def hides(name, mask):
     """Parts of a module: `name` draws this mask; a network that is given it says its weights."""
-    drawn = jnp.asarray(mask)
+    drawn = jax.device_put(mask)
 
     def apply(module, params, stats, images, mask, mask_token, **kw):
         assert mask is drawn and mask_token == "token"
@@ -91,10 +92,14 @@ def objective_of(monkeypatch, module, parts, info=None, **changes):
     return module.build(Config(load(f"configs/{recipe}.py:tiny", words)), info or image_info())
 
 
+def mean_smooth_l1(error, beta):
+    return losses.smooth_l1(error, beta).mean()
+
+
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
 def test_smooth_l1_is_torchs(beta):
     error = np.random.default_rng(0).normal(size=(6, 7)) * 2
-    agree(lambda e: losses.smooth_l1(e, beta).mean(), lambda e: smooth_l1(e, beta), error)
+    agree(mean_smooth_l1, lambda e: smooth_l1(e, beta), error, given=(beta,))
 
 
 @pytest.mark.parametrize("weight", [None, np.array([1.0, 0.0, 2.0, 0.5, 0.0, 1.0])])
@@ -103,7 +108,7 @@ def test_cross_entropy_is_the_weighted_mean(weight):
     logits, answer = 3 * rng.normal(size=(6, 5)), rng.integers(0, 5, 6)
 
     def ours(x):
-        return losses.cross_entropy(x, jnp.array(answer), weight)[0]
+        return losses.cross_entropy(x, answer, weight)[0]
 
     agree(ours, lambda x: cross_entropy(x, answer, weight), logits)
 
@@ -120,7 +125,7 @@ def test_next_token_of_packed_rows_and_its_gradient(chunk):
         return cross_entropy(logits, [tokens[row, i + 1] for row, i in at])
 
     def ours(h, t):
-        return losses.next_token(h, t, *map(jnp.array, (tokens, segment)), chunk)[0]
+        return losses.next_token(h, t, *jax.device_put((tokens, segment)), chunk)[0]
 
     agree(ours, reference, rng.normal(size=(2, 12, 5)), rng.normal(size=(9, 5)))
 
@@ -128,7 +133,7 @@ def test_next_token_of_packed_rows_and_its_gradient(chunk):
 def test_koleo_is_dinov2s_and_finite_where_rows_are_the_same_or_zero():
     agree(losses.koleo, koleo, np.random.default_rng(3).normal(size=(9, 4)) * 3)
     x = np.array([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [-2, 0, 0]], np.float32)
-    value, grad = jax.jit(jax.value_and_grad(losses.koleo))(x)
+    value, grad = jax.device_get(jax.jit(jax.value_and_grad(losses.koleo))(x))
     assert value > 0 and np.isfinite(value) and np.isfinite(grad).all()
 
 
@@ -210,14 +215,15 @@ def test_ibots_centres_follow_the_class_tokens_and_the_hidden_patches(
     monkeypatch, counts, momentum
 ):
     ours, _, given, wanted = ibot_case(monkeypatch, "center", counts, momentum=momentum)
-    found = jax.jit(lambda *arrays: ours(*arrays)[1][0]["center"])(*map(jnp.float32, given))
+    found = jax.jit(lambda *arrays: ours(*arrays)[1][0]["center"])(*map(np.float32, given))
     close([found["cls"], found["patch"]], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch, tied):
     """And about half of the views have hidden ones, .1 to .5 of their patches."""
-    rng, rows, seen, draw_mask = np.random.default_rng(5), 800, {}, ibot.beit_mask
+    rng, rows, draw_mask = np.random.default_rng(5), 800, ibot.beit_mask
+    seen, heard = {}, {}  # while it is traced
 
     def draw(*shape):
         return np.float32(rng.normal(size=shape))
@@ -230,23 +236,28 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
             return x @ params, stats
         who = params if x.shape[1] == 32 else "local"
         seen[who] = None if mask is None else (mask, mask_token)
-        return jnp.asarray(tokens[who]), stats
+        return heard[who], stats
 
     def keep(*a, **k):
         return seen.setdefault("mask", draw_mask(*a, **k))
 
-    views = {"global": jnp.zeros((rows, 32, 32, 3)), "local": jnp.zeros((rows, 16, 16, 3))}
+    views = {name: np.zeros((rows, n, n, 3)) for name, n in (("global", 32), ("local", 16))}
     monkeypatch.setattr(ibot, "multi_crop", lambda config: lambda rng, batch: views)
     made = objective_of(monkeypatch, ibot, dict(beit_mask=keep, apply=speak), shared_head=tied)
 
-    def whose(who, i):
-        return {"encoder": who} | {name: w[i] for name, w in heads.items()}
+    @jax.jit
+    def speak_of(tokens, heads, key):
+        def whose(who, i):
+            return {"encoder": who} | {name: w[i] for name, w in heads.items()}
 
-    stats = {"encoder": {}, "head": {}, "patch_head": {}}
-    state = state_of(stats=stats, teacher=whose("teacher", 1), teacher_stats=stats)
-    found, _ = made.stages[0](whose("student", 0) | {"mask_token": "token"}, state, None, KEY)
+        heard.update(tokens)
+        stats = {"encoder": {}, "head": {}, "patch_head": {}}
+        state = state_of(stats=stats, teacher=whose("teacher", 1), teacher_stats=stats)
+        student = whose("student", 0) | {"mask_token": "token"}
+        return made.stages[0](student, state, None, key)[0], seen["mask"]
 
-    mask, near = np.asarray(hide := seen.pop("mask")), lambda *x: close(*x, 1e-4, 1e-5)
+    found, mask = jax.device_get(speak_of(tokens, heads, KEY))
+    hide, near = seen.pop("mask"), lambda *x: close(*x, 1e-4, 1e-5)
     there = np.arange(HIDDEN) < mask.sum(1, keepdims=True)
     assert seen == {"student": (hide, "token"), "teacher": None, "local": None}
     SAME(found["weight"], there)
@@ -255,7 +266,7 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
     for i, (who, out) in enumerate([("student", found), ("teacher", found["teacher"])]):
         near(out["cls"], unit(tokens[who][:, 0] @ heads["head"][i]))
         wanted = unit(tokens[who][:, 1:][mask] @ heads["head" if tied else "patch_head"][i])
-        near(np.asarray(out["patch"])[there], wanted)
+        near(out["patch"][there], wanted)
     some = mask.sum(1)[mask.any(1)]
     assert abs(len(some) - rows / 2) < 5 * math.sqrt(rows / 4)
     assert some.min() == 2 and some.max() == HIDDEN
@@ -289,17 +300,25 @@ def test_data2vec_regresses_the_normalized_mean_of_the_last_blocks(monkeypatch, 
     through a LayerNorm without parameters is what a ViT that ends there says, if its own last
     LayerNorm has scale 1 and bias 0."""
     rng, recipe = np.random.default_rng(8), "configs/data2vec_imagenette.py:tiny"
-    images, mask = jnp.float32(rng.normal(size=(3, 32, 32, 3))), masks_of(rng, [10] * 3)
+    images, mask = np.float32(rng.normal(size=(3, 32, 32, 3))), masks_of(rng, [10] * 3)
     made = objective_of(monkeypatch, data2vec, hides("beit_mask", mask), target_layers=layers)
     encoder = nn.encoder(Config(load(recipe)).model)
-    teacher = jax.jit(lambda: encoder.init(KEY, images, train=False))()["params"]
-    teacher = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), teacher)
-    plain = {"params": teacher | {"norm": {"scale": jnp.ones(WIDTH), "bias": jnp.zeros(WIDTH)}}}
+    shapes = jax.eval_shape(partial(encoder.init, train=False), KEY, images)["params"]
 
-    def say(depth):
-        return encoder.clone(depth=depth).apply(plain, images, train=False)[:, 1:]
+    def draw(path, x):
+        is_scale = path[-1].key == "scale"  # of a LayerNorm, near 1
+        return np.float32(is_scale + 0.1 * rng.normal(size=x.shape))
 
-    wanted = layer_norm(np.mean([np.float64(say(depth)) for depth in (1, 2)[-layers:]], 0))
+    teacher = jax.tree_util.tree_map_with_path(draw, shapes)
+    ones, zeros = np.ones(WIDTH, np.float32), np.zeros(WIDTH, np.float32)
+    plain = {"params": teacher | {"norm": {"scale": ones, "bias": zeros}}}
+
+    @jax.jit
+    def say(plain, images):
+        nets = [encoder.clone(depth=depth) for depth in (1, 2)[-layers:]]
+        return [net.apply(plain, images, train=False)[:, 1:] for net in nets]
+
+    wanted = layer_norm(np.mean([np.float64(said) for said in say(plain, images)], 0))
     given = made.loss, state_of(teacher={"encoder": teacher}), images
     agree_linear(*given, lambda said: smooth_l1((said - wanted)[mask], 2.0), WIDTH)
 
@@ -317,10 +336,10 @@ def test_ijepa_regresses_the_averages_normalized_tokens_at_the_targets(monkeypat
             asked.update(row=x[:, 0, 0], where=rest[0], at=rest[1], valid=rest[2])
         elif keep_ids is not None:
             asked.update(keep=keep_ids, seen=valid)
-            params = jnp.broadcast_to(jnp.arange(images)[:, None, None], (images, kept, WIDTH))
+            params = np.broadcast_to(np.arange(images)[:, None, None], (images, kept, WIDTH))
         return jnp.float32(params), stats
 
-    ask = ijepa.Blocks(*map(jnp.asarray, (where, seen, at, np.arange(most) < asks)))
+    ask = ijepa.Blocks(*map(jax.device_put, (where, seen, at, np.arange(most) < asks)))
     parts = dict(block_sampler=lambda *a: lambda rng, batch: ask, apply=speak)
     loss = objective_of(monkeypatch, ijepa, parts).loss
     given = state_of(teacher={"encoder": made}), batch_of(np.zeros((images, 32, 32, 3))), KEY
@@ -331,7 +350,7 @@ def test_ijepa_regresses_the_averages_normalized_tokens_at_the_targets(monkeypat
     told = [layer_norm(made)[b][at[b][t]] for b in range(images) for t in range(blocks)]
     said = rng.normal(size=(images * blocks, most, WIDTH)) * 2
     agree(ours, lambda said: smooth_l1((said - np.array(told))[:, :asks], 1.0), said)
-    ours(jnp.float32(said))
+    asked = jax.jit(lambda said: (ours(said), asked)[1])(np.float32(said))
     both = np.concatenate([seen.repeat(blocks, 0), np.tile(np.arange(most) < asks, (12, 1))], 1)
     wanted = dict(keep=where, seen=seen, where=where.repeat(blocks, 0), row=np.arange(12) // blocks)
     chex.assert_trees_all_equal(asked, wanted | {"at": at.reshape(12, most), "valid": both})
@@ -353,7 +372,7 @@ def test_beit_finds_the_token_of_each_hidden_patch(monkeypatch):
     loss, images, normal, mask, book = beit_case(monkeypatch)
     answer = nearest(normal[mask], book)
     assert len(set(answer)) > 3 and np.any(answer != (normal[mask] @ book.T).argmax(1))
-    state = state_of(1, codebook=jnp.float32(book), use=jnp.ones(CODES))
+    state = state_of(1, **jax.device_put(dict(codebook=np.float32(book), use=np.ones(CODES))))
     agree_linear(loss, state, images, lambda said: cross_entropy(said[mask], answer), CODES)
 
 
@@ -363,16 +382,21 @@ def test_beits_codebook_is_vq_vaes_moving_average(monkeypatch):
     loss, images, normal, _, book = beit_case(monkeypatch)
     rows, uses = normal.reshape(-1, PIXELS), np.linspace(1.0, 3.0, CODES)
     book[3], uses[3] = 50.0, 1e-3
-    params = {"encoder": jnp.zeros((6, 1 + PLACES, WIDTH)), "mask_token": "token"}
-    params["head"] = {"kernel": jnp.zeros((WIDTH, CODES)), "bias": jnp.zeros(CODES)}
-    ours = jax.jit(lambda state, rng: loss(params, state, batch_of(images), rng))
-    state, sums = state_of(codebook=jnp.float32(book), use=jnp.float32(uses)), book * uses[:, None]
+    tokens, kernel, bias = (6, 1 + PLACES, WIDTH), (WIDTH, CODES), (CODES,)
+
+    @jax.jit
+    def ours(state, seed):
+        params = {"encoder": jnp.zeros(tokens), "mask_token": "token"}
+        params["head"] = {"kernel": jnp.zeros(kernel), "bias": jnp.zeros(bias)}
+        return loss(params, state, batch_of(images), jax.random.key(seed))
+
+    state, sums = state_of(codebook=np.float32(book), use=np.float32(uses)), book * uses[:, None]
     for seed in range(3):
         near = np.eye(CODES)[nearest(rows, book)]
         uses, sums = 0.9 * uses + 0.1 * near.sum(0), 0.9 * sums + 0.1 * near.T @ rows
-        value, (buffers, _) = ours(state, jax.random.key(seed))
+        value, (buffers, _) = ours(state, seed)
         if seed == 0:
-            taken = np.asarray(buffers["codebook"][3])
+            taken = np.asarray(buffers["codebook"])[3]
             assert near[:, 3].sum() == 0 and np.abs(taken - rows).max(1).min() < 1e-4
             sums[3], uses[3] = taken, 1.0
         book = sums / uses[:, None]
@@ -380,7 +404,7 @@ def test_beits_codebook_is_vq_vaes_moving_average(monkeypatch):
         close(buffers["use"], uses, 1e-5)
         close(value, np.log(CODES))  # it is there from the start
         state = state.replace(buffers=buffers)  # at step 0 still: tokenizer_steps is 1
-    value, (buffers, _) = ours(state.replace(step=jnp.int32(1)), KEY)
+    value, (buffers, _) = ours(state.replace(step=np.int32(1)), 0)
     chex.assert_trees_all_equal(buffers, state.buffers)
     close(value, np.log(CODES))
 
@@ -392,7 +416,7 @@ def bert_case(monkeypatch, lengths, size):
     tokens, segment = np.zeros((2, len(lengths), 32), int)
     for row, marks, n in zip(tokens, segment, lengths, strict=True):
         row[: n + 2], marks[: n + 2] = np.r_[1, rng.integers(4, size, n), 2], 1
-    batch = {"tokens": jnp.array(tokens), "segment": jnp.array(segment)}
+    whole = {"tokens": np.int32(tokens), "segment": np.int32(segment)}
 
     def speak(encoder, params, stats, tokens, segment, **kw):
         seen.update(tokens=tokens, segment=segment)
@@ -404,18 +428,19 @@ def bert_case(monkeypatch, lengths, size):
     info = text_info(size, start=1, end=2, mask=3)
     loss = objective_of(monkeypatch, bert, dict(apply=speak, corrupt=keep), info).loss
 
-    def ours(hidden, table, token_bias, kernel, bias, scale, shift):
+    def ours(hidden, table, token_bias, kernel, bias, scale, shift, key=KEY, batch=whole):
         encoder = {"hidden": hidden, "tokens": {"embedding": table}}
         head = dict(kernel=kernel, bias=bias, scale=scale, shift_bias=shift)
         params = {"encoder": encoder, "head": head, "token_bias": token_bias}
-        return loss(params, state_of(), batch, KEY)[0]
+        return loss(params, state_of(), jax.device_put(batch), key)[0]
 
     shapes = [(len(lengths), 32) + width, (size,) + width, (size,), 2 * width] + 3 * [width]
-    ours(*map(jnp.zeros, shapes))
-    (rows, columns), at = np.nonzero(seen["weight"]), np.zeros(tokens.shape, bool)
-    at[rows, np.asarray(seen["at"])[rows, columns]] = True
-    SAME(seen["segment"], segment)
-    return ours, shapes, tokens, np.asarray(seen["tokens"]), at
+    zeros = [np.zeros(shape, np.float32) for shape in shapes]
+    found = jax.device_get(jax.jit(lambda *given: (ours(*given), seen)[1])(*zeros, KEY, whole))
+    (rows, columns), at = np.nonzero(found["weight"]), np.zeros(tokens.shape, bool)
+    at[rows, found["at"][rows, columns]] = True
+    SAME(found["segment"], segment)
+    return ours, shapes, tokens, found["tokens"], at
 
 
 def test_bert_says_what_stood_at_the_chosen_places(monkeypatch):

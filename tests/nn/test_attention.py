@@ -1,6 +1,8 @@
 """Attention: which kernel, the token that makes a count even, lengths in place of a mask, and the
 dtype of the residual stream."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,10 +90,10 @@ def test_cudnn_takes_every_token_count_in_training(monkeypatch, shape, kind):
     more = {
         "plain": {},
         "causal": {"causal": True},
-        "mask": {"mask": jnp.ones((2, 1, shape[1], shape[1]), bool)},
-        "lengths": {"lengths": jnp.array([3, shape[1]], jnp.int32)},
+        "mask": {"mask": jax.device_put(np.ones((2, 1, shape[1], shape[1]), bool))},
+        "lengths": {"lengths": jax.device_put(np.int32([3, shape[1]]))},
     }[kind]
-    q = jnp.zeros(shape, jnp.bfloat16)
+    q = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
 
     def total(q):
         return attention.attend(q, q, q, choice="cudnn", **more).astype(jnp.float32).sum()
@@ -108,8 +110,8 @@ def test_one_more_token_changes_nothing(kind):
     more = {
         "plain": {},
         "causal": {"causal": True},
-        "mask": {"mask": jnp.asarray(rng.random((2, 1, 7, 7)) < 0.6) | jnp.eye(7, dtype=bool)},
-        "lengths": {"lengths": jnp.array([3, 7], jnp.int32)},
+        "mask": {"mask": (rng.random((2, 1, 7, 7)) < 0.6) | np.eye(7, dtype=bool)},
+        "lengths": {"lengths": np.int32([3, 7])},
     }[kind]
     causal = more.pop("causal", False)
 
@@ -124,15 +126,17 @@ def test_one_more_token_changes_nothing(kind):
     def padded(*given):
         return plain(*attention._even(*given))[:, :7]
 
-    weight = jnp.asarray(rng.normal(size=(2, 7, 2, 8)), jnp.float32)
-    both = []
-    for way in (plain, padded):
+    weight = np.float32(rng.normal(size=(2, 7, 2, 8)))
 
-        def loss(q, k, v, *rest, way=way):
+    @partial(jax.jit, static_argnums=0)
+    def value_and_grads(way, *given):
+        def loss(q, k, v, *rest):
             return (way(q, k, v, *rest) * weight).sum()
 
-        value, grads = jax.value_and_grad(loss, (0, 1, 2))(*call(**more))
-        both.append((value, *grads))
+        value, grads = jax.value_and_grad(loss, (0, 1, 2))(*given)
+        return value, *grads
+
+    both = [value_and_grads(way, *call(**more)) for way in (plain, padded)]
     for one, other in zip(*both, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
@@ -145,16 +149,23 @@ def test_lengths_equal_the_mask_of_one_document(name):
     segment = (np.arange(12) < np.array([[12], [5], [1]])).astype(np.int32)
     packed = nn.encoder(section, vocab=20, packed=True)
     single = nn.encoder(section, vocab=20, packed=False)
-    params, _ = init(packed, KEY, tokens)
-    outs = [
-        apply(net, params, {}, tokens, segment=segment, train=False)[0] for net in (packed, single)
-    ]
+    shorter = (np.arange(12) < np.array([[12], [6], [1]])).astype(np.int32)
+    rng = np.random.default_rng(1)
+
+    def draw(path, x):
+        is_scale = path[-1].key == "scale"  # of a LayerNorm
+        return np.float32(is_scale + 0.02 * rng.normal(size=x.shape))
+
+    shapes, _ = jax.eval_shape(partial(init, packed), KEY, tokens)
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+
+    @partial(jax.jit, static_argnums=0)
+    def see(net, params, segment):
+        return apply(net, params, {}, tokens, segment=segment, train=False)[0]
+
+    outs = [np.asarray(see(net, params, segment)) for net in (packed, single)]
     np.testing.assert_allclose(outs[0][segment > 0], outs[1][segment > 0], atol=1e-5)
-
-    def see(s):
-        return apply(single, params, {}, tokens, segment=s, train=False)[0]
-
-    moved = see((np.arange(12) < np.array([[12], [6], [1]])).astype(np.int32))
+    moved = np.asarray(see(single, params, shorter))
     assert np.abs(moved - outs[1])[1, :5].max() > (1e-4 if name == "bert_test" else -1)
 
 
@@ -167,11 +178,13 @@ def test_the_residual_stream_keeps_its_own_dtype():
     )  # fmt: skip
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     net = nn.encoder(vit).clone(depth=12)
-    params, _ = init(net, KEY, images)
+    params = jax.jit(partial(init, net))(KEY, images)[0]
+    options = {"xla_allow_excess_precision": False}  # XLA must round where the program says so
     features = {}
     for dtype, stream in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16",) * 2):
         other = net.clone(dtype=jnp.dtype(dtype), residual_dtype=jnp.dtype(stream))
-        tokens = apply(other, params, {}, images, train=False)[0]
+        see = partial(apply, other, train=False)
+        tokens = jax.jit(see, compiler_options=options)(params, {}, images)[0]
         features[dtype, stream] = np.asarray(tokens, np.float32)
     exact = features["float32", "float32"]
     error = [np.linalg.norm(features["bfloat16", s] - exact) for s in ("float32", "bfloat16")]
