@@ -102,9 +102,7 @@ def expected(image, params):
 def test_exact_is_the_reference(channels):
     image = noise(channels)
     params = draw(sizes())
-    params["blur"], params["solarize"], params["flip"] = (
-        np.arange(12) % k == 0 for k in (2, 3, 5)
-    )
+    params["blur"], params["solarize"], params["flip"] = (np.arange(12) % k == 0 for k in (2, 3, 5))
     assert len({tuple(order) for order in params["order"].tolist()}) > 6
     out = compiled("exact")(image, params)
     np.testing.assert_allclose(out, expected(image, params), atol=3e-5)
