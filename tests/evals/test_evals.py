@@ -46,13 +46,14 @@ def brute_force(bank, bank_labels, queries, classes, k, temperature):
 
 BANK, QUERIES = clusters(60, spread=1.5, seed=1), clusters(45, spread=1.5, seed=11)
 CASES = [(1, 0.1), (20, 0.07), (20, 10.0), (60, 0.5)]
+predict = jax.jit(knn.predict, static_argnames=("k", "classes"))
 
 
 @pytest.mark.parametrize("k, temperature", CASES)
 def test_knn_is_the_papers(k, temperature):
     want = brute_force(*BANK, QUERIES[0], 4, k, temperature)
     bank, queries = knn.unit(BANK[0]), knn.unit(QUERIES[0])
-    got = knn.predict(bank, BANK[1], queries, temperature, k=k, classes=4)
+    got = predict(bank, BANK[1], queries, temperature, k=k, classes=4)
     np.testing.assert_array_equal(got, want)
     top1 = knn.top1(*BANK, *QUERIES, classes=4, k=k, temperature=temperature, chunk=16)
     assert top1 == np.mean(want == QUERIES[1]) and 0.5 < top1 < 0.8
@@ -66,7 +67,7 @@ def test_knn_cases_differ():
 def test_knn_chunks_and_devices_do_not_matter():
     options = {"classes": 4, "k": 7, "temperature": 0.1}
     whole = knn.top1(*BANK, *QUERIES, **options, chunk=45)
-    assert [knn.top1(*BANK, *QUERIES, **options, chunk=c) for c in (1, 7, 1000)] == [whole] * 3
+    assert [knn.top1(*BANK, *QUERIES, **options, chunk=c) for c in (1, 7, 64)] == [whole] * 3
     # a padded query counts for nothing: all vote for class 0, no query is of it
     assert knn.top1(BANK[0], 0 * BANK[1], QUERIES[0], 0 * QUERIES[1] + 1, **options, chunk=64) == 0
     assert knn.top1(*BANK, *QUERIES, **options, chunk=13, mesh=mesh_of_all()) == whole
@@ -155,8 +156,16 @@ FIT = {
 
 
 def fit(x, y, rows, grid, mesh=None, **changes):
-    heads, _ = linear.fit(x, y, rows, grid, mesh=mesh or knn.one_device(), **(FIT | changes))
+    mesh = mesh or knn.one_device()
+    data = [knn.place(array, mesh, P()) for array in (x, y)]  # as `probe` does: its programs serve
+    heads, _ = linear.fit(*data, rows, grid, mesh=mesh, **(FIT | changes))
     return np.asarray(heads)
+
+
+@jax.jit
+def answers(heads, x):
+    """The classes of x [B, D] by heads [D + 1, G, C] without standardization, [B, G]."""
+    return linear.logits(heads, (0, 1), x).argmax(-1)
 
 
 def test_probe_solves_a_separable_toy():
@@ -175,8 +184,8 @@ def test_probe_learns_nothing_from_noise():
     rng = np.random.default_rng(0)
     x, y = np.float32(rng.normal(size=(600, 400))), np.int32(rng.integers(0, 4, 600))
     found = linear.probe(x[:300], y[:300], x[300:], y[300:], **OPTIONS)
-    heads = fit(x[:300], y[:300], np.arange(300), [(0.1, 0.0)], epochs=10)
-    assert (linear.logits(heads, (0, 1), x[:300])[:, 0].argmax(-1) == y[:300]).mean() > 0.95
+    heads = fit(x[:300], y[:300], np.arange(300), [(0.1, 0.0)], epochs=10, batch_size=32)
+    assert (np.asarray(answers(heads, x[:300]))[:, 0] == y[:300]).mean() > 0.95
     assert 0.15 < found["top1"] < 0.35
     assert found["held_out_top1"] < 0.45  # the best of six points on 60 rows
 
@@ -203,7 +212,7 @@ def test_steps_equal_numpy():
     heads, _ = linear.train_epoch(zeros, zeros, x, y, moments, orders, rates, grid)
     for point, (lr, decay) in enumerate(grid):
         want = numpy_sgd((x - x.mean(0)) / x.std(0), y, orders, rates, lr, decay, 4)
-        np.testing.assert_allclose(heads[:, point], want, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(heads)[:, point], want, rtol=1e-4, atol=1e-6)
 
 
 def test_fit_standardizes_scales_and_decays():
@@ -250,11 +259,9 @@ def test_choice_is_by_held_out_not_by_test():
     )  # the same on every column
     train, test, options = (x, y), -x[:50], OPTIONS | {"standardize": False}
     small, large = 1e-6, 0.3
-    answers, _ = linear.fit(
-        *train, np.arange(100), [(small, 0.0)], mesh=knn.one_device(), progress=None,
-        **{key: options[key] for key in ("classes", "epochs", "batch_size", "standardize", "seed")},
-    )  # fmt: skip
-    labels = np.asarray(linear.logits(answers, (0, 1), test)[:, 0].argmax(-1))
+    how = {key: options[key] for key in FIT if key in options}
+    heads = fit(*train, np.arange(100), [(small, 0.0)], **how)
+    labels = np.asarray(answers(heads, test))[:, 0]
 
     def measure(*lrs):
         return linear.probe(
@@ -271,7 +278,8 @@ def test_diverged_points_never_win():
     x = np.float32(np.random.default_rng(0).normal(size=(150, 8)))
     y = np.int32(np.where(np.arange(150) % 5 == 3, np.arange(150) % 4, 0))
     data, options = (x[:100], y[:100], x[100:], y[100:]), OPTIONS | {"weight_decays": (0.0,)}
-    assert not np.isfinite(fit(*data[:2], np.arange(100), [(np.inf, 0.0)])).any()
+    heads = fit(*data[:2], np.arange(100), [(np.inf, 0.0)], batch_size=32)
+    assert not np.isfinite(heads).any()
     found = linear.probe(*data, **(options | {"lrs": (3e38, 20.0, 3e38)}))
     _, held = linear.split(100, options["val_fraction"], options["seed"])
     assert found["lr"] == 20.0 and found["held_out_top1"] < np.mean(y[held] == 0)
@@ -286,7 +294,7 @@ def test_probe_on_many_devices_is_the_same():
         *train, *test, **OPTIONS
     )
     grid = [(0.1, 0.0), (0.3, 0.0), (1.0, 1e-2)]
-    one, many = fit(*train, np.arange(100), grid), fit(*train, np.arange(100), grid, mesh)
+    one, many = (fit(*train, np.arange(100), grid, where, batch_size=32) for where in (None, mesh))
     np.testing.assert_allclose(many[:, :3], one, rtol=1e-5, atol=1e-6)
 
 

@@ -65,8 +65,14 @@ def network(model, **change):
     return nn.encoder(section, vocab=23).clone(dim=16)
 
 
+def compiled(fn):
+    """fn as one program, whose results are NumPy arrays."""
+    program = jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
+    return lambda *args: jax.tree.map(np.asarray, program(*args))
+
+
 def run(fn, *args):
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})(*args)
+    return compiled(fn)(*args)
 
 
 def close(ours, theirs):
@@ -177,56 +183,61 @@ def test_documents_in_one_row_are_as_if_alone(model, positions):
 def test_rotary_attention_sees_distances_only():
     x = np.random.default_rng(0).normal(size=(1, 6, 16)).astype(np.float32)
     attention = transformer.Attention(2, "auto", jax.nn.initializers.normal(1), jnp.float32)
-    turn, far = (text.rotary_angles(jnp.arange(6)[None] + start, 8) for start in (0, 50))
+    q = x.reshape(1, 6, 2, 8)
 
-    def outputs(x):
-        return [attention.init_with_output(KEY, x, angles=a)[0] for a in (turn, far, None)]
+    def outputs(x, q):
+        turn, far = (text.rotary_angles(jnp.arange(6)[None] + start, 8) for start in (0, 50))
+        params = attention.init(KEY, x, angles=turn)
+        seen = [attention.apply(params, x, angles=angles) for angles in (turn, far, None)]
+        return *seen, transformer.apply_rotary(q, turn)
 
-    near, moved, unturned = run(outputs, x)
+    near, moved, unturned, turned = run(outputs, x, q)
     np.testing.assert_allclose(moved, near, rtol=1e-3, atol=1e-3)
     assert np.abs(near - unturned).max() > 1
-    q = x.reshape(1, 6, 2, 8)
     plane = q[0, 2, 1, 1] + 1j * q[0, 2, 1, 5]  # features i and i + dim / 2 as one number
     plane = plane * np.exp(2j * 10000 ** (-2 / 8))
-    got = transformer.apply_rotary(q, turn)[0, 2, 1, jnp.array([1, 5])]
-    np.testing.assert_allclose(got, [plane.real, plane.imag], rtol=1e-5)
+    np.testing.assert_allclose(turned[0, 2, 1, [1, 5]], [plane.real, plane.imag], rtol=1e-5)
 
 
 def test_features_leave_padding_out():
     hidden = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
     segment = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
 
-    def pool(name, *given):
-        return network("bert", pool=name).features(hidden, *given)
+    def pool(hidden, segment):
+        nets = {name: network("bert", pool=name) for name in ("first", "mean", "last")}
+        given = {name: net.features(hidden, segment) for name, net in nets.items()}
+        return given, {name: nets[name].features(hidden) for name in ("mean", "last")}
 
-    np.testing.assert_array_equal(pool("first", segment), hidden[:, 0])
+    padded, whole = run(pool, hidden, segment)
+    np.testing.assert_array_equal(padded["first"], hidden[:, 0])
     mean = [hidden[0, :3].mean(0), hidden[1].mean(0), np.zeros(4)]  # an empty row is finite
-    np.testing.assert_allclose(pool("mean", segment), mean, rtol=1e-5)
-    np.testing.assert_allclose(pool("mean"), hidden.mean(1), rtol=1e-5)
-    np.testing.assert_array_equal(pool("last", segment)[:2], [hidden[0, 2], hidden[1, 4]])
-    np.testing.assert_array_equal(pool("last"), hidden[:, 4])
+    np.testing.assert_allclose(padded["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(whole["mean"], hidden.mean(1), rtol=1e-5)
+    np.testing.assert_array_equal(padded["last"][:2], [hidden[0, 2], hidden[1, 4]])
+    np.testing.assert_array_equal(whole["last"], hidden[:, 4])
 
 
-def trained(net, params, key, **inputs):
-    """The output of a training pass, or of evaluation without a key."""
-    rngs = None if key is None else {"dropout": jax.random.key(key)}
+def passes(net, train):
+    """f(params, inputs, seed of the dropout): the output of a pass in training or evaluation."""
 
-    def see(p):
-        return apply(net, p, {}, **inputs, train=key is not None, rngs=rngs)[0]
+    def see(params, inputs, seed):
+        rngs = {"dropout": jax.random.key(seed)} if train else None
+        return apply(net, params, {}, **inputs, train=train, rngs=rngs)[0]
 
-    return run(see, params)
+    return compiled(see)
 
 
 @pytest.mark.parametrize("model", TEXT)
 def test_dropout_of_embeddings_is_of_training_only(model):
     case, net = golden(model), network(model, dropout=0.5)
     params = from_state(LAYOUT[model], case["state"])
-    plain = trained(network(model), params, None, **case["input"])
-    np.testing.assert_array_equal(trained(net, params, None, **case["input"]), plain)
+    plain = passes(network(model), False)(params, case["input"], 0)
+    np.testing.assert_array_equal(passes(net, False)(params, case["input"], 0), plain)
     for layer in params["blocks"].values():  # which then add nothing
         for dense in (layer["attn"]["proj"], layer["mlp"]["fc2"]):
             dense.update(kernel=np.zeros_like(dense["kernel"]), bias=np.zeros_like(dense["bias"]))
-    one, other = (trained(net, params, key, **case["input"]) for key in range(2))
+    train = passes(net, True)
+    one, other = (train(params, case["input"], seed) for seed in range(2))
     assert np.abs(one - other).max() > 0.1
 
 
@@ -249,7 +260,7 @@ def test_dropout_of_branches_is_independent(scan):
         lambda path, leaf: np.full(leaf.shape, one(path), np.float32),
         jax.eval_shape(lambda x: init(net, KEY, x)[0], x),
     )
-    sums, counts = np.unique(trained(net, params, 0, x=x), return_counts=True)
+    sums, counts = np.unique(passes(net, True)(params, {"x": x}, 0), return_counts=True)
     np.testing.assert_array_equal(sums, [0, 2, 4, 6, 8])
     np.testing.assert_allclose(counts / x.size, np.array([1, 4, 6, 4, 1]) / 16, atol=0.03)
     with pytest.raises(Exception, match="dropout"):

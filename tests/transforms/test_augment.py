@@ -55,7 +55,7 @@ def smooth():
 
 
 def sizes(height=HEIGHT, width=WIDTH, batch=BATCH):
-    return jnp.tile(jnp.array([height, width], jnp.int32), (batch, 1))
+    return np.tile(np.array([height, width], np.int32), (batch, 1))
 
 
 def namespace(**changes):
@@ -68,8 +68,18 @@ def compiled(mode, **changes):
     return jax.jit(partial(apply, namespace(mode=mode, **changes)))
 
 
+@cache
+def centered(**settings):
+    return jax.jit(augment.center(**settings))
+
+
+@cache
+def sampler(**changes):
+    return jax.jit(partial(augment.sample_params, namespace(**changes)))
+
+
 def draw(valid, key=KEY, **changes):
-    return jax.jit(partial(augment.sample_params, namespace(**changes)))(key, valid)
+    return jax.tree.map(np.asarray, sampler(**changes)(key, valid))
 
 
 def still(**changes):
@@ -77,8 +87,10 @@ def still(**changes):
     box = {"top": 0.0, "left": 0.0, "height": 24.0, "width": 24.0, "sigma": 1.0, "hue": 0.0}
     box |= dict.fromkeys(("brightness", "contrast", "saturation"), 1.0)
     box |= dict.fromkeys(("flip", "gray", "blur", "solarize"), False)
-    params = {name: jnp.full(BATCH, value) for name, value in (box | changes).items()}
-    return params | {"order": jnp.tile(jnp.arange(4), (BATCH, 1))}
+    values = {name: np.asarray(value) for name, value in (box | changes).items()}
+    types = {name: bool if v.dtype == bool else np.float32 for name, v in values.items()}
+    params = {name: np.full(BATCH, v, types[name]) for name, v in values.items()}
+    return params | {"order": np.tile(np.arange(4, dtype=np.int32), (BATCH, 1))}
 
 
 def expected(image, params):
@@ -90,9 +102,7 @@ def expected(image, params):
 def test_exact_is_the_reference(channels):
     image = noise(channels)
     params = draw(sizes())
-    params["blur"], params["solarize"], params["flip"] = (
-        jnp.arange(12) % k == 0 for k in (2, 3, 5)
-    )
+    params["blur"], params["solarize"], params["flip"] = (np.arange(12) % k == 0 for k in (2, 3, 5))
     assert len({tuple(order) for order in params["order"].tolist()}) > 6
     out = compiled("exact")(image, params)
     np.testing.assert_allclose(out, expected(image, params), atol=3e-5)
@@ -117,13 +127,13 @@ def test_pillow_colors():
     enhance = {"brightness": "Brightness", "contrast": "Contrast", "saturation": "Color"}
     for name, pillow in enhance.items():
         for factor in (0.5, 1.5):
-            out = 255 * compiled("exact")(image, still(**{name: factor}))[0]
+            out = 255 * np.asarray(compiled("exact")(image, still(**{name: factor})))[0]
             target = np.asarray(getattr(ImageEnhance, pillow)(picture).enhance(factor))
             np.testing.assert_allclose(out, target, atol=1.5, err_msg=f"{name} {factor}")
     for mode in ("exact", "fused"):
-        out = 255 * compiled(mode)(image, still(solarize=True))[0]
+        out = 255 * np.asarray(compiled(mode)(image, still(solarize=True)))[0]
         np.testing.assert_allclose(out, ImageOps.solarize(picture, 128), atol=1e-3)
-    out = 255 * compiled("exact")(image, still(gray=True))[0, :, :, 0]
+    out = 255 * np.asarray(compiled("exact")(image, still(gray=True)))[0, :, :, 0]
     np.testing.assert_allclose(out, picture.convert("L"), atol=1)
 
 
@@ -133,8 +143,8 @@ def test_pillow_crop_and_flip(mode):
     boxes = np.array([[5, 2, 40, 33], [0, 0, 13, 11], [10, 5, 34, 29]] * 4)  # x0, y0, x1, y1
     left, top, right, bottom = boxes.T.astype(np.float32)
     params = still(left=left, top=top, width=right - left, height=bottom - top)
-    params["flip"] = jnp.arange(BATCH) % 2 == 0
-    out = compiled(mode)(image, params)
+    params["flip"] = np.arange(BATCH) % 2 == 0
+    out = np.asarray(compiled(mode)(image, params))
     for i, box in enumerate(boxes.tolist()):
         target = Image.fromarray(image[i]).crop(box).resize((24, 24), Image.Resampling.BILINEAR)
         target = np.asarray(target)[:, :: -1 if i % 2 == 0 else 1]
@@ -144,9 +154,9 @@ def test_pillow_crop_and_flip(mode):
 @pytest.mark.parametrize("crop", [0.875, 1.0])
 def test_center_is_pillow(crop):
     image, std = noise(), (0.25, 0.5, 1.0)
-    valid = jnp.array([[33, 40], [31, 20]] * 6, jnp.int32)
-    f = augment.center(size=14, crop=crop, mean=(0.5,), std=std, dtype="float32")
-    out = jax.jit(f)(image, valid) * np.array(std) + 0.5
+    valid = np.array([[33, 40], [31, 20]] * 6, np.int32)
+    f = centered(size=14, crop=crop, mean=(0.5,), std=std, dtype="float32")
+    out = np.asarray(f(image, valid)) * np.array(std) + 0.5
     for i, (height, width) in enumerate(valid.tolist()):
         target = resize_and_center_crop(image[i, :height, :width], round(14 / crop), 14)
         np.testing.assert_allclose(255 * out[i], target, atol=1.1)
@@ -169,8 +179,8 @@ def test_evaluation_sees_the_references_pixels(shape):
     coarse = np.random.default_rng(2).integers(0, 256, (24, 30, 3), dtype=np.uint8)
     photo = np.asarray(Image.fromarray(coarse).resize(shape[::-1], 3))
     placed, size = canvas.pad_to_canvas(photo, canvas.canvas_of(256))
-    f = augment.center(size=224, crop=0.875, mean=(0.0,), std=(1.0,), dtype="float32")
-    out = 255 * np.asarray(f(jnp.array(placed)[None], jnp.array(size)[None]))[0]
+    f = centered(size=224, crop=0.875, mean=(0.0,), std=(1.0,), dtype="float32")
+    out = 255 * np.asarray(f(placed[None], np.array(size, np.int32)[None]))[0]
     target = resize_and_center_crop(photo, 256, 224).astype(float)
     assert min(size) == 256
     difference = np.abs(out - target)
@@ -192,7 +202,7 @@ def test_an_image_that_lies_on_its_side_is_seen_upright(mode):
     both = augment.turned(lying, valid)
     assert both["turned"].all() and not augment.turned(image, valid)
     np.testing.assert_allclose(compiled(mode)(lying, params | both), plain, atol=3e-5)
-    f = augment.center(size=14, crop=0.875, mean=(0.5,), std=(0.5,), dtype="float32")
+    f = centered(size=14, crop=0.875, mean=(0.5,), std=(0.5,), dtype="float32")
     np.testing.assert_allclose(f(lying, valid), f(image, valid), atol=1e-5)
 
 
@@ -200,7 +210,7 @@ def test_an_image_that_lies_on_its_side_is_seen_upright(mode):
 def test_sixteen_bits_are_the_same_image(mode):
     image, params = noise(), draw(sizes())
     deep = image.astype(np.uint16) * 257
-    params |= {"solarize": jnp.zeros(BATCH, bool)}
+    params |= {"solarize": np.zeros(BATCH, bool)}
     np.testing.assert_allclose(
         compiled(mode)(deep, params), compiled(mode)(image, params), atol=1e-5
     )
@@ -208,9 +218,10 @@ def test_sixteen_bits_are_the_same_image(mode):
 
 def test_blur_matrix_at_every_size():
     """The reference convolution is within 24 pixels above; here the kernels of other sizes."""
-    for size in (1, 2, 45):
-        sigma, on = jnp.array([0.7, 0.7]), jnp.array([True, False])
-        matrix = np.asarray(augment.blur_matrix(sigma, on, size, 6))
+    lengths = (1, 2, 45)
+    blur = jax.jit(lambda sigma, on: [augment.blur_matrix(sigma, on, n, 6) for n in lengths])
+    matrices = blur(np.float32([0.7, 0.7]), np.array([True, False]))
+    for size, matrix in zip(lengths, map(np.asarray, matrices), strict=True):
         np.testing.assert_array_equal(matrix[1], np.eye(size))
         np.testing.assert_allclose(matrix[0].sum(axis=1), 1, atol=1e-6)
         if size > 1:  # nothing to reflect in one pixel
@@ -224,18 +235,23 @@ def test_blur_reaches_as_far_as_pillows():
     """The deviation of what a point becomes: Pillow's is sigma, and "tenth" cuts it off."""
     point = np.zeros((64, 64), np.uint8)
     point[32] = 255
-    for size, sigma in ((32, 2.0), (64, 2.0), (224, 2.0)):
-        for kernel, least in (("whole", 0.97), ("tenth", 0.0)):
-            radius = augment.blur_radius(
-                namespace(size=size, blur_kernel=kernel, blur_sigma=(0.1, sigma))
-            )
-            row = np.asarray(
-                augment.blur_matrix(jnp.array([sigma]), jnp.array([True]), size, radius)
-            )[0, size // 2]
-            got = np.sqrt((row * (np.arange(size) - size // 2) ** 2).sum())
-            assert least * sigma <= got <= sigma
-            if kernel == "tenth" and size == 32:
-                assert 0.75 < got < 0.85
+    sigma, cases = 2.0, [(size, kernel) for size in (32, 64, 224) for kernel in ("whole", "tenth")]
+
+    @jax.jit
+    def middle_rows(sigma, on):
+        rows = []
+        for size, kernel in cases:
+            recipe = namespace(size=size, blur_kernel=kernel, blur_sigma=(0.1, 2.0))
+            radius = augment.blur_radius(recipe)
+            rows.append(augment.blur_matrix(sigma, on, size, radius)[0, size // 2])
+        return rows
+
+    rows = middle_rows(np.float32([sigma]), np.array([True]))
+    for (size, kernel), row in zip(cases, map(np.asarray, rows), strict=True):
+        got = np.sqrt((row * (np.arange(size) - size // 2) ** 2).sum())
+        assert {"whole": 0.97, "tenth": 0.0}[kernel] * sigma <= got <= sigma
+        if kernel == "tenth" and size == 32:
+            assert 0.75 < got < 0.85
     line = Image.fromarray(point).filter(ImageFilter.GaussianBlur(2.0))
     row = np.asarray(line, float)[:, 32]
     pillows = np.sqrt((row * (np.arange(64) - 32) ** 2).sum() / row.sum())
@@ -246,17 +262,15 @@ def test_hue_about_the_gray_axis():
     """Gray stays; a third of the circle takes red to green, as in HSV."""
     x = np.random.default_rng(0).random((1, 4, 5, 3))
 
+    @jax.jit
     def turn(x, shift):
-        return np.swapaxes(
-            color.rotate_gray(jnp.swapaxes(jnp.array(x), 2, 3), jnp.full((1, 1, 1, 1), shift)), 2, 3
-        )
+        return color.rotate_gray(x.swapaxes(2, 3), jnp.full((1, 1, 1, 1), shift)).swapaxes(2, 3)
 
     np.testing.assert_allclose(turn(x, 0.1)[0], reference.hue_gray_axis(x[0], 0.1), atol=1e-6)
-    flat = np.full((1, 2, 2, 3), 0.3)
+    flat = np.full((1, 4, 5, 3), 0.3)
     np.testing.assert_allclose(turn(flat, 0.2), flat, atol=1e-6)
-    np.testing.assert_allclose(
-        turn(np.array([[[[1.0, 0, 0]]]]), 1 / 3).ravel(), [0, 1, 0], atol=1e-6
-    )
+    red, green = (np.broadcast_to(one, (1, 4, 5, 3)) for one in ([1.0, 0, 0], [0, 1.0, 0]))
+    np.testing.assert_allclose(turn(red, 1 / 3), green, atol=1e-6)
 
 
 def test_fused_is_exact_without_clipping_and_hue():
@@ -266,7 +280,7 @@ def test_fused_is_exact_without_clipping_and_hue():
     params = draw(sizes(), jax.random.key(3), **changes)
     assert params["blur"].any() and params["gray"].any() and not params["gray"].all()
     # Solarize is a step, and rounding may fall on its other side: it has its own tests.
-    params |= {"solarize": jnp.zeros(BATCH, bool), "hue": jnp.zeros(BATCH)}
+    params |= {"solarize": np.zeros(BATCH, bool), "hue": np.zeros(BATCH, np.float32)}
     exact, fused = (compiled(mode)(image, params) for mode in ("exact", "fused"))
     np.testing.assert_allclose(fused, exact, atol=3e-6)
 
@@ -275,13 +289,13 @@ def test_fused_is_near_exact():
     """The figures of the module's docstring: jitter and blur on every image, no solarize."""
     image = smooth()
     params = draw(sizes(), jax.random.key(1), jitter_prob=1.0, blur_prob=1.0, solarize_prob=0.0)
-    calm = params | {"hue": jnp.zeros(BATCH)}
+    calm = params | {"hue": np.zeros(BATCH, np.float32)}
     difference = {}
     for name, values in {"all": params, "no hue": calm}.items():
-        exact = compiled("exact")(image, values)
+        exact = np.asarray(compiled("exact")(image, values))
         for dtype in ("float32", "bfloat16"):
-            fused = compiled("fused", dtype=dtype)(image, values).astype(jnp.float32)
-            difference[name, dtype] = float(jnp.abs(fused - exact).mean())
+            fused = np.asarray(compiled("fused", dtype=dtype)(image, values)).astype(np.float32)
+            difference[name, dtype] = float(np.abs(fused - exact).mean())
     print("mean |fused - exact|:", {k: round(v, 4) for k, v in difference.items()})
     assert max(difference["all", "float32"], difference["all", "bfloat16"]) < 0.05
     assert max(difference["no hue", "float32"], difference["no hue", "bfloat16"]) < 0.009
@@ -339,7 +353,7 @@ def test_strong_brightness_never_turns_negative():
 @pytest.mark.parametrize("mode", ["exact", "fused"])
 def test_only_the_valid_part_is_seen(mode):
     clean = noise()
-    valid = jnp.array([[20, 17], [9, 40], [33, 8]] * 4, jnp.int32)
+    valid = np.array([[20, 17], [9, 40], [33, 8]] * 4, np.int32)
     dirty = clean.copy()
     for i, (height, width) in enumerate(valid.tolist()):
         dirty[i, height:], dirty[i, :, width:] = 255 - dirty[i, height:], 255 - dirty[i, :, width:]
@@ -350,23 +364,26 @@ def test_only_the_valid_part_is_seen(mode):
 
 
 def test_view_is_a_function_of_its_key():
-    view = jax.jit(augment.view(**RECIPE))
+    f = jax.jit(augment.view(**RECIPE))
+
+    def view(*args):
+        return np.asarray(f(*args))
+
     one = view(KEY, noise(), sizes())
     np.testing.assert_array_equal(one, view(KEY, noise(), sizes()))
     other = view(jax.random.key(1), noise(), sizes())
     assert (np.abs(one - other).mean(axis=(1, 2, 3)) > 0.01).all()
-    assert (
-        len({x.tobytes() for x in np.asarray(view(KEY, 0 * noise() + noise()[:1], sizes()))}) == 12
-    )
+    assert len({x.tobytes() for x in view(KEY, 0 * noise() + noise()[:1], sizes())}) == 12
 
 
 def test_normalize_and_dtype():
     image, params = noise(), still()
-    plain = compiled("fused")(image, params)
+    plain = np.asarray(compiled("fused")(image, params))
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     out = compiled("fused", mean=mean, std=std)(image, params)
     np.testing.assert_allclose(out, (plain - np.array(mean)) / np.array(std), atol=1e-5)
-    assert compiled("exact", dtype="bfloat16", **OFF)(image, params).dtype == jnp.bfloat16
+    narrow = jax.eval_shape(compiled("exact", dtype="bfloat16", **OFF), image, params)
+    assert narrow.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("mode", ["exact", "fused"])
@@ -374,15 +391,16 @@ def test_normalize_and_dtype():
 def test_other_channels(mode, channels, caplog):
     augment._warn_once.cache_clear()
     image, params = noise(channels), draw(sizes(), jitter_prob=1.0)
-    out = [compiled(mode, hue=hue)(image, params) for hue in (0.1, 0.2)]  # traced twice
-    assert out[0].shape == (BATCH, 24, 24, channels)
+    out = compiled(mode, hue=0.1)(image, params)
+    jax.eval_shape(compiled(mode, hue=0.2), image, params)  # traced twice
+    assert out.shape == (BATCH, 24, 24, channels)
     gone = {1: "saturation, hue, gray", 5: ", ".join((*JITTER, "gray", "solarize"))}[channels]
     assert [r.message for r in caplog.records] == [
         f"augment: {channels}-channel images get no {gone}"
     ]
     if channels == 5:  # geometry and blur remain
         plain = compiled(mode, **(OFF | {"flip_prob": 0.5, "blur_prob": 0.5}))(image, params)
-        np.testing.assert_allclose(out[0], plain, atol=1e-6)
+        np.testing.assert_allclose(out, plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["exact", "fused"])

@@ -1,7 +1,8 @@
 """Masks: exactly the stated number of patches, and shapes as the papers describe them."""
 
+from functools import cache, partial
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_mesh
@@ -15,16 +16,22 @@ from jssl.training.setup import setup_run
 from jssl.transforms import masking
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**31), count=st.integers(1, 63))
-def test_blocks_cover_exactly_so_many(seed, count):
+@jax.jit
+def blocks_and_places(seed, count):
+    """A mask of `count` patches, and all places, those of the mask first."""
     mask = masking.block_mask(
         jax.random.key(seed), 6, 8, count, area=(4.0, 16.0), aspect=(0.3, 1 / 0.3)
     )
+    return mask, masking.mask_to_indices(mask, 64)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 63))
+def test_blocks_cover_exactly_so_many(seed, count):
+    mask, at = map(np.asarray, blocks_and_places(np.uint32(seed), count))
     assert mask.shape == (6, 64) and (mask.sum(1) == count).all()
-    at = np.asarray(masking.mask_to_indices(mask, count))
     for row in range(6):
-        np.testing.assert_array_equal(at[row], np.flatnonzero(mask[row]))
+        np.testing.assert_array_equal(at[row, :count], np.flatnonzero(mask[row]))
 
 
 def neighbors(mask, grid):
@@ -37,8 +44,13 @@ def neighbors(mask, grid):
 def test_blocks_are_blocks():
     """Hidden patches of BEiT's masks lie together; uniformly drawn ones do not."""
     given = dict(area=(16.0, 75.0), aspect=(0.3, 1 / 0.3))
-    blocks = masking.block_mask(jax.random.key(0), 200, 14, 75, **given)
-    alone = masking.lowest_k(jax.random.uniform(jax.random.key(1), (200, 196)), 75)
+
+    @jax.jit
+    def draw(key, u):
+        return masking.block_mask(key, 200, 14, 75, **given), masking.lowest_k(u, 75)
+
+    u = np.random.default_rng(1).random((200, 196), np.float32)
+    blocks, alone = draw(jax.random.key(0), u)
     assert neighbors(blocks, 14) > 2.85 > 2 > neighbors(alone, 14)
     holes = [np.pad(m, 1, constant_values=True) for m in np.asarray(blocks).reshape(-1, 14, 14)]
 
@@ -52,9 +64,10 @@ def test_blocks_are_blocks():
 
 
 def test_every_image_has_its_own_number():
-    count = jnp.array([0, 3, 16])
-    mask = masking.block_mask(jax.random.key(0), 3, 4, count, area=(2.0, 4.0), aspect=(0.5, 2.0))
-    np.testing.assert_array_equal(mask.sum(1), count)
+    count = np.array([0, 3, 16])
+    given = dict(batch=3, grid=4, area=(2.0, 4.0), aspect=(0.5, 2.0))
+    mask = jax.jit(partial(masking.block_mask, **given))(jax.random.key(0), count=count)
+    np.testing.assert_array_equal(np.asarray(mask).sum(1), count)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +76,8 @@ def test_every_image_has_its_own_number():
 )
 def test_simmims_squares(unit, ratio, hidden):
     """data_simmim.py:35 takes the ceiling."""
-    mask = np.asarray(masking.grouped_mask(jax.random.key(0), 50, 14, unit, ratio))
+    given = dict(batch=50, grid=14, unit=unit, ratio=ratio)
+    mask = np.asarray(jax.jit(partial(masking.grouped_mask, **given))(jax.random.key(0)))
     assert (mask.sum(1) == hidden * unit**2).all()
     squares = mask.reshape(50, 14 // unit, unit, 14 // unit, unit).mean((2, 4))
     assert set(np.unique(squares)) <= {0.0, 1.0}, "a square is hidden as a whole"
@@ -71,9 +85,8 @@ def test_simmims_squares(unit, ratio, hidden):
 
 
 def test_boxes_are_rectangles_of_the_stated_area_and_aspect():
-    found = masking.random_rectangles(
-        jax.random.key(0), (400,), 14, area=(29.4, 39.2), aspect=(0.75, 1.5)
-    )
+    given = dict(shape=(400,), grid=14, area=(29.4, 39.2), aspect=(0.75, 1.5))
+    found = jax.jit(partial(masking.random_rectangles, **given))(jax.random.key(0))
     areas, ratios = [], []
     for box in np.asarray(found).reshape(-1, 14, 14):
         rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
@@ -86,8 +99,9 @@ def test_boxes_are_rectangles_of_the_stated_area_and_aspect():
 
 
 def test_places_pads_with_what_is_not_there():
-    mask = jnp.array([[False, True, False, True], [False, False, False, True]])
-    np.testing.assert_array_equal(masking.mask_to_indices(mask, 2), [[1, 3], [3, 0]])
+    mask = np.array([[False, True, False, True], [False, False, False, True]])
+    places = jax.jit(masking.mask_to_indices, static_argnums=1)(mask, 2)
+    np.testing.assert_array_equal(places, [[1, 3], [3, 0]])
 
 
 def test_share():
@@ -102,18 +116,29 @@ def test_a_ratio_that_hides_nothing_is_refused():
             setup_run(config)
 
 
+@cache
+def started(name):
+    """(run, state at step 0) of a tiny recipe."""
+    run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")), make_mesh(1))
+    return run, run.init()
+
+
 @pytest.mark.parametrize("name", ["mae", "simmim", "beit", "data2vec", "ijepa", "ibot"])
 def test_pictures_of_every_masked_method(name):
     """original | masked | reconstruction: the original is the view of evaluation, what is seen is
     the same in all three, and what is not is gray in the middle and something else on the right."""
-    run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")), make_mesh(1))
-    batch = {key: value for key, value in run.example.items()}
-    picture = jax.jit(run.method.render)(run.init(), batch, jax.random.key(0))["masked"]
+    run, state = started(name)
+
+    @jax.jit
+    def draw(state, batch, key):
+        return run.method.render(state, batch, key), masked_image.eval_view(run.config)(batch)
+
+    rendered, view = draw(state, run.example, jax.random.key(0))
+    picture = rendered["masked"]
     encoder = masked_image.vit_from_config(run.config)
     mean, std = (np.array(run.config.augment[key]) for key in ("mean", "std"))
     original, masked, rebuilt = np.split(np.asarray(picture), 3, axis=2)
-    view = masked_image.eval_view(run.config)(batch)
-    np.testing.assert_allclose(original, view * std + mean, atol=1e-5)
+    np.testing.assert_allclose(original, np.asarray(view) * std + mean, atol=1e-5)
     gray = (np.abs(masked - mean) < 1e-5).all(-1)
     seen = ~gray
     np.testing.assert_allclose(masked[seen], original[seen], atol=1e-5)
@@ -129,7 +154,7 @@ def test_lookup_finds_the_patch_of_the_nearest_feature():
     told, patches = rng.normal(size=(2, 3, 5)), rng.normal(size=(2, 3, 4))
     order = np.array([[[0, 2], [1, 1], [0, 0]], [[1, 0], [0, 1], [1, 2]]])
     said = told[order[..., 0], order[..., 1]] + 0.01 * rng.normal(size=(2, 3, 5))
-    found = masked_image.nearest_patches(*map(jnp.float32, (said, told, patches)))
+    found = jax.jit(masked_image.nearest_patches)(*map(np.float32, (said, told, patches)))
     np.testing.assert_allclose(found, patches[order[..., 0], order[..., 1]], rtol=1e-6)
 
 
@@ -137,8 +162,8 @@ def test_lookup_finds_the_patch_of_the_nearest_feature():
 def test_tokens_and_heads_start_as_their_authors_do(name):
     """BEiT, data2vec: cut at .02; SimMIM's linear layer as PyTorch's, with its bias; iBOT's mask
     token at zero; I-JEPA's predictor and encoder from N(0, .02)."""
-    run = setup_run(Config(load(f"configs/{name}_imagenette.py:tiny")))
-    params = jax.tree.map(np.asarray, run.init().params)
+    _, state = started(name)
+    params = jax.tree.map(np.asarray, state.params)
     if name == "ijepa":
         kernels = [
             params["predictor"]["embed"]["kernel"],

@@ -3,6 +3,7 @@ large enough, and what fills a row counts for nothing."""
 
 import collections
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -55,21 +56,21 @@ def test_targets_are_whole_rectangles_of_one_size_a_batch(grid):
     draw = jax.jit(multiblock.block_sampler(config, grid, 20), static_argnums=1)
     sizes, corners = set(), set()
     for seed in range(12):
-        ask = draw(jax.random.key(seed), 24)
+        ask = jax.tree.map(np.asarray, draw(jax.random.key(seed), 24))
         count = int(ask.target_valid.sum())
         np.testing.assert_array_equal(ask.target_valid, np.arange(len(ask.target_valid)) < count)
-        for at in np.asarray(ask.target_ids)[..., :count].reshape(-1, count):
+        for at in ask.target_ids[..., :count].reshape(-1, count):
             rows, columns = at // grid, at % grid
             box = (np.ptp(rows) + 1, np.ptp(columns) + 1)
             assert len(set(at)) == count == box[0] * box[1]
             sizes.add((seed, box))
             corners.add((rows.max() == grid - 1, columns.max() == grid - 1))
-        where, seen = np.asarray(ask.context_ids), np.asarray(ask.context_valid)
+        where, seen = ask.context_ids, ask.context_valid
         assert seen.sum(1).min() > config.min_context_patches
         for row in range(24):
             context = set(where[row][seen[row]])
             assert len(context) == seen[row].sum()
-            assert not context & set(np.asarray(ask.target_ids)[row, :, :count].ravel())
+            assert not context & set(ask.target_ids[row, :, :count].ravel())
     assert len(sizes) == 12 and len({box for _, box in sizes}) > 1
     assert len(corners) == 4, "every row and column can be asked for"
 
@@ -77,7 +78,10 @@ def test_targets_are_whole_rectangles_of_one_size_a_batch(grid):
 def quadrants(*which):
     """Targets of a 4 x 4 grid, each a quadrant of it."""
     corner = np.arange(16) // 8 * 2 + np.arange(16) % 4 // 2
-    return jnp.array([[corner == i for i in which]])
+    return np.array([[corner == i for i in which]])
+
+
+context_mask = jax.jit(multiblock.context_mask, static_argnames=("grid", "tries"))
 
 
 @pytest.mark.parametrize(
@@ -92,19 +96,19 @@ def quadrants(*which):
     ],
 )
 def test_a_context_too_small_takes_from_the_last_targets(targets, least, wanted):
-    whole = jnp.array([4, 4])
-    found = multiblock.context_mask(jax.random.key(0), quadrants(*targets), 4, whole, least)
+    whole = np.array([4, 4])
+    found = context_mask(jax.random.key(0), quadrants(*targets), 4, whole, least)
     np.testing.assert_array_equal(found[0], quadrants(*wanted)[0].any(0))
 
 
 def test_a_context_is_drawn_anew_until_it_is_large_enough():
     """A 2 x 2 square beside one target of a corner: four patches are free in few places."""
-    target = jnp.arange(64).reshape(8, 8)
-    hidden = jnp.repeat(((target // 8 < 6) | (target % 8 < 6)).reshape(1, 1, 64), 300, axis=0)
-    size = jnp.array([2, 2])
-    once = multiblock.context_mask(jax.random.key(0), hidden, 8, size, 3, tries=1)
-    often = multiblock.context_mask(jax.random.key(0), hidden, 8, size, 3, tries=400)
-    free = np.asarray(~hidden[0, 0])
+    target = np.arange(64).reshape(8, 8)
+    hidden = np.repeat(((target // 8 < 6) | (target % 8 < 6)).reshape(1, 1, 64), 300, axis=0)
+    size = np.array([2, 2])
+    once = context_mask(jax.random.key(0), hidden, 8, size, 3, tries=1)
+    often = context_mask(jax.random.key(0), hidden, 8, size, 3, tries=400)
+    free = ~hidden[0, 0]
     np.testing.assert_array_equal(often, np.tile(free, (300, 1)))
     assert (np.asarray(once) & ~free).any(1).mean() > 0.9, "after one try the target gave way"
 
@@ -115,25 +119,35 @@ def test_what_fills_a_row_changes_nothing():
     config = Config(load(TINY))
     encoder = masked_image.vit_from_config(config)
     grid = masked_image.grid_side(config, encoder)
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    context = jnp.zeros((2, 16), bool).at[:, jnp.array([0, 5, 6])].set(True)
-    target = jnp.zeros((2, 16), bool).at[:, jnp.array([10, 11])].set(True)
-    f, _ = ijepa.init(encoder, jax.random.key(1), images)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    context = np.tile(np.isin(np.arange(16), [0, 5, 6]), (2, 1))
+    target = np.tile(np.isin(np.arange(16), [10, 11]), (2, 1))
     head = ijepa.predictor(**config.predictor, grid=grid, encoder=encoder)
 
-    def say(kept, asked):
+    def start():
+        f, _ = ijepa.init(encoder, jax.random.key(1), images)
+        where, tokens = np.zeros((2, 1), np.int32), np.zeros((2, 1, encoder.dim), np.float32)
+        g, _ = ijepa.init(head, jax.random.key(2), tokens, where, where, np.ones((2, 2), bool))
+        return f, g
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def say(kept, asked, f, g):
         where, at = mask_to_indices(context, kept), mask_to_indices(target, asked)
         seen = jnp.take_along_axis(context, where, axis=1)
         valid = jnp.take_along_axis(target, at, axis=1)
         tokens, _ = ijepa.apply(encoder, f, {}, images, train=False, keep_ids=where, valid=seen)
         both = jnp.concatenate([seen, valid], axis=1)
-        g, _ = ijepa.init(head, jax.random.key(2), tokens, where, at, both)
         said, _ = ijepa.apply(head, g, {}, tokens, where, at, both, train=False)
         return tokens[:, :3], said[:, :2]
 
-    for alone, filled in zip(
-        jax.jit(lambda: say(3, 2))(), jax.jit(lambda: say(7, 5))(), strict=True
-    ):
+    rng = np.random.default_rng(1)  # compiling the initial draws takes longer than all the rest
+
+    def draw(leaf):
+        fan_in = leaf.shape[0] if leaf.ndim > 1 else 1
+        return np.float32(rng.normal(size=leaf.shape) / fan_in**0.5)
+
+    params = jax.tree.map(draw, jax.eval_shape(start))
+    for alone, filled in zip(say(3, 2, *params), say(7, 5, *params), strict=True):
         np.testing.assert_allclose(filled, alone, rtol=1e-4, atol=1e-5)
 
 
