@@ -51,9 +51,14 @@ BY_METHOD = {
 
 # Files whose tests share something that is dear to make.
 TOGETHER = (
+    "test_accumulate.py",
+    "test_edges.py",
     "test_feed.py",
     "test_finetune.py",
     "test_fuzz.py",
+    "test_joint_losses.py",
+    "test_language_evals.py",
+    "test_masking.py",
     "test_messages.py",
     "test_methods.py",
     "test_python.py",
