@@ -239,7 +239,8 @@ def class_token_loss(
 
     Args:
       config: the whole config.
-      outputs: of `forward`: "cls" and "teacher" "cls" [V, d], and, with local crops, "local" [nB, d].
+      outputs: of `forward`: "cls" [V, d], the same of "teacher", and, with local crops, "local"
+        [nB, d].
       layer, teacher_layer: the prototypes of student and teacher.
       center: [K], of the teacher's logits.
       step: int32 [].
@@ -247,7 +248,9 @@ def class_token_loss(
     Returns:
       (loss [], the new center [K], the teacher's distributions [V, K]).
     """
-    teacher_logits = jax.lax.stop_gradient(prototype_logits(teacher_layer, outputs["teacher"]["cls"]))
+    teacher_logits = jax.lax.stop_gradient(
+        prototype_logits(teacher_layer, outputs["teacher"]["cls"])
+    )
     weight = jnp.ones(len(teacher_logits))
     temperature = teacher_temperature(config, step)
     p = teacher_assignments(config, teacher_logits, center, temperature, weight)
@@ -276,7 +279,7 @@ def masked_patch_loss(
 
     Args:
       config: the whole config.
-      outputs: of `forward`: "patch" and "teacher" "patch" [V, M, d], and "weight" [V, M].
+      outputs: of `forward`: "patch" [V, M, d], the same of "teacher", and "weight" [V, M].
       layer, teacher_layer, center, step: as in `class_token_loss`.
 
     Returns:
