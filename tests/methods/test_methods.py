@@ -21,15 +21,16 @@ STILL = {  # views that are the image itself
     "augment.crop_scale": "(1.0, 1.0)",
     "augment.crop_ratio": "(1.0, 1.0)",
     "augment.flip_prob": "0",
-    "augment.jitter_prob": "0",
-    "augment.gray_prob": "0",
-    "augment.solarize_prob": "0",
 }
+
+
+COLORS_STAY = {"augment.jitter_prob": "0", "augment.gray_prob": "0", "augment.solarize_prob": "0"}
 
 
 @functools.cache
 def run_of(name, *changes):
-    config = Config(load(f"configs/{name}.py:tiny", dict(changes)))
+    """The run of a tiny recipe whose views are crops and flips; they compile in less time."""
+    config = Config(load(f"configs/{name}.py:tiny", COLORS_STAY | dict(changes)))
     return setup_run(config, make_mesh(1))
 
 
