@@ -62,6 +62,7 @@ TOGETHER = (
     "test_messages.py",
     "test_methods.py",
     "test_python.py",
+    "test_scale.py",
     "test_text_data.py",
 )
 

@@ -59,7 +59,8 @@ class Small:
         """(state, metrics of each step) after some steps; `step`: another one than the compiled."""
         state, found = self.first, []
         for i in range(count):
-            state, metrics = (step or self.step)(state, (batches or self.batches)[i % 3])
+            given = batches or self.batches
+            state, metrics = (step or self.step)(state, given[i % len(given)])
             found.append({key: float(value) for key, value in metrics.items()})
         return state, found
 
