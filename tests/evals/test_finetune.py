@@ -40,12 +40,22 @@ def run_of(recipe, devices=1, source=None, model="", **changes):
     return setup_run(Config(load(recipe, overrides)), make_mesh(devices), source)
 
 
-def tune(run, state=None, test=None):
+STATES = {}
+
+
+def start_of(run):
+    """The state at step 0; settings of fine-tuning do not change it."""
+    key = (run.config.method, str(run.config._tree.model), run.mesh.size)
+    if key not in STATES:
+        STATES[key] = run.init()
+    return STATES[key]
+
+
+def tune(run):
     def quiet(what):
         return lambda *now: None
 
-    state = run.init() if state is None else state
-    return finetune.finetune(run, state, test or run.data.source, quiet)
+    return finetune.finetune(run, start_of(run), run.data.source, quiet)
 
 
 def method_of(run):
@@ -97,7 +107,8 @@ def test_lr_scales_of_scanned_blocks_are_those_of_unrolled_ones():
 def test_lr_scales_of_a_resnet_go_by_stages():
     model = dict(load(RESNET, {"model.name": "resnet10"}).model)
     encoder = nn.encoder(model)
-    params = encoder.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)["params"]
+    images = jnp.zeros((1, 32, 32, 3))
+    params = jax.eval_shape(lambda: encoder.init(jax.random.key(0), images, train=False))["params"]
     found = scales_of({"encoder": params, "head": {"bias": jnp.zeros(10)}})
     assert found["encoder.conv1.kernel"] == found["encoder.bn1.scale"] == 0.5**5
     assert found["encoder.layer1_0.conv1.kernel"] == 0.5**4
@@ -162,15 +173,15 @@ def test_an_unlabeled_row_has_no_target():
 def test_mixup_reaches_the_loss():
     """A head that is not zero: then each share of the mixture has its own loss."""
     run = run_of(VIT, mixup=1.0)
-    method, state = method_of(run), run.init()
-    state, batch = method.init(jax.random.key(0), state), run.data.source.read(np.arange(16))
-    head = {"kernel": jnp.eye(state.params["head"]["kernel"].shape[0], 10), "bias": jnp.zeros(10)}
+    method, batch = method_of(run), run.data.source.read(np.arange(16))
+    state = jax.jit(method.init)(jax.random.key(0), start_of(run))
+    width = len(state.params["head"]["kernel"])
+    head = {"kernel": np.eye(width, 10, dtype=np.float32), "bias": np.zeros(10, np.float32)}
     state = state.replace(params=state.params | {"head": head})
     step = jax.jit(method.train_step)
     mixed = [float(step(state, batch, jax.random.key(i))[1]["loss"]) for i in range(4)]
-    plain = method_of(run_of(VIT))
-    clean = [float(jax.jit(plain.train_step)(state, batch, jax.random.key(i))[1]["loss"])
-             for i in range(2)]  # fmt: skip
+    plain = jax.jit(method_of(run_of(VIT)).train_step)
+    clean = [float(plain(state, batch, jax.random.key(i))[1]["loss"]) for i in range(2)]
     assert clean[0] == pytest.approx(clean[1], rel=1e-6)
     later = state.replace(step=state.step + 1)
     mixed.append(float(step(later, batch, jax.random.key(0))[1]["loss"]))
@@ -191,8 +202,8 @@ def test_it_overfits_a_handful_of_images(recipe):
 
 def test_it_starts_from_the_given_state_and_leaves_that_alone():
     run = run_of(RESNET)
-    given = run.init()
-    given = given.replace(params=jax.tree.map(lambda x: x + 0.25, given.params))
+    given = start_of(run)
+    given = given.replace(params=jax.tree.map(lambda x: np.asarray(x) + 0.25, given.params))
     kept = jax.tree.map(np.asarray, (given.params, given.buffers))
     method = method_of(run)
     state = jax.jit(method.init)(jax.random.key(0), given)
@@ -220,7 +231,7 @@ def test_eight_devices_equal_one(monkeypatch):
     first = None
     for mesh in (make_mesh(1), make_mesh(4, 2)):
         run = run_of(RESNET, **changes)._replace(mesh=mesh)
-        first = run.init() if first is None else first
+        first = start_of(run) if first is None else first
         method = method_of(run)
         state = jax.jit(method.init)(jax.random.key(0), jax.device_get(first))
         places = finetune.mesh.shardings(jax.eval_shape(lambda s=state: s), mesh)
@@ -254,7 +265,7 @@ def test_seeds_repeat_and_differ(monkeypatch):
         def say(what, notes=notes):
             return lambda *now: notes.append((what, *now))
 
-        finetune.finetune(run, run.init(), run.data.source, say)
+        finetune.finetune(run, start_of(run), run.data.source, say)
         losses.append([note for what, _, _, *note in notes if "steps" in what])
     assert len(losses[0]) == 9 and losses[0][-1][0].startswith(", loss ")
     assert losses[0] == losses[1] != losses[2] and seeds == [0, 0, 1]
@@ -295,8 +306,8 @@ def test_paths_are_dropped():
     for rate in (0.0, 0.5):
         run = run_of(VIT, drop_path=rate)
         method, batch = method_of(run), run.data.source.read(np.arange(16))
-        state = method.init(jax.random.key(0), run.init())
-        head = jax.tree.map(lambda x: 1e4 * x, state.params["head"])
+        state = jax.jit(method.init)(jax.random.key(0), start_of(run))
+        head = jax.tree.map(lambda x: 1e4 * np.asarray(x), state.params["head"])
         state = state.replace(params=state.params | {"head": head})
         step = jax.jit(method.train_step)
         losses.append([float(step(state, batch, jax.random.key(i))[1]["loss"]) for i in range(2)])
