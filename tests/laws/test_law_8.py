@@ -42,7 +42,7 @@ OTHER = {  # choices for kinds that do not list theirs
     "augment.std": ((0.1, 0.2, 0.3),),
     "model.stem": ("imagenet", "cifar"),
     "model.positions": ("sincos", "learned", "rotary"),
-    "model.pool": ("mean", "cls", "first"),
+    "model.pool": ("mean", "cls", "first", "last"),
     "model.dtype": ("bfloat16", "float32"),
     "model.residual_dtype": ("bfloat16", "float32"),
     "model.remat": ("full",),
@@ -83,8 +83,11 @@ def digest(jaxpr) -> str:
     return total.hexdigest()
 
 
+PARTS = ("step", "start", "embed")
+
+
 def program(recipe, overrides, part="step") -> str:
-    """What is traced of a recipe: its step, or its start."""
+    """What is traced of a recipe: one of `PARTS`."""
     config = Config(load(recipe, overrides))
     run = setup_run(config, make_mesh(1), made_up(config))
     key = jax.random.key(0)
@@ -93,6 +96,8 @@ def program(recipe, overrides, part="step") -> str:
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype), run.example
     )
+    if part == "embed":
+        return digest(jax.make_jaxpr(run.method.embed)(run.shapes, batch))
     return digest(jax.make_jaxpr(run.method.train_step)(run.shapes, batch, key))
 
 
@@ -109,7 +114,7 @@ def has_effect(recipe, awake, key, value, before, shapes) -> bool:
     try:
         if key.startswith("optim."):
             return update(recipe, changed, shapes) != before["optim"]
-        return any(program(recipe, changed, part) != before[part] for part in ("step", "start"))
+        return any(program(recipe, changed, part) != before[part] for part in PARTS)
     except UserError as error:
         return key.partition(".")[2] in str(error) and "known" not in str(error)
 
@@ -136,7 +141,7 @@ def silent_keys(recipe, sections=("optim", "augment", "model")) -> list[str]:
     run = setup_run(Config(config), make_mesh(1), made_up(Config(config)))
     shapes = run.shapes.params
     before = {"optim": update(recipe, awake, shapes)}
-    before |= {part: program(recipe, awake, part) for part in ("step", "start")}
+    before |= {part: program(recipe, awake, part) for part in PARTS}
     assert program(recipe, awake) == before["step"], "a trace is the same twice"
     silent = []
     for section in sections:

@@ -18,6 +18,10 @@ from helpers.laws import EASY, GENTLE, Small, losses
 from jssl.parallel import mesh
 from jssl.workdir.checkpoint import Checkpoints
 
+# Each clustering of DeepCluster draws a new classifier, so a loss falls only until the next one.
+ONE_CLUSTERING = {"cluster_every": "30", "optim.freeze_steps": "30"}
+# Whitening 16 examples along more axes than they span multiplies their rounding.
+FEW_AXES = {"pca_dims": "4"}
 NEAR_ZERO = 1e-6  # a loss may be a difference, as SimSiam's, which begins at .01
 # Every recipe obeys every law: `make laws`. `make test`, which should take minutes, asks one recipe
 # of each of some methods whose states differ in kind (a recipe of every other method is traced by
@@ -62,11 +66,11 @@ def test_1_train_step_is_pure(recipe, small):
 
 @each_falling
 def test_2_the_loss_falls(recipe):
-    one = Small(recipe, EASY)
+    one = Small(recipe, EASY | (ONE_CLUSTERING if "deepcluster_cifar10" in recipe else {}))
     _, losses = one.steps(60, one.batches[:1] * 3)
     assert np.isfinite(losses).all()
-    start = losses[4:14]  # a queue is random before, a bank is empty
-    assert np.mean(losses[-10:]) < 0.95 * np.mean(start), losses
+    begin = np.flatnonzero(losses)[0] + 4  # a queue is random before; no labels, no loss
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[begin : begin + 10]), losses
 
 
 @each_recipe
@@ -212,7 +216,8 @@ def test_5_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
 def test_4_two_processes_equal_one(recipe, tmp_path):
     """Also: both write one checkpoint, evaluate together, and one process reads it back."""
     words = ["-m", "jssl", "train", f"--config={recipe}", "--config.steps=5"]
-    words += [f"--config.{key}={value}" for key, value in GENTLE.items()]
+    gentle = GENTLE | (FEW_AXES if "deepcluster_cifar10" in recipe else {})
+    words += [f"--config.{key}={value}" for key, value in gentle.items()]
     alone = result(process(*words, f"--workdir={tmp_path}/one"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
