@@ -168,7 +168,7 @@ def read_all(source: Source, progress: Callable[[int, int], None]) -> Batch:
 
 def _elements(steps: Steps, start: int, workers: int) -> Any:
     """Returns Grain's iterator over the elements of `steps` from step `start` on."""
-    import grain  # takes a second, and data sets on the device never need it
+    import grain
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, and fail without
@@ -199,10 +199,16 @@ def kill_workers() -> None:
             process.kill()
 
 
-def check_start(workers: int) -> None:
-    """Raises UserError if `workers` > 0 and this process may not start processes.
+def prepare_start(workers: int) -> None:
+    """Imports Grain; the main thread calls this before the thread of a feed starts.
 
-    See `jssl.parallel.host.check_rerun`.
+    Grain's import replaces Python's `__import__` for a moment, in all threads, so that modules load
+    later (`etils.epy.lazy_imports`). What JAX imports at that moment, while the main thread traces,
+    would be such a module, and fail.
+
+    Raises:
+      UserError: `workers` > 0, and this process may not start processes (see also
+        `jssl.parallel.host.check_rerun`).
     """
     host.check_rerun()
     if workers and multiprocessing.current_process().daemon:
@@ -212,6 +218,7 @@ def check_start(workers: int) -> None:
             "this process is a daemon of multiprocessing, which may start no others",
             "set --config.data.workers=0, or start it with daemon=False",
         )
+    import grain  # noqa: F401 - takes a second, and data sets on the device never need it
 
 
 def _end_with_parent() -> None:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jssl.config import ConfigError
 from jssl.data import DataConfig
-from jssl.data.host_batches import check_start, kill_workers, read_all, stream
+from jssl.data.host_batches import kill_workers, prepare_start, read_all, stream
 from jssl.data.sampling import data_offset, indices
 from jssl.data.source import Batch, Source, example_bytes
 from jssl.parallel import host, preemption
@@ -85,7 +85,7 @@ class Feed:
             self.held = self._hold(mesh, progress)
             batches = self._positions(seed, start, passed)
         else:
-            check_start(data.workers)
+            prepare_start(data.workers)
             batches = stream(
                 data.source,
                 seed=seed,

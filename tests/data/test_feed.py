@@ -232,6 +232,34 @@ def test_a_data_set_that_does_not_fit_is_refused():
     loader._check_room(example_source(40), Small())
 
 
+def test_the_thread_of_a_feed_imports_no_library():
+    """Else what JAX imports meanwhile, while it traces in the main thread, may be lazy for ever."""
+    code = """
+        import sys, threading
+        import jax
+        import numpy as np
+        from jssl.data import DataConfig, loader
+        from jssl.data.sources import packed
+        from jssl.parallel import mesh
+        class Watch:
+            def find_spec(self, name, path=None, target=None):
+                thread = threading.current_thread()
+                if thread is not threading.main_thread():
+                    print(thread.name, "imports", name, flush=True)
+        jax.device_put(np.zeros(2))
+        source = packed.arrays(np.zeros((9, 4, 4, 3), np.uint8), None, "zeros")
+        sys.meta_path.insert(0, Watch())
+        one = mesh.make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1])
+        feed = loader.Feed(DataConfig(source, False, 0, 0.0), 0, 4, one, 0)
+        feed.next(), feed.next()
+        feed.close()
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    libraries = ("grain", "etils", "tensorflow_datasets")
+    assert not [line for line in done.stdout.splitlines() if line.endswith(libraries)]
+
+
 def test_workers_end_with_a_killed_parent(tmp_path):
     code = """
         import sys, multiprocessing

@@ -302,9 +302,9 @@ def test_a_script_that_trains_when_it_is_imported(tmp_path, photos):
 
 
 def test_a_daemon_may_start_no_workers(monkeypatch):
-    host_batches.check_start(2)
+    host_batches.prepare_start(2)
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    host_batches.check_start(0)
+    host_batches.prepare_start(0)
     with pytest.raises(UserError, match="data.workers=2.*set --config.data.workers=0"):
         loader.Feed(DataConfig(example_source(), False, 2, 1.0), 0, BATCH, make_mesh(1), 0)
 
