@@ -4,7 +4,7 @@ SimCLR on ImageNet-1k with the settings of google-research/simclr's README (its 
 ImageNet; run.py:54, 206): ResNet-50, batch 4096, 100 epochs, LARS .3 x batch / 256, weight decay
 1e-4, a head of three layers, temperature .1; linear probe about 64.5 % (README). :paper has the
 paper's decay of 1e-6 and head of two layers (Chen et al. 2020, sections 2.1 and 2.2), for which no
-figure is cited here. As there, pixels stay in 0..1 and are not standardised.
+figure is cited here. As there, pixels stay in 0..1 and are not standardized.
 """
 
 from jssl.recipes import recipe

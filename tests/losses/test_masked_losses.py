@@ -211,7 +211,7 @@ def test_ibot_is_its_authors_loss(monkeypatch, centering, counts, local, spread)
 
 
 @pytest.mark.parametrize(("counts", "momentum"), [(FULL, 0.9), (PARTLY, 0.9), (PARTLY, 0.0)])
-def test_ibots_centres_follow_the_class_tokens_and_the_hidden_patches(
+def test_ibots_centers_follow_the_class_tokens_and_the_hidden_patches(
     monkeypatch, counts, momentum
 ):
     ours, _, given, wanted = ibot_case(monkeypatch, "center", counts, momentum=momentum)

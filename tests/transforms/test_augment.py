@@ -318,7 +318,7 @@ def test_crops_are_those_of_torchvision():
     np.testing.assert_allclose(np.quantile(place, uniform), uniform, atol=0.03)
 
 
-def test_crop_falls_back_to_the_centre():
+def test_crop_falls_back_to_the_center():
     p = draw(sizes(10, 90, 8), crop_scale=(0.9, 1.0))
     box = [np.unique(p[n]).tolist() for n in ("top", "left", "height", "width")]
     assert box == [[0.0], [38.0], [10.0], [13.0]]  # 13 = round(10 * 4 / 3)

@@ -1,4 +1,4 @@
-"""Pairs, multi-crop and the centred view: order, sizes, which section makes which view."""
+"""Pairs, multi-crop and the centered view: order, sizes, which section makes which view."""
 
 import jax
 import numpy as np
@@ -60,7 +60,7 @@ def test_local_crops_are_smaller_and_their_own():
         views.multi_crop(config_of("swav", local={"count": -1}))
 
 
-def test_the_centred_view():
+def test_the_centered_view():
     config = config_of("simclr")
     x = jax.jit(views.eval_view(config))(batch())
     np.testing.assert_allclose(pixels(config, x), batch()["image"], atol=0.05)
