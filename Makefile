@@ -12,7 +12,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 tests
 
-# Every law over every recipe (half an hour); `make test` takes a few whose states differ in kind.
+# Every law over every recipe (more than an hour); `make test` takes a few whose states differ in kind.
 laws: .venv/ready
 	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws tests/config/test_config.py
 

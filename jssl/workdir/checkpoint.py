@@ -83,7 +83,8 @@ class Checkpoints:
         self._saving = -1  # the step that is being written
         self._saved: set[int] = set()  # by this object
         self._retention = Retention(self.folder, keep_latest, keep_best)
-        self._reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._handler = ocp.StandardCheckpointHandler()
+        self._reader = ocp.Checkpointer(self._handler)
         self._manager: ocp.CheckpointManager | None = None if read_only else self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -272,9 +273,8 @@ class Checkpoints:
         return note
 
     def _same_tree(self, step: int, shapes: Tree) -> None:
-        metadata = self._reader.metadata(self.folder / str(step) / "state").item_metadata
-        if metadata is None:
-            raise ValueError("its list of arrays is missing")
+        # `self._reader` would also look for metadata of the step here, and warn that there is none.
+        metadata = self._handler.metadata(self.folder / str(step) / "state")
         stored = tree_signature(metadata.tree)
         expected = tree_signature(shapes)
         missing = sorted(expected - stored)

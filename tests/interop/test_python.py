@@ -1,5 +1,7 @@
 """jssl from Python: a recipe by name, two runs in one process, and an encoder that embeds."""
 
+import logging
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,6 +36,12 @@ def test_a_recipe_by_name_is_the_file():
         jssl.recipe("simclr_cifar")
     with pytest.raises(jssl.UserError, match="config.optim.lrr is not a key; did you mean 'lr'"):
         jssl.recipe("simclr_cifar10", optim__lrr=0.5)
+
+
+def test_loading_warns_of_nothing(runs, caplog):
+    caplog.set_level(logging.WARNING, "absl")
+    jssl.load(runs / "0")
+    assert caplog.messages == []
 
 
 def test_an_image_in_every_form_has_the_same_features(runs, tmp_path):
