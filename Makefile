@@ -14,7 +14,8 @@ test: .venv/ready
 
 # Every law over every recipe (more than an hour); `make test` takes a few whose states differ in kind.
 laws: .venv/ready
-	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws tests/config/test_config.py
+	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws tests/config/test_config.py \
+	  tests/parallel/test_scale.py tests/training/test_accumulate.py
 
 # A run killed at a hundred random moments (half an hour).
 soak: .venv/ready

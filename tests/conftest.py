@@ -14,7 +14,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiling is most of the suite, and its programs are tiny: level 0 halves the time. Without the
 # fusion emitters it takes a third of the rest; newer versions do not know this flag.
 FAST = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-FAST += " --xla_llvm_disable_expensive_passes=true"
 if metadata.version("jaxlib").split(".")[:2] <= ["0", "10"]:
     FAST += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST}"
@@ -45,6 +44,7 @@ def recipes() -> list[str]:
 
 
 ALL = os.environ.get("JSSL_LAWS") == "all"  # `make laws`
+in_make_laws = pytest.mark.skipif(not ALL, reason="`make laws` runs it")
 BY_METHOD = {
     config.load(str(ROOT / name)).method: name for name in reversed(recipes())
 }  # the first of each

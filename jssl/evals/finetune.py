@@ -138,21 +138,25 @@ def _train(
     source = run.data.source
     size = section.batch_size
 
-    def keys():
-        return jax.random.split(jax.random.key(section.seed))
+    def keys(seed):
+        return jax.random.split(jax.random.key(seed))
 
-    def start(state):
-        return method.init(keys()[0], state)
+    def start(state, seed):
+        return method.init(keys(seed)[0], state)
 
-    shardings = mesh.shardings(jax.eval_shape(start, state), run.mesh)
-    tuned = jax.jit(start, out_shardings=shardings)(state)
+    shardings = mesh.shardings(jax.eval_shape(start, state, section.seed), run.mesh)
+    tuned = jax.jit(start, out_shardings=shardings)(state, section.seed)
     feed = Feed(run.data, section.seed, size, run.mesh, 0, say(f"reading {source.name}"))
     update = mesh.with_mesh(run.mesh, method.train_step)
 
-    def step(state, held, fed):
-        return update(state, feed.batch(held, fed), keys()[1])
+    def step(state, held, fed, seed):  # an argument, so that all seeds share one program
+        return update(state, feed.batch(held, fed), keys(seed)[1])
 
-    jit_step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+    def jit_step(state, held, fed):
+        return jitted(state, held, fed, section.seed)
+
     with contextlib.closing(feed):
         progress = say("fine-tuning, steps")
         tuned = loop(jit_step, tuned, feed, steps, epoch, section.lr, progress)

@@ -26,7 +26,7 @@ NEAR_ZERO = 1e-6  # a loss may be a difference, as SimSiam's, which begins at .0
 # Every recipe obeys every law: `make laws`. `make test`, which should take minutes, asks one recipe
 # of each of some methods whose states differ in kind (a recipe of every other method is traced by
 # test_config.py), and has a process killed for one of them; test_scale.py has pairs.
-KINDS = ("moco", "deepcluster", "dino", "mae")
+KINDS = ("deepcluster", "dino", "mae")
 
 
 def each(chosen):

@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import FAST, ROOT, make_mesh
+from conftest import FAST, ROOT, in_make_laws, make_mesh
 from helpers.checkpoints import flip, largest
 from helpers.laws import GENTLE, Small, losses
 from jax.sharding import NamedSharding
@@ -95,10 +95,9 @@ def start(folder, processes: int, hosts=None):
         host = "host0" if hosts else "127.0.0.1"
         env |= {"JAX_COORDINATOR_ADDRESS": f"{host}:{port}", "JAX_NUM_PROCESSES": str(processes)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    before = hosts if hosts and processes > 1 else [()] * processes
     return [
-        subprocess.Popen(
-            [*(hosts[i] if hosts else ()), *words], env=env | {"JAX_PROCESS_ID": str(i)}, **pipes
-        )
+        subprocess.Popen([*before[i], *words], env=env | {"JAX_PROCESS_ID": str(i)}, **pipes)
         for i in range(processes)
     ]
 
@@ -171,23 +170,26 @@ def test_hosts_see_each_other_through_their_wire_only(hosts):
         assert server.wait(20) == 0
 
 
-def test_a_signal_to_one_process_stops_both_and_other_numbers_go_on(hosts, tmp_path):
-    """2 -> 1 -> 2 processes with their data workers, each stopped by a signal, the last on two
-    hosts where the machine can make them, which find the last checkpoint damaged; losses equal an
-    undisturbed run's on resident data."""
-    folder = tmp_path / "elastic"
-    codes, err = stop_after(folder, start(folder, 2), 3)
-    assert codes == [75, 75], err[-2000:]
-    saved = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")]
-    assert len(saved) == 1 and 3 <= saved[0] < 40
-    codes, err = stop_after(folder, start(folder, 1), saved[0] + 3, signal.SIGINT)
-    assert codes == [75], err[-2000:]
-    newest = max((folder / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
-    flip(largest(newest / "state"), 1)
-    two = None if isinstance(hosts, str) else hosts
-    codes, err = ends(start(folder, 2, hosts=two))
-    assert codes == [0, 0], err[-2000:]
-    assert f"checkpoint {newest.name} cannot be read and is set aside" in err
+@pytest.mark.parametrize("numbers", [(2, 1), pytest.param((2, 1, 2), marks=in_make_laws)])
+def test_a_signal_to_one_process_stops_all_and_another_number_goes_on(numbers, hosts, tmp_path):
+    """Processes with data workers, each number of them stopped by a signal but for the last. Two
+    are on two hosts where the machine can make them. If there are three numbers, the last finds
+    the newest checkpoint damaged. Losses equal an undisturbed run's on resident data."""
+    folder, hosts = tmp_path / "elastic", None if isinstance(hosts, str) else hosts
+    saved = []
+    for number in numbers[:-1]:
+        which = signal.SIGTERM if number > 1 else signal.SIGINT
+        after = 3 + max(saved, default=0)
+        codes, err = stop_after(folder, start(folder, number, hosts), after, which)
+        assert codes == [75] * number, err[-2000:]
+        saved = sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+        assert after <= saved[-1] < 40
+    damaged = len(numbers) > 2
+    if damaged:
+        flip(largest(folder / "checkpoints" / str(saved[-1]) / "state"), 1)
+    codes, err = ends(start(folder, numbers[-1], hosts))
+    assert codes == [0] * numbers[-1], err[-2000:]
+    assert (f"checkpoint {saved[-1]} cannot be read and is set aside" in err) == damaged
     rows = losses(folder)
     assert rows.keys() == set(range(1, 41))
     found = [rows[step][0] for step in sorted(rows)]
@@ -219,7 +221,7 @@ def both(words, own=lambda i: []):
 
 
 def test_trouble_of_one_process_is_said_by_both(tmp_path):
-    """The doctor where the data and the workdir are missing on one host; a workdir in use."""
+    """The doctor where the data and the workdir are missing on one host."""
     (tmp_path / "file").touch()
     (tmp_path / "a").mkdir()
     words = ["doctor", "--config=configs/simclr_digits.py:tiny", "--config.data.source=folder"]
@@ -231,6 +233,11 @@ def test_trouble_of_one_process_is_said_by_both(tmp_path):
         assert not said["ok"] and said["processes"] == 2 and "failed" not in said["collectives"]
         assert "failed" in said["workdir"] and f"{tmp_path}/none" in said["data"]["failed"]
     assert "another process failed here" in found[0][2] and "file/b" in found[1][2]
+
+
+@in_make_laws
+def test_a_workdir_in_use_is_refused_by_both(tmp_path):
+    (tmp_path / "a").mkdir()
     with (tmp_path / "a" / ".lock").open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         words = ["train", "--config=configs/simclr_digits.py:tiny", f"--workdir={tmp_path}/a"]
