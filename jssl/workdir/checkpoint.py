@@ -83,7 +83,7 @@ class Checkpoints:
         self._saving = -1  # the step that is being written
         self._saved: set[int] = set()  # by this object
         self._retention = Retention(self.folder, keep_latest, keep_best)
-        self._handler = ocp.StandardCheckpointHandler()
+        self._handler: Any = ocp.StandardCheckpointHandler()  # typed for the paths of etils only
         self._reader = ocp.Checkpointer(self._handler)
         self._manager: ocp.CheckpointManager | None = None if read_only else self._open()
 
