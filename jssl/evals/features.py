@@ -18,6 +18,7 @@ from jssl.data.source import Source
 from jssl.data.splits import few
 from jssl.parallel import mesh as meshes
 from jssl.parallel import preemption
+from jssl.perf import compiler
 
 log = logging.getLogger("jssl")
 
@@ -64,7 +65,7 @@ class Features:
         self.split = meshes.batch_sharding(mesh)
         self._named: set[str] = set()
         embed = meshes.with_mesh(mesh, embed)
-        self.embed = jax.jit(embed, out_shardings=meshes.replicated(mesh))
+        self.embed = compiler.jit(embed, mesh, out_shardings=meshes.replicated(mesh))
 
     def __call__(
         self,

@@ -46,6 +46,7 @@ from jssl.nn.apply import apply
 from jssl.optim.schedules import learning_rate
 from jssl.optim.transforms import mask
 from jssl.parallel import mesh
+from jssl.perf import compiler
 from jssl.transforms import augment, views
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _train(
     def step(state, held, fed, seed):  # an argument, so that all seeds share one program
         return update(state, feed.batch(held, fed), keys(seed)[1])
 
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    jitted = compiler.jit(step, run.mesh, donate_argnums=0, out_shardings=(shardings, None))
 
     def jit_step(state, held, fed):
         return jitted(state, held, fed, section.seed)

@@ -28,7 +28,7 @@ from jssl.data.sources.absent import open_or_absent
 from jssl.errors import MissingKeyError
 from jssl.evals import finetune
 from jssl.parallel import agreement, mesh
-from jssl.perf import flops, memory
+from jssl.perf import compiler, flops, memory
 from jssl.training import missing_keys
 from jssl.training.gradients import minimize, skip_nonfinite_updates
 from jssl.workdir import claim
@@ -275,7 +275,8 @@ def compile_step(run: Run, feed: Feed) -> memory.Step:
         return train_step(run, state, feed.batch(held, fed))
 
     places = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
-    return memory.Step(run, jax.jit(step, donate_argnums=0, out_shardings=(places, None)))
+    jitted = compiler.jit(step, run.mesh, donate_argnums=0, out_shardings=(places, None))
+    return memory.Step(run, jitted)
 
 
 def model_flops(run: Run) -> int:
