@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import math
 import re
 import time
@@ -155,11 +156,9 @@ def _train(
 
     jitted = compiler.jit(step, run.mesh, donate_argnums=0, out_shardings=(shardings, None))
 
-    def jit_step(state, held, fed):
-        return jitted(state, held, fed, section.seed)
-
     with contextlib.closing(feed):
         progress = say("fine-tuning, steps")
+        jit_step = functools.partial(jitted, seed=section.seed)
         tuned = loop(jit_step, tuned, feed, steps, epoch, section.lr, progress)
     return tuned, len(feed.damaged)
 
