@@ -8,6 +8,7 @@ from conftest import make_mesh
 
 from jssl.config import Config, load
 from jssl.data.loader import Feed
+from jssl.perf import compiler
 from jssl.training.setup import setup_run, train_step
 
 EASY = {  # an optimizer under which any objective should fall within a few steps
@@ -38,7 +39,8 @@ class Small:
         feed.close()
         places = jax.tree.map(lambda leaf: leaf.sharding, self.run.shapes)
         self.first = jax.device_put(like.first, places) if like else self.run.init()
-        self.jitted = jax.jit(functools.partial(train_step, self.run), out_shardings=(places, None))
+        step = functools.partial(train_step, self.run)
+        self.jitted = compiler.jit(step, self.run.mesh, out_shardings=(places, None))
         self.traced = self.jitted.trace(self.first, self.batches[0])
 
     @functools.cached_property
