@@ -132,21 +132,25 @@ def main() -> None:
     )
     parser.add_argument("--out", default="", help="the JSON file")
     parser.add_argument("--row", default="", help="one row; its JSON is the last line")
+    parser.add_argument("--list", action="store_true", help="the names of the rows, as JSON")
     parser.add_argument("--steps", type=int, default=0, help="of a block; default: 20, on a CPU 3")
     args = parser.parse_args()
     how = Setting(args.cpu, args.eager or args.cpu)
     args.steps = args.steps or (3 if how.cpu else 20)
+    rows = CPU_ROWS if how.cpu else GPU_ROWS
+    if args.list:
+        print(json.dumps(list(rows)))
+        return
+    if args.row not in ("", *rows):
+        parser.error(f"--row={args.row}: not one of {', '.join(rows)}")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     device = "cpu" if how.cpu else torch.cuda.get_device_name(0)
     about = {"torch": torch.__version__, "device": device}
-    rows = CPU_ROWS if how.cpu else GPU_ROWS
     if not args.row:
         all_rows(rows, how, about, args)
         return
-    if args.row not in rows:
-        parser.error(f"--row={args.row}: not one of {', '.join(rows)}")
     print(json.dumps({"row": args.row, **measure(rows[args.row], how, args.steps), **about}))
 
 
