@@ -3,10 +3,8 @@
 import argparse
 import json
 import os
-import pathlib
 import subprocess
 import sys
-import tempfile
 from typing import NamedTuple
 
 from step import ROOT, ROWS, commit, words_of
@@ -71,23 +69,27 @@ def python(*words: str) -> list[str]:
     return [sys.executable, *words]
 
 
-def bench(name: str, args: argparse.Namespace) -> list[str]:
-    """Returns the command of a row of `step.py`."""
-    return python("-m", "jssl", *words_of(*ROWS[name], 3 if args.tiny else 30, args.tiny))
+def bench(group: str, name: str, args: argparse.Namespace) -> Row:
+    """Returns a row of `step.py`; its name says what runs."""
+    words = words_of(*ROWS[name], 3 if args.tiny else 30, args.tiny)
+    return Row(group, f"{ROWS[name][0]}:tiny" if args.tiny else name, python("-m", "jssl", *words))
 
 
 def steps(args: argparse.Namespace) -> list[Row]:
     """Lists the training steps."""
-    return [Row("steps", name, bench(name, args)) for name in ROWS]
+    return [bench("steps", name, args) for name in ((RESNET, VIT, GPT) if args.tiny else ROWS)]
 
 
 def peers(args: argparse.Namespace, gpu: bool) -> list[Row]:
     """Lists the training steps of PyTorch; none if that interpreter lacks a package."""
     script = [args.peer_python, "benchmarks/peers.py", *([] if gpu else ["--cpu"])]
     listing = Row("peers", "", [*script, "--list"])
-    listed = subprocess.run(
-        listing.command, cwd=ROOT, env=environment(listing), stdout=subprocess.PIPE, text=True
-    )
+    try:
+        listed = subprocess.run(
+            listing.command, cwd=ROOT, env=environment(listing), stdout=subprocess.PIPE, text=True
+        )
+    except OSError:  # no such interpreter
+        return []
     if listed.returncode:
         return []
     names = json.loads(listed.stdout.splitlines()[-1])[: 1 if args.tiny else None]
@@ -114,12 +116,13 @@ def cifar(args: argparse.Namespace) -> list[Row]:
 
 def variants(args: argparse.Namespace) -> list[Row]:
     """Lists the baseline and the variants of each work in turn, twice."""
-    rows = [
-        Row("variants", name, [*bench(name, args), *words], variant, flags)
-        for name, ways in VARIANTS.items()
-        for variant, (flags, words) in ways.items()
-        if not args.tiny or name == VIT
-    ]
+    rows = []
+    for name in (VIT,) if args.tiny else VARIANTS:
+        plain = bench("variants", name, args)
+        rows += [
+            plain._replace(variant=variant, flags=flags, command=[*plain.command, *words])
+            for variant, (flags, words) in VARIANTS[name].items()
+        ]
     return rows if args.tiny else 2 * rows
 
 
@@ -127,8 +130,9 @@ def flags(args: argparse.Namespace) -> list[Row]:
     """Lists the baseline and each flag in turn, twice for each work."""
     rows = []
     for name in (VIT,) if args.tiny else (VIT, RESNET, GPT):
-        ways = [Row("flags", name, bench(name, args), flag or "baseline", flag) for flag in FLAGS]
-        ways.insert(0, Row("flags", name, bench(name, args), "baseline"))
+        plain = bench("flags", name, args)
+        ways = [plain._replace(variant="baseline")]
+        ways += [plain._replace(variant=flag, flags=flag) for flag in FLAGS]
         rows += ways if args.tiny else 2 * ways
     return rows
 
@@ -152,8 +156,6 @@ def environment(row: Row) -> dict[str, str]:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     else:
         env.pop("PYTHONPATH", None)
-    cache = pathlib.Path(tempfile.gettempdir(), "jssl-xla")
-    env.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     if row.flags:
         env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {row.flags}".strip()
     return env

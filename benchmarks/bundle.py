@@ -33,6 +33,7 @@ PACKAGES = (
     "toml",
     "portpicker",
     "googleapis-common-protos",
+    "six",
     "kornia",
     "kornia_rs",
 )
