@@ -117,19 +117,21 @@ def test_plans():
 
 STEP = {"ms_per_step": 10.0, "p99_ms": 11.0, "examples_per_s": 100.0, "mfu": 0.5, "compile_s": 9.0,
         "joules_per_example": 1.25, "peak_bytes": 2e9}  # fmt: skip
+NO = {"error": "exit code 1"}
 
 
 def test_report():
     train = {"train": {"examples_per_s": 9e3}, "wall_seconds": 60.0}
     groups = {
         "ceilings": {"JAX": {"tflops_bf16": 800.5, "copy_gb_s": 3000.0}},
-        "steps": {"a": STEP, "b": {"error": "exit code 1"}},
-        "peers": {"c": {"ms": 5.0, "items_per_s": 2e3, "torch": "2.11"}},
+        "steps": {"a": STEP, "b": NO},
+        "peers": {"c": {"ms": 5.0, "items_per_s": 2e3, "torch": "2.11"}, "d": NO},
         "cifar": {
             f"seed {i}": {**train, "eval": {"knn": {"top1": 0.8 + i / 10}, "linear": {"top1": 0.9}}}
             for i in (0, 1)
-        },
-        "flags": {"a": {"baseline": [STEP, STEP], "--f": [{"error": "no"}, {"ms_per_step": 9.0}]}},
+        }
+        | {"seed 2": NO},
+        "flags": {"a": {"baseline": [STEP, STEP], "--f": [NO, {"ms_per_step": 9.0}], "--g": [NO]}},
     }
     run = {"accelerator": groups, "command": "python x", "device": "GPU X", "commit": "abc"}
     run |= {"date": "2026-01-01", "versions": {"jax": "0.11.2"}, "left_out": ["d: no time left"]}
@@ -141,6 +143,9 @@ def test_report():
         "| b | exit code 1 | | | | | | |",
         "| c | 5.0 | 2,000 | 2.11 |",
         "| seed 1 | 0.9000 | 0.9000 | 60 | 9,000 |",
+        "| d | exit code 1 | | |",
+        "| seed 2 | exit code 1 | | | |",
+        "| a | --g | - | - | - |",
         "| mean of 2 | 0.8500 ± 0.0707 | 0.9000 ± 0.0000 | | |",
         "| a | --f | -, 9.0 | 90.0% | - |",
         "Left out: d: no time left.",
