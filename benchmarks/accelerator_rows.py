@@ -17,7 +17,13 @@ VIT = "MAE ViT-B/16, 224 px, 1024 images"
 BERT = "BERT-base, 64 x 512 tokens"
 GPT = "GPT-2 124M, 32 x 1,024 tokens"
 XLA_ATTENTION = "--config.model.attention=xla"
+LENGTHS = "--config.data.pack_documents=false"  # attention gets lengths, and no mask [B, 1, T, T]
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+TEXT = {
+    "baseline": ("", []),
+    "attention xla": ("", [XLA_ATTENTION]),
+    "one document a row": ("", [LENGTHS]),
+}
 # Of each work: {variant: (XLA flags, words)}. "auto" is cuDNN's attention in these recipes.
 VARIANTS = {
     RESNET: {"baseline": ("", []), "deterministic": (DETERMINISTIC, [])},
@@ -26,8 +32,8 @@ VARIANTS = {
         "attention xla": ("", [XLA_ATTENTION]),
         "deterministic, attention xla": (DETERMINISTIC, [XLA_ATTENTION]),
     },
-    GPT: {"baseline": ("", []), "attention xla": ("", [XLA_ATTENTION])},
-    BERT: {"baseline": ("", []), "attention xla": ("", [XLA_ATTENTION])},
+    GPT: TEXT,
+    BERT: TEXT,
 }
 FLAGS = (
     # AshishKumar4/dew, docs/performance.md: half the compile time and up to 6 % of the step on an
