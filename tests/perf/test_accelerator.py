@@ -115,6 +115,13 @@ def test_plans():
         assert ("deterministic" in row.variant) == bool(row.flags)
 
 
+def test_xla_knows_the_flags():
+    """It ends a program whose XLA_FLAGS has an unknown one."""
+    text = "import jax; jax.devices(); print('{}')"
+    row = code(text)._replace(flags=" ".join([rows.DETERMINISTIC, *rows.FLAGS]))
+    assert accelerator.run(row, 120) == {}
+
+
 STEP = {"ms_per_step": 10.0, "p99_ms": 11.0, "examples_per_s": 100.0, "mfu": 0.5, "compile_s": 9.0,
         "joules_per_example": 1.25, "peak_bytes": 2e9}  # fmt: skip
 NO = {"error": "exit code 1"}
