@@ -108,8 +108,11 @@ def _vocab_logits_forward(hidden: Array, table: Array) -> tuple[Array, tuple[Arr
 
 
 def _vocab_logits_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-    _, gradients = jax.vjp(lambda hidden, table: jnp.matmul(hidden, table.T), *kept)
-    return gradients(grad.astype(kept[0].dtype))
+    hidden, table = kept
+    grad = grad.astype(hidden.dtype)
+    (to_hidden,) = jax.linear_transpose(lambda x: jnp.matmul(x, table.T), hidden)(grad)
+    (to_table,) = jax.linear_transpose(lambda x: jnp.matmul(hidden, x.T), table)(grad)
+    return to_hidden, to_table
 
 
 vocab_logits.defvjp(_vocab_logits_forward, _vocab_logits_backward)

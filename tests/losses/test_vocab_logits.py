@@ -23,7 +23,7 @@ def value_and_gradients(function, hidden, table, answer):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_is_the_product_and_its_gradient(dtype):
-    """Equal in float32; in bfloat16 the gradient of a logit is rounded once, to 8 bits."""
+    """In bfloat16 the gradient of a logit is rounded to 8 bits."""
     rng = np.random.default_rng(0)
     hidden = jnp.asarray(rng.normal(size=(3, 4, 16)), dtype)
     table = jnp.asarray(rng.normal(size=(20, 16)), dtype)
@@ -37,12 +37,12 @@ def test_it_is_the_product_and_its_gradient(dtype):
         one = np.float32(one)
         other = np.float32(other)
         error = np.linalg.norm(one - other) / np.linalg.norm(other)
-        assert error < (1e-2 if dtype == "bfloat16" else 1e-12)
+        assert error < (1e-2 if dtype == "bfloat16" else 1e-6)
 
 
 def test_no_product_mixes_dtypes():
     x = jax.ShapeDtypeStruct((6, 8), jnp.bfloat16)
     gradient = jax.grad(lambda a, b: losses.vocab_logits(a, b).sum(), (0, 1))
     dots = [e for e in jax.make_jaxpr(gradient)(x, x).eqns if e.primitive.name == "dot_general"]
-    assert dots
+    assert len(dots) == 2, "the gradient needs no logits"
     assert all(v.aval.dtype == jnp.bfloat16 for eqn in dots for v in eqn.invars)
