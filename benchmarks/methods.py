@@ -44,6 +44,7 @@ def main():
     parser.add_argument("--out", required=True, help="folder for the JSON files")
     parser.add_argument("--small", action="store_true", help="a task for two CPU cores")
     parser.add_argument("--only", nargs="*", default=[], help="methods; default: all")
+    parser.add_argument("--commit", default="", help="of a checkout that has no .git")
     given = parser.parse_args()
     recipes = sorted((ROOT / "configs").glob("*_cifar10.py"))
     names = [path.stem.removesuffix("_cifar10") for path in recipes]
@@ -57,7 +58,8 @@ def main():
         if name == "untrained":
             changes = changes | {"optim.lr": 0, "steps": 50}
         words = [f"--config.{key}={value}" for key, value in changes.items()]
-        found = measure(config, [f"--config.data.dir={pathlib.Path(given.data)}", *words])
+        words.insert(0, f"--config.data.dir={pathlib.Path(given.data)}")
+        found = measure(config, words, given_commit=given.commit)
         found |= {"method": name, "task": "small" if given.small else "full"}
         print(save(found, given.out, f"method-{name}-{found['task']}"), flush=True)
 

@@ -10,6 +10,7 @@ import json
 import pathlib
 import statistics
 
+from report_accelerator import accelerators
 from step import table
 
 from jssl.commands.demo import render
@@ -265,6 +266,7 @@ def main():
         (words, lambda one: "words_alone" in one),
         (runs, lambda one: "train" in one and not {"method", "evaluations"} & one.keys()),
         (steps, lambda one: "rows" in one),
+        (accelerators, lambda one: "accelerator" in one),
         (memory, lambda one: isinstance(one.get("memory"), list)),
         (plans, lambda one: "plan" in one),
         (soaks, lambda one: "soak" in one),

@@ -32,7 +32,7 @@ def anonymous(command: str) -> str:
     return re.sub(r"(--config\.data\.(?:dir|path)=)\S+", r"\1DATA", command)
 
 
-def measure(config: str, overrides: list[str], workdir: str = "") -> dict:
+def measure(config: str, overrides: list[str], workdir: str = "", given_commit: str = "") -> dict:
     """Trains and evaluates a recipe; everything that a table needs to say of it."""
     with tempfile.TemporaryDirectory() as scratch:
         work = f"--workdir={workdir or scratch + '/run'}"
@@ -45,7 +45,7 @@ def measure(config: str, overrides: list[str], workdir: str = "") -> dict:
         history = {row["step"]: row["knn_top1"] for row in rows if "knn_top1" in row}
     return {
         "command": anonymous("jssl " + " ".join(words)),
-        "commit": commit(),
+        "commit": commit(given_commit),
         "date": datetime.date.today().isoformat(),
         "versions": versions,
         "wall_seconds": round(seconds, 1),
@@ -73,8 +73,9 @@ def main():
     parser.add_argument(
         "--workdir", default="", help="keep the run here (default: a temporary one)"
     )
+    parser.add_argument("--commit", default="", help="of a checkout that has no .git")
     given, overrides = parser.parse_known_args()
-    found = measure(given.config, overrides, given.workdir)
+    found = measure(given.config, overrides, given.workdir, given.commit)
     print(json.dumps(found, indent=1))
     if given.out:
         print(save(found, given.out, pathlib.Path(given.config.partition(":")[0]).stem))

@@ -107,6 +107,7 @@ CASES = [  # function, arguments, parts of the message
         (floats(2, 12, 5), floats(9, 5), ints(2, 12), ints(2, 12), 5),
         "chunk=5 must divide L",
     ),
+    (losses.vocab_logits, (floats(2, 3), floats(9, 5)), "table must be float [V, D]", "[9, 5]"),
     (losses.negatives_logsumexp, (floats(4, 3), floats(6, 3), ints(1, 2), 0.1), "skip must be int"),
     (losses.positive_and_negatives, (floats(4, 8), floats(3, 8), 0.1), f"z_b {VALUES}"),
     (losses.nt_xent, (floats(4, 8), floats(3, 8), 0.1), f"z_b {VALUES}", "z_b float32[3, 8]"),

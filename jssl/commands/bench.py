@@ -19,7 +19,7 @@ from jssl.data.loader import Feed
 from jssl.data.sources import packed
 from jssl.data.text import tokenizer
 from jssl.data.text.text_source import Tokens
-from jssl.perf import flops, memory
+from jssl.perf import energy, flops, memory
 from jssl.training.setup import Run, check_batch, compile_step, model_flops, setup_run
 
 EXAMPLES = 1_281_167  # of ImageNet: the size of a data set that is made up
@@ -40,7 +40,7 @@ def bench(
       A dict of JSON values. ms_per_step is the mean over all steps, queued as in training; p50_ms
       and p99_ms are percentiles of steps that run one by one, which show the branches of
       `lax.cond`. mfu is None on devices with an unknown peak rate, peak_bytes on devices that do
-      not count their memory.
+      not count their memory, joules_per_example on devices that do not count their energy.
     """
     config = Config(tree)
     source = made_up(config, vocab_size)
@@ -58,17 +58,31 @@ def bench(
     for _ in range(warmup):
         state, metrics = step(state, feed.held, feed.next())
     jax.block_until_ready(state)
+    figures = measured(run, feed, step, state, steps)
+    feed.close()
+    return {
+        "config": config.method,
+        **figures,
+        "compile_s": round(compiled, 2),
+        "peak_bytes": (run.mesh.devices.flat[0].memory_stats() or {}).get("peak_bytes_in_use"),
+    }
+
+
+def measured(
+    run: Run, feed: Feed, step: Callable[..., Any], state: TrainState, steps: int
+) -> dict[str, Any]:
+    """Times `steps` steps, queued and then one by one; returns all figures."""
+    meter = energy.Meter(run.mesh.local_devices)
+    before = meter.joules()
     state, seconds = timed(step, state, feed, steps)
+    after = meter.joules()
     one_by_one = []
     for _ in range(steps):
         state, alone = timed(step, state, feed, 1)
         one_by_one.append(alone * 1e3)
-    feed.close()
     return {
-        "config": config.method,
         **speed(run, steps, seconds, one_by_one),
-        "compile_s": round(compiled, 2),
-        "peak_bytes": (run.mesh.devices.flat[0].memory_stats() or {}).get("peak_bytes_in_use"),
+        "joules_per_example": joules_per_example(run, steps, before, after),
     }
 
 
@@ -90,6 +104,16 @@ def speed(run: Run, steps: int, seconds: float, one_by_one: list[float]) -> dict
         "flops_per_step": work,
         "mfu": round(rate / (peak * run.mesh.size), 4) if peak else None,
     }
+
+
+def joules_per_example(
+    run: Run, steps: int, before: float | None, after: float | None
+) -> float | None:
+    """Returns the energy of one example, from the counters of this process before and after."""
+    if before is None or after is None:
+        return None
+    here = len(run.mesh.local_devices) / run.mesh.size
+    return round((after - before) / (steps * run.config.batch_size * here), 4)
 
 
 def timed(

@@ -11,6 +11,7 @@ from jssl.losses.classification import (
     next_token,
     next_token_nll,
     soft_cross_entropy,
+    vocab_logits,
 )
 from jssl.losses.contrastive import (
     dcl,
@@ -49,4 +50,5 @@ __all__ = [
     "smooth_l1",
     "soft_cross_entropy",
     "vicreg",
+    "vocab_logits",
 ]

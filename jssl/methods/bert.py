@@ -25,7 +25,7 @@ from jssl import nn
 from jssl.config import Config, ConfigError
 from jssl.config.values import Part
 from jssl.core import DatasetInfo, Objective, Params, Vocab
-from jssl.losses import cross_entropy
+from jssl.losses import cross_entropy, vocab_logits
 from jssl.metrics import monitor_from_config
 from jssl.nn.apply import apply, init
 from jssl.transforms.masking import lowest_k, mask_to_indices
@@ -132,8 +132,7 @@ def token_logits(params: Params, hidden: Array, dtype: jnp.dtype) -> Array:
     variance = x.var(-1, keepdims=True)
     x = (x - mean) * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * head["scale"] + head["shift_bias"]
     table = params["encoder"]["tokens"]["embedding"].astype(dtype)
-    product = jnp.matmul(x.astype(dtype), table.T, preferred_element_type=jnp.float32)
-    return product + params["token_bias"]
+    return vocab_logits(x.astype(dtype), table) + params["token_bias"]
 
 
 def is_special(vocab: Vocab, tokens: Array, segment: Array) -> Array:

@@ -235,6 +235,7 @@ def test_bench_is_one_json_line(capfd):
     assert code == 0, err
     found = json.loads(line)
     assert found["examples_per_s"] > 0 and found["flops_per_step"] > 0 and found["mfu"] is None
+    assert found["joules_per_example"] is None
 
 
 def test_pack_and_train_on_it(capfd, tmp_path, photos):
