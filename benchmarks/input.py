@@ -64,7 +64,7 @@ class Row(NamedTuple):
 ROWS = {
     "arrays_32": Row("arrays", "images", 32, 512, 50_000, (0,), 250_000),
     "packed_224": Row("arrays", "images", 224, 256, 4_000, (0,), 12_000),
-    "photos": Row("photos", "images", 256, 64, 512, (0, 1, 2), 2_000),
+    "photos": Row("photos", "images", 256, 32, 256, (0, 1, 2), 2_000),
     "text_512": Row("text", "rows", 512, 256, 16_000, (0,), 0),
     "files": Row("files", "images", 32, 64, 1_000_000, (1,), 0),
 }

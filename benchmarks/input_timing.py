@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-WARM = 12  # batches that are read first, so that no batch of the timed part was read ahead
+WARM = 8  # batches that are read first, so that no batch of the timed part was read ahead
 TICK = os.sysconf("SC_CLK_TCK")
 
 
