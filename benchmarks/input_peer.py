@@ -51,14 +51,15 @@ class Arrays(Dataset):
     """The memory maps of a packed folder of images; an index may be a list of a whole batch."""
 
     def __init__(self, path: str):
-        self.images = np.load(os.path.join(path, "image.npy"), mmap_mode="r")
-        self.labels = np.load(os.path.join(path, "label.npy"), mmap_mode="r")
+        # Mode "c" gives writable views, which PyTorch takes without a copy.
+        self.images = np.load(os.path.join(path, "image.npy"), mmap_mode="c")
+        self.labels = np.load(os.path.join(path, "label.npy"))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: Any) -> tuple[torch.Tensor, Any]:
-        return torch.from_numpy(np.array(self.images[index])), np.array(self.labels[index])
+        return torch.from_numpy(self.images[index]), torch.as_tensor(self.labels[index])
 
 
 class Rows(Dataset):
