@@ -10,6 +10,7 @@ import json
 import pathlib
 import statistics
 
+from input_report import inputs
 from step import table
 
 from jssl.commands.demo import render
@@ -269,6 +270,7 @@ def main():
         (plans, lambda one: "plan" in one),
         (soaks, lambda one: "soak" in one),
         (residuals, lambda one: "residual" in one),
+        (inputs, lambda one: "input" in one),
     )
     for section, belongs in sections:
         if chosen := [one for one in found if belongs(one)]:
