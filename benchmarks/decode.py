@@ -19,9 +19,9 @@ from jssl.data.canvas import canvas_of
 from jssl.data.decode import Pixels
 
 
-def photo(height: int = 375, width: int = 500) -> bytes:
+def photo(height: int = 375, width: int = 500, seed: int = 0) -> bytes:
     """A JPEG of noise whose amplitude falls with the frequency."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     spectrum = np.fft.rfft2(rng.normal(size=(3, height, width)))
     across, down = np.fft.rfftfreq(width), np.fft.fftfreq(height)[:, None]
     spectrum /= np.maximum(np.hypot(across, down), 1 / width)

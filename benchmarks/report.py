@@ -10,6 +10,7 @@ import json
 import pathlib
 import statistics
 
+from input_report import inputs
 from report_accelerator import accelerators
 from step import table
 
@@ -271,6 +272,7 @@ def main():
         (plans, lambda one: "plan" in one),
         (soaks, lambda one: "soak" in one),
         (residuals, lambda one: "residual" in one),
+        (inputs, lambda one: "input" in one),
     )
     for section, belongs in sections:
         if chosen := [one for one in found if belongs(one)]:

@@ -19,7 +19,7 @@ import simplejpeg
 from PIL import ExifTags, Image, features
 
 from jssl.config import UserError
-from jssl.data import depth, files
+from jssl.data import depth, files, jpeg
 from jssl.data.canvas import pad_to_canvas
 from jssl.data.limits import (
     DECODING,
@@ -284,7 +284,7 @@ def _has_heif() -> bool:
 
 def _orientation_of(data: bytes) -> int:
     """Returns the EXIF orientation of a JPEG. One without EXIF is not opened a second time."""
-    if b"Exif\0\0" not in data[: 2**17]:
+    if not jpeg.may_have_exif(data):
         return 1
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return _orientation(image)

@@ -17,6 +17,7 @@ import numpy as np
 from jssl.data import files
 
 SAMPLE = 2**16  # number of files whose sizes are hashed, and of rows of small arrays
+_PARTS = 256  # of the sample; a thread reads a part, since a task for each file takes longer
 CONTENT = 64  # number of rows of large arrays that are hashed
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
@@ -33,9 +34,13 @@ def of_files(names: bytes, ends: np.ndarray, path: Callable[[int], str]) -> str:
       files.Unreachable: the system could not read the size of a file now.
     """
     digest = hashlib.sha256(names + np.ascontiguousarray(ends).tobytes())
-    rows = spread(len(ends), SAMPLE).tolist()
+
+    def sizes_of(rows: np.ndarray) -> list[int]:
+        return [size_of(path(row)) for row in rows.tolist()]
+
+    parts = np.array_split(spread(len(ends), SAMPLE), _PARTS)
     with ThreadPoolExecutor(16) as pool:  # a file server answers many requests at a time
-        sizes = list(pool.map(lambda row: size_of(path(row)), rows))
+        sizes = [size for part in pool.map(sizes_of, parts) for size in part]
     digest.update(np.array(sizes, np.int64).tobytes())
     return digest.hexdigest()
 

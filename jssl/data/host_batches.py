@@ -30,9 +30,9 @@ _CHUNK = 8 * 2**20  # bytes that a thread reads at a time
 
 
 class Steps:
-    """Random access to the endless stream of batches, for Grain.
+    """Random access to the endless stream of batches.
 
-    A step is read in several parts. Element ``step * parts + k`` is part k of a step.
+    Grain's workers read a step in several parts. Element ``step * parts + k`` is part k of a step.
     """
 
     def __init__(
@@ -64,9 +64,16 @@ class Steps:
 
     def __getitem__(self, element: int) -> Batch:
         step, part = divmod(int(element), self.parts)
+        return self.source.read(np.array_split(self.examples(step), self.parts)[part])
+
+    def examples(self, step: int) -> np.ndarray:
+        """Returns the examples of a step that are read: int64 [r]."""
         step += data_offset(self.passed, step)
-        examples = indices(self.seed, step, len(self.source), self.batch_size)[self.rows]
-        return self.source.read(np.array_split(examples, self.parts)[part])
+        return indices(self.seed, step, len(self.source), self.batch_size)[self.rows]
+
+    def batch(self, step: int) -> Batch:
+        """Reads a whole step."""
+        return self.source.read(self.examples(step))
 
 
 def stream(
@@ -102,13 +109,16 @@ def stream(
         caller's script (`jssl.parallel.host.check_rerun`).
     """
     steps = Steps(source, seed, batch_size, rows, passed)
+    if not workers:
+        yield from _by_thread(steps, start)
+        return
     step = start
     deaths = 0
     while True:
         elements = _elements(steps, step, workers)
         try:
             while True:
-                yield _next(elements, steps.parts, workers > 0)
+                yield _next(elements, steps.parts)
                 step = step + 1
                 deaths = 0
         except RuntimeError as error:
@@ -166,6 +176,16 @@ def read_all(source: Source, progress: Callable[[int, int], None]) -> Batch:
     return whole
 
 
+def _by_thread(steps: Steps, start: int) -> Generator[Batch]:
+    """Yields the batches from step `start` on. One thread reads one batch ahead."""
+    with preemption.pool(1) as pool:
+        ahead = pool.submit(steps.batch, start)
+        for step in itertools.count(start + 1):
+            due = ahead
+            ahead = pool.submit(steps.batch, step)
+            yield due.result()
+
+
 def _elements(steps: Steps, start: int, workers: int) -> Any:
     """Returns Grain's iterator over the elements of `steps` from step `start` on."""
     import grain
@@ -173,13 +193,11 @@ def _elements(steps: Steps, start: int, workers: int) -> Any:
 
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, and fail without
         flags.FLAGS(["jssl"])
-    ahead = grain.ReadOptions(num_threads=0 if workers else 1, prefetch_buffer_size=2)
+    ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=2)
     elements: Any = steps  # Grain needs only `__len__` and `__getitem__`
     ds = grain.MapDataset.source(elements)[start * steps.parts :].to_iter_dataset(ahead)
-    if workers:
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-        ds = ds.mp_prefetch(options, worker_init_fn=_start_worker)
-    return iter(ds)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+    return iter(ds.mp_prefetch(options, worker_init_fn=_start_worker))
 
 
 def _start_worker(index: int, count: int) -> None:
@@ -200,7 +218,7 @@ def kill_workers() -> None:
 
 
 def prepare_start(workers: int) -> None:
-    """Imports Grain; the main thread calls this before the thread of a feed starts.
+    """Imports Grain if there are workers; the main thread calls this before a feed's thread starts.
 
     Grain's import replaces Python's `__import__` for a moment, in all threads, so that modules load
     later (`etils.epy.lazy_imports`). What JAX imports at that moment, while the main thread traces,
@@ -218,7 +236,8 @@ def prepare_start(workers: int) -> None:
             "this process is a daemon of multiprocessing, which may start no others",
             "set --config.data.workers=0, or start it with daemon=False",
         )
-    import grain  # noqa: F401 - takes a second, and data sets on the device never need it
+    if workers:
+        import grain  # noqa: F401 - takes a second, and only workers need it
 
 
 def _end_with_parent() -> None:
@@ -228,11 +247,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _next(elements: Any, count: int, shared: bool) -> Batch:
-    """Joins the next `count` parts to the batch of a step. `shared`: they are in shared memory."""
+def _next(elements: Any, count: int) -> Batch:
+    """Joins the next `count` parts, from workers, to the batch of a step."""
     parts = list(itertools.islice(elements, count))
-    if count == 1 and not shared:
-        return parts[0]
-    # Copies even a single part if it is in a worker's shared memory, which is then free again at
+    # Copies even a single part: it is in a worker's shared memory, which is then free again at
     # once. Without the copy, JAX on a CPU would keep that memory as its own.
     return {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in parts[0]}

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from jssl.data import jpeg
+
 # Pillow's own limit against decompression bombs; the largest image of ImageNet has 61 megapixels.
 PIXELS = 89_478_485
 SCANS = 16  # of a progressive JPEG; encoders write about ten
@@ -87,7 +89,7 @@ def check_scans(data: bytes, height: int, width: int, parts: int = 1) -> None:
       width: width in pixels.
       parts: number of separate JPEGs in the data. A TIFF stores each strip or tile as one.
     """
-    scans = data.count(b"\xff\xda") / parts  # coded data never has this marker
+    scans = jpeg.count_scans(data) / parts  # coded data never has this marker
     if scans > MOST_SCANS or (scans > SCANS and scans * height * width > SCANNED):
         raise Unreadable(f"{scans:.0f} scans of {width}x{height} pixels take too long to decode")
 

@@ -136,8 +136,9 @@ def _enter(
             found.runs.append(folder)
             return [], []
         entries = [entry for entry in entries if entry.name not in OUTPUT]
+    prefix = os.path.join(folder, "") if folder else ""
     for entry in entries:
-        name = os.path.join(folder, entry.name) if folder else entry.name
+        name = prefix + entry.name
         kind = _kind(entry)
         if kind == "folder":
             if entry.name.lower() not in LITTER:

@@ -7,13 +7,14 @@ from functools import partial
 
 import jax
 
-from jssl.config import Config, call_with_section, plugins
+from jssl.config import call_with_section, plugins
 from jssl.core import Metrics, TrainState
 from jssl.data.loader import Feed
 from jssl.optim.schedules import lr_per_step
 from jssl.perf import flops
-from jssl.training import loggers, observers, rollback, visualize
+from jssl.training import loggers, observers, rollback, summary, visualize
 from jssl.training.alarms import CollapseAlarm, SpikeAlarm
+from jssl.training.data_wait import DataWaitAlarm
 from jssl.training.outbox import Outbox, Soft
 from jssl.training.setup import Run, model_flops
 from jssl.workdir.checkpoint import Checkpoints
@@ -52,27 +53,33 @@ def make_recorder(
         peak=None if peak is None else peak * run.mesh.devices.size,
         rates=lr_per_step(config),
         newest=loggers.newest(folder, start),
-        alarm=make_alarms(config, folder, start, checkpoints),
+        alarm=make_alarms(run, folder, start, checkpoints),
         sinks=outboxes,
     )
 
 
 def make_alarms(
-    config: Config, folder: pathlib.Path, start: int, checkpoints: Checkpoints
+    run: Run, folder: pathlib.Path, start: int, checkpoints: Checkpoints
 ) -> Callable[[int, dict[str, float]], None]:
-    """Combines the alarms that ``config.alarm`` describes to one function (step, metrics)."""
-    section = dict(config.alarm)
+    """Combines the alarms of ``config.alarm`` and of the wait for data to one function.
+
+    It is called as ``check(step, metrics)``.
+    """
+    section = dict(run.config.alarm)
     section.pop("max_rollbacks")
     nonfinite = rollback.NonFinite(section.pop("max_consecutive_nonfinite"))
     spike = SpikeAlarm(factor=section.pop("loss_spike_factor"))
     collapse = call_with_section(
         CollapseAlarm, section, "alarm", workdir=folder, checkpoints=checkpoints.steps, start=start
     )
+    device = run.mesh.local_devices[0]
+    data_wait = DataWaitAlarm(run.data, lambda: summary.free(device))
 
     def check(step: int, values: dict[str, float]) -> None:
         nonfinite(step, values)
         spike(step, values)
         collapse(step, values)
+        data_wait(step, values)
 
     return check
 

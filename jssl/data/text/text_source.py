@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from jssl.config import ConfigError
 from jssl.data.sampling import split_rows, split_span
 from jssl.data.source import Batch, text_fields
 from jssl.data.sources.packed import check_labels, check_version, intact, mapped, named, spans
 from jssl.data.text import tokenizer as tokenizers
+from jssl.data.text.segments import segments
 from jssl.data.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -149,9 +151,8 @@ class Tokens:
         """
         indices = np.asarray(indices, np.int64)
         tokens, segment = self._joined(indices) if self.pack else self._alone(indices)
-        if (
-            tokens.size and tokens.max() >= self.vocab["size"]
-        ):  # a packed folder may come from anybody
+        # A packed folder may come from anybody.
+        if tokens.size and tokens.max() >= self.vocab["size"]:
             raise ConfigError(
                 "config.data.path",
                 self._folder,
@@ -160,8 +161,8 @@ class Tokens:
                 "pack it again",
             )
         batch = {
-            "tokens": tokens.astype(np.int32),
-            "segment": segment.astype(np.int32),
+            "tokens": tokens.astype(np.int32, copy=False),
+            "segment": segment.astype(np.int32, copy=False),
             "index": indices.astype(np.int32),
             "damaged": np.full(len(indices), -1, np.int32),
         }
@@ -182,13 +183,19 @@ class Tokens:
 
     def _joined(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (tokens, segment) [n, L] of rows of joined documents."""
-        positions = indices[:, None] * self.length + np.arange(self.length)
-        real = positions < self._stops[-1]
-        positions = np.minimum(positions, self._stops[-1] - 1)
-        document = np.searchsorted(self._stops, positions, side="right")
-        flat = positions if self._shift is None else positions + self._shift[document]
+        starts = indices * self.length
+        first, segment = segments(self._stops, starts, self.length)
+        total = self._stops[-1]
+        if self._shift is None and starts.max(initial=0) + self.length <= total:
+            return sliding_window_view(self._flat, self.length)[starts], segment
+        positions = starts[:, None] + np.arange(self.length)
+        real = positions < total
+        flat = np.minimum(positions, total - 1)
+        if self._shift is not None:
+            document = first[:, None] + segment - 1
+            flat = flat + self._shift[np.minimum(document, len(self._stops) - 1)]
         tokens = np.where(real, self._flat[flat], self.vocab["pad"])
-        return tokens, np.where(real, document - document[:, :1] + 1, 0)
+        return tokens, np.where(real, segment, 0)
 
     def _alone(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (tokens, segment) [n, L] of rows of one document each."""
