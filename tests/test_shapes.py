@@ -97,13 +97,13 @@ CASES = [  # function, arguments, parts of the message
         "local_logits must be float [L, K]",
     ),
     (
-        losses.next_token_nll,
+        losses.language.check,
         (floats(2, 12, 5), floats(9, 5), ints(2, 12), ints(1, 12), 4),
         "segment must be int [B, L]",
         "segment int32[1, 12]",
     ),
     (
-        losses.next_token_nll,
+        losses.language.check,
         (floats(2, 12, 5), floats(9, 5), ints(2, 12), ints(2, 12), 5),
         "chunk=5 must divide L",
     ),

@@ -4,12 +4,17 @@ Arguments of another rank, shape or dtype than documented raise AssertionError w
 traced. The message has their names and shapes (`jssl.ops.require_arrays`).
 """
 
-from jssl.losses import classification, contrastive, distribution, redundancy, regression
+from jssl.losses import (
+    classification,
+    contrastive,
+    distribution,
+    language,
+    redundancy,
+    regression,
+)
 from jssl.losses.classification import (
     cross_entropy,
     cross_view_cross_entropy,
-    next_token,
-    next_token_nll,
     soft_cross_entropy,
     vocab_logits,
 )
@@ -21,6 +26,7 @@ from jssl.losses.contrastive import (
     positive_and_negatives,
 )
 from jssl.losses.distribution import epps_pulley, koleo, sigreg
+from jssl.losses.language import next_token, next_token_nll
 from jssl.losses.redundancy import barlow_twins, off_diagonal, vicreg
 from jssl.losses.regression import byol_loss, masked_l1, masked_mse, smooth_l1
 
@@ -36,6 +42,7 @@ __all__ = [
     "epps_pulley",
     "info_nce",
     "koleo",
+    "language",
     "masked_l1",
     "masked_mse",
     "negatives_logsumexp",

@@ -1,6 +1,5 @@
-"""Cross-entropies: with labels, with distributions of a teacher, and of the next token."""
+"""Cross-entropies with labels and with distributions of a teacher; logits of a vocabulary."""
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -69,21 +68,6 @@ def cross_view_cross_entropy(logits: Array, local_logits: Array | None, targets:
     return value / (2 + 2 * num_local)
 
 
-def next_token(
-    hidden: Array, table: Array, tokens: Array, segment: Array, chunk: int
-) -> tuple[Array, Array]:
-    """The cross-entropy of each token given the tokens before it in its document.
-
-    The arguments are those of `next_token_nll`.
-
-    Returns:
-      (loss [], top1 []): the mean of -log p, and the share of the tokens that are the likeliest.
-    """
-    nll, is_likeliest, weight = next_token_nll(hidden, table, tokens, segment, chunk)
-    total = jnp.maximum(weight.sum(), 1)
-    return (nll * weight).sum() / total, (is_likeliest * weight).sum() / total
-
-
 @jax.custom_vjp
 def vocab_logits(hidden: Array, table: Array) -> Array:
     """hidden table^T in float32, with a gradient in the dtype of the arguments.
@@ -116,52 +100,3 @@ def _vocab_logits_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Arra
 
 
 vocab_logits.defvjp(_vocab_logits_forward, _vocab_logits_backward)
-
-
-def next_token_nll(
-    hidden: Array, table: Array, tokens: Array, segment: Array, chunk: int
-) -> tuple[Array, Array, Array]:
-    """-log p of the token that follows each position.
-
-    Logits exist for `chunk` positions of each row at a time. They are computed a second time in the
-    backward pass.
-
-    Args:
-      hidden: [B, L, D], the hidden states.
-      table: [V, D] in the compute dtype, the embeddings of the tokens.
-      tokens: int32 [B, L].
-      segment: int32 [B, L], the number of the document of each token; 0 at padding.
-      chunk: a divisor of L.
-
-    Returns:
-      (nll, is_likeliest, weight), each float32 [B, L]: -log p of the next token in nats, 1 where it
-      is the likeliest, and 1 where it belongs to the same document.
-    """
-    require_arrays(
-        hidden=(hidden, "float [B, L, D]"),
-        table=(table, "float [V, D]"),
-        tokens=(tokens, "int [B, L]"),
-        segment=(segment, "int [B, L]"),
-    )
-    chex.assert_is_divisible(
-        tokens.shape[1], chunk, custom_message=f"chunk={chunk} must divide L of tokens [B, L]"
-    )
-    answer = jnp.roll(tokens, -1, axis=1)
-    same_document = (jnp.roll(segment, -1, axis=1) == segment) & (segment > 0)
-
-    def split(x):
-        return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
-
-    @jax.checkpoint
-    def chunk_nll(_, inputs):
-        hidden_chunk, answer_chunk = inputs
-        logits = vocab_logits(hidden_chunk, table)
-        log_z = jax.nn.logsumexp(logits, axis=-1)
-        answer_logit = jnp.take_along_axis(logits, answer_chunk[..., None], axis=-1)[..., 0]
-        is_likeliest = answer_logit >= lax.stop_gradient(logits.max(-1))
-        return None, (log_z - answer_logit, is_likeliest.astype(jnp.float32))
-
-    chunks = jax.tree.map(split, (hidden.astype(table.dtype), answer))
-    _, outputs = lax.scan(chunk_nll, None, chunks)
-    nll, is_likeliest = (x.swapaxes(0, 1).reshape(tokens.shape) for x in outputs)
-    return nll, is_likeliest, same_document.at[:, -1].set(False).astype(jnp.float32)

@@ -41,7 +41,7 @@ TRANSPOSED = {
     "mae_vitb_imagenet": {"embed": "pixels to patches", "": "the targets, pixels to patches"},
     "simmim_vitb_imagenet": {"embed": "pixels to patches", "": "the targets, pixels to patches"},
     "dino_vits_imagenet": {"embed": "pixels to patches"},
-    "gpt2": {"": "chunks of positions ahead of the scan over them (losses/classification.py)"},
+    "gpt2": {"": "chunks of positions ahead of the scan over them (losses/language.py)"},
 }
 RECIPES = list(FLOAT32)
 
