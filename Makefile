@@ -1,10 +1,11 @@
-# make demo · make test · make lint · make laws · make soak · make accelerator · make docs. Needs make and Python >= 3.11
-# with venv; everything else is installed into .venv from requirements.lock.
+# make demo · make test · make lint · make laws · make soak · make bench ·
+# make accelerator · make docs. Needs make and Python >= 3.11 with venv; everything else is installed
+# into .venv from requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 
-.PHONY: demo test laws soak accelerator lint docs lock clean
+.PHONY: demo test laws soak bench accelerator lint docs lock clean
 
 demo: .venv/ready
 	$(BIN)/jssl demo --workdir=runs/demo
@@ -20,6 +21,13 @@ laws: .venv/ready
 # A run killed at a hundred random moments (half an hour).
 soak: .venv/ready
 	$(BIN)/python benchmarks/soak.py --kills=100 --out=benchmarks/results
+
+# Steps and reading of data on this CPU, beside PyTorch where PEER names a Python that has it (an hour).
+PEER ?= python3
+bench: .venv/ready
+	$(BIN)/python benchmarks/beside.py --cpu --peer-python=$(PEER) --out=benchmarks/results
+	$(BIN)/python benchmarks/input.py --peer-python=$(PEER) --out=benchmarks/results/input-cpu.json
+	$(BIN)/python benchmarks/report.py
 
 # What the accelerator of this machine does, in nine minutes: docs/guides/accelerator.md. It runs with
 # the packages that are here: requirements.lock holds no JAX for GPUs.

@@ -11,7 +11,7 @@ import pathlib
 import statistics
 
 from input_report import inputs
-from report_accelerator import accelerators
+from report_accelerator import accelerators, besides
 from step import table
 
 from jssl.commands.demo import render
@@ -262,6 +262,7 @@ def main():
         if "demo" in one:
             put_demo(one)
     sections = (
+        (besides, lambda one: "beside" in one),
         (compared, lambda one: "method" in one),
         (transfer, lambda one: "evaluations" in one),
         (words, lambda one: "words_alone" in one),

@@ -1,4 +1,4 @@
-"""The part of RESULTS.md that shows the files of `accelerator.py`."""
+"""The parts of RESULTS.md that show the files of `beside.py` and `accelerator.py`."""
 
 import statistics
 from typing import Any
@@ -20,6 +20,36 @@ def accelerators(found: list[Result]) -> str:
                 parts += ["", show(groups[group])]
         if run["left_out"]:
             parts += ["", f"Left out: {'; '.join(run['left_out'])}."]
+    return "\n".join(parts)
+
+
+def besides(found: list[Result]) -> str:
+    """The step of jssl beside PyTorch's."""
+    parts = ["## Beside PyTorch"]
+    for run in found:
+        rows = run["beside"]
+        devices = sorted({row["device"] for row in rows.values() if "device" in row})
+        torch = sorted({row["torch"] for row in rows.values() if "torch" in row})
+        rounds = max(len(row.get("jssl", ())) for row in rows.values())
+        parts += [
+            "",
+            f"`{run['command']}`, {', '.join(devices)}, commit {run['commit']}, {run['date']}, "
+            f"jax {run['versions'].get('jax', 'unknown')}, torch {', '.join(torch) or '-'}: "
+            f"milliseconds of a whole step in {rounds} rounds in alternation, minimum, median and "
+            "maximum; the ratio is PyTorch's median by jssl's.",
+            "",
+            "| work | jssl | PyTorch | ratio |",
+            "|---|---|---|---|",
+        ]
+        for name, row in rows.items():
+            times = [row.get("jssl", []), row.get("peer", [])]
+            cells = [
+                f"{min(ms):,.1f}, {statistics.median(ms):,.1f}, {max(ms):,.1f}" if ms else "-"
+                for ms in times
+            ]
+            both = all(times)
+            ratio = statistics.median(times[1]) / statistics.median(times[0]) if both else None
+            parts.append(f"| {name} | {' | '.join(cells)} | {f'{ratio:.2f}' if ratio else '-'} |")
     return "\n".join(parts)
 
 
