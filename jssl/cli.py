@@ -24,6 +24,7 @@ from jssl import log
 from jssl.commands.arguments import COMMANDS, arguments, overview
 from jssl.config import UserError
 from jssl.parallel import host, peers
+from jssl.perf import huge_pages
 
 
 def setup(device: bool) -> None:
@@ -83,8 +84,9 @@ def environment(problem: str) -> Iterator[None]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    return finish(lambda: run(words))
+    if argv is not None:
+        return finish(lambda: run(argv))
+    return finish(lambda: run(sys.argv[1:], restart=True))
 
 
 def finish(run: Callable[[], tuple[int, str]]) -> int:
@@ -99,8 +101,13 @@ def finish(run: Callable[[], tuple[int, str]]) -> int:
         return host.leave_with(code)
 
 
-def run(argv: list[str]) -> tuple[int, str]:
-    """Runs the command that `argv` names; returns (exit code, last line or "")."""
+def run(argv: list[str], restart: bool = False) -> tuple[int, str]:
+    """Runs the command that `argv` names; returns (exit code, last line or "").
+
+    Args:
+      argv: the words after ``jssl``.
+      restart: whether they are those of this process, which may then start again.
+    """
     if argv[:1] in (["--help"], ["-h"], ["help"]):
         print(overview(__doc__ or ""), flush=True)
         return 0, ""
@@ -113,6 +120,8 @@ def run(argv: list[str]) -> tuple[int, str]:
         for folder in args.get("path", ()):
             trust.grant_folder(folder)
         command = COMMANDS[name]
+        if restart and command.device:
+            huge_pages.restart()
         setup(device=command.device)
         return command.load()(args, overrides)
 

@@ -17,6 +17,7 @@ FAST = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_coun
 if metadata.version("jaxlib").split(".")[:2] <= ["0", "10"]:
     FAST += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST}"
+os.environ.setdefault("GLIBC_TUNABLES", "")  # commands do not start twice, see huge_pages.py
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -137,11 +137,10 @@ def _forward(chunk, hidden, table, answer, weight):
         parts = jnp.stack([(nll * weight_chunk).sum(), (is_likeliest * weight_chunk).sum()])
         at_answer = answer_chunk[..., None] == jnp.arange(len(table))
         to_logits = (jnp.exp(logits - log_z[..., None]) - at_answer) * weight_chunk[..., None]
-        to_logits = to_logits.astype(hidden.dtype)
-        to_table += jnp.einsum(
-            "blv,bld->vd", to_logits, hidden_chunk, preferred_element_type=jnp.float32
-        )
-        return (sums + parts, to_table), to_logits @ table
+        to_logits = to_logits.astype(hidden.dtype).reshape(-1, len(table))
+        rows = hidden_chunk.reshape(len(to_logits), -1)
+        to_table += jnp.matmul(to_logits.T, rows, preferred_element_type=jnp.float32)
+        return (sums + parts, to_table), (to_logits @ table).reshape(hidden_chunk.shape)
 
     zeros = (jnp.zeros(2), jnp.zeros(table.shape, jnp.float32))
     (sums, to_table), to_hidden = lax.scan(add, zeros, split((hidden, answer, weight), chunk))

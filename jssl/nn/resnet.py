@@ -22,6 +22,7 @@ from jssl.config.values import Width
 from jssl.nn import check_choice
 from jssl.nn.norm import batch_norm
 from jssl.nn.pool import max_pool
+from jssl.nn.products import Conv
 from jssl.parallel.mesh import shard_batch
 
 INITIALIZERS = {
@@ -36,7 +37,7 @@ INITIALIZERS = {
 
 def _conv(features: int, kernel: int, stride: int, *, initializer, dtype, name: str) -> nn.Conv:
     pad = (kernel - 1) // 2
-    return nn.Conv(
+    return Conv(
         features,
         (kernel, kernel),
         (stride, stride),

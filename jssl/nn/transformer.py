@@ -18,6 +18,7 @@ from jax import Array
 
 from jssl.config import ConfigError
 from jssl.nn.attention import attend
+from jssl.nn.products import Dense
 from jssl.parallel.mesh import shard_batch
 
 INITIALIZERS = {
@@ -104,7 +105,7 @@ class Attention(nn.Module):
         angles: Array | None = None,
     ) -> Array:
         b, t, d = x.shape
-        dense = partial(nn.Dense, kernel_init=self.initializer, dtype=self.dtype)
+        dense = partial(Dense, kernel_init=self.initializer, dtype=self.dtype)
         qkv = dense(3 * d, name="qkv")(x).reshape(b, t, 3, self.heads, d // self.heads)
         q = qkv[:, :, 0]
         k = qkv[:, :, 1]
@@ -128,7 +129,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        dense = partial(nn.Dense, kernel_init=self.initializer, dtype=self.dtype)
+        dense = partial(Dense, kernel_init=self.initializer, dtype=self.dtype)
         y = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=self.style.tanh_gelu)
         last = self.style.last_init or self.initializer
         return dense(x.shape[-1], kernel_init=last, name="fc2")(y)

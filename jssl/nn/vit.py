@@ -19,6 +19,7 @@ from jssl.config import ConfigError
 from jssl.config.values import Pixels, Rate
 from jssl.nn import check_choice
 from jssl.nn.attention import ATTENTION
+from jssl.nn.products import Dense
 from jssl.nn.transformer import INITIALIZERS, REMAT, Blocks, layer_norm, residual
 from jssl.ops import patchify
 
@@ -158,7 +159,7 @@ class ViT(nn.Module):
             patches = jnp.take_along_axis(patches, keep_ids[..., None], axis=1)
             positions = positions[0][keep_ids]
         kernel_init = PATCH_INITIALIZERS[self.init_name]
-        project = nn.Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="patch_embed")
+        project = Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="patch_embed")
         x = project(patches)
         if mask is not None:
             assert mask_token is not None, "a mask needs a mask token"

@@ -133,6 +133,12 @@ def with_mesh(mesh: Mesh, function: F) -> F:
     return traced  # pyright: ignore[reportReturnType] - `wraps` keeps the signature
 
 
+def on_cpu() -> bool:
+    """Whether the program that is traced is for CPUs; outside a mesh, those of the default."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return (device.device_kind if device else jax.default_backend()) == "cpu"
+
+
 def shard_batch(x: jax.Array) -> jax.Array:
     """Constrains x [B, ...] to be sharded along its batch axis. No-op outside a mesh.
 
