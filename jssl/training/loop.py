@@ -27,6 +27,7 @@ from jssl.training.run_observers import Observer, make_recorder, optional_observ
 from jssl.training.setup import (
     Run,
     check_batch,
+    check_compared,
     check_unused_keys,
     compile_step,
     setup_run,
@@ -81,6 +82,7 @@ def train(
             info = agreement.run_on_all_processes(run_dir.known_info)
             run = setup_run(Config(tree), data_info=info)
             check_batch(run)
+            check_compared(run)
             run_dir.compose(
                 durations.resolved(tree, run.data_info.num_examples),
                 run.data_info,

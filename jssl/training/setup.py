@@ -215,7 +215,7 @@ def check_honored(config: Config, method: Method) -> None:
 
 
 def check_batch(run: Run) -> None:
-    """Checks the batch size against the devices and the data; evaluation does not need it.
+    """Checks the batch size against the devices; evaluation does not need it.
 
     Raises:
       UserError: the batch size does not fit.
@@ -223,6 +223,18 @@ def check_batch(run: Run) -> None:
     config = run.config
     if config.batch_size < 2:
         raise ConfigError("config.batch_size", config.batch_size, "must be at least 2", "try 2")
+    parts = mesh.batch_parts(run.mesh) * config.accumulate
+    what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
+    what += " x config.accumulate" if config.accumulate > 1 else ""
+    mesh.check_batch("config.batch_size", config.batch_size, parts, what)
+
+
+def check_compared(run: Run) -> None:
+    """Raises `UserError` if a loss would compare an example with itself.
+
+    Only training asks for this: random data has as many examples as fit into a host's memory.
+    """
+    config = run.config
     parts = mesh.batch_parts(run.mesh) * config.accumulate
     examples = len(run.data.source)
     if run.method.compares and config.batch_size > examples:
@@ -234,9 +246,6 @@ def check_batch(run: Run) -> None:
             f"{config.method!r} compares the examples of a batch, which would hold some twice",
             f"{(f'try {fits}' if fits > 1 else 'add some')}",
         )
-    what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
-    what += " x config.accumulate" if config.accumulate > 1 else ""
-    mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 
 # Sections with keys that only some commands read.

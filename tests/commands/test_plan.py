@@ -239,6 +239,13 @@ def test_a_bank_of_examples_has_room_for_imagenet():
     assert bank["largest"][0] >= 1_281_167
 
 
+def test_random_data_may_have_fewer_images_than_a_batch():
+    """64 MB of them are made; the loss of SimCLR compares the examples of a batch."""
+    wide = {"data.max_side": "1024", "batch_size": "32"}
+    config = Config(load("configs/simclr_digits.py:tiny", wide))
+    assert len(plan.planned(config, make_mesh(1), 10**6, 0).data.source) < 32
+
+
 def test_wrong_input_is_one_line():
     tree = load("configs/mae_imagenette.py:tiny")
     with pytest.raises(UserError, match="--devices=9: only 8 are here"):

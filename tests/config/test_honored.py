@@ -7,7 +7,7 @@ from helpers import image_info, text_info
 from jssl.commands.bench import made_up
 from jssl.config import Config, UserError, load
 from jssl.core import Method
-from jssl.training.setup import Run, build_method, check_batch, check_honored, setup_run
+from jssl.training.setup import Run, build_method, check_compared, check_honored, setup_run
 
 DIGITS = "configs/simclr_digits.py:tiny"
 
@@ -59,12 +59,12 @@ def test_a_batch_of_more_than_all_examples():
     config = Config(load(DIGITS))
     run = Run(config, make_mesh(4), deaf()._replace(compares=True), FewData, None, None, None)
     with pytest.raises(UserError, match=r"config.batch_size=16: above the 12 examples.*try 12"):
-        check_batch(run)
-    check_batch(run._replace(config=Config(load(DIGITS, {"batch_size": "12"}))))
-    check_batch(run._replace(method=deaf()))
+        check_compared(run)
+    check_compared(run._replace(config=Config(load(DIGITS, {"batch_size": "12"}))))
+    check_compared(run._replace(method=deaf()))
     alone = run._replace(mesh=make_mesh(8))
     with pytest.raises(UserError, match="try 8"):
-        check_batch(alone)
+        check_compared(alone)
 
 
 @pytest.mark.parametrize(
