@@ -25,20 +25,17 @@ def get_config(variant=""):
             ema_decay=0.996, ema_decay_final=1.0,
             data=dict(source="tfds", name="imagenet2012", max_side=256, workers=16),
             model=vit("vit_h", 14, 224, positions="sincos", init="normal02")
-            | dict(class_token=False, pool="mean", scan=True),
+            | dict(class_token=False, pool="mean"),
             predictor=dict(dim=384, depth=12, heads=16),
             augment=crop_and_flip(224, (0.3, 1.0), flip=0.0),
             optim=dict(
                 name="adamw", lr=1.25e-4, lr_scaling="linear", lr_final=1.25e-7,
                 warmup_steps=25_022, weight_decay=0.04, weight_decay_final=0.4,
             ),
-            # the state of 632 M parameters and their average, 12.6 GB, over the chips of a host
-            mesh=dict(data=-1, fsdp=8),
             eval=dict(split="validation", crop_fraction=0.875),
         ),
         tiny=TINY_VIT | {
             "predictor.dim": 16, "predictor.depth": 1, "predictor.heads": 2,
             "optim.warmup_steps": 1, "context_fraction": 0.25, "min_context_patches": 1,
-            "mesh.fsdp": 1,
         },
     )  # fmt: skip

@@ -20,7 +20,7 @@ def get_config(variant=""):
             data=dict(source="tfds", name="imagenet2012", max_side=256, workers=16),
             model=dict(
                 name="vit_l", patch=16, image_size=224, class_token=True, pool="cls",
-                positions="sincos", drop_path=0.0, remat="none", scan=True, attention="auto",
+                positions="sincos", drop_path=0.0, remat="none", scan=False, attention="auto",
                 init="xavier", dtype="bfloat16", residual_dtype="float32",
             ),
             decoder=dict(dim=512, depth=8, heads=16),

@@ -21,7 +21,7 @@ DEFAULTS: dict[str, Any] = dict(
     seed=0,
     accumulate=1,
     grad_cache=False,
-    mesh=dict(data=-1, fsdp=1, tensor=1),
+    mesh=dict(data=-1, fsdp=0, tensor=1),
     data=dict(
         source="",
         name="",

@@ -95,7 +95,7 @@ COMMANDS = {
         "compiles a recipe's training step for other hardware: does it fit, how fast is it",
         RECIPE
         | {
-            "topology": Flag("TPUs: v5e:16x16, v5p:4x4x8, ..."),
+            "topology": Flag("TPUs: v5e:16x16, v5p:4x4x8, ...; GPUs: h100:16, ..."),
             "devices": Flag("number of local devices, without --topology", "1"),
             "examples": Flag("size of the data set, for methods that keep a bank of it"),
             "vocab": Flag("number of token ids, for recipes of text"),

@@ -1,9 +1,10 @@
-"""`jssl plan`: compiles the real training step for hardware that is not present.
+"""`jssl plan`: what a training step needs and takes on hardware that is not present.
 
-XLA's compiler for TPUs comes with libtpu (the extra `plan`) and needs no TPU. It reports the memory
-of a device. The time of a step is a roofline: the larger of the times for computing and for memory
-traffic at the chip's peak rates, plus the time of the collectives. The memory traffic is an
-estimate: the sum over all operations of a program that a longer search would improve.
+XLA's compiler for TPUs comes with libtpu (the extra `plan`) and needs no TPU. It compiles the real
+step and reports the memory of a device. The time of a step is a roofline
+(`jssl.perf.roofline`). The memory traffic is an estimate: the sum over all operations of a program
+that a longer search would improve. GPUs have no such compiler: theirs is a roofline from the data
+sheet (`jssl.perf.datasheet`).
 """
 
 import logging
@@ -22,14 +23,15 @@ from jax.sharding import Mesh
 from jssl import errors
 from jssl.commands.arguments import Args, Overrides, count, require
 from jssl.commands.bench import EXAMPLES, made_up
-from jssl.config import Config, ConfigError, UserError, call_with_section, load, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, durations, load
 from jssl.data.source import dataset_info
 from jssl.parallel import mesh
-from jssl.perf import accelerators, hlo, sharding_report
+from jssl.perf import accelerators, datasheet, hlo, sharding_report
+from jssl.perf.roofline import roofline, summarize, traffic_of
 from jssl.training.setup import Run, check_batch, compile_step, model_flops, setup_run
 
 log = logging.getLogger("jssl")
-SCALES = (8, 32, 128, 256)  # numbers of chips
+TOPOLOGIES = ("v5e:16x16", "v5p:4x4x8", "v6e:16x16", "v4:4x4x4", "v5e:2x4")  # examples
 # The same program as in training, but the compiler searches less for its best form. For MAE ViT-B
 # and SimCLR on v5e:16x16 this takes a fourth of the time, changes temporary memory by less than
 # 1 %, and does not change the collectives.
@@ -54,7 +56,7 @@ def plan(
 
     Args:
       tree: a whole config.
-      topology: as in "v5e:16x16"; "": local devices.
+      topology: as in "v5e:16x16" or "h100:16"; "": local devices.
       devices: the number of local devices.
       num_examples: the size of the data set, for methods with a bank of its examples.
       vocab_size: the number of token ids, for text; 0: that of bytes.
@@ -65,39 +67,90 @@ def plan(
     Raises:
       UserError: an unknown topology, missing devices, or a config that does not fit them.
     """
-    config = Config(tree)
+    config = Config(durations.resolved(tree, num_examples))
+    gpus = datasheet.parse(topology)
+    if gpus:
+        return from_datasheet(config, topology, *gpus, num_examples, vocab_size)
     device_mesh = call_with_section(
         mesh.make_mesh, config.mesh, "mesh", devices=devices_for(topology, devices)
     )
     chip = accelerators.CHIPS.get(device_mesh.devices.flat[0].device_kind)
-    size = (num_examples, vocab_size)
-    run = planned(config, device_mesh, *size)
+    run = planned(config, device_mesh, num_examples, vocab_size)
     compiled = compiled_for(run)
-    half = None
-    if config.batch_size % (2 * mesh.batch_parts(device_mesh) * config.accumulate) == 0:
-        log.info("once more with half of the batch, to see what an example takes")
-        halved = Config(tree).changed({"batch_size": config.batch_size // 2})
-        half = compiled_for(planned(halved, device_mesh, *size))
-    result: dict[str, Any] = {
-        "config": config.method,
+    places = sharding_report.rows(run.shapes)
+    result = described(run, num_examples) | {
         "topology": topology or f"{devices} x local",
         "device": device_mesh.devices.flat[0].device_kind,
         "devices": device_mesh.size,
         "mesh": dict(device_mesh.shape),
-        "batch_size": config.batch_size,
-        "examples": num_examples,
-        "vocab": run.data_info.vocab_size,
         **compiled,
-        "largest_batch": largest(config, device_mesh, chip, compiled, half),
     }
     if chip:
         refused = compiled["traffic"] is None  # the system keeps some of a chip's memory for itself
         fits = not refused and compiled["bytes_per_device"] <= chip.memory
+        state_bytes = sum(row["bytes_per_device"] for row in places)
         result |= {"memory": chip.memory, "fits": fits}
+        result |= {"largest_batch": largest(run, chip, state_bytes, compiled["bytes_per_device"])}
         result |= roofline(compiled, chip, device_mesh.size)
-    places = sharding_report.rows(run.shapes)
+        result |= whole_run(config.steps, result["step_seconds"], device_mesh.size)
     sharding_report.show(result, places)
     return result | {"placement": places}
+
+
+def described(run: Run, num_examples: int) -> dict[str, Any]:
+    """What a plan says of its config."""
+    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.shapes.params))
+    return {
+        "config": run.config.method,
+        "batch_size": run.config.batch_size,
+        "examples": num_examples,
+        "vocab": run.data_info.vocab_size,
+        "parameters": weights,
+    }
+
+
+def whole_run(steps: int, step_seconds: float, devices: int) -> dict[str, Any]:
+    """The hours of all steps of a run, at the time of the roofline."""
+    hours = steps * step_seconds / 3600
+    return {"steps": steps, "hours": hours, "chip_hours": hours * devices}
+
+
+def from_datasheet(
+    config: Config,
+    topology: str,
+    host: datasheet.Host,
+    count: int,
+    num_examples: int,
+    vocab_size: int,
+) -> dict[str, Any]:
+    """Plans for GPUs that are not here; see `jssl.perf.datasheet`."""
+    sizes = dict(config.mesh)
+    axes = call_with_section(mesh.axis_sizes, sizes, "mesh", count=count, platform="gpu")
+    here = mesh.make_mesh(data=-1, fsdp=1, devices=jax.devices()[:1])
+    run = planned(config, here, num_examples, vocab_size)
+    parts = axes["data"] * axes["fsdp"] * config.accumulate
+    mesh.check_batch("config.batch_size", config.batch_size, parts, "devices")
+    flops = model_flops(run)
+    state_bytes = datasheet.sharded_bytes(run.shapes, axes)
+    width = jax.numpy.dtype(config.model.dtype).itemsize
+    result = described(run, num_examples) | {
+        "topology": topology,
+        "device": host.kind,
+        "devices": count,
+        "mesh": axes,
+        "basis": "data sheet: no compiler, and no activations in memory and its traffic",
+        "flops_per_step": flops,
+        "flops_per_device": flops // count,
+        "bytes_per_device": state_bytes,
+        "collectives": [],
+    }
+    result |= datasheet.roofline(
+        host, axes, flops // count, state_bytes, width * result["parameters"]
+    )
+    result |= {"fits": None if state_bytes <= result["memory"] else False}
+    result |= whole_run(config.steps, result["step_seconds"], count)
+    sharding_report.show(result, [])
+    return result
 
 
 def devices_for(topology: str, devices: int) -> list[Any]:
@@ -124,9 +177,9 @@ def devices_for(topology: str, devices: int) -> list[Any]:
             raise UserError(
                 f"jssl plan --topology needs libtpu; install it with: {errors.install('plan')}"
             ) from None
-        kinds = ("v5e:16x16", "v5p:4x4x8", "v6e:16x16", "v4:4x4x4", "v5e:2x4")
         reason = str(error).splitlines()[0][:100]
-        raise ConfigError("topology", topology, reason, suggest(topology, kinds)) from None
+        cure = datasheet.check_name(topology, TOPOLOGIES)
+        raise ConfigError("topology", topology, reason, cure) from None
 
 
 def planned(config: Config, there: Mesh, num_examples: int, vocab_size: int) -> Run:
@@ -151,8 +204,7 @@ def compiled_for(run: Run) -> dict[str, Any]:
     feed: Any = SimpleNamespace(batch=lambda held, fed: fed)
     step = compile_step(run, feed)
     log.info("compiling for %d x %s", device_mesh.size, device_mesh.devices.flat[0].device_kind)
-    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.shapes.params))
-    result = {"parameters": weights, "flops_per_step": model_flops(run)}
+    result = {"flops_per_step": model_flops(run)}
     result["flops_per_device"] = result["flops_per_step"] // device_mesh.size
     queued = (
         2 * sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values()) // device_mesh.size
@@ -168,7 +220,8 @@ def compiled_for(run: Run) -> dict[str, Any]:
             raise
         scale = {"K": 2**10, "M": 2**20, "G": 2**30}[match[2]]
         needed = int(float(match[1]) * scale)
-        return result | {"bytes_per_device": needed + queued, "collectives": [], "traffic": None}
+        nothing = {"collectives": [], "traffic": None, "moved": None}
+        return result | {"bytes_per_device": needed + queued, **nothing}
     memory = compiled.memory_analysis()
     state_bytes = (
         memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -178,87 +231,28 @@ def compiled_for(run: Run) -> dict[str, Any]:
     return result | {
         "bytes_per_device": state_bytes + queued,
         "traffic": program.traffic(),
+        "moved": traffic_of(program),
         "collectives": summarize(program.collectives(device_mesh.size)),
     }
 
 
-def summarize(moved: list[hlo.Collective]) -> list[dict[str, Any]]:
-    """Sums the collectives of each kind and group size: their number and their bytes."""
-    return [
-        {
-            "kind": kind,
-            "group": group,
-            "times": sum(
-                collective.times
-                for collective in moved
-                if (collective.kind, collective.group) == (kind, group)
-            ),
-            "bytes": sum(
-                collective.times * collective.bytes
-                for collective in moved
-                if (collective.kind, collective.group) == (kind, group)
-            ),
-        }
-        for kind, group in sorted({(collective.kind, collective.group) for collective in moved})
-    ]
-
-
 def largest(
-    config: Config,
-    there: Mesh,
-    chip: accelerators.Chip | None,
-    found: dict[str, Any],
-    half: dict[str, Any] | None,
+    run: Run, chip: accelerators.Chip, state_bytes: int, bytes_per_device: int
 ) -> int | None:
-    """Estimates the largest batch that fits, from a line through two batch sizes.
+    """Estimates the largest batch that fits: what is not the state grows with the batch.
 
     Args:
-      config: the config of the run.
-      there: its mesh.
-      chip: its devices; None if unknown.
-      found: `compiled_for` with the whole batch.
-      half: `compiled_for` with half of it; None if it was not compiled.
+      run: of the plan.
+      chip: its devices.
+      state_bytes: of the state on one device.
+      bytes_per_device: that the program needs.
     """
-    if not (chip and half):
-        return None
-    each = (found["bytes_per_device"] - half["bytes_per_device"]) / (config.batch_size / 2)
-    parts = mesh.batch_parts(there) * config.accumulate
+    config = run.config
+    each = (bytes_per_device - state_bytes) / config.batch_size
+    parts = mesh.batch_parts(run.mesh) * config.accumulate
     if each <= 0:
         return None
-    rest = chip.memory - found["bytes_per_device"]
-    return max(int((config.batch_size + rest / each) // parts * parts), 0)
-
-
-def roofline(found: dict[str, Any], chip: accelerators.Chip, devices: int) -> dict[str, Any]:
-    """Returns the seconds of a step at peak rates, and the efficiency at other numbers of chips."""
-    compute = found["flops_per_device"] / chip.flops
-    traffic = (found["traffic"] or 0.0) / chip.bandwidth
-    work = max(compute, traffic)
-
-    def link(n: int) -> float:
-        return sum(bytes_sent(one, n, devices) for one in found["collectives"]) / chip.link
-
-    return {
-        "seconds": {"compute": compute, "memory": traffic, "interconnect": link(devices)},
-        "step_seconds": work + link(devices),
-        "efficiency": {str(n): work / (work + link(n)) for n in SCALES if work},
-    }
-
-
-def bytes_sent(one: dict[str, Any], n: int, devices: int) -> float:
-    """Counts the bytes that a device sends for a collective on rings of n chips.
-
-    The batch of a chip stays the same: a group of all devices becomes one of n, and an all-gather
-    from all devices grows with n.
-    """
-    kind = one["kind"]
-    size = one["bytes"]
-    whole = one["group"] == devices
-    group = n if whole else min(one["group"], n)
-    size *= n / devices if whole and kind == "all-gather" else 1
-    return (
-        size * {"all-reduce": 2, "collective-permute": 1}.get(kind, 1) * (group - 1) / max(group, 1)
-    )
+    return max(int((chip.memory - state_bytes) / each // parts * parts), 0)
 
 
 def run(args: Args, overrides: Overrides) -> dict[str, Any]:

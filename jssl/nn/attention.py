@@ -1,5 +1,9 @@
 """Attention by XLA's matrix products, or by cuDNN's flash attention where it applies.
 
+By XLA, the weights [T, T] of every head are kept for the backward pass, in float32: more bytes than
+all other activations of a ViT-B. "recompute" keeps their row sums alone, and computes the weights
+again (Dao et al. 2022, arXiv 2205.14135, appendix B.4).
+
 cuDNN's kernel never keeps the weights [T, T] in memory. Its conditions are those of
 jax/_src/cudnn/fused_attention_stablehlo.py, `check_is_flash_attention`:
 
@@ -17,6 +21,7 @@ jax/_src/cudnn/fused_attention_stablehlo.py, `check_is_flash_attention`:
 
 import os
 import re
+from functools import partial
 from typing import Literal, cast
 
 import jax
@@ -24,8 +29,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import ConfigError
+from jssl.parallel.mesh import on_tpu
 
-ATTENTION = ("auto", "xla", "cudnn")  # auto: see `implementation`
+ATTENTION = ("auto", "xla", "recompute", "cudnn")  # auto: see `implementation`
+HIDDEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # of weights before softmax, as in jax.nn
 _DETERMINISTIC = re.compile(
     r"--xla_gpu_(deterministic_ops|exclude_nondeterministic_ops)(=(true|1))?(\s|$)", re.IGNORECASE
 )
@@ -58,6 +65,8 @@ def attend(
       UserError: `choice` is "cudnn" and XLA's deterministic mode is on.
     """
     chosen = implementation(choice, q)
+    if chosen == "recompute":
+        return _recomputed(q, k, v, mask, lengths, causal)
     tokens = q.shape[1]
     if chosen == "cudnn" and tokens % 2:
         q, k, v, mask, lengths = _even(q, k, v, mask, lengths)
@@ -73,8 +82,57 @@ def attend(
     return out[:, :tokens]
 
 
-def implementation(choice: str, q: Array) -> Literal["xla", "cudnn"]:
-    """The implementation for queries [B, T, heads, dim]; "auto" is cuDNN where it applies.
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _recomputed(
+    q: Array, k: Array, v: Array, mask: Array | None, lengths: Array | None, causal: bool
+) -> Array:
+    """`attend`, with weights that the backward pass computes again."""
+    return _recomputed_forward(q, k, v, mask, lengths, causal)[0]
+
+
+def _recomputed_forward(q, k, v, mask, lengths, causal):
+    logits = _logits(q, k, mask, lengths, causal)
+    peak = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - peak)
+    total = weights.sum(-1, keepdims=True)
+    out = jnp.einsum("bhqk,bkhd->bqhd", (weights / total).astype(v.dtype), v)
+    return out, (q, k, v, mask, lengths, out, peak + jnp.log(total))
+
+
+def _recomputed_backward(causal, kept, grad):
+    q, k, v, mask, lengths, out, log_total = kept
+    weights = jnp.exp(_logits(q, k, mask, lengths, causal) - log_total).astype(v.dtype)
+    grad_v = jnp.einsum("bhqk,bqhd->bkhd", weights, grad)
+    towards = _float32_einsum("bqhd,bkhd->bhqk", grad, v)
+    mean = _float32_einsum("bqhd,bqhd->bhq", grad, out)[..., None]
+    scale = q.shape[3] ** -0.5
+    grad_logits = (weights * (towards - mean) * scale).astype(q.dtype)
+    grad_q = jnp.einsum("bhqk,bkhd->bqhd", grad_logits, k)
+    grad_k = jnp.einsum("bhqk,bqhd->bkhd", grad_logits, q)
+    return grad_q, grad_k, grad_v, None, None
+
+
+_recomputed.defvjp(_recomputed_forward, _recomputed_backward)
+
+
+def _logits(q, k, mask, lengths, causal) -> Array:
+    """The weights before softmax, float32 [B, heads, T, T]."""
+    logits = _float32_einsum("bqhd,bkhd->bhqk", q, k) * q.shape[3] ** -0.5
+    places = jnp.arange(q.shape[1])
+    if causal:
+        logits = jnp.where(places <= places[:, None], logits, HIDDEN)
+    if lengths is not None:
+        logits = jnp.where(places < lengths[:, None, None, None], logits, HIDDEN)
+    return logits if mask is None else jnp.where(mask, logits, HIDDEN)
+
+
+_float32_einsum = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def implementation(choice: str, q: Array) -> Literal["xla", "recompute", "cudnn"]:
+    """The implementation for queries [B, T, heads, dim].
+
+    "auto" is "recompute" on TPUs, and cuDNN where it applies.
 
     Raises:
       UserError: `choice` is "cudnn" and XLA's deterministic mode is on.
@@ -87,7 +145,9 @@ def implementation(choice: str, q: Array) -> Literal["xla", "cudnn"]:
             "use 'xla'",
         )
     if choice != "auto":
-        return cast(Literal["xla", "cudnn"], choice)
+        return cast(Literal["xla", "recompute", "cudnn"], choice)
+    if on_tpu():
+        return "recompute"
     if jax.default_backend() != "gpu" or deterministic():
         return "xla"
     dim = q.shape[3]

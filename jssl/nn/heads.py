@@ -28,6 +28,7 @@ from jssl.config.values import Widths
 from jssl.nn import encoder as nn_encoder
 from jssl.nn.apply import EncoderWithHeads
 from jssl.nn.norm import batch_norm
+from jssl.nn.products import Dense
 from jssl.ops import require_arrays
 
 KERNELS = {
@@ -72,7 +73,7 @@ class MLP(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         require_arrays(x=(x, "float [B, D]"))
         norm = batch_norm(train, jnp.float32)
-        dense = partial(nn.Dense, kernel_init=KERNELS[self.initializer], dtype=self.dtype)
+        dense = partial(Dense, kernel_init=KERNELS[self.initializer], dtype=self.dtype)
         for i, width in enumerate(self.features[:-1]):
             bias = self.bias_init(x.shape[-1])
             x = dense(width, use_bias=not self.norm, bias_init=bias, name=f"dense{i}")(x)

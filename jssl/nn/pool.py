@@ -2,8 +2,9 @@
 
 XLA's gradient of a maximum over windows is select-and-scatter. It is slow on GPUs, and its sums
 have no fixed order there. The gradient below is a sum of one strided slice for each position in the
-window, in a fixed order. Where several elements of a window are equal, the first in row-major order
-gets the gradient, as in torch (aten/src/ATen/native/cpu/MaxPoolKernel.cpp) and in XLA.
+window, in a fixed order. TPUs keep XLA's, which moves a sixth of the bytes. Where several elements
+of a window are equal, the first in row-major order gets the gradient, as in torch
+(aten/src/ATen/native/cpu/MaxPoolKernel.cpp) and in XLA.
 """
 
 from functools import partial
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jssl.parallel.mesh import on_tpu
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: Array, window: int, stride: int, pad: int) -> Array:
@@ -21,6 +24,11 @@ def max_pool(x: Array, window: int, stride: int, pad: int) -> Array:
 
     Each side is padded with `pad` elements of -inf; H' = (H + 2 pad - window) // stride + 1.
     """
+    return plain_max_pool(x, window, stride, pad)
+
+
+def plain_max_pool(x: Array, window: int, stride: int, pad: int) -> Array:
+    """As `max_pool`, with XLA's gradient."""
     padding: Any = [(pad, pad), (pad, pad)]  # Flax's hint is `str`, its docstring allows pairs
     return nn.max_pool(x, (window, window), (stride, stride), padding=padding)
 
@@ -32,6 +40,8 @@ def _forward(x, window, stride, pad):
 
 def _backward(window, stride, pad, kept, grad):
     x, y = kept
+    if on_tpu():
+        return jax.vjp(lambda x: plain_max_pool(x, window, stride, pad), x)[1](grad)
     _, height, width, _ = x.shape
     _, rows, columns, _ = y.shape
     low = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min

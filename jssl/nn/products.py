@@ -14,25 +14,34 @@ from typing import Any
 import flax.linen as nn
 from jax import Array, lax
 
-from jssl.parallel.mesh import on_cpu
+from jssl.parallel.mesh import on_cpu, with_whole_kernel
 
 
 def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, **options: Any) -> Array:
     """As `jax.lax.dot_general`, of inputs [..., D] and a kernel [D, K]."""
     assert dimension_numbers == (((lhs.ndim - 1,), (0,)), ((), ())), dimension_numbers
 
-    def product(x: Array) -> Array:
-        return lax.dot_general(x, rhs, (((x.ndim - 1,), (0,)), ((), ())), **options)
+    def product(x: Array, kernel: Array) -> Array:
+        return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), **options)
 
-    return flattened(product, lhs) if on_cpu() else product(lhs)
+    if on_cpu():
+        return flattened(partial(with_whole_kernel, product, kernel=rhs), lhs)
+    return with_whole_kernel(product, lhs, rhs)
 
 
 def convolution(lhs: Array, rhs: Array, strides: Any, padding: Any, **options: Any) -> Array:
     """As `jax.lax.conv_general_dilated`, of images [B, H, W, C] and a kernel [h, w, C, K]."""
+
+    def product(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    def pointwise(x: Array, kernel: Array) -> Array:
+        return flattened(lambda x: lax.dot(x, kernel[0, 0]), x)
+
     is_padded = not isinstance(padding, str) and any(map(any, padding))
     if rhs.shape[:2] == (1, 1) and not is_padded and on_cpu():
-        return flattened(lambda x: lax.dot(x, rhs[0, 0]), lhs[:, :: strides[0], :: strides[1]])
-    return lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
+        return with_whole_kernel(pointwise, lhs[:, :: strides[0], :: strides[1]], rhs)
+    return with_whole_kernel(product, lhs, rhs)
 
 
 def flattened(product: Callable[[Array], Array], x: Array) -> Array:

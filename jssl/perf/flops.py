@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from jssl.perf.accelerators import CHIPS
 
@@ -34,13 +35,15 @@ def count(fn: Callable[..., Any], *args: Any) -> int:
     a `cond` counts, and the body of a `while` counts once, because its length is unknown. A
     shard_map counts on all its shards. Work that remat repeats counts again: for utilization in the
     sense of PaLM (arXiv:2204.02311, appendix B), count the function built without remat. Operations
-    in one of the scopes in `ASIDE` do not count.
+    whose results nothing uses do not count, nor do those in one of the scopes in `ASIDE`.
 
     Args:
       fn: a function that JAX can trace; nothing is computed.
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`s.
     """
-    return _jaxpr_flops(jax.make_jaxpr(fn)(*args).jaxpr)
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _jaxpr_flops(used)
 
 
 def _jaxpr_flops(jaxpr: Any) -> int:

@@ -60,10 +60,23 @@ class Op(NamedTuple):
         return re.findall(r"%([\w.\-]+)", self.within)
 
     @property
+    def source(self) -> str:
+        """The path of the JAX operation that it comes from; "" if XLA does not say it."""
+        found = re.search(r'op_name="([^"]*)"', self.rest)
+        return found[1] if found else ""
+
+    @property
     def within(self) -> str:
         """The text in the parentheses: operands, or the number of a constant or parameter."""
         depth = itertools.accumulate({"(": 1, ")": -1}.get(c, 0) for c in self.rest)
         return self.rest[: next(i for i, level in enumerate(depth) if level < 0)]
+
+
+class Moved(NamedTuple):
+    """The memory traffic of one operation of a program."""
+
+    op: Op
+    bytes: int  # read and written, in all runs of one step
 
 
 class Collective(NamedTuple):
@@ -73,6 +86,7 @@ class Collective(NamedTuple):
     bytes: int  # of all its operands or results, the larger of both, on one device
     group: int  # the number of devices that exchange data
     times: int  # the number of runs in one step
+    overlaps: bool  # asynchronous; after a short search its start and end may be one operation
 
 
 class Program:
@@ -138,10 +152,14 @@ class Program:
         collectives = []
         for name, body in self.bodies.items():
             for op in body.values():
-                if (kind := COLLECTIVE.fullmatch(op.kind)) and self.times[name]:
+                if (found := COLLECTIVE.fullmatch(op.kind)) and self.times[name]:
                     members = group(op.rest, devices)
-                    moved = exchanged(kind[1], bool(kind[2]), op.made, members)
-                    collectives.append(Collective(kind[1], moved, members, self.times[name]))
+                    moved = exchanged(found[1], bool(found[2]), op.made, members)
+                    # On TPUs a reduce-scatter is a fusion of this name: a sum, and slices of it.
+                    kind = "reduce-scatter" if name.startswith("all-reduce-scatter") else found[1]
+                    overlaps = bool(found[2]) or "async_collective_name=" in op.rest
+                    times = self.times[name]
+                    collectives.append(Collective(kind, moved, members, times, overlaps))
         return collectives
 
     def traffic(self) -> int:
@@ -150,15 +168,19 @@ class Program:
         These are the operands and results of every operation; of a slice or an update in place only
         that part. Arrays in on-chip memory do not count.
         """
-        return sum(
-            self.times[name] * self._moved(op, self.bodies[name])
+        return sum(moved.bytes for moved in self.moved())
+
+    def moved(self) -> list[Moved]:
+        """Lists the memory traffic of every operation of a step; see `traffic`."""
+        return [
+            Moved(op, self.times[name] * self._moved(op, self.bodies[name]))
             for name in self.flow
             for op in self.bodies.get(name, {}).values()
-        )
+        ]
 
     def _moved(self, op: Op, body: Body) -> int:
         operands = [body[name] for name in op.operands if name in body]
-        if op.kind in FREE or op.kind.endswith("-done"):
+        if op.kind in FREE or op.kind.endswith("-done") or '="AllocateBuffer"' in op.rest:
             return 0
         if op.kind == "copy-start":
             return bytes_held(op.made)

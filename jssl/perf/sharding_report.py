@@ -74,9 +74,30 @@ def show(result: dict[str, Any], places: list[dict[str, Any]]) -> None:
             row["placed"],
             format_si(row["bytes_per_device"], 1024) + "B",
         )
-    console.print(table)
+    if places:
+        console.print(table)
+    if moved := result.get("moved"):
+        console.print(moved_table(moved, result["traffic"]))
     for name, text in lines(result):
         console.print(f"{name:19}{text}")
+
+
+def moved_table(moved: dict[str, Any], traffic: int, rows: int = 10) -> Table:
+    """The parts of a step and its operations that read and write the most bytes."""
+    table = Table(title="memory traffic", title_justify="left", box=None, pad_edge=False)
+    for name in ("bytes", "share", "times", "operation", "largest result"):
+        table.add_column(name, justify="right" if name in ("bytes", "share", "times") else "left")
+    for name, size in moved["parts"].items():
+        table.add_row(format_si(size) + "B", f"{size / traffic:.0%}", "", f"all {name}", "")
+    for one in moved["largest"][:rows]:
+        table.add_row(
+            format_si(one["bytes"]) + "B",
+            f"{one['bytes'] / traffic:.0%}",
+            str(one["times"]),
+            f"{one['source'] or '-'} ({one['kind']})",
+            one["array"],
+        )
+    return table
 
 
 def lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -90,19 +111,26 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "FLOPs", f"{step} a step, {each} a device"
     fits = found.get("fits")
     each = format_si(found["bytes_per_device"], 1024) + "B a device"
-    if fits is not None:
+    if "basis" in found:
+        yield "basis", found["basis"]
+        each += f" of {format_si(found['memory'], 1024)}B for the state alone"
+    elif fits is not None:
         word = "fits" if fits else "does not fit"
         each += f" of {format_si(found['memory'], 1024)}B: {word}"
-    if found["largest_batch"]:
+    if found.get("largest_batch"):
         each += f"; the largest batch that does: about {found['largest_batch']:,}"
     yield "memory", each
     for collective in found["collectives"]:
         size = format_si(collective["bytes"], 1024)
         text = f"{collective['times']} of them move {size}B among {collective['group']}"
+        text += ", meanwhile" * collective["overlaps"]
         yield collective["kind"], text
     if "seconds" in found:
         parts = ", ".join(f"{part} {1e3 * s:.3g}" for part, s in found["seconds"].items())
         yield "roofline", f"{1e3 * found['step_seconds']:.3g} ms ({parts})"
+        hours = f"at least {found['hours']:.3g} hours"
+        yield "run", f"{found['steps']:,} steps: {hours}, {found['chip_hours']:,.0f} chip-hours"
+    if "efficiency" in found:
         shares = (f"{n} chips {share:.0%}" for n, share in found["efficiency"].items())
         yield "efficiency", ", ".join(shares)
 

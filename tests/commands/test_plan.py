@@ -12,7 +12,7 @@ from jssl import cli
 from jssl.commands import plan
 from jssl.config import Config, UserError, load
 from jssl.parallel import mesh
-from jssl.perf import accelerators, hlo, sharding_report
+from jssl.perf import accelerators, datasheet, hlo, roofline, sharding_report
 from jssl.training.setup import setup_run
 
 HLO = """
@@ -31,7 +31,15 @@ HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
   ROOT %less = pred[] compare(%i, %n), direction=LT
 }
 
+%all-reduce-scatter.3 (input: f32[512]) -> f32[64] {
+  %input = f32[512]{0} parameter(0)
+  %sum = f32[512]{0} all-reduce(%input), replica_groups={}, to_apply=%add
+  ROOT %mine = f32[64]{0} dynamic-slice(%sum, %i), dynamic_slice_sizes={64}
+}
+
 ENTRY %main (x: f32[8]) -> f32[8] {
+  %q = f32[64]{0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.3
+  %n = f32[512]{0} all-gather(%h), replica_groups={}, x={async_collective_name="s"}
   %w = (s32[], bf16[4,8]) while(%t), condition=%cond, body=%body, x={"known_trip_count":{"n":"24"}}
   %r = f32[1024]{0} all-reduce(%g), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
   %s = (f32[256]{0}, f32[2048]{0}) all-gather-start(%h), replica_groups={}
@@ -44,14 +52,15 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 def test_collectives_count_loops_groups_and_starts():
-    found = {(one.kind, one.bytes, one.group, one.times) for one in hlo.Program(HLO).collectives(8)}
-    assert found == {
-        ("all-gather", 16 * 128 * 2, 4, 24),
-        ("all-reduce", 4096, 8, 1),
-        ("all-gather", 8192, 8, 1),
-        ("all-reduce", 4000 + 294, 2, 1),
-        ("reduce-scatter", 3200, 8, 1),
-        ("collective-permute", 32, 2, 1),
+    assert {tuple(one) for one in hlo.Program(HLO).collectives(8)} == {
+        ("all-gather", 16 * 128 * 2, 4, 24, False),
+        ("all-reduce", 4096, 8, 1, False),
+        ("all-gather", 8192, 8, 1, True),
+        ("all-gather", 2048, 8, 1, True),
+        ("all-reduce", 4000 + 294, 2, 1, False),
+        ("reduce-scatter", 3200, 8, 1, False),
+        ("reduce-scatter", 2048, 8, 1, False),
+        ("collective-permute", 32, 2, 1, False),
     }
 
 
@@ -168,22 +177,112 @@ def test_traffic_is_what_xla_counts_and_loops_count_as_often_as_they_run():
     assert 1 <= found[scanned] / found[unrolled] < 4  # the loop copies what it hands on
 
 
+def test_an_uninitialized_buffer_moves_nothing():
+    program = hlo.Program(
+        "ENTRY %main (x: f32[8]) -> f32[8] {\n"
+        '  %new = f32[8]{0} custom-call(), custom_call_target="AllocateBuffer"\n'
+        '  ROOT %two = f32[8]{0} add(%new, %new), metadata={op_name="jit(step)/jvp(ViT)/a/3/add"}\n'
+        "}\n"
+    )
+    moved = [(one.op.name, one.bytes) for one in program.moved()]
+    assert moved == [("new", 0), ("two", 96)]
+    found = roofline.traffic_of(program)
+    assert found["parts"] == {"networks, the rest": 96}
+    row = {"source": "forward: ViT/a/*/add", "kind": "add", "times": 1, "bytes": 96}
+    assert found["largest"] == [row | {"array": "f32[8]"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ('fusion(%a), metadata={op_name="jit(step)/jvp(augment)/jit(_where)/select_n"}', "views"),
+        ('fusion(%a), metadata={op_name="jit(step)/jvp(V)/0/attn/sub"}', "attention weights"),
+        ('fusion(%a), metadata={op_name="jit(step)/jvp(V)/0/attn/qkv/dot_general"}', "products"),
+        (
+            'fusion(%a), metadata={op_name="jit(step)/jvp(R)/c/conv_general_dilated"}',
+            "convolutions",
+        ),
+        ('fusion(%a), metadata={op_name="jit(step)/jvp(V)/0/norm1/mul"}', "norms and sums"),
+        ('fusion(%a), metadata={op_name="jit(step)/jit(_where)/select_n"}', "update"),
+        ('fusion(%a), calls=%all-reduce-scatter.3, metadata={op_name="x/jvp(V)"}', "collectives"),
+        ("all-gather-start(%a), replica_groups={}", "collectives"),
+    ],
+)
+def test_parts_of_a_step(line, wanted):
+    op = hlo.Op("a", "f32[8]", *line.split("(", 1), root=False)
+    assert roofline.part_of(op) == wanted
+
+
 def test_roofline_by_hand():
     chip = accelerators.Chip(flops=100.0, memory=1e9, bandwidth=10.0, link=2.0)
-    moved = [{"kind": "all-reduce", "times": 1, "bytes": 8, "group": 8}]
-    found = {"flops_per_device": 300, "traffic": 20.0, "collectives": moved}
-    out = plan.roofline(found, chip, 8)
-    assert out["seconds"] == {"compute": 3.0, "memory": 2.0, "interconnect": 2 * 7 / 8 * 8 / 2.0}
+    summed = {"kind": "all-reduce", "times": 1, "bytes": 8, "group": 8, "overlaps": False}
+    found = {"flops_per_device": 300, "traffic": 20.0, "collectives": [summed]}
+    out = roofline.roofline(found, chip, 8)
+    links = 2 * 7 / 8 * 8 / 2.0
+    assert out["seconds"] == {
+        "compute": 3.0, "memory": 2.0, "interconnect": links, "exposed": links,
+    }  # fmt: skip
     assert out["step_seconds"] == 3.0 + 7.0
     assert out["efficiency"]["8"] == 0.3
     assert out["efficiency"]["256"] == pytest.approx(3 / (3 + 2 * 255 / 256 * 8 / 2))
+    meanwhile = {"kind": "reduce-scatter", "times": 1, "bytes": 8, "group": 8, "overlaps": True}
+    out = roofline.roofline(found | {"collectives": [summed, meanwhile]}, chip, 8)
+    assert out["seconds"]["interconnect"] == links + 3.5 and out["seconds"]["exposed"] == links
+    assert out["step_seconds"] == 3.5 + links
 
 
 def test_what_is_gathered_from_all_grows_with_their_number():
     one = {"kind": "all-gather", "times": 1, "bytes": 80, "group": 8}
-    assert plan.bytes_sent(one, 16, 8) == 160 * 15 / 16
+    assert roofline.bytes_sent(one, 16, 8) == 160 * 15 / 16
     inner = one | {"group": 4}  # of one axis of the mesh: stays as it is
-    assert plan.bytes_sent(inner, 16, 8) == 80 * 3 / 4
+    assert roofline.bytes_sent(inner, 16, 8) == 80 * 3 / 4
+
+
+def test_gpus_from_the_data_sheet(capfd):
+    """No compiler: model FLOPs, the state on one GPU, the sum of gradients by the slowest link."""
+    words = ["plan", "--config=configs/mae_imagenette.py:tiny", "--config.batch_size=64"]
+    assert cli.main([*words, "--topology=h100:16", "--config.mesh.fsdp=8"]) == 0
+    out, err = capfd.readouterr()
+    found = json.loads(out.splitlines()[-1])
+    assert found["mesh"] == {"data": 2, "fsdp": 8, "tensor": 1} and found["devices"] == 16
+    gradients = 4 * found["parameters"] * 2 * 15 / 16
+    assert found["seconds"] == pytest.approx(
+        {
+            "compute": found["flops_per_step"] / 16 / 989e12,
+            "memory": 2 * found["bytes_per_device"] / 3350e9,
+            "interconnect": gradients / 50e9,
+        },
+        rel=1e-3,
+    )
+    assert found["step_seconds"] == max(found["seconds"].values()) and found["fits"] is None
+    assert found["chip_hours"] == pytest.approx(16 * found["steps"] * found["step_seconds"] / 3600)
+    assert "data sheet" in err and "chip-hours" in err
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [
+        ("h100:9", "h100 takes 1 to 8, or a multiple of 8; try h100:8"),
+        ("l4:16", "l4 takes 1 to 8; try l4:8"),
+        ("a100:0", "a100 takes"),
+    ],
+)
+def test_numbers_of_gpus_that_no_hosts_make(topology, message):
+    with pytest.raises(UserError, match=message):
+        datasheet.parse(topology)
+
+
+def test_other_names_are_left_to_the_compiler():
+    assert datasheet.parse("v5e:16x16") is None and datasheet.parse("") is None
+    assert datasheet.parse("h200:8") == (datasheet.HOSTS["h200"], 8)
+    assert {host.kind for host in datasheet.HOSTS.values()} <= set(accelerators.CHIPS)
+
+
+def test_the_largest_batch_by_hand():
+    config = Config(load("configs/simclr_digits.py:tiny", {"batch_size": "16"}))
+    run = setup_run(config, make_mesh(4))
+    chip = accelerators.Chip(flops=1.0, memory=1000.0, bandwidth=1.0, link=1.0)
+    assert plan.largest(run, chip, 100, 100 + 16 * 10) == 88  # 90, in parts of 4 devices
 
 
 def test_the_step_of_eight_local_devices(capfd):
@@ -196,7 +295,9 @@ def test_the_step_of_eight_local_devices(capfd):
     assert found["bytes_per_device"] > 0
     reduced = [one for one in found["collectives"] if one["kind"] == "all-reduce"]
     assert {one["group"] for one in reduced} <= {2, 4, 8} and all(one["times"] for one in reduced)
-    assert len(reduced) == len({one["group"] for one in reduced}) > 0
+    assert len(reduced) == len({(one["group"], one["overlaps"]) for one in reduced}) > 0
+    assert sum(found["moved"]["parts"].values()) == found["traffic"]
+    assert "memory traffic" in err
     assert sum(row["bytes_per_device"] for row in found["placement"]) < found["bytes_per_device"]
     assert "params: small ones" in err and "mesh               data 1, fsdp 4, tensor 2" in err
 

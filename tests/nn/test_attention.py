@@ -60,7 +60,7 @@ EXACT = "--a=1 --xla_gpu_deterministic_ops=true"
         ({"flags": "--xla_gpu_deterministic_ops=false"}, HALF, (2, 196, 12, 64), "auto", "cudnn"),
         ({}, HALF, (2, 196, 12, 64), "xla", "xla"),
         ({"backend": "cpu"}, HALF, (2, 196, 12, 64), "auto", "xla"),
-        ({"backend": "tpu"}, HALF, (2, 196, 12, 64), "auto", "xla"),
+        ({"backend": "tpu"}, HALF, (2, 196, 12, 64), "auto", "recompute"),
         ({"backend": "cpu"}, "float32", (2, 197, 12, 64), "cudnn", "cudnn"),
     ],
 )
@@ -68,6 +68,13 @@ def test_flash_attention_where_it_applies(gpu, machine, dtype, shape, choice, wa
     gpu(**machine)
     q = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     assert attention.implementation(choice, q) == wanted
+
+
+def test_tpus_compute_the_weights_again(monkeypatch):
+    monkeypatch.setattr(attention, "on_tpu", lambda: True)
+    q = jax.ShapeDtypeStruct((2, 196, 12, 64), jnp.bfloat16)
+    assert attention.implementation("auto", q) == "recompute"
+    assert attention.implementation("xla", q) == "xla"
 
 
 def test_flash_attention_is_refused_where_bits_must_repeat(gpu):
@@ -139,6 +146,46 @@ def test_one_more_token_changes_nothing(kind):
     both = [value_and_grads(way, *call(**more)) for way in (plain, padded)]
     for one, other in zip(*both, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+VISIBLE = {
+    "plain": {},
+    "causal": {"causal": True},
+    "mask": {"mask": (np.random.default_rng(3).random((2, 1, 7, 7)) < 0.6) | np.eye(7, dtype=bool)},
+    "lengths": {"causal": True, "lengths": np.int32([3, 7])},
+}
+
+
+@pytest.mark.parametrize("kind", list(VISIBLE))
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 2e-6), ("bfloat16", 0.05)])
+def test_recomputed_weights_give_the_same_gradients(kind, dtype, atol):
+    rng = np.random.default_rng(0)
+    q, k, v, grad = (jnp.asarray(rng.normal(size=(2, 7, 2, 8)), dtype) for _ in range(4))
+
+    @partial(jax.jit, static_argnums=0)
+    def value_and_grads(choice):
+        def call(q, k, v):
+            return attention.attend(q, k, v, choice=choice, **VISIBLE[kind])
+
+        out, pullback = jax.vjp(call, q, k, v)
+        return out, *pullback(grad)
+
+    for ours, wanted in zip(value_and_grads("recompute"), value_and_grads("xla"), strict=True):
+        assert ours.dtype == wanted.dtype
+        np.testing.assert_allclose(np.float32(ours), np.float32(wanted), atol=atol)
+
+
+def test_no_weights_are_kept_for_the_backward_pass():
+    x = jax.ShapeDtypeStruct((2, 50, 3, 8), jnp.bfloat16)
+
+    def kept(choice):
+        def call(q, k, v):
+            return attention.attend(q, k, v, choice=choice, lengths=np.int32([9, 50]))
+
+        pullback = jax.eval_shape(lambda *qkv: jax.vjp(call, *qkv)[1], x, x, x)
+        return [leaf.shape for leaf in jax.tree.leaves(pullback) if leaf.shape[-2:] == (50, 50)]
+
+    assert kept("xla") and not kept("recompute")
 
 
 @pytest.mark.parametrize("name", ["bert_test", "gpt_test"])

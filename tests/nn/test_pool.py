@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jssl.nn import pool
 from jssl.nn.pool import max_pool
 
 
@@ -35,6 +36,14 @@ def test_the_first_of_equals_gets_all():
     np.testing.assert_array_equal(
         grad[0, :, :, 0], np.kron(np.eye(1), [[1, 0] * 2, [0, 0] * 2] * 2)
     )
+
+
+def test_tpus_keep_select_and_scatter(monkeypatch):
+    monkeypatch.setattr(pool, "on_tpu", lambda: True)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+    found, wanted = (jax.grad(lambda x, f=f: (f(x, 3, 2, 1) ** 2).sum()) for f in (max_pool, plain))
+    assert "select_and_scatter" in str(jax.make_jaxpr(found)(x))
+    np.testing.assert_array_equal(found(x), wanted(x))
 
 
 def test_no_scatter_is_left_in_the_step():

@@ -4,23 +4,27 @@ import fcntl
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import FAST, ROOT, in_make_laws, make_mesh
 from helpers.checkpoints import flip, largest
 from helpers.laws import GENTLE, Small, losses
-from jax.sharding import NamedSharding
+from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jssl import ops
 from jssl.data.loader import Feed
+from jssl.nn import products
 from jssl.parallel import connect, mesh
 from jssl.perf import hlo
 from jssl.workdir.checkpoint import Checkpoints
@@ -51,6 +55,69 @@ MAE = "configs/mae_imagenette.py:tiny"
 )
 def test_rules(path, shape, wanted):
     assert mesh.partition_spec(path, shape, make_mesh(2, 2, 2)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((768, 2304), P("fsdp", None)),  # 2304 / 16 is no multiple of 128
+        ((768, 4096), P(None, "fsdp")),
+        ((24, 4096, 1024), P(None, "fsdp", None)),
+        ((1, 1, 256, 1024), P(None, None, "fsdp", None)),
+        ((3, 3, 128, 128), P(None, None, None, "fsdp")),  # no part of it is a whole tile
+        ((30522, 768), P(None, "fsdp")),
+        ((1024,), P()),
+    ],
+)
+def test_parts_are_whole_tiles_where_that_is_possible(shape, wanted):
+    sixteen = AbstractMesh((1, 16, 1), mesh.AXES)
+    assert mesh.partition_spec("params/encoder/kernel", shape, sixteen) == wanted
+
+
+@pytest.mark.parametrize(
+    ("platform", "count", "data", "tensor", "wanted"),
+    [
+        ("tpu", 256, -1, 1, 16),
+        ("tpu", 8, -1, 1, 8),
+        ("tpu", 24, -1, 1, 12),
+        ("tpu", 256, -1, 32, 8),
+        ("tpu", 256, 256, 1, -1),
+        ("tpu", 1, -1, 1, 1),
+        ("gpu", 16, -1, 1, 1),
+        ("cpu", 8, -1, -1, 1),
+    ],
+)
+def test_state_shards_where_the_config_leaves_them_open(platform, count, data, tensor, wanted):
+    assert mesh.state_shards(count, platform, data, tensor) == wanted
+
+
+def test_a_kernel_is_gathered_in_the_dtype_of_its_product():
+    """After it is converted, and its gradient is summed in parts; `jssl plan` shows it on TPUs."""
+    four = make_mesh(1, 4)
+    split = NamedSharding(four, mesh.partition_spec("params/kernel", (256, 512), four))
+    rows = NamedSharding(four, P(mesh.BATCH))
+    kernel = np.random.default_rng(0).normal(size=(256, 512)).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(8, 256)).astype(np.float32)
+
+    def loss(kernel, x, product):
+        y = product(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+        return y.astype(jnp.float32).var()
+
+    def lowered(sharding, product):
+        step = mesh.with_mesh(four, lambda *given: jax.grad(loss, (0, 1))(*given, product))
+        places = (sharding, rows)
+        return jax.jit(step, in_shardings=places, out_shardings=places).lower(kernel, x)
+
+    last_by_first: Any = (((1,), (0,)), ((), ()))
+    ours = lowered(split, lambda x, kernel: products.dot_general(x, kernel, last_by_first))
+    constraint = r"sharding_constraint .*@mesh, \[{([^}]*)}, {([^}]*)}\].*tensor<256x512x(\w+)>"
+    assert re.findall(constraint, ours.as_text()) == [
+        *[("", '"fsdp"', "bf16"), ("", "", "bf16")] * 2,
+        ("", '"fsdp"', "bf16"),  # of the gradient
+    ]
+    wanted = lowered(NamedSharding(four, P()), jnp.matmul).compile()(kernel, x)
+    for one, other in zip(ours.compile()(kernel, x), wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.05, atol=2e-5)
 
 
 @functools.cache
