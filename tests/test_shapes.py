@@ -120,7 +120,7 @@ CASES = [  # function, arguments, parts of the message
     (losses.barlow_twins, (floats(4, 8), floats(4, 1), 0.1), f"z_b {VALUES}", "z_b float32[4, 1]"),
     (ops.sinkhorn, (floats(4, 3), 0.1, 3, floats(4, 1)), "weight must be [B]", "[4, 1]"),
     (metrics.alignment, (floats(4, 8), floats(1, 8)), "z_b must be float [N, D]", "[1, 8]"),
-    (losses.off_diagonal, (floats(4, 1),), "c must be float [D, D]", "float32[4, 1]"),
+    (losses.off_diagonal_squares, (floats(4, 8), floats(4, 1)), f"b {VALUES}", "b float32[4, 1]"),
     (losses.vicreg, (floats(4, 8), floats(1, 8), 1, 1, 1), f"z_b {VALUES}", "z_b float32[1, 8]"),
     (
         losses.masked_mse,

@@ -27,7 +27,7 @@ from jssl.losses.contrastive import (
 )
 from jssl.losses.distribution import epps_pulley, koleo, sigreg
 from jssl.losses.language import next_token, next_token_nll
-from jssl.losses.redundancy import barlow_twins, off_diagonal, vicreg
+from jssl.losses.redundancy import barlow_twins, off_diagonal_squares, vicreg
 from jssl.losses.regression import byol_loss, masked_l1, masked_mse, smooth_l1
 
 __all__ = [
@@ -49,7 +49,7 @@ __all__ = [
     "next_token",
     "next_token_nll",
     "nt_xent",
-    "off_diagonal",
+    "off_diagonal_squares",
     "positive_and_negatives",
     "redundancy",
     "regression",

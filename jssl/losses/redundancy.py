@@ -1,11 +1,13 @@
 """Losses that decorrelate the features of an embedding: Barlow Twins and VICReg."""
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jssl.ops import require_arrays, standardize
+from jssl.parallel.mesh import replicate
 
 
 def barlow_twins(z_a: Array, z_b: Array, weight: float) -> Array:
@@ -22,20 +24,29 @@ def barlow_twins(z_a: Array, z_b: Array, weight: float) -> Array:
     require_arrays(z_a=(z_a, "float [B, D]"), z_b=(z_b, "float [B, D]"))
     a = standardize(z_a)
     b = standardize(z_b)
-    correlation = jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST) / len(z_a)
-    diagonal = jnp.diagonal(correlation)
-    return jnp.square(diagonal - 1).sum() + weight * off_diagonal(correlation)
+    diagonal = (a * b).sum(0) / len(z_a)
+    others = off_diagonal_squares(a, b) / len(z_a) ** 2
+    return jnp.square(diagonal - 1).sum() + weight * others
 
 
-def off_diagonal(c: Array) -> Array:
-    """The sum of the squares off the diagonal of c [D, D], float32 [].
+def off_diagonal_squares(a: Array, b: Array) -> Array:
+    """The sum of the squares off the diagonal of a^T b, for a, b [B, D], float32 [].
 
-    The diagonal is masked before the sum. The other way, the sum of all squares minus that of the
-    diagonal, is the difference of two large numbers: it has few correct digits, and it is NaN where
-    both are infinite.
+    For B >= D the diagonal of the [D, D] product is masked before the sum: the sum of all squares
+    minus that of the diagonal would be the difference of two large numbers. For B < D, the sum of
+    all squares is that of the products of a a^T and b b^T, [B, B] each: on many devices these take
+    2 B D numbers from the others, and a^T b takes D^2. The diagonal is then subtracted. The product
+    has rank B, so that at most B / D of the squares are on a diagonal of equal elements.
     """
-    require_arrays(c=(c, "float [D, D]"))
-    return jnp.where(jnp.eye(len(c), dtype=bool), 0.0, jnp.square(c)).sum()
+    require_arrays(a=(a, "float [B, D]"), b=(b, "float [B, D]"))
+    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    size, width = a.shape
+    if size >= width:
+        squares = jnp.square(product(a.T, b))
+        return jnp.where(jnp.eye(width, dtype=bool), 0.0, squares).sum()
+    among_a = product(a, replicate(a).T)
+    among_b = among_a if b is a else product(b, replicate(b).T)
+    return (among_a * among_b).sum() - jnp.square((a * b).sum(0)).sum()
 
 
 def vicreg(
@@ -61,7 +72,7 @@ def vicreg(
         return jnp.maximum(0, 1 - jnp.sqrt(z.var(0, ddof=1) + 1e-4)).mean()
 
     def squared_covariances(z):
-        return off_diagonal(jnp.matmul(z.T, z, precision=lax.Precision.HIGHEST) / (len(z) - 1))
+        return off_diagonal_squares(z, z) / (len(z) - 1) ** 2
 
     terms: dict[str, Any] = {
         "invariance": jnp.square(views[0] - views[1]).mean(),

@@ -147,10 +147,11 @@ def vicreg_value(z_a, z_b, *weights):
     return losses.vicreg(z_a, z_b, *weights)[0]
 
 
+@pytest.mark.parametrize("batch", [9, 4])  # more and fewer than the features
 @pytest.mark.parametrize("weights", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (25.0, 20.0, 1.5)])
-def test_vicreg_is_the_authors_code(weights):
+def test_vicreg_is_the_authors_code(weights, batch):
     widths = [0.01, 0.3, 0.8, 1.0, 1.5, 3.0]  # both sides of the hinge, and near its 1e-4
-    z_a, z_b = np.random.default_rng(6).normal(size=(2, 9, 6)) * widths + 2
+    z_a, z_b = np.random.default_rng(6).normal(size=(2, batch, 6)) * widths + 2
 
     def wanted(a, b):
         return np.dot(weights, list(reference_vicreg(a, b).values()))

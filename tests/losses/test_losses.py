@@ -174,9 +174,10 @@ def reference_barlow(a, b, weight):
     return total
 
 
-def test_barlow_is_equations_1_and_2():
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
+def test_barlow_is_equations_1_and_2(shape):
     rng = np.random.default_rng(0)
-    a, b, direction = rng.normal(size=(3, 9, 4)) * 2 + 1
+    a, b, direction = rng.normal(size=(3, *shape)) * 2 + 1
     value, grad = jax.jit(jax.value_and_grad(losses.barlow_twins))(
         np.float32(a), np.float32(b), 0.3
     )
@@ -184,6 +185,14 @@ def test_barlow_is_equations_1_and_2():
     along = slope(lambda a: reference_barlow(a, b, 0.3), a, direction)
     found = (np.asarray(grad) * direction).sum()
     np.testing.assert_allclose(found, along, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "made"), [((3, 50), 3), ((50, 3), 3), ((7, 7), 7)])
+def test_the_smaller_of_the_two_products_is_made(shape, made):
+    z = jax.ShapeDtypeStruct(shape, jnp.float32)
+    program = jax.make_jaxpr(losses.off_diagonal_squares)(z, z)
+    products = [eqn for eqn in program.eqns if eqn.primitive.name == "dot_general"]
+    assert {eqn.outvars[0].aval.shape for eqn in products} == {(made, made)}
 
 
 def test_ema_and_its_cosine():
