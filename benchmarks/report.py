@@ -178,27 +178,74 @@ def steps(found: list[dict]) -> str:
 
 def plans(found: list[dict]) -> str:
     """What the compiler says of slices that are not here."""
+    runs = sorted(found, key=lambda run: (run["topology"], run["plan"]))
     parts = ["## Plans", ""]
     parts += [
         "`python benchmarks/plans.py --out=benchmarks/results`: the true training step, compiled "
         "for a slice by `jssl plan`. Nothing here was run on a TPU. The columns of time are "
-        "a roofline at peak rates, not a measurement.",
+        "a roofline at peak rates, not a measurement. Of the links, some collectives run while the "
+        "chip computes; for the exposed ones it waits. A step takes the largest of compute, memory "
+        "and the other links, and the exposed links. Efficiency is the share of a step without "
+        "links, for 8 to 256 chips with the same batch on each.",
         "",
     ]
-    columns = ("recipe", "slice", "batch", "GiB a device", "fits", "largest batch", "FLOPs a step",
-               "compute ms", "memory ms", "links ms", "efficiency, 8 to 256", "commit")  # fmt: skip
+    columns = ("recipe", "slice", "batch", "GiB a chip", "largest batch", "FLOPs a step",
+               "compute ms", "memory ms", "links ms", "exposed ms", "step ms", "run, hours",
+               "chip-hours", "efficiency, 8 to 256", "commit")  # fmt: skip
     parts += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for run in sorted(found, key=lambda run: (run["plan"], run["topology"])):
-        ms = " | ".join(f"{1e3 * s:.2f}" for s in run["seconds"].values())
-        shares = ", ".join(f"{share:.0%}" for share in run["efficiency"].values())
-        largest = f"{run['largest_batch']:,}" if run["largest_batch"] else "-"
-        gib = f"{run['bytes_per_device'] / 2**30:.2f} of {run['memory'] / 2**30:.0f}"
-        parts.append(
-            f"| {run['plan']} | {run['topology']} | {run['batch_size']:,} | {gib} | "
-            f"{'yes' if run['fits'] else '**no**'} | {largest} | {run['flops_per_step']:.3g} | "
-            f"{ms} | {shares} | {run['commit']} |"
+    parts += [plan_row(run) for run in runs]
+    for topology in sorted({run["topology"] for run in runs}):
+        there = [run for run in runs if run["topology"] == topology]
+        total = sum(max(run["seconds"].values()) for run in there)
+        whole = sum(run["step_seconds"] for run in there)
+        parts += [
+            "",
+            f"{topology}, the sum over {len(there)} recipes of the largest of compute, memory and "
+            f"links: {1e3 * total:.1f} ms; of whole steps: {1e3 * whole:.1f} ms.",
+        ]
+    return "\n".join([*parts, "", *what_moves(runs)])
+
+
+def plan_row(run: dict) -> str:
+    """The row of a plan in its table."""
+    ms = " | ".join(f"{1e3 * s:.2f}" for s in (*run["seconds"].values(), run["step_seconds"]))
+    shares = ", ".join(f"{share:.0%}" for share in run["efficiency"].values())
+    largest = f"{run['largest_batch']:,}" if run["largest_batch"] else "-"
+    gib = f"{run['bytes_per_device'] / 2**30:.2f} of {run['memory'] / 2**30:.0f}"
+    gib += "" if run["fits"] else ", **does not fit**"
+    return (
+        f"| {run['plan']} | {run['topology']} | {run['batch_size']:,} | {gib} | {largest} | "
+        f"{run['flops_per_step']:.3g} | {ms} | {run['hours']:.2f} | {run['chip_hours']:,.0f} | "
+        f"{shares} | {run['commit']} |"
+    )
+
+
+def what_moves(runs: list[dict]) -> list[str]:
+    """Which parts of a step, and which operations, move the most bytes of memory."""
+    columns = ("recipe", "slice", "GB a step", "parts", "largest operations")
+    rows = [
+        "### What moves",
+        "",
+        "Bytes that a chip reads and writes in a step, by part and by operation. Numbers in the "
+        "path of an operation are `*`, and such operations are one.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    for run in runs:
+        if not run["moved"]:
+            continue
+        total = run["traffic"]
+        parts = [f"{name} {size / total:.0%}" for name, size in run["moved"]["parts"].items()]
+        largest = [
+            f"`{one['source'] or one['kind']}` {one['array']} {one['bytes'] / total:.0%}"
+            for one in run["moved"]["largest"][:3]
+        ]
+        rows.append(
+            f"| {run['plan']} | {run['topology']} | {total / 1e9:.2f} | {', '.join(parts)} | "
+            f"{'; '.join(largest)} |"
         )
-    return "\n".join(parts)
+    return rows
 
 
 def residuals(found: list[dict]) -> str:

@@ -1,9 +1,11 @@
-"""Matrix products of layers, as two-dimensional ones on CPUs.
+"""Matrix products of layers: two-dimensional ones on CPUs, of whole kernels on many devices.
 
 The weight gradient of [B, T, D] x [D, K] sums over two dimensions. On a CPU XLA transposes both of
 its operands in memory first; for [B T, D] it does not. A 1x1 convolution is such a product too, and
 its weight gradient takes up to half the time (benchmarks/NOTES.md). Elsewhere XLA chooses layouts
 itself, and a reshape of [B, T, D] can be a copy.
+
+Kernels that are split over the mesh axis `fsdp` are gathered here (`mesh.with_whole_kernel`).
 """
 
 import math

@@ -200,9 +200,10 @@ def build(
       dropout: rate of dropout after the embeddings and in each residual branch.
       remat: recomputed in the backward pass: "none", "full" (blocks), "dots" (all but Dense). See
         `jssl.nn.transformer.REMAT`.
-      scan: compile one block and run it for all layers by lax.scan. See
-        `jssl.nn.transformer.Blocks`.
-      attention: kernel: "xla", "cudnn", or "auto": cuDNN where it applies.
+      scan: compile one block and run it for all layers by lax.scan. It compiles faster and moves
+        more bytes (benchmarks/NOTES.md). See `jssl.nn.transformer.Blocks`.
+      attention: kernel: "xla", "recompute" (keeps no weights for the backward pass), "cudnn", or
+        "auto": cuDNN where it applies, "recompute" on TPUs.
       init: initial weights: "bert" (truncated normal) or "gpt" (normal, smaller last layers). See
         the module. Biases start at zero.
       dtype: dtype of activations, "float32" or "bfloat16"; parameters are float32.

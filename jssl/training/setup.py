@@ -48,7 +48,7 @@ class Run(NamedTuple):
     def init(self) -> TrainState:
         """Computes the state at step 0, in shards from the beginning."""
         places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes)
-        start = jax.jit(self._init, out_shardings=places)
+        start = compiler.jit(self._init, self.mesh, runs_once=True, out_shardings=places)
         with memory.explained(self, batch=False):
             memory.check(start.lower().compile(), self, batch=False)
             return start()

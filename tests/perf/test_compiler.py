@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_mesh
 
+from jssl.nn import heads
 from jssl.perf import compiler
 
 
@@ -48,3 +49,20 @@ def test_convolutions_on_a_cpu_are_xlas_own_and_sums_are_not():
     calls = [program.as_text().count("__ynn_fusion") for program in (ours, theirs)]
     assert calls[0] < calls[1], calls
     np.testing.assert_allclose(ours(x, w)[0], theirs(x, w)[0], rtol=1e-6)
+
+
+def test_initial_weights_have_the_bits_of_a_longer_compilation(fresh, monkeypatch):
+    """The tests themselves compile at level 0, which has other bits."""
+    monkeypatch.delenv("XLA_FLAGS")
+    assert compiler.options("cpu, once") == compiler.CPU_ONCE
+    net = heads.MLP(
+        (64, 8), norm=True, last_norm=True, last_scale=True, last_bias=True, activation="relu",
+        initializer="torch", dtype=jnp.dtype("float32"),
+    )  # fmt: skip
+
+    def draw(key):
+        return net.init(key, jnp.ones((2, 32)), train=False)
+
+    ours = compiler.jit(draw, make_mesh(1), runs_once=True)(jax.random.key(0))
+    longer = jax.jit(draw, compiler_options={"xla_backend_optimization_level": "3"})
+    jax.tree.map(np.testing.assert_array_equal, ours, longer(jax.random.key(0)))
