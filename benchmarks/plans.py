@@ -34,7 +34,15 @@ def main():
             found, seconds = run(*words)
             fits = "fits" if found["fits"] else "does not fit"
             print(f"{name} on {topology}: {fits}, {seconds:.0f} s", file=sys.stderr, flush=True)
-            found.pop("placement")
+            for derived in (
+                "placement",
+                "seconds",
+                "step_seconds",
+                "efficiency",
+                "hours",
+                "chip_hours",
+            ):
+                found.pop(derived)  # report.py computes them from the counts
             found = {"plan": name, "command": "jssl " + " ".join(words), **found}
             found |= {"commit": commit(), "date": datetime.date.today().isoformat()}
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,13 @@ import json
 import pathlib
 import statistics
 
+import report_accelerator
 from input_report import inputs
-from report_accelerator import accelerators, besides
 from step import table
 
 from jssl.commands.demo import render
+from jssl.commands.plan import whole_run
+from jssl.perf import accelerators, roofline
 
 HERE = pathlib.Path(__file__).parent
 INTRO = """# Results
@@ -178,15 +180,16 @@ def steps(found: list[dict]) -> str:
 
 def plans(found: list[dict]) -> str:
     """What the compiler says of slices that are not here."""
-    runs = sorted(found, key=lambda run: (run["topology"], run["plan"]))
+    runs = [derived(run) for run in sorted(found, key=lambda run: (run["topology"], run["plan"]))]
     parts = ["## Plans", ""]
     parts += [
         "`python benchmarks/plans.py --out=benchmarks/results`: the true training step, compiled "
         "for a slice by `jssl plan`. Nothing here was run on a TPU. The columns of time are "
         "a roofline at peak rates, not a measurement. Of the links, some collectives run while the "
         "chip computes; for the exposed ones it waits. A step takes the largest of compute, memory "
-        "and the other links, and the exposed links. Efficiency is the share of a step without "
-        "links, for 8 to 256 chips with the same batch on each.",
+        "and the other links, and the exposed links. A group of all chips sends along all axes of "
+        "the torus, a smaller one along one. Efficiency is the share of a step without links, for "
+        "8 to 256 chips with the same batch on each.",
         "",
     ]
     columns = ("recipe", "slice", "batch", "GiB a chip", "largest batch", "FLOPs a step",
@@ -204,6 +207,14 @@ def plans(found: list[dict]) -> str:
             f"links: {1e3 * total:.1f} ms; of whole steps: {1e3 * whole:.1f} ms.",
         ]
     return "\n".join([*parts, "", *what_moves(runs)])
+
+
+def derived(run: dict) -> dict:
+    """A plan with the times that follow from its counts."""
+    chip = accelerators.CHIPS[run["device"]]
+    rings = roofline.rings(run["topology"])
+    times = roofline.roofline(run, chip, run["devices"], rings)
+    return run | times | whole_run(run["steps"], times["step_seconds"], run["devices"])
 
 
 def plan_row(run: dict) -> str:
@@ -309,13 +320,13 @@ def main():
         if "demo" in one:
             put_demo(one)
     sections = (
-        (besides, lambda one: "beside" in one),
+        (report_accelerator.besides, lambda one: "beside" in one),
         (compared, lambda one: "method" in one),
         (transfer, lambda one: "evaluations" in one),
         (words, lambda one: "words_alone" in one),
         (runs, lambda one: "train" in one and not {"method", "evaluations"} & one.keys()),
         (steps, lambda one: "rows" in one),
-        (accelerators, lambda one: "accelerator" in one),
+        (report_accelerator.accelerators, lambda one: "accelerator" in one),
         (memory, lambda one: isinstance(one.get("memory"), list)),
         (plans, lambda one: "plan" in one),
         (soaks, lambda one: "soak" in one),

@@ -27,7 +27,7 @@ from jssl.config import Config, ConfigError, UserError, call_with_section, durat
 from jssl.data.source import dataset_info
 from jssl.parallel import mesh
 from jssl.perf import accelerators, datasheet, hlo, sharding_report
-from jssl.perf.roofline import roofline, summarize, traffic_of
+from jssl.perf.roofline import rings, roofline, summarize, traffic_of
 from jssl.training.setup import Run, check_batch, compile_step, model_flops, setup_run
 
 log = logging.getLogger("jssl")
@@ -91,7 +91,7 @@ def plan(
         state_bytes = sum(row["bytes_per_device"] for row in places)
         result |= {"memory": chip.memory, "fits": fits}
         result |= {"largest_batch": largest(run, chip, state_bytes, compiled["bytes_per_device"])}
-        result |= roofline(compiled, chip, device_mesh.size)
+        result |= roofline(compiled, chip, device_mesh.size, rings(topology))
         result |= whole_run(config.steps, result["step_seconds"], device_mesh.size)
     sharding_report.show(result, places)
     return result | {"placement": places}

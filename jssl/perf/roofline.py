@@ -32,7 +32,9 @@ def summarize(moved: list[hlo.Collective]) -> list[dict[str, Any]]:
     ]
 
 
-def roofline(found: dict[str, Any], chip: accelerators.Chip, devices: int) -> dict[str, Any]:
+def roofline(
+    found: dict[str, Any], chip: accelerators.Chip, devices: int, rings: int = 1
+) -> dict[str, Any]:
     """Returns the seconds of a step at peak rates, and the efficiency at other numbers of chips.
 
     A step takes the largest of three times: computing, memory, and the collectives that run
@@ -42,6 +44,8 @@ def roofline(found: dict[str, Any], chip: accelerators.Chip, devices: int) -> di
       found: has "flops_per_device", "traffic" and "collectives".
       chip: the peak rates.
       devices: the number of chips of `found`.
+      rings: the axes of the torus of chips. A group of all chips sends along all of them, a smaller
+        group along one.
 
     Returns:
       "seconds": of each; "exposed" is the part of "interconnect" for which everything waits.
@@ -54,7 +58,13 @@ def roofline(found: dict[str, Any], chip: accelerators.Chip, devices: int) -> di
 
     def link(n: int, overlaps: bool) -> float:
         moved = (one for one in found["collectives"] if one["overlaps"] == overlaps)
-        return sum(bytes_sent(one, n, devices) for one in moved) / chip.link
+        return (
+            sum(
+                bytes_sent(one, n, devices) * (1 if one["group"] in (n, devices) else rings)
+                for one in moved
+            )
+            / chip.link
+        )
 
     def step(n: int) -> float:
         return max(work, link(n, True)) + link(n, False)
@@ -70,6 +80,12 @@ def roofline(found: dict[str, Any], chip: accelerators.Chip, devices: int) -> di
         "step_seconds": step(devices),
         "efficiency": {str(n): work / step(n) for n in SCALES if work},
     }
+
+
+def rings(topology: str) -> int:
+    """Counts the axes of the torus of a topology: 2 for "v5e:16x16"; 1 for local devices."""
+    sides = topology.partition(":")[2].split("x")
+    return max(sum(side.isdigit() and int(side) > 1 for side in sides), 1)
 
 
 def bytes_sent(one: dict[str, Any], n: int, devices: int) -> float:

@@ -231,6 +231,22 @@ def test_roofline_by_hand():
     assert out["step_seconds"] == 3.5 + links
 
 
+def test_a_group_within_a_torus_sends_along_one_of_its_axes():
+    chip = accelerators.Chip(flops=1.0, memory=1e9, bandwidth=1.0, link=2.0)
+    some = {"kind": "reduce-scatter", "times": 1, "bytes": 8, "group": 4, "overlaps": False}
+    found = {"flops_per_device": 1, "traffic": 1.0, "collectives": [some]}
+    assert roofline.roofline(found, chip, 16, 2)["seconds"]["exposed"] == 2 * 8 * 3 / 4 / 2.0
+    every = found | {"collectives": [some | {"group": 16}]}
+    assert roofline.roofline(every, chip, 16, 2)["seconds"]["exposed"] == 8 * 15 / 16 / 2.0
+
+
+@pytest.mark.parametrize(
+    ("topology", "wanted"), [("v5e:16x16", 2), ("v5p:4x8x8", 3), ("v6e:1x8", 1), ("", 1)]
+)
+def test_axes_of_a_torus(topology, wanted):
+    assert roofline.rings(topology) == wanted
+
+
 def test_what_is_gathered_from_all_grows_with_their_number():
     one = {"kind": "all-gather", "times": 1, "bytes": 80, "group": 8}
     assert roofline.bytes_sent(one, 16, 8) == 160 * 15 / 16
