@@ -91,7 +91,7 @@ def make_mesh(
     Args:
       data: devices on the axis that splits only the batch; -1: all remaining devices.
       fsdp: devices on the axis that splits batch and parameters; -1: all remaining devices; 0:
-        on TPUs the largest number up to 16 that divides them, elsewhere 1.
+        on TPUs the largest number up to 16 that divides half of them, elsewhere 1.
       tensor: devices on the axis that splits only wide parameters; -1: all remaining devices. At
         most one of the three is -1.
       devices: the devices; None: all of the run.
@@ -129,14 +129,15 @@ def state_shards(count: int, platform: str, data: int, tensor: int) -> int:
 
     Each device of the axis updates a part of the parameters, which saves most of the memory traffic
     of an optimizer (Xu et al. 2020, arXiv 2004.13336), and sends as many bytes as if it updated
-    all. On GPUs that is not measured yet.
+    all. On GPUs that is not measured yet. The axis `data` keeps at least two devices: without it
+    XLA computes each gradient in as many pieces as there are shards, and moves more bytes.
     """
     if data != -1:
         return 1 if tensor == -1 else -1
     if platform != "tpu" or tensor == -1:
         return 1
     rest = max(count // tensor, 1)
-    return max(n for n in range(1, MAX_STATE_SHARDS + 1) if rest % n == 0)
+    return max((n for n in range(1, MAX_STATE_SHARDS + 1) if rest % (2 * n) == 0), default=1)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

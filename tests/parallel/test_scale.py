@@ -78,10 +78,11 @@ def test_parts_are_whole_tiles_where_that_is_possible(shape, wanted):
     ("platform", "count", "data", "tensor", "wanted"),
     [
         ("tpu", 256, -1, 1, 16),
-        ("tpu", 8, -1, 1, 8),
+        ("tpu", 8, -1, 1, 4),
         ("tpu", 24, -1, 1, 12),
-        ("tpu", 256, -1, 32, 8),
+        ("tpu", 256, -1, 32, 4),
         ("tpu", 256, 256, 1, -1),
+        ("tpu", 2, -1, 1, 1),
         ("tpu", 1, -1, 1, 1),
         ("gpu", 16, -1, 1, 1),
         ("cpu", 8, -1, -1, 1),
