@@ -202,8 +202,8 @@ def build(
         `jssl.nn.transformer.REMAT`.
       scan: compile one block and run it for all layers by lax.scan. It compiles faster and moves
         more bytes (benchmarks/NOTES.md). See `jssl.nn.transformer.Blocks`.
-      attention: kernel: "xla", "recompute" (keeps no weights for the backward pass), "cudnn", or
-        "auto": cuDNN where it applies, "recompute" on TPUs.
+      attention: kernel: "xla", "recompute", "cudnn", or "auto", which chooses by device. See
+        `jssl.nn.attention`.
       init: initial weights: "bert" (truncated normal) or "gpt" (normal, smaller last layers). See
         the module. Biases start at zero.
       dtype: dtype of activations, "float32" or "bfloat16"; parameters are float32.

@@ -289,8 +289,8 @@ def build(
         `jssl.nn.transformer.REMAT`.
       scan: compile one block and run it for all layers by lax.scan. It compiles faster and moves
         more bytes (benchmarks/NOTES.md). See `jssl.nn.transformer.Blocks`.
-      attention: kernel: "xla", "recompute" (keeps no weights for the backward pass), "cudnn", or
-        "auto": cuDNN where it applies, "recompute" on TPUs.
+      attention: kernel: "xla", "recompute", "cudnn", or "auto", which chooses by device. See
+        `jssl.nn.attention`.
       init: initial weights: "xavier" (MAE), "trunc02" (timm), "normal02" (I-JEPA), "beit".
         "normal02" is N(0, .02), patches too. "beit" (BEiT, data2vec, SimMIM) is as "normal02", but
         cut at .02, and smaller in the last layers of the branches of deep blocks (`ViT.finish`).

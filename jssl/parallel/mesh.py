@@ -90,8 +90,8 @@ def make_mesh(
 
     Args:
       data: devices on the axis that splits only the batch; -1: all remaining devices.
-      fsdp: devices on the axis that splits batch and parameters; -1: all remaining devices; 0:
-        on TPUs the largest number up to 16 that divides half of them, elsewhere 1.
+      fsdp: devices on the axis that splits batch and state; -1: all remaining; 0: by device. With
+        0 it is 1, but on TPUs the largest number up to 16 that divides half of the devices.
       tensor: devices on the axis that splits only wide parameters; -1: all remaining devices. At
         most one of the three is -1.
       devices: the devices; None: all of the run.
