@@ -127,7 +127,9 @@ def alone():
     one = Small(MAE, GENTLE)
     config = one.run.config
     feed = Feed(one.run.data, config.seed, config.batch_size, one.run.mesh, 0)
-    return one, one.steps(40, [feed.batch(feed.held, feed.next()) for _ in range(40)])[1]
+    batches = [feed.batch(feed.held, feed.next()) for _ in range(40)]
+    feed.close()
+    return one, one.steps(40, batches)[1]
 
 
 def test_a_run_goes_on_with_fewer_devices(tmp_path):
