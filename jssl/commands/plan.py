@@ -18,12 +18,12 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from jssl import errors
 from jssl.commands.arguments import Args, Overrides, count, require
 from jssl.commands.bench import EXAMPLES, made_up
-from jssl.config import Config, ConfigError, UserError, call_with_section, durations, load
+from jssl.config import Config, ConfigError, UserError, call_with_section, durations, load, suggest
 from jssl.data.source import dataset_info
 from jssl.parallel import mesh
 from jssl.perf import accelerators, datasheet, hlo, sharding_report
@@ -131,7 +131,9 @@ def from_datasheet(
     parts = axes["data"] * axes["fsdp"] * config.accumulate
     mesh.check_batch("config.batch_size", config.batch_size, parts, "devices")
     flops = model_flops(run)
-    state_bytes = datasheet.sharded_bytes(run.shapes, axes)
+    there = AbstractMesh(tuple(axes.values()), mesh.AXES)
+    places = sharding_report.rows(mesh.placed(run.shapes, there))
+    state_bytes = sum(row["bytes_per_device"] for row in places)
     width = jax.numpy.dtype(config.model.dtype).itemsize
     result = described(run, num_examples) | {
         "topology": topology,
@@ -149,8 +151,8 @@ def from_datasheet(
     )
     result |= {"fits": None if state_bytes <= result["memory"] else False}
     result |= whole_run(config.steps, result["step_seconds"], count)
-    sharding_report.show(result, [])
-    return result
+    sharding_report.show(result, places)
+    return result | {"placement": places}
 
 
 def devices_for(topology: str, devices: int) -> list[Any]:
@@ -178,7 +180,8 @@ def devices_for(topology: str, devices: int) -> list[Any]:
                 f"jssl plan --topology needs libtpu; install it with: {errors.install('plan')}"
             ) from None
         reason = str(error).splitlines()[0][:100]
-        cure = datasheet.check_name(topology, TOPOLOGIES)
+        known = (*TOPOLOGIES, *(f"{name}:8" for name in datasheet.HOSTS))
+        cure = suggest(topology, known)
         raise ConfigError("topology", topology, reason, cure) from None
 
 

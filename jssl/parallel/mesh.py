@@ -246,7 +246,16 @@ def partition_spec(path: str, shape: Sequence[int], mesh: AnyMesh) -> P:
     return next(rule for pattern, rule in RULES if re.search(pattern, path))(shape, mesh)
 
 
-def shardings(shapes: Any, mesh: Mesh) -> Any:
+def placed(shapes: Any, mesh: AnyMesh) -> Any:
+    """Returns the ShapeDtypeStructs of `shapes` with their shardings on a mesh."""
+    return jax.tree.map(
+        lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to),
+        shapes,
+        shardings(shapes, mesh),
+    )
+
+
+def shardings(shapes: Any, mesh: AnyMesh) -> Any:
     """Returns a NamedSharding for every array of `shapes`, a tree of ShapeDtypeStructs."""
 
     def place(path: Any, leaf: jax.ShapeDtypeStruct) -> NamedSharding:

@@ -8,11 +8,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-import jax
-from jax.sharding import AbstractMesh
-
-from jssl.config import ConfigError, suggest
-from jssl.parallel import mesh
+from jssl.config import ConfigError
 from jssl.perf import accelerators
 from jssl.perf.accelerators import CHIPS
 
@@ -63,24 +59,6 @@ def parse(topology: str) -> tuple[Host, int] | None:
         most = f"1 to {host.gpus}" + f", or a multiple of {host.gpus}" * bool(host.network)
         raise ConfigError("topology", topology, f"{found[1]} takes {most}", f"try {found[1]}:8")
     return host, count
-
-
-def check_name(topology: str, others: tuple[str, ...]) -> str:
-    """Suggests a name for a topology that is not known; `others`: examples beside `HOSTS`."""
-    return suggest(topology, (*others, *(f"{name}:8" for name in HOSTS)))
-
-
-def sharded_bytes(shapes: Any, axes: dict[str, int]) -> int:
-    """Counts the bytes of a state on one device of a mesh with these axes."""
-    there = AbstractMesh(tuple(axes.values()), tuple(axes))
-
-    def size(path: Any, leaf: jax.ShapeDtypeStruct) -> int:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        spec = mesh.partition_spec(name, leaf.shape, there)
-        shape = jax.sharding.NamedSharding(there, spec).shard_shape(leaf.shape)
-        return math.prod(shape) * leaf.dtype.itemsize
-
-    return sum(jax.tree.leaves(jax.tree_util.tree_map_with_path(size, shapes)))
 
 
 def roofline(

@@ -74,8 +74,7 @@ def show(result: dict[str, Any], places: list[dict[str, Any]]) -> None:
             row["placed"],
             format_si(row["bytes_per_device"], 1024) + "B",
         )
-    if places:
-        console.print(table)
+    console.print(table)
     if moved := result.get("moved"):
         console.print(moved_table(moved, result["traffic"]))
     for name, text in lines(result):
@@ -114,6 +113,7 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "basis" in found:
         yield "basis", found["basis"]
         each += f" of {format_si(found['memory'], 1024)}B for the state alone"
+        each += ": does not fit" if fits is False else ""
     elif fits is not None:
         word = "fits" if fits else "does not fit"
         each += f" of {format_si(found['memory'], 1024)}B: {word}"

@@ -21,13 +21,13 @@ from jssl.parallel import agreement, host
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import memory
 from jssl.training import missing_keys, observers, rollback, summary
+from jssl.training.compared import check_compared
 from jssl.training.pace import Pace
 from jssl.training.result import check_updates, outcome
 from jssl.training.run_observers import Observer, make_recorder, optional_observers, saver
 from jssl.training.setup import (
     Run,
     check_batch,
-    check_compared,
     check_unused_keys,
     compile_step,
     setup_run,

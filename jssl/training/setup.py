@@ -109,11 +109,7 @@ def setup_run(
 
 def _sharded_shapes(run: Run) -> Any:
     """Returns the ShapeDtypeStructs of the state of a run, with shardings."""
-    shapes = jax.eval_shape(run._init)
-    places = mesh.shardings(shapes, run.mesh)
-    return jax.tree.map(
-        lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places
-    )
+    return mesh.placed(jax.eval_shape(run._init), run.mesh)
 
 
 def open_data(config: Config, data_info: DatasetInfo | None, training: bool) -> data.DataConfig:
@@ -227,25 +223,6 @@ def check_batch(run: Run) -> None:
     what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
     what += " x config.accumulate" if config.accumulate > 1 else ""
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
-
-
-def check_compared(run: Run) -> None:
-    """Raises `UserError` if a loss would compare an example with itself.
-
-    Only training asks for this: random data has as many examples as fit into a host's memory.
-    """
-    config = run.config
-    parts = mesh.batch_parts(run.mesh) * config.accumulate
-    examples = len(run.data.source)
-    if run.method.compares and config.batch_size > examples:
-        fits = examples // parts * parts
-        raise ConfigError(
-            "config.batch_size",
-            config.batch_size,
-            f"above the {examples} examples of {run.data.source.name}, and the loss of "
-            f"{config.method!r} compares the examples of a batch, which would hold some twice",
-            f"{(f'try {fits}' if fits > 1 else 'add some')}",
-        )
 
 
 # Sections with keys that only some commands read.

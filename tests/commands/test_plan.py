@@ -273,6 +273,15 @@ def test_gpus_from_the_data_sheet(capfd):
     assert found["step_seconds"] == max(found["seconds"].values()) and found["fits"] is None
     assert found["chip_hours"] == pytest.approx(16 * found["steps"] * found["step_seconds"] / 3600)
     assert "data sheet" in err and "chip-hours" in err
+    assert sum(row["bytes_per_device"] for row in found["placement"]) == found["bytes_per_device"]
+
+
+def test_a_state_that_is_larger_than_a_gpu(monkeypatch, capfd):
+    tiny = accelerators.Chip(1e12, 1000.0, 1e12, 1e11)
+    monkeypatch.setitem(accelerators.CHIPS, "NVIDIA L4", tiny)
+    assert cli.main(["plan", "--config=configs/mae_imagenette.py:tiny", "--topology=l4:1"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out.splitlines()[-1])["fits"] is False and ": does not fit" in err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from helpers import image_info, text_info
 from jssl.commands.bench import made_up
 from jssl.config import Config, UserError, load
 from jssl.core import Method
-from jssl.training.setup import Run, build_method, check_compared, check_honored, setup_run
+from jssl.training.compared import check_compared
+from jssl.training.setup import Run, build_method, check_honored, setup_run
 
 DIGITS = "configs/simclr_digits.py:tiny"
 
