@@ -24,6 +24,7 @@ def get_config(variant=""):
         dict(
             method="ibot", steps=1_000_911, batch_size=1024,  # 800 epochs of 1,281,167
             out_dim=8192, shared_head=True, centering="center", koleo_weight=0.0, temperature=0.1,
+            gram_weight=0.0, gram_start=0, gram_every=0, gram_scale=2,
             center_momentum=0.9,
             teacher_temp_start=0.04, teacher_temp_end=0.07, teacher_temp_warmup_steps=37_534,
             mask_probability=0.5, mask_range=(0.1, 0.5), min_block_patches=16.0, ema_decay=0.996,
@@ -51,6 +52,7 @@ def get_config(variant=""):
         tiny=TINY_VIT | {
             "head.features": (16, 8), "patch_head.features": (16, 8), "out_dim": 12,
             "shared_head": False, "koleo_weight": 0.1, "centering": "sinkhorn",
+            "gram_weight": 0.1, "gram_start": 2, "gram_every": 2,
             "teacher_temp_warmup_steps": 3,
             "min_block_patches": 2.0, "local.count": 1, "local.size": 16, "optim.warmup_steps": 1,
             "optim.freeze_steps": 1,

@@ -6,7 +6,7 @@ MAE ViT-S/16 on Imagenette (160 px) at 128 px with the MAE paper's decoder, norm
 imagenette_benchmark.py, MAEModel) is a ViT-B/32 at 224 px with one decoder block and plain pixels.
 """
 
-from jssl.recipes import recipe
+from jssl.recipes import recipe, vit
 
 
 def get_config(variant=""):
@@ -19,11 +19,7 @@ def get_config(variant=""):
             mask_ratio=0.75,
             norm_pix=True,
             data=dict(source="tfds", name="imagenette/160px-v2", max_side=160, on_device=True),
-            model=dict(
-                name="vit_s", patch=16, image_size=128, class_token=True, pool="cls",
-                positions="sincos", drop_path=0.0, remat="none", scan=False, attention="auto",
-                init="xavier", dtype="bfloat16", residual_dtype="float32",
-            ),
+            model=vit("vit_s", 16, 128, positions="sincos", init="xavier"),
             decoder=dict(dim=512, depth=8, heads=16),
             augment=dict(
                 mode="fused", size=128, crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3),

@@ -5,7 +5,7 @@ PRETRAIN.md): batch 4096, 800 epochs, AdamW 1.5e-4 x batch / 256, betas .9 / .95
 40 epochs of warm-up, mask .75, normalized pixels; fine-tuned 85.5 % (FINETUNE.md; paper 85.4).
 """
 
-from jssl.recipes import recipe
+from jssl.recipes import recipe, vit
 
 
 def get_config(variant=""):
@@ -18,11 +18,7 @@ def get_config(variant=""):
             mask_ratio=0.75,
             norm_pix=True,
             data=dict(source="tfds", name="imagenet2012", max_side=256, workers=16),
-            model=dict(
-                name="vit_l", patch=16, image_size=224, class_token=True, pool="cls",
-                positions="sincos", drop_path=0.0, remat="none", scan=False, attention="auto",
-                init="xavier", dtype="bfloat16", residual_dtype="float32",
-            ),
+            model=vit("vit_l", 16, 224, positions="sincos", init="xavier"),
             decoder=dict(dim=512, depth=8, heads=16),
             augment=dict(
                 mode="fused", size=224, crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3),

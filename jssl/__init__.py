@@ -1,13 +1,13 @@
 """jssl: high-throughput self-supervised pretraining in JAX. A method is one readable file.
 
-From Python: `recipe`, `train` and `load` (`jssl.interop.python`).
+From Python: `recipe`, `train` and `load` (`jssl.python`).
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jssl.errors import UserError
-    from jssl.interop.python import Encoder, load, recipe, train
+    from jssl.python import Encoder, load, recipe, train
 
 __version__ = "0.1.0"
 __all__ = ["Encoder", "UserError", "load", "recipe", "train"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return errors.UserError
     if name in __all__:
-        from jssl.interop import python
+        from jssl import python
 
         return getattr(python, name)
     raise AttributeError(f"module 'jssl' has no attribute {name!r}")

@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = dict(
     seed=0,
     accumulate=1,
     grad_cache=False,
+    init_from=dict(path="", part="encoder"),
     mesh=dict(data=-1, fsdp=0, tensor=1),
     data=dict(
         source="",
@@ -57,6 +58,7 @@ DEFAULTS: dict[str, Any] = dict(
         clip_norm_per_tensor=0.0,
         lr_factors=(),
         lr_constant=(),
+        layer_decay=1.0,
         momentum=0.9,
         nesterov=False,
         b1=0.9,
@@ -190,6 +192,13 @@ def vit(
         init=init,
         dtype="bfloat16",
         residual_dtype="float32",
+        registers=0,
+        norm_eps=1e-6,
+        layer_scale=0.0,
+        feed_forward="gelu",
+        mlp_width=0,
+        key_bias=True,
+        rope_rescale=1.0,
     )
 
 
@@ -215,6 +224,7 @@ def text(
         init=init,
         dtype="bfloat16",
         residual_dtype="float32",
+        norm_eps=1e-5 if name.startswith("gpt") else 1e-12,
     )
 
 

@@ -7,8 +7,9 @@ from conftest import ROOT
 
 LAYERS = (
     ("cli", "__main__"),
-    ("commands", "interop"),
+    ("commands", "python"),
     ("training",),
+    ("interop",),
     ("methods", "evals", "workdir", "perf"),
     ("nn",),
     ("losses", "metrics", "optim", "transforms", "data"),

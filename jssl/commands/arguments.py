@@ -82,6 +82,18 @@ COMMANDS = {
         },
         "evaluate",
     ),
+    "export": Command(
+        "writes the encoder of a workdir as a folder that other libraries load",
+        {
+            "workdir": WORKDIR,
+            "format": Flag("timm, hf (transformers), torchvision, safetensors, stablehlo"),
+            "out": Flag("folder to write"),
+            "part": Flag("encoder, the trained one, or teacher, its moving average", "encoder"),
+            "heads": Flag("with MAE's decoder, or the layers that predict tokens (hf)", False),
+            "verify": Flag("load the folder in that library and compare the outputs", False),
+        },
+        "export",
+    ),
     "bench": Command(
         "measures the speed of a recipe's training step on this machine, with random data",
         RECIPE
@@ -140,7 +152,7 @@ COMMANDS = {
     ),
     "config": Command(
         "prints every key of a recipe: value, origin, type, meaning",
-        RECIPE,
+        RECIPE | {"from": Flag("print the section model that fits these weights instead")},
         "show_config",
         device=False,
     ),

@@ -25,7 +25,7 @@ CORPUS_KEYS = (  # of the section data, those of `open_corpus`
 
 def run_pack(args: Args, overrides: Overrides) -> dict[str, Any]:
     """Decodes or tokenizes the data set of a recipe into the folder --out."""
-    section = load(require(args, "config", "data pack"), overrides).data
+    section: Any = load(require(args, "config", "data pack"), overrides).data
     out = require(args, "out", "data pack")
     if section.source == "text" or section.seq_len:  # streamed, because it may exceed memory
         return packing.pack(corpus_of(section), tokenizer.load(section.tokenizer), out)

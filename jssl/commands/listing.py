@@ -50,7 +50,7 @@ def describe(recipe: str) -> dict[str, str]:
     """The method of a recipe, and the first sentence of its docstring."""
     text = config.docstring(recipe).partition("\n\n")[2]  # the first paragraph is its command
     sentence = re.split(r"(?<=[.;:])(?<!et al\.)\s", " ".join(text.split()), maxsplit=1)[0]
-    return {"method": config.read(recipe).method, "description": sentence.rstrip(";:")}
+    return {"method": str(config.read(recipe).method), "description": sentence.rstrip(";:")}
 
 
 def encoders() -> list[str]:

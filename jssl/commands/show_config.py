@@ -7,13 +7,20 @@ import ml_collections
 
 from jssl.commands.arguments import Args, Overrides, require
 from jssl.config import flatten, load, read, reference
+from jssl.interop.read import read_weights
 from jssl.recipes import DEFAULTS
 
 log = logging.getLogger("jssl")
 
 
 def run(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """Returns {key: {"value", "origin", "kind", "meaning"}}; a table goes to stderr."""
+    """Returns {key: {"value", "origin", "kind", "meaning"}}; a table goes to stderr.
+
+    With --from it returns the section `model` that fits a file of weights, and its pixel
+    statistics.
+    """
+    if args["from"]:
+        return section_of(args["from"])
     spec = require(args, "config", "config")
     tree = load(spec, overrides)
     recipe = flatten(read(spec), "")
@@ -47,3 +54,22 @@ def table(keys: dict[str, dict[str, Any]]) -> list[str]:
         f"{entry['meaning']}"
         for name, entry in keys.items()
     ]
+
+
+def section_of(path: str) -> dict[str, Any]:
+    """The section `model` that fits weights, and the `augment` keys that they need.
+
+    The flags for the command line go to stderr.
+    """
+    weights = read_weights(path)
+    sections = {"model": weights.model} | ({"augment": weights.pixels} if weights.pixels else {})
+    keys = [(f"{name}.{key}", value) for name in sections for key, value in sections[name].items()]
+    log.info("%s (%s)", weights.path, weights.layout)
+    for key, value in keys:
+        log.info("--config.%s=%s", key, as_text(value))
+    return {"from": path, "layout": weights.layout} | sections
+
+
+def as_text(value: Any) -> str:
+    """A value as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

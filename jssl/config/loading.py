@@ -17,6 +17,8 @@ from jssl.config import plugins, trust
 from jssl.config.tree import flatten, parse, resolve_key
 from jssl.errors import ConfigError, UserError, suggest
 
+PATH_SECTIONS = ("init_from",)  # a text in place of such a section is its key `path`
+
 
 def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
     """Loads the config of a recipe and applies overrides.
@@ -54,6 +56,9 @@ def override(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) ->
     """
     for key, value in overrides.items():
         section, name = resolve_key(config, key)
+        if name in PATH_SECTIONS and isinstance(value, str):
+            section = section[name]
+            name = "path"
         if isinstance(value, str):
             value = parse(f"config.{key}", value, section[name])
         with config.ignore_type(), config.unlocked():  # a duration is a number or a text

@@ -7,19 +7,19 @@ import ml_collections
 
 from jssl.errors import ConfigError
 
-PATHS = ("path", "dir", "tokenizer")  # of the section data
+PATHS = (("data", "path"), ("data", "dir"), ("data", "tokenizer"), ("init_from", "path"))
 
 
 def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns a copy of a config in which the paths of its section ``data`` are absolute.
+    """Returns a copy of a config in which the `PATHS` are absolute.
 
     A run stores this copy, so that it finds its data again from any folder. "~" becomes the home
     folder. Values that are no paths stay as they are: "", "bytes" and addresses such as
     "gs://bucket".
     """
     config = config.copy_and_resolve_references().unlock()
-    section: Any = config.get("data", {})
-    for key in PATHS:
+    for name, key in PATHS:
+        section: Any = config.get(name, {})
         if isinstance(section.get(key), str):
             section[key] = _absolute(section[key], key)
     return config.lock()

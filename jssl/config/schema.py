@@ -44,6 +44,16 @@ TOP: dict[str, Any] = {
     ],
 }
 SECTIONS: dict[str, dict[str, Any]] = {
+    "init_from": {
+        "path": Annotated[
+            str,
+            "weights to start from: a folder or file of timm, transformers, jssl; empty: none",
+        ],
+        "part": Annotated[
+            Literal["encoder", "teacher"],
+            "which encoder of a workdir: the trained one, or its moving average",
+        ],
+    },
     "eval": {
         "every": Annotated[
             Every, "steps between two evaluations, by kNN and linear probe; 0: never"

@@ -15,7 +15,6 @@ import collections
 import contextlib
 import functools
 import math
-import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,6 @@ from jssl.core import (
     Metrics,
     Params,
     TrainState,
-    Tree,
     gradient_step,
 )
 from jssl.data.loader import Feed
@@ -44,6 +42,7 @@ from jssl.evals import knn
 from jssl.evals.features import Features
 from jssl.losses import soft_cross_entropy
 from jssl.nn.apply import apply
+from jssl.optim.layers import decay_layers
 from jssl.optim.schedules import learning_rate
 from jssl.optim.transforms import mask
 from jssl.parallel import mesh
@@ -348,7 +347,7 @@ def mixup(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def optimizer(section: Any, steps: int) -> optax.GradientTransformation:
-    """Returns AdamW with the learning rates of `lr_scales`; `section` is `config.finetune`."""
+    """Returns AdamW with the learning rates of `layer_scales`; `section` is `config.finetune`."""
     rate = learning_rate(
         lr=section.lr,
         lr_final=0.0,
@@ -360,33 +359,4 @@ def optimizer(section: Any, steps: int) -> optax.GradientTransformation:
     )
     adamw = optax.adamw(rate, weight_decay=section.weight_decay, mask=mask(NO_DECAY))
 
-    def scaled(u, _):
-        return jax.tree.map(jnp.multiply, u, lr_scales(u, section.layer_decay))
-
-    return optax.chain(adamw, optax.stateless(scaled))
-
-
-def lr_scales(params: Tree, decay: float) -> Tree:
-    """Returns the factor of the learning rate of each parameter: decay ** (depth + 1 - layer).
-
-    ViT (BEiT; MAE's util/lr_decay.py): embeddings are layer 0 (BERT's norm too), block i is i + 1,
-    the last norm and the head are depth + 1. ResNet (not published): the stem is 0, the stages are
-    1 to 4, the head is 5.
-
-    Args:
-      params: {"encoder": ..., "head": ...}.
-      decay: the factor from one layer to the layer below.
-    """
-    end = "head/" if "type_embed" in params["encoder"] else "head/|encoder/norm/"
-
-    def layer(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if match := re.match(r"encoder/(?:blocks/(\d+)/|layer(\d+)_)", name):
-            return 1 + int(match[1]) if match[1] else int(match[2])
-        if name.startswith("encoder/blocks/layers/"):  # stacked: model.scan
-            return 1 + np.arange(len(leaf)).reshape(-1, *[1] * (leaf.ndim - 1))
-        return math.inf if re.match(end, name) else 0
-
-    layers = jax.tree_util.tree_map_with_path(layer, params)
-    last = 1 + max(np.max(x) for x in jax.tree.leaves(layers) if np.max(x) < math.inf)
-    return jax.tree.map(lambda x: np.float32(decay ** (last - np.minimum(x, last))), layers)
+    return optax.chain(adamw, decay_layers(section.layer_decay))

@@ -26,6 +26,7 @@ from jssl.losses.contrastive import (
     positive_and_negatives,
 )
 from jssl.losses.distribution import epps_pulley, koleo, sigreg
+from jssl.losses.gram import gram_loss
 from jssl.losses.language import next_token, next_token_nll
 from jssl.losses.redundancy import barlow_twins, off_diagonal_squares, vicreg
 from jssl.losses.regression import byol_loss, masked_l1, masked_mse, smooth_l1
@@ -40,6 +41,7 @@ __all__ = [
     "dcl",
     "distribution",
     "epps_pulley",
+    "gram_loss",
     "info_nce",
     "koleo",
     "language",

@@ -26,7 +26,7 @@ from jssl.nn import ema, masked_image
 from jssl.nn.apply import EncoderWithHeads, apply, init
 from jssl.nn.masked_image import dense, patch_tokens
 from jssl.nn.transformer import Block
-from jssl.nn.vit import ViT
+from jssl.nn.vit_encoder import ViT
 from jssl.ops import layer_norm_rows, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
 

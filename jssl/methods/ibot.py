@@ -11,12 +11,13 @@ Reference code: bytedance/ibot main_ibot.py; facebookresearch/dinov2. DINOv2 add
 centering, a separate head for patches (`config.shared_head` False) and KoLeo
 (`config.koleo_weight`), which spreads the class tokens of each view. A view is masked with
 probability `config.mask_probability`; the share of its masked patches is drawn from
-`config.mask_range`. Differences: the blocks' sizes, see `masking.block_mask`; the center of the
-patches is the mean over the masked ones, as in DINOv2, see `masked_patch_loss`.
+`config.mask_range`. DINOv3 adds Gram anchoring (`config.gram_weight`, `jssl.nn.gram`).
+Differences: the blocks' sizes, see `masking.block_mask`; the center of the patches is the mean over
+the masked ones, as in DINOv2, see `masked_patch_loss`.
 """
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from jssl.config.values import NonNegative, Positive, Share, ShareSpan
 from jssl.core import Buffers, DatasetInfo, Objective, Params, split_objective
 from jssl.losses import cross_view_cross_entropy, koleo
 from jssl.metrics import entropy, monitor_from_config
-from jssl.nn import ema, heads, masked_image, prototypes
+from jssl.nn import ema, gram, heads, masked_image, prototypes
 from jssl.nn.apply import EncoderWithHeads, apply, init
 from jssl.nn.prototypes import (
     prototype_logits,
@@ -37,14 +38,15 @@ from jssl.nn.prototypes import (
     update_center,
     weighted_mean,
 )
-from jssl.nn.vit import ViT
+from jssl.nn.vit_encoder import ViT
 from jssl.ops import l2_normalize, patchify
 from jssl.transforms.masking import beit_mask, mask_to_indices
-from jssl.transforms.views import multi_crop, split_views
+from jssl.transforms.views import multi_crop, split_views, undistorted_views
 
 KEYS = (
     ema.KEYS
     | prototypes.KEYS
+    | gram.KEYS
     | {
         "min_block_patches": Annotated[
             Positive, "area of the smallest masked rectangle, in patches"
@@ -75,10 +77,14 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     net = heads.chain(config, "head", "patch_head")
     teacher = ema.teacher_from_config(config, net, "encoder", *names, extra=("prototypes",))
     project = project_tokens(net, names[-1])
-    sample_masks = mask_sampler(config, masked_image.grid_side(config, encoder))
+    side = masked_image.grid_side(config, encoder)
+    sample_masks = mask_sampler(config, side)
+    anchor = gram.from_config(config, encoder)
+    anchor_views = undistorted_views(config, config.gram_scale)
 
     def init_params(rng, batch):
-        return init_all(config, net, names, teacher, rng, view(batch))
+        params, buffers = init_all(config, net, names, teacher, rng, view(batch))
+        return params, buffers | (anchor.init(params) if anchor else {})
 
     def forward(params, state, batch, rng):
         rng_view, rng_mask, rng_net = jax.random.split(rng, 3)
@@ -92,6 +98,9 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         outputs |= {"weight": weight, "class_token": tokens[:, 0]}
         if "local" in x:
             outputs["local"], stats = project_local(net, params, stats, x["local"], rngs)
+        if anchor:
+            outputs["patches"] = masked_image.patch_tokens(encoder, tokens)
+            outputs["anchor"] = anchor.patches(buffers, anchor_views(rng_view, batch), side)
         outputs["teacher"], teacher_stats = project_teacher(
             teacher.net.modules["encoder"], project, buffers, x["global"], index
         )
@@ -116,6 +125,12 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
             view_a, view_b = split_views(outputs["class_token"])
             metrics["koleo"] = koleo(view_a) + koleo(view_b)  # a sum, as in DINOv2
             value = value + config.koleo_weight * metrics["koleo"]
+        if anchor:
+            gram_value, gram_metrics = anchor.loss(
+                outputs["patches"], outputs["anchor"], state.step
+            )
+            value = value + gram_value
+            metrics |= gram_metrics
         center = {"cls": class_center, "patch": patch_center}
         return value, (state.buffers | {"center": center}, metrics)
 
@@ -125,8 +140,12 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     def render(params, buffers, batch, rng):
         return render_patches(config, encoder, project, params, buffers, view(batch), rng)
 
+    def before_update(state, rng):
+        state = teacher.update(state, rng)
+        return anchor.update(state) if anchor else state
+
     return split_objective(
-        init_params, forward, loss, embed, before_update=teacher.update, render=render
+        init_params, forward, loss, embed, before_update=before_update, render=render
     )
 
 
@@ -159,7 +178,7 @@ def init_all(
 def encode(
     encoder: Module, params: Params, images: Array, rngs: dict[str, Array], **masking: Array
 ) -> Array:
-    """The student's tokens, float32 [B, 1 + N, D]."""
+    """The student's tokens, float32 [B, P + N, D]."""
     tokens, _ = apply(encoder, params, {}, images, train=True, rngs=rngs, **masking)
     return tokens.astype(jnp.float32)
 
@@ -204,13 +223,15 @@ def project_local(
 
 
 def project_tokens(net: EncoderWithHeads, patch_head: str) -> Callable:
-    """f(params, stats, tokens [V, 1 + N, D], index [V, M]) -> ({"cls": [V, d], "patch": [V, M, d]},
+    """f(params, stats, tokens [V, P + N, D], index [V, M]) -> ({"cls": [V, d], "patch": [V, M, d]},
     stats): applies the heads to the class token and to the patches `index`."""
+    encoder: Any = net.modules["encoder"]
 
     def project(params, stats, tokens, index):
         z_class, head_stats = apply_head(net, "head", params["head"], stats["head"], tokens[:, 0])
         stats = stats | {"head": head_stats}
-        patches = jnp.take_along_axis(tokens[:, 1:], index[..., None], axis=1)
+        patches = masked_image.patch_tokens(encoder, tokens)
+        patches = jnp.take_along_axis(patches, index[..., None], axis=1)
         z_patch, patch_stats = apply_head(
             net, patch_head, params[patch_head], stats[patch_head], patches
         )

@@ -35,9 +35,10 @@ from jssl.metrics import monitor_from_config
 from jssl.nn import ema, masked_image
 from jssl.nn.apply import EncoderWithHeads, apply, init
 from jssl.nn.masked_image import patch_tokens
+from jssl.nn.positions import sincos
 from jssl.nn.transformer import INITIALIZERS, check_width, layer_norm
 from jssl.nn.transformer import Blocks as TransformerBlocks
-from jssl.nn.vit import ViT, sincos
+from jssl.nn.vit_encoder import ViT
 from jssl.ops import layer_norm_rows, patchify
 from jssl.transforms.multiblock import Blocks, block_sampler, check_blocks
 
@@ -85,7 +86,7 @@ class Predictor(linen.Module):
             depth=self.depth,
             dim=self.dim,
             heads=self.heads,
-            mlp_ratio=4.0,
+            hidden=4 * self.dim,
             drop_path=0.0,
             remat="none",
             scan=False,

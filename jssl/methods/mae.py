@@ -27,8 +27,9 @@ from jssl.losses import masked_mse
 from jssl.metrics import monitor_from_config
 from jssl.nn import masked_image
 from jssl.nn.apply import apply, init
-from jssl.nn.transformer import INITIALIZERS, Blocks, check_width, layer_norm
-from jssl.nn.vit import ViT, sincos
+from jssl.nn.positions import sincos
+from jssl.nn.transformer import INITIALIZERS, BlockConfig, Blocks, check_width, layer_norm
+from jssl.nn.vit_encoder import ViT
 from jssl.ops import normalize_patches, patchify
 from jssl.transforms.masking import random_masking
 
@@ -48,6 +49,7 @@ class Decoder(linen.Module):
     remat: str
     scan: bool
     attention: str
+    eps: float
     dtype: jnp.dtype
     residual_dtype: jnp.dtype
 
@@ -68,7 +70,7 @@ class Decoder(linen.Module):
             depth=self.depth,
             dim=self.dim,
             heads=self.heads,
-            mlp_ratio=4.0,
+            hidden=4 * self.dim,
             drop_path=0.0,
             remat=self.remat,
             scan=self.scan,
@@ -76,16 +78,17 @@ class Decoder(linen.Module):
             initializer=INITIALIZERS["xavier"],
             dtype=self.dtype,
             residual_dtype=self.residual_dtype,
+            style=BlockConfig(eps=self.eps),
             name="blocks",
         )(x, train)
-        x = layer_norm(dtype=self.dtype, name="norm")(x)
+        x = layer_norm(epsilon=self.eps, dtype=self.dtype, name="norm")(x)
         return dense(self.pixels, name="pred")(x)[:, 1:].astype(jnp.float32)
 
 
 def decoder(*, dim: Width, depth: Count, heads: Count, pixels: int, encoder: ViT) -> Decoder:
     """The decoder from ``config.decoder``; the paper's is 512 wide, 8 deep, 16 heads.
 
-    It is computed (remat, scan, attention, dtype) as the encoder is.
+    It is computed (remat, scan, attention, epsilon, dtype) as the encoder is.
 
     Args:
       dim: width of the decoder, a multiple of 4.
@@ -103,6 +106,7 @@ def decoder(*, dim: Width, depth: Count, heads: Count, pixels: int, encoder: ViT
         remat=encoder.remat,
         scan=encoder.scan,
         attention=encoder.attention,
+        eps=encoder.style.eps,
         dtype=encoder.dtype,
         residual_dtype=encoder.residual_dtype,
     )
@@ -136,6 +140,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         keep_ids, _, restore = random_masking(rng_mask, len(images), num_patches, config.mask_ratio)
         encoder_params, _ = init(encoder, rng_encoder, images, keep_ids=keep_ids)
         tokens, _ = apply(encoder, encoder_params, {}, images, train=False, keep_ids=keep_ids)
+        tokens = masked_image.without_registers(encoder, tokens)
         decoder_params, _ = init(head, rng_decoder, tokens, restore)
         return {"encoder": encoder_params, "decoder": decoder_params}, {}
 
@@ -148,7 +153,8 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         tokens, _ = apply(
             encoder, params["encoder"], {}, images, train=train, keep_ids=keep_ids, rngs=rngs
         )
-        prediction, _ = apply(head, params["decoder"], {}, tokens, restore, train=train)
+        decoded = masked_image.without_registers(encoder, tokens)
+        prediction, _ = apply(head, params["decoder"], {}, decoded, restore, train=train)
         return prediction, mask, tokens
 
     def loss(params, state, batch, rng):

@@ -12,7 +12,7 @@ from jssl.config import Config, ConfigError, call_with_section
 from jssl.core import Batch, Params
 from jssl.nn.apply import apply
 from jssl.nn.transformer import INITIALIZERS
-from jssl.nn.vit import ViT, draw_token
+from jssl.nn.vit_encoder import ViT, draw_token
 from jssl.ops import nearest_index, unpatchify
 from jssl.transforms import augment
 
@@ -74,8 +74,16 @@ def embed_images(encoder: ViT, params: Params, images: Array) -> Array:
 
 
 def patch_tokens(encoder: ViT, tokens: Array) -> Array:
-    """The tokens without the class token, [B, N, D]."""
-    return tokens[:, encoder.class_token :]
+    """The tokens of the patches, [B, N, D]."""
+    return tokens[:, encoder.num_prefix :]
+
+
+def without_registers(encoder: ViT, tokens: Array) -> Array:
+    """The class token, if there is one, and the tokens of the patches: [B, 1 + N, D]."""
+    if not encoder.registers:
+        return tokens
+    class_token = tokens[:, : encoder.class_token]
+    return jnp.concatenate([class_token, patch_tokens(encoder, tokens)], axis=1)
 
 
 def init_mask_token(rng: Array, encoder: ViT) -> Array:

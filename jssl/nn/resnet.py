@@ -105,6 +105,7 @@ SIZES = {
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # kernel and stride of conv1
 
@@ -150,7 +151,7 @@ def build(
     """A ResNet from a config's `model` section.
 
     Args:
-      name: network: resnet10, resnet18, resnet34, resnet50 or resnet101. resnet10, with one block
+      name: network: resnet10, resnet18, 34, 50, 101 or 152. resnet10, with one block
         per stage, is for demos; resnet_test, with two stages, is for tests.
       stem: first layers: "imagenet" (7x7 stride 2, max-pooling) or "cifar" (3x3 stride 1). The
         pooling is 3x3 with stride 2 (the paper). "cifar" has none (SimCLR, arXiv:2002.05709,

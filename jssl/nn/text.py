@@ -24,9 +24,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jssl.config import ConfigError
-from jssl.config.values import Count, Rate
+from jssl.config.values import Count, NonNegative, Rate
 from jssl.nn import check_choice
 from jssl.nn.attention import ATTENTION
+from jssl.nn.positions import rotary_angles
 from jssl.nn.transformer import REMAT, BlockConfig, Blocks, residual
 
 SIZES = {  # style, dim, depth, heads
@@ -98,7 +99,7 @@ class TextEncoder(nn.Module):
             depth=self.depth,
             dim=self.dim,
             heads=self.heads,
-            mlp_ratio=4.0,
+            hidden=4 * self.dim,
             drop_path=0.0,
             remat=self.remat,
             scan=self.scan,
@@ -160,18 +161,6 @@ def positions_in_document(segment: Array) -> Array:
     return index - jax.lax.cummax(starts, axis=1)
 
 
-def rotary_angles(position: Array, dim: int) -> Array:
-    """The angles of rotary positions, float32 [..., L, dim / 2]: position * 10000^(-2i / dim).
-
-    Source: Su et al., 2021, RoFormer, arXiv:2104.09864, equation 15.
-
-    Args:
-      position: int32 [..., L], the positions.
-      dim: the width of a head.
-    """
-    return position[..., None] * 10000.0 ** (-jnp.arange(0, dim, 2) / dim)
-
-
 def build(
     *,
     name: str,
@@ -186,6 +175,7 @@ def build(
     dtype: str,
     residual_dtype: str,
     vocab: int,
+    norm_eps: NonNegative = 0.0,
     packed: bool = True,
 ) -> TextEncoder:
     """A text encoder from a config's `model` section and the size of the vocabulary.
@@ -209,6 +199,7 @@ def build(
       dtype: dtype of activations, "float32" or "bfloat16"; parameters are float32.
       residual_dtype: dtype of the residual stream, "float32" or "bfloat16". See
         `jssl.nn.transformer.residual`.
+      norm_eps: epsilon of the LayerNorms; 0: 1e-12 for BERT, 1e-5 for GPT. RoBERTa: 1e-5.
       vocab: the number of ids of the tokenizer.
       packed: rows hold several documents; False: one document each.
 
@@ -233,13 +224,16 @@ def build(
         "gpt": nn.initializers.normal(0.02 * (2 * depth) ** -0.5),
     }
     last_init = last_inits[check_choice("init", init, INITIALIZERS)]
+    style = STYLES[kind]
+    if norm_eps:
+        style = style._replace(eps=norm_eps)
     return TextEncoder(
         vocab=vocab,
         length=length,
         dim=dim,
         depth=depth,
         heads=heads,
-        style=STYLES[kind]._replace(dropout=dropout, last_init=last_init),
+        style=style._replace(dropout=dropout, last_init=last_init),
         positions=check_choice("positions", positions, ("learned", "rotary")),
         pool=check_choice("pool", pool, pools),
         remat=check_choice("remat", remat, REMAT),

@@ -18,6 +18,7 @@ from jax import Array
 
 from jssl.config import ConfigError
 from jssl.nn.attention import attend
+from jssl.nn.positions import apply_rotary
 from jssl.nn.products import Dense
 from jssl.parallel.mesh import shard_batch
 
@@ -37,6 +38,8 @@ REMAT = {
     # Keep the outputs of the Dense layers, recompute the [T, T] attention weights and the rest.
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+FEED_FORWARD = ("gelu", "swiglu")
+SCALES = ("attn_scale", "mlp_scale")  # names of layer scale; by "scale$" they have no weight decay
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
 
@@ -81,6 +84,9 @@ class BlockConfig(NamedTuple):
     causal: bool = False  # a token attends to itself and to the tokens before it
     dropout: float = 0.0  # of the output of each branch; needs rngs={"dropout": key}
     last_init: Callable | None = None  # of the last Dense of a branch; None: as the others
+    key_bias: bool = True  # False: only queries and values have a bias
+    feed_forward: str = "gelu"  # a key of `FEED_FORWARD`
+    layer_scale: float = 0.0  # first value of the factor of each branch and feature; 0: none
 
 
 class Attention(nn.Module):
@@ -106,7 +112,14 @@ class Attention(nn.Module):
     ) -> Array:
         b, t, d = x.shape
         dense = partial(Dense, kernel_init=self.initializer, dtype=self.dtype)
-        qkv = dense(3 * d, name="qkv")(x).reshape(b, t, 3, self.heads, d // self.heads)
+        qkv = dense(3 * d, use_bias=self.style.key_bias, name="qkv")(x)
+        if not self.style.key_bias:
+            zeros = nn.initializers.zeros
+            q_bias = self.param("q_bias", zeros, (d,))
+            v_bias = self.param("v_bias", zeros, (d,))
+            bias = jnp.concatenate([q_bias, jnp.zeros(d), v_bias])
+            qkv = qkv + bias.astype(qkv.dtype)
+        qkv = qkv.reshape(b, t, 3, self.heads, d // self.heads)
         q = qkv[:, :, 0]
         k = qkv[:, :, 1]
         v = qkv[:, :, 2]
@@ -120,7 +133,11 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, GELU, Dense: [B, T, D] -> [B, T, D]."""
+    """Dense, GELU, Dense: [B, T, D] -> [B, T, D].
+
+    "swiglu" multiplies a second Dense, "gate" with SiLU, by the first one (Shazeer, 2020,
+    arXiv:2002.05202, equation 6, with biases).
+    """
 
     hidden: int
     initializer: Callable
@@ -130,7 +147,11 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         dense = partial(Dense, kernel_init=self.initializer, dtype=self.dtype)
-        y = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=self.style.tanh_gelu)
+        y = dense(self.hidden, name="fc1")(x)
+        if self.style.feed_forward == "swiglu":
+            y = nn.silu(dense(self.hidden, name="gate")(x)) * y
+        else:
+            y = nn.gelu(y, approximate=self.style.tanh_gelu)
         last = self.style.last_init or self.initializer
         return dense(x.shape[-1], kernel_init=last, name="fc2")(y)
 
@@ -141,7 +162,8 @@ class Block(nn.Module):
 
     The output has the dtype of `x`, the residual stream; the branches are computed in `dtype`.
     `scale` [B, 2] float32 multiplies the two branches of each example (see `branch_scales`); None
-    is 1. mask, lengths, angles: see `Attention`.
+    is 1. mask, lengths, angles: see `Attention`. Layer scale: Touvron et al., 2021,
+    arXiv:2103.17239, equation 5.
     """
 
     heads: int
@@ -168,6 +190,9 @@ class Block(nn.Module):
         for i, branch in enumerate((lambda x: attn(x, mask, lengths, angles), mlp)):
             norm = nn.LayerNorm(epsilon=style.eps, dtype=norm_dtype, name=f"norm{i + 1}")
             y = branch(x if style.post_norm else norm(x))
+            if style.layer_scale:
+                start = nn.initializers.constant(style.layer_scale)
+                y = y * self.param(SCALES[i], start, x.shape[-1:]).astype(y.dtype)
             y = nn.Dropout(style.dropout, deterministic=False)(y)
             y = y if scale is None else y * scale[:, i, None, None].astype(y.dtype)
             x = x + y.astype(x.dtype)
@@ -182,6 +207,7 @@ class Blocks(nn.Module):
     that of the products. mask, lengths, angles: see `Attention`.
 
     Attributes:
+      hidden: width of the layer between the two products of a feed-forward network.
       drop_path: the rate of stochastic depth (arXiv:1603.09382). Layer l of L drops each branch of
         each example with probability drop_path * l / (L - 1), timm's rule. A training pass then
         needs rngs={"drop_path": key}.
@@ -194,7 +220,7 @@ class Blocks(nn.Module):
     depth: int
     dim: int
     heads: int
-    mlp_ratio: float
+    hidden: int
     drop_path: float
     remat: str
     scan: bool
@@ -221,9 +247,8 @@ class Blocks(nn.Module):
         block = Block
         if self.remat != "none":  # under scan, XLA cannot merge the recomputation anyway
             block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
-        hidden = int(self.dim * self.mlp_ratio)
         style = self.style if train else self.style._replace(dropout=0.0)
-        fields = (self.heads, hidden, self.attention, self.initializer, self.dtype, style)
+        fields = (self.heads, self.hidden, self.attention, self.initializer, self.dtype, style)
         if not self.scan:
             for i in range(self.depth):
                 scale = None if scales is None else scales[i]
@@ -249,18 +274,6 @@ def branch_scales(rng: Array, batch: int, depth: int, rate: float) -> Array:
     rates = jnp.linspace(0.0, rate, depth)
     kept = jax.random.uniform(rng, (batch, 2, depth)) >= rates
     return jnp.moveaxis(kept / (1 - rates), -1, 0)
-
-
-def apply_rotary(x: Array, angles: Array) -> Array:
-    """Rotary positions: rotates each plane (i, i + dim / 2) of x [B, T, heads, dim] by its angle.
-
-    The planes of the paper are (2i, 2i + 1), which only changes the order of a head's features.
-    GPT-NeoX and Llama also use halves. angles: float32 [B or 1, T, dim / 2].
-    """
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos = jnp.cos(angles)[..., None, :]
-    sin = jnp.sin(angles)[..., None, :]
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
 def stack(layers: dict[str, Any]) -> dict[str, Any]:

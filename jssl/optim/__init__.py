@@ -13,7 +13,7 @@ import optax
 
 from jssl.config import Config, ConfigError, call_with_section, plugins, suggest
 from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
-from jssl.optim import checks, outside, schedules, transforms
+from jssl.optim import checks, layers, outside, schedules, transforms
 from jssl.optim.muon import matched, muon
 
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
@@ -49,6 +49,7 @@ def build(
     freeze: Patterns,
     freeze_steps: Annotated[int, Range(-1, INT), Duration()],
     muon_params: Patterns,
+    layer_decay: Annotated[float, Range(0.001, 1)] = 1.0,
     steps: int,
     batch_size: int,
 ) -> optax.GradientTransformation:
@@ -85,6 +86,8 @@ def build(
       freeze_steps: number of first updates in which freeze applies; 0: none, -1: all.
       muon_params: regular expressions of the hidden kernels that muon updates. AdamW updates the
         others. See `jssl.optim.muon`.
+      layer_decay: factor of the rate from each layer of the encoder to the one below; 1.0: off.
+        See `jssl.optim.layers`.
       steps: of the run.
       batch_size: of an update, for `lr_scaling`.
 
@@ -151,6 +154,8 @@ def build(
         tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
     if freeze_steps < 0:
         tx = optax.chain(transforms.dropped(freeze), tx)
+    if layer_decay < 1:
+        tx = optax.chain(tx, layers.decay_layers(layer_decay))
     per_tensor = name if name in PER_TENSOR else ""
     if not per_tensor and clip_norm_per_tensor:
         per_tensor = "clip_norm_per_tensor"

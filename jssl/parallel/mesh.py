@@ -73,7 +73,7 @@ def shard_rows(shape: Sequence[int], mesh: AnyMesh) -> P:
 # pair by its outputs, the second by its inputs, so that one sum over `tensor` ends each branch.
 WEIGHTS = r"^(params|opt_state|buffers/teacher)/"
 RULES = (
-    (WEIGHTS + r".*\b(qkv|fc1)/kernel$", partial(shard_largest_dim, wide=-1)),
+    (WEIGHTS + r".*\b(qkv|fc1|gate)/kernel$", partial(shard_largest_dim, wide=-1)),
     (WEIGHTS + r".*\b(proj|fc2)/kernel$", partial(shard_largest_dim, wide=-2)),
     # Rows of token ids, and of prototypes.
     (WEIGHTS + r".*\b(tokens/embedding|direction)$", partial(shard_largest_dim, wide=-2)),

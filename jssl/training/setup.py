@@ -27,6 +27,7 @@ from jssl.data.source import Source, dataset_info, info_to_json
 from jssl.data.sources.absent import open_or_absent
 from jssl.errors import MissingKeyError
 from jssl.evals import finetune
+from jssl.interop.start import start_state
 from jssl.parallel import agreement, mesh
 from jssl.perf import compiler, flops, memory
 from jssl.training import missing_keys
@@ -51,7 +52,7 @@ class Run(NamedTuple):
         start = compiler.jit(self._init, self.mesh, runs_once=True, out_shardings=places)
         with memory.explained(self, batch=False):
             memory.check(start.lower().compile(), self, batch=False)
-            return start()
+            return start_state(self.config, start())
 
     def _init(self) -> TrainState:
         example: Any = self.example
@@ -227,7 +228,8 @@ def check_batch(run: Run) -> None:
 
 # Sections with keys that only some commands read.
 KEYS_READ_OUTSIDE = tuple(
-    f"config.{section}." for section in ("eval", "finetune", "log", "checkpoint", "alarm")
+    f"config.{section}."
+    for section in ("init_from", "eval", "finetune", "log", "checkpoint", "alarm")
 )
 
 

@@ -75,6 +75,26 @@ def multi_crop(config: Config) -> Callable[[Array, Batch], dict[str, Array]]:
     return all_crops
 
 
+def undistorted_views(config: Config, scale: int) -> Callable[[Array, Batch], Array]:
+    """The global crops of `multi_crop` in another resolution: f(rng, batch) -> [2B, H, W, C].
+
+    With the same `rng` they are the same parts of the images, without jitter, grayscale, blur and
+    solarization.
+
+    Args:
+      config: the whole config.
+      scale: H / the height of the crops of `multi_crop`.
+    """
+    off = dict.fromkeys(("jitter_prob", "gray_prob", "blur_prob", "solarize_prob"), 0.0)
+    changes = {f"augment.{key}": value for key, value in off.items()}
+    changes["augment.size"] = scale * config.augment.size
+    for key in dict(config.augment_second_view) if "augment_second_view" in config else ():
+        if key in off:
+            changes[f"augment_second_view.{key}"] = 0.0
+    two = two_views(config.changed(changes))
+    return lambda rng, batch: two(jax.random.split(rng)[0], batch)
+
+
 def eval_view(config: Config) -> Callable[[Batch], Array]:
     """f(batch) -> [B, H, W, C]: the center of each image, for evaluation.
 

@@ -199,6 +199,25 @@ class Checkpoints:
             "try again later, or train with a larger config.checkpoint.keep_latest",
         )
 
+    def stored_shapes(self, place: jax.sharding.Sharding) -> Tree:
+        """The shapes of the newest state on disk, with which `restore` needs no method.
+
+        Returns {} if there is no step.
+
+        Args:
+          place: the sharding of every array.
+        """
+        step = self.latest()
+        if step is None:
+            return {}
+        folder = self.folder / str(step) / "state"
+        stored = _border(folder, lambda: self._handler.metadata(folder).tree)
+
+        def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+        return jax.tree.map(shape, stored)
+
     def _newest(self, shapes: Tree) -> TrainState | None:
         steps = self.steps()[::-1]
         damaged: dict[int, str] = {}

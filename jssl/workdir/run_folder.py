@@ -43,6 +43,7 @@ MAY_CHANGE_ON_RESUME = (
     "eval.",
     "alarm.",
     "finetune.",
+    "init_from.path",  # read before the first step only
     "data.dir",
     "data.path",
     "data.workers",

@@ -19,6 +19,7 @@ from jssl.data import DataConfig
 from jssl.data.loader import Feed
 from jssl.data.sources import packed
 from jssl.evals import finetune, knn, linear, lowshot
+from jssl.optim import layers
 from jssl.training.setup import setup_run
 
 RESNET, VIT = "configs/simclr_digits.py:tiny", "configs/mae_imagenette.py:tiny"
@@ -82,11 +83,11 @@ def published(name: str, depth: int) -> int:
 
 
 def scales_of(params, decay=0.5):
-    flat = jax.tree_util.tree_flatten_with_path(finetune.lr_scales(params, decay))[0]
+    flat = jax.tree_util.tree_flatten_with_path(layers.layer_scales(params, decay))[0]
     return {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in flat}
 
 
-def test_lr_scales_of_a_vit_are_the_published_ones():
+def test_layer_scales_of_a_vit_are_the_published_ones():
     found = scales_of(params_of())
     assert found["encoder.blocks.0.attn.qkv.kernel"] == 0.25
     assert {"encoder.cls_token", "encoder.pos_embed", "encoder.norm.scale"} <= found.keys()
@@ -95,7 +96,7 @@ def test_lr_scales_of_a_vit_are_the_published_ones():
         assert scale == 0.5 ** (3 - layer), name
 
 
-def test_lr_scales_of_scanned_blocks_are_those_of_unrolled_ones():
+def test_layer_scales_of_scanned_blocks_are_those_of_unrolled_ones():
     stacked, unrolled = scales_of(params_of(scan=True)), scales_of(params_of())
     scale = stacked["encoder.blocks.layers.mlp.fc1.kernel"]
     assert scale.shape == (2, 1, 1)
@@ -104,7 +105,7 @@ def test_lr_scales_of_scanned_blocks_are_those_of_unrolled_ones():
     assert stacked["encoder.patch_embed.kernel"] == unrolled["encoder.patch_embed.kernel"] == 0.125
 
 
-def test_lr_scales_of_a_resnet_go_by_stages():
+def test_layer_scales_of_a_resnet_go_by_stages():
     model = dict(load(RESNET, {"model.name": "resnet10"}).model)
     encoder = nn.encoder(model)
     images = jnp.zeros((1, 32, 32, 3))

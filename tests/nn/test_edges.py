@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from jssl import losses, ops
-from jssl.nn import vit
+from jssl.nn import positions
 
 FILE = ROOT / "tests" / "golden" / "torch_edges.json"
 GOLDEN = json.loads(FILE.read_text())
@@ -23,7 +23,7 @@ LOSSES = {
 }
 # Compiled once for all cases, which have the same shapes.
 LOSSES = {name: jax.jit(jax.value_and_grad(loss, (0, 1))) for name, loss in LOSSES.items()}
-resized = jax.jit(vit.resized, static_argnums=1)
+resized = jax.jit(positions.resized, static_argnums=1)
 
 
 def array(x):

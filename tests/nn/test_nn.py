@@ -11,7 +11,7 @@ import pytest
 
 from jssl import nn
 from jssl.config import UserError
-from jssl.nn import heads, norm, resnet, transformer, vit
+from jssl.nn import heads, norm, positions, resnet, transformer, vit
 from jssl.nn.apply import apply, init
 
 KEY = jax.random.key(0)
@@ -326,8 +326,8 @@ def test_sincos_table_is_maes():
                     at = half * dim // 2 + i
                     want[1 + row * grid + column, at] = math.sin(angle)
                     want[1 + row * grid + column, at + dim // 4] = math.cos(angle)
-    np.testing.assert_allclose(vit.sincos(dim, grid, True), want, atol=1e-6)
-    np.testing.assert_allclose(vit.sincos(dim, grid, False), want[1:], atol=1e-6)
+    np.testing.assert_allclose(positions.sincos(dim, grid, True), want, atol=1e-6)
+    np.testing.assert_allclose(positions.sincos(dim, grid, False), want[1:], atol=1e-6)
 
 
 def test_only_the_kept_patches_are_seen_each_with_its_own_position():

@@ -125,7 +125,7 @@ class Encoder:
             training=False,
         )
         self._state = load_state(self._run, run_dir)
-        self._batch_size = batch_size or self.config.eval.batch_size
+        self._batch_size = batch_size or view.eval.batch_size
         self._features: dict[int, Features] = {}  # by batch size
         self.step = int(self._state.step)
         self.params = self._state.params
@@ -157,7 +157,7 @@ class Encoder:
 
     def _source(self, examples: Sequence[Any] | np.ndarray) -> Source:
         info = self._run.data_info
-        data = self.config.data
+        data: Any = self.config.data
         if info.modality == "image":
             canvas = info.fields["image"].shape
             white = info.max_value if info.fields["image"].dtype != np.uint8 else 0.0

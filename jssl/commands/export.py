@@ -1,0 +1,88 @@
+"""`jssl export`: the encoder of a workdir as a folder that other libraries load."""
+
+import logging
+import pathlib
+from typing import Any
+
+from jssl.commands.arguments import Args, Overrides, require
+from jssl.config import ConfigError, suggest
+from jssl.data.text import tokenizer
+from jssl.interop import export, programs, verify
+from jssl.interop.card import card
+from jssl.interop.run_weights import read_run
+from jssl.interop.tokenizer_files import write_tokenizer
+from jssl.interop.weights import Weights
+from jssl.workdir.run_folder import RunFolder
+
+log = logging.getLogger("jssl")
+
+
+def run(args: Args, overrides: Overrides) -> dict[str, Any]:
+    """Writes the folder; with --verify it compares it with the real library first.
+
+    Raises:
+      UserError: wrong input, or the library has no such encoder.
+      SystemExit: with code 1, if --verify finds a difference above `verify.LIMIT`.
+    """
+    folder = RunFolder(require(args, "workdir", "export"))
+    kind = require(args, "format", "export")
+    out = require(args, "out", "export")
+    if kind not in export.FORMATS:
+        raise ConfigError("format", kind, "not known", suggest(kind, export.FORMATS))
+    weights = read_run(folder.path, args["part"])
+    return export_weights(folder, weights, kind, out, args["heads"], args["verify"])
+
+
+def export_weights(
+    folder: RunFolder, weights: Weights, kind: str, out: str, heads: bool, is_verified: bool
+) -> dict[str, Any]:
+    """Exports an encoder of a run; see `run`."""
+    config: Any = folder.recorded_config()
+    stored = folder.stored()
+    info = folder.data_info
+    channels = info.fields["image"].shape[-1] if info.modality == "image" else 0
+    text = export.is_text(weights)
+    facts = {
+        "step": weights.step,
+        "commit": stored.get("versions", {}).get("commit", ""),
+        "recipe": stored.get("recipe", {}).get("name", ""),
+        "examples": info.num_examples,
+    }
+    metadata = {
+        "jssl_commit": str(facts["commit"]),
+        "jssl_config": folder.mark.digest,
+        "jssl_step": str(weights.step),
+    }
+    difference = None
+    with export.new_folder(out) as made:
+        if kind == "safetensors":
+            export.write_own(made, weights, metadata)
+        elif kind == "stablehlo":
+            size = weights.model["length"] if text else export.pixels_of(weights, config)["size"]
+            programs.write(made, weights, size, channels)
+        else:
+            target = export.target_of(weights, config, kind, channels, heads)
+            pixels = None if text else export.pixels_of(weights, config)
+            export.write(made, target, channels, metadata, pixels)
+        if text:
+            known = tokenizer.load(config.data.tokenizer)
+            write_tokenizer(made, known, weights.model["length"])
+        result = folder.result() or {}
+        (made / "README.md").write_text(
+            card(kind, weights, config, result, facts, text), encoding="utf-8"
+        )
+        if is_verified:
+            difference = verified(kind, made, weights, channels)
+    log.info("wrote %s", pathlib.Path(out).absolute())
+    return {"out": str(out), "format": kind, "step": weights.step, "difference": difference}
+
+
+def verified(kind: str, made: pathlib.Path, weights: Weights, channels: int) -> dict[str, float]:
+    """Loads the folder in the real library and compares; exits with 1 above `verify.LIMIT`."""
+    difference = verify.check(kind, made, weights, channels)
+    for name, value in difference.items():
+        log.info("verified in %s, %s input: largest difference %.2g", kind, name, value)
+    if not max(difference.values()) <= verify.LIMIT:
+        log.error("a difference is above %g; nothing was written", verify.LIMIT)
+        raise SystemExit(1)
+    return difference

@@ -1,0 +1,80 @@
+"""Reads the encoder of a workdir of jssl, without its method and its data."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jssl.config import ConfigError, UserError, call_with_section, suggest
+from jssl.interop import convert
+from jssl.interop.weights import Weights
+from jssl.parallel import mesh
+from jssl.workdir.run_folder import RunFolder
+
+log = logging.getLogger("jssl")
+PARTS = ("encoder", "teacher")
+
+
+def is_run(config: Mapping[str, Any]) -> bool:
+    """Whether the content of a config.json is that of a workdir."""
+    return "config" in config and "run" in config
+
+
+def read_run(path: str | os.PathLike[str], part: str = "encoder") -> Weights:
+    """Reads the newest checkpoint of a workdir.
+
+    Args:
+      path: the workdir.
+      part: "encoder", the trained one, or "teacher", its moving average.
+
+    Raises:
+      UserError: there is no checkpoint, or the run has no teacher.
+    """
+    folder = RunFolder(path)
+    config: Any = folder.recorded_config()
+    state = stored_state(folder, config)
+    params = state["params"]
+    buffers = state["buffers"] or {}
+    if part not in PARTS:
+        raise UserError(f"part={part!r} is not known; {suggest(part, PARTS)}")
+    if part == "teacher" and "teacher" not in buffers:
+        raise UserError(
+            f"{folder.path}: config.method={config.method!r} has no teacher; use part=encoder"
+        )
+    prefix = "teacher_" if part == "teacher" else ""
+    tree = buffers["teacher"] if part == "teacher" else params
+    stats = buffers.get(f"{prefix}stats", {}).get("encoder") or {}
+    encoder = convert.flat(tree["encoder"], stats)
+    heads = {key: value for key, value in tree.items() if key != "encoder"}
+    if part == "teacher":
+        heads |= {key: params[key] for key in params if key not in tree}
+    augment: Any = config.get("augment", {})
+    pixels = {key: tuple(augment[key]) for key in ("mean", "std") if key in augment}
+    return Weights(
+        path=str(folder.path),
+        layout="jssl",
+        encoder=encoder,
+        heads=convert.flat(heads),
+        model=dict(config.model),
+        pixels=pixels,
+        unused=[],
+        step=int(state["step"]),
+    )
+
+
+def stored_state(folder: RunFolder, config: Any) -> dict[str, Any]:
+    """The newest state of a run as a tree of NumPy arrays.
+
+    Raises:
+      UserError: there is none.
+    """
+    checkpoints = folder.checkpoints(config.checkpoint)
+    place = mesh.replicated(call_with_section(mesh.make_mesh, dict(data=-1, fsdp=1), "mesh"))
+    state: Any = checkpoints.restore(checkpoints.stored_shapes(place))
+    if state is None:
+        raise ConfigError("workdir", folder.path, "holds no checkpoint yet", "train it first")
+    checkpoints.close()
+    return jax.tree.map(np.asarray, state)

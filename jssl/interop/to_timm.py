@@ -1,0 +1,174 @@
+"""An encoder of jssl for timm 1.0 and torchvision.
+
+Every value on which a default of timm could differ is written: sizes, pixel statistics, pooling.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jssl.config import UserError
+from jssl.interop.target import Target, family, vit_options, with_positions
+from jssl.interop.weights import Weights
+from jssl.nn import vit
+
+Array = np.ndarray
+TIMM_SIZES = {
+    "vit_ti": "tiny",
+    "vit_s": "small",
+    "vit_b": "base",
+    "vit_l": "large",
+    "vit_h": "huge",
+}
+
+
+def timm(weights: Weights, pixels: Mapping[str, Any], channels: int) -> Target:
+    """The encoder as a feature extractor of timm.
+
+    Args:
+      weights: the encoder.
+      pixels: "size", "mean", "std" and "crop" of the evaluation view.
+      channels: of the images.
+
+    Raises:
+      UserError: timm has no such encoder.
+    """
+    kind = family(weights.model)
+    size = pixels["size"]
+    cfg = {
+        "input_size": [channels, size, size],
+        "fixed_input_size": kind == "vit" and weights.model["positions"] != "rotary",
+        "mean": list(pixels["mean"]),
+        "std": list(pixels["std"]),
+        "interpolation": "bilinear",
+        "crop_pct": pixels["crop"],
+        "crop_mode": "center",
+        "custom_load": False,
+    }
+    if kind == "resnet":
+        return timm_resnet(weights, cfg, channels)
+    if kind == "vit":
+        return timm_vit(weights, cfg, channels)
+    raise UserError("timm has no text encoders; use --format=hf")
+
+
+def timm_resnet(weights: Weights, cfg: dict[str, Any], channels: int) -> Target:
+    """See `timm`."""
+    model = weights.model
+    check_width(model)
+    names = {"resnet10": "", "resnet_test": ""}
+    if model["name"] in names:
+        raise UserError(f"timm has no {model['name']}; use --format=safetensors")
+    if model["stem"] == "cifar":
+        raise UserError("timm has no ResNet with the stem 'cifar'; use --format=safetensors")
+    features = weights.encoder["layer4_0/bn2/scale"].shape[0]
+    if "layer4_0/bn3/scale" in weights.encoder:
+        features = weights.encoder["layer4_0/bn3/scale"].shape[0]
+    config = {
+        "architecture": model["name"],
+        "num_classes": 0,
+        "num_features": features,
+        "global_pool": "avg",
+        "model_args": {"in_chans": channels},
+        "pretrained_cfg": cfg | {"first_conv": "conv1", "classifier": "fc", "pool_size": [7, 7]},
+    }
+    return Target("resnet", config, dict(weights.encoder))
+
+
+def check_width(model: Mapping[str, Any]) -> None:
+    """Raises `UserError` for a ResNet of another width than the published one."""
+    if model["width"] != 64:
+        raise UserError(
+            f"--config.model.width={model['width']} is 64 in other libraries; "
+            "use --format=safetensors"
+        )
+
+
+def timm_vit(weights: Weights, cfg: dict[str, Any], channels: int) -> Target:
+    """See `timm`."""
+    model = vit_options(weights.model)
+    dim, depth, heads = vit.SIZES[model["name"]]
+    hidden = model["mlp_width"] or 4 * dim
+    gated = model["feed_forward"] == "swiglu"
+    arguments: dict[str, Any] = {
+        "img_size": model["image_size"],
+        "patch_size": model["patch"],
+        "in_chans": channels,
+        "embed_dim": dim,
+        "depth": depth,
+        "num_heads": heads,
+        "class_token": model["class_token"],
+    }
+    encoder = with_positions(weights)
+    if model["positions"] == "rotary":
+        return timm_eva(model, arguments, cfg, encoder, hidden)
+    if not model["key_bias"]:
+        raise UserError("timm has no ViT with these positions and no key bias; use --format=hf")
+    if model["norm_eps"] != 1e-6:
+        raise UserError(
+            f"timm's ViT has the epsilon 1e-6, and not {model['norm_eps']:g}; use --format=hf"
+        )
+    arguments["mlp_ratio"] = (2 if gated else 1) * hidden / dim  # SwiGLU: both of its kernels
+    arguments["init_values"] = model["layer_scale"] or None
+    if model["registers"]:  # the position of the class token goes into the token
+        arguments |= {"reg_tokens": model["registers"], "no_embed_class": True}
+        encoder["cls_token"] = encoder["cls_token"] + encoder["pos_embed"][:, :1]
+        encoder["pos_embed"] = encoder["pos_embed"][:, 1:]
+    pool = "token" if model["pool"] == "cls" else "avg"
+    arguments |= {"global_pool": pool, "fc_norm": False}
+    size = TIMM_SIZES.get(model["name"], "base")  # `arguments` has all sizes
+    config = {
+        "architecture": "vit_giant_patch14_dinov2" if gated else f"vit_{size}_patch16_224",
+        "num_classes": 0,
+        "num_features": dim,
+        "global_pool": pool,
+        "model_args": arguments,
+        "pretrained_cfg": cfg | {"first_conv": "patch_embed.proj", "classifier": "head"},
+    }
+    return Target("timm_vit_swiglu" if gated else "timm_vit", config, encoder)
+
+
+def timm_eva(
+    model: Mapping[str, Any],
+    arguments: dict[str, Any],
+    cfg: dict[str, Any],
+    encoder: dict[str, Array],
+    hidden: int,
+) -> Target:
+    """See `timm`: its DINOv3, in eva.py."""
+    if model["key_bias"]:
+        raise UserError("timm's ViT with rotary positions has no key bias; use --format=hf")
+    if model["norm_eps"] != 1e-5:
+        raise UserError(
+            f"timm's DINOv3 has the epsilon 1e-5, and not {model['norm_eps']:g}; use --format=hf"
+        )
+    gated = model["feed_forward"] == "swiglu"
+    name = "vit_small_plus_patch16_dinov3_qkvb" if gated else "vit_small_patch16_dinov3_qkvb"
+    dim = arguments["embed_dim"]
+    pool = "token" if model["pool"] == "cls" else "avg"
+    arguments |= {
+        "mlp_ratio": hidden / dim,
+        "num_reg_tokens": model["registers"],
+        "init_values": model["layer_scale"] or None,
+        "global_pool": pool,
+    }
+    config = {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": dim,
+        "global_pool": pool,
+        "model_args": arguments,
+        "pretrained_cfg": cfg | {"first_conv": "patch_embed.proj", "classifier": "head"},
+    }
+    return Target("timm_eva_swiglu" if gated else "timm_eva", config, encoder)
+
+
+def torchvision(weights: Weights) -> Target:
+    """The encoder as a ResNet of torchvision, without `fc`."""
+    if family(weights.model) != "resnet":
+        raise UserError("only a ResNet has torchvision's names here; use --format=timm or hf")
+    check_width(weights.model)
+    if weights.model["stem"] == "cifar" or weights.model["name"] in ("resnet10", "resnet_test"):
+        raise UserError("torchvision has no such ResNet; use --format=safetensors")
+    return Target("resnet", {}, dict(weights.encoder))
