@@ -187,7 +187,9 @@ def vit_section(
     class_token = "cls_token" in shapes
     positions = shapes.get("pos_embed")
     side = patch[-1]
-    image_size = int(facts.get("image_size") or 224)
+    image_size = facts.get("image_size") or 224
+    if isinstance(image_size, list | tuple):  # height and width
+        image_size = image_size[-1]
     if positions is not None:
         image_size = round((positions[1] - class_token) ** 0.5) * side
     hidden = shapes["blocks/0/mlp/fc2/kernel"][0]

@@ -72,6 +72,21 @@ def first_type(w: Array, channels: int) -> Array:
     return w[:1]
 
 
+def flattened(w: Array, channels: int) -> Array:
+    """[1, D] or [1, 1, D] -> [D]."""
+    return w.reshape(-1)
+
+
+def as_row(w: Array, channels: int) -> Array:
+    """[D] -> [1, D]."""
+    return w.reshape(1, -1)
+
+
+def as_token(w: Array, channels: int) -> Array:
+    """[D] -> [1, 1, D]."""
+    return w.reshape(1, 1, -1)
+
+
 Convert = Callable[[Array, int], Array]  # (array, channels of the images) -> array
 Kind = tuple[str, str, Convert, Convert]  # (end of our name, of theirs, import, export)
 BIAS: Kind = ("/bias", ".bias", same, same)
@@ -89,6 +104,8 @@ KINDS: dict[str, list[Kind]] = {  # the tensors of a line of a table
     "conv1d": [("/kernel", ".weight", same, same), BIAS],  # GPT-2's, [in, out] as ours
     "conv": [("/kernel", ".weight", conv_in, conv_out)],
     "patch": [("/kernel", ".weight", patch_in, patch_out), BIAS],
+    "row": [("", "", flattened, as_row)],
+    "token": [("", "", flattened, as_token)],
     "after_padding": [("", "", without_padding, with_padding)],
     "one_type": [("", "", with_second_type, first_type)],
 }

@@ -145,7 +145,9 @@ def new_folder(out: str) -> Iterator[pathlib.Path]:
         raise ConfigError("out", out, problem, "choose another") from None
     try:
         yield temporary
-        temporary.chmod(0o755)
+        temporary.chmod(0o755)  # mkdtemp and safetensors make files for the owner alone
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         os.replace(temporary, path)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC

@@ -181,6 +181,8 @@ GPT2 = """
     blocks/*/mlp/fc2   h.*.mlp.c_proj    conv1d
     norm               ln_f              norm
 """
+MASK_ROW = "mask_token embeddings.mask_token row"
+MASK_TOKEN = "mask_token embeddings.mask_token token"
 RESNET = """
     conv1                conv1                conv
     bn1                  bn1                  bn
@@ -217,16 +219,18 @@ LAYOUTS = {
     "hf_vit": Layout(HF_VIT, "vit.", VIT_LEFT),
     "hf_vit_mae": Layout(HF_VIT, "vit.", VIT_LEFT, heads=HF_MAE_DECODER),
     "hf_ijepa": Layout(HF_VIT, "ijepa.", VIT_LEFT),
-    "hf_beit": Layout(HF_BEIT, "beit.", VIT_LEFT),
+    "hf_beit": Layout(HF_BEIT, "beit.", VIT_LEFT, heads=MASK_TOKEN),
     "hf_data2vec-vision": Layout(HF_BEIT, "data2vec_vision.", VIT_LEFT),
-    "hf_dinov2": Layout(HF_DINOV2 + DINOV2_GELU, "dinov2.", VIT_LEFT),
-    "hf_dinov2_swiglu": Layout(HF_DINOV2 + DINOV2_SWIGLU, "dinov2.", VIT_LEFT),
-    "hf_dinov2_with_registers": Layout(HF_DINOV2 + DINOV2_GELU, "dinov2_with_registers.", VIT_LEFT),
+    "hf_dinov2": Layout(HF_DINOV2 + DINOV2_GELU, "dinov2.", VIT_LEFT, heads=MASK_ROW),
+    "hf_dinov2_swiglu": Layout(HF_DINOV2 + DINOV2_SWIGLU, "dinov2.", VIT_LEFT, heads=MASK_ROW),
+    "hf_dinov2_with_registers": Layout(
+        HF_DINOV2 + DINOV2_GELU, "dinov2_with_registers.", VIT_LEFT, heads=MASK_ROW
+    ),
     "hf_dinov2_with_registers_swiglu": Layout(
-        HF_DINOV2 + DINOV2_SWIGLU, "dinov2_with_registers.", VIT_LEFT
+        HF_DINOV2 + DINOV2_SWIGLU, "dinov2_with_registers.", VIT_LEFT, heads=MASK_ROW
     ),
     "hf_dinov3_vit": Layout(
-        HF_DINOV3, "dinov3_vit.", VIT_LEFT, renamed=(("model.layer.", "layer."),)
+        HF_DINOV3, "dinov3_vit.", VIT_LEFT, (("model.layer.", "layer."),), heads=MASK_TOKEN
     ),
     "hf_bert": Layout(
         BERT.format(positions="array", types="array"),

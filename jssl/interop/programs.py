@@ -5,6 +5,7 @@ segments int32 [B, L], 1 for a token and 0 for padding. B is any number. It retu
 float32 [B, D], on CPUs, CUDA GPUs and TPUs.
 """
 
+import importlib.util
 import pathlib
 from typing import Any
 
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from jssl import nn
+from jssl import errors, nn
+from jssl.config import UserError
 from jssl.interop import convert
 from jssl.interop.weights import Weights
 from jssl.nn.apply import apply, init
@@ -80,6 +82,8 @@ def write(folder: pathlib.Path, weights: Weights, size: int, channels: int) -> N
     else:
         function = text_features
         inputs = [jax.ShapeDtypeStruct((batch, size), jnp.int32)] * 2
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise UserError(f"--format=stablehlo needs flatbuffers; {errors.install('export')}")
     exported = export.export(jax.jit(function), platforms=PLATFORMS)(*inputs)
     (folder / "encoder.jax").write_bytes(exported.serialize())
     # A portable artifact of StableHLO, in its own versioned form.

@@ -71,14 +71,22 @@ def vit_target(weights: Weights, channels: int) -> Target:
     encoder = with_positions(weights)
     plain = not model["layer_scale"] and not model["registers"] and not gated
     if model["positions"] == "rotary":
-        return dinov3(model, shared, encoder, hidden)
+        return with_mask_token(dinov3(model, shared, encoder, hidden), weights, dim)
     if plain and model["key_bias"]:
         return plain_vit(model, shared, encoder, hidden)
     if not model["class_token"]:
         raise UserError("transformers has no ViT with these options and no class token")
     if not model["key_bias"]:
         return beit(model, shared, encoder, hidden)
-    return dinov2(model, shared, encoder, hidden)
+    return with_mask_token(dinov2(model, shared, encoder, hidden), weights, dim)
+
+
+def with_mask_token(target: Target, weights: Weights, dim: int) -> Target:
+    """Adds the mask token that these classes always have: zero, if the encoder has none."""
+    token = weights.heads.get("mask_token", np.zeros(dim, np.float32)).reshape(-1)
+    layout = convert.layout(target.layout)
+    heads = convert.to_state(target.layout, {"mask_token": token}, table=layout.heads)
+    return target._replace(heads=heads)
 
 
 def plain_vit(

@@ -177,7 +177,7 @@ class ViT(nn.Module):
             x = x + (positions if keep_ids is None else positions[0][keep_ids])
         x = x.astype(self.residual_dtype)
         prefix = self.prefix(table).astype(self.residual_dtype)
-        prefix = jnp.broadcast_to(prefix, (len(x), self.num_prefix, self.dim))
+        prefix = jnp.broadcast_to(prefix, (x.shape[0], self.num_prefix, self.dim))
         return jnp.concatenate([prefix, x], axis=1) if self.num_prefix else x
 
     def prefix(self, table: Array | None) -> Array:

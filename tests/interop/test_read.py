@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 from safetensors.numpy import save_file
 
-from jssl.interop import convert, programs, read
+from jssl.config import UserError
+from jssl.interop import adapt, convert, programs, read
 from jssl.nn.apply import apply
 
 FILE = ROOT / "tests" / "golden" / "encoders.npz"
@@ -82,3 +83,146 @@ def test_there_and_back_is_the_same_state(name, tmp_path):
             value = value[2:]  # those of padding
             theirs = theirs[2:]
         np.testing.assert_array_equal(value, theirs)
+
+
+def truncated(path):
+    folder_of(path, "vit")
+    data = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def without_a_tensor(path):
+    folder_of(path, "vit")
+    state = dict(golden()["vit"]["state"])
+    state.pop("encoder.layer.1.output.dense.weight")
+    save_file(state, path / "model.safetensors")
+
+
+def with_a_tensor(path):
+    folder_of(path, "dinov2")
+    state = golden()["dinov2"]["state"] | {"other.weight": np.zeros(3, np.float32)}
+    save_file(state, path / "model.safetensors")
+
+
+def pickled(path):
+    (path / "pytorch_model.bin").write_bytes(b"PK")
+    (path / "config.json").write_text('{"model_type": "vit"}')
+
+
+def looped(path):
+    (path / "model.safetensors").symlink_to(path / "model.safetensors")
+
+
+def bare(path):
+    """A file whose names do not tell its epsilon and heads, without config.json."""
+    folder_of(path, "vit")
+    (path / "config.json").unlink()
+
+
+def two_files(path):
+    for name in ("a", "b"):
+        save_file({"x": np.zeros(2, np.float32)}, path / f"{name}.safetensors")
+
+
+def outside_index(path):
+    (path / "config.json").write_text('{"model_type": "vit"}')
+    index = {"weight_map": {"x": "../other.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def written(name, text):
+    return lambda path: (path / name).write_text(text)
+
+
+def changed(name, **changes):
+    return lambda path: folder_of(path, name, **changes)
+
+
+BAD = {
+    "no weights": (lambda path: None, "holds no weights"),
+    "truncated file": (truncated, "is it whole"),
+    "no safetensors": (written("model.safetensors", "no tensors"), "is damaged"),
+    "pickled file": (pickled, "convert it: python -c"),
+    "wrong family": (changed("vit", model_type="swin"), "'swin' is no family of jssl"),
+    "no config.json": (bare, "are of no family of jssl"),
+    "config.json is no JSON": (written("config.json", "{"), "config.json is damaged"),
+    "config.json is a list": (written("config.json", "[]"), "is no object"),
+    "activation": (changed("vit", hidden_act="relu"), "hidden_act='relu' is not in jssl"),
+    "relative positions": (
+        changed("beit", use_relative_position_bias=True), "use_relative_position_bias=True"
+    ),
+    "heads": (changed("vit", num_attention_heads=4), "a size that jssl does not have"),
+    "base of rotations": (changed("dinov3", rope_theta=10000.0), "rope_theta=10000.0"),
+    "unknown tensor": (with_a_tensor, "has no place for 'other.weight'"),
+    "two files": (two_files, "holds 2 files of safetensors"),
+    "index leads outside": (outside_index, "lists no files of this folder"),
+    "loop of links": (looped, "holds no weights|cannot be read"),
+    "quickgelu": (
+        changed("timm_vit", architecture="vit_base_patch16_clip_quickgelu_224"), "QuickGELU"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_read_is_one_line(what, tmp_path):
+    make, message = BAD[what]
+    make(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        read.read_weights(tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_path_that_is_nothing_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        read.read_weights(tmp_path / "none")
+    with pytest.raises(UserError, match="pickled"):
+        file = tmp_path / "weights.pth"
+        file.write_bytes(b"x")
+        read.read_weights(file)
+
+
+def test_a_missing_tensor_is_named(tmp_path):
+    without_a_tensor(tmp_path)
+    weights = read.read_weights(tmp_path)
+    with pytest.raises(KeyError, match="blocks/1/mlp/fc2/kernel"):
+        outputs(weights, golden()["vit"]["input"])
+
+
+# ---- other sizes -------------------------------------------------------------------------------
+
+
+def test_positions_are_resized_as_transformers_does():
+    """A table that is linear in row and column is sampled at the centers of the new patches."""
+    side = 8
+    centers = (np.arange(side) + 0.5) / side
+    table = np.stack(np.meshgrid(centers, centers, indexing="ij"), -1).reshape(1, -1, 2)
+    table = np.concatenate([np.full((1, 1, 2), 9.0), table], 1).astype(np.float32)
+    small = adapt.resized_positions(table, 1 + 4 * 4, class_token=True)
+    assert small.shape == (1, 17, 2) and (small[0, 0] == 9).all()
+    want = (np.arange(4) + 0.5) / 4
+    np.testing.assert_allclose(
+        small[0, 1:].reshape(4, 4, 2)[1:3, 1:3, 0], want[1:3, None] + [[0, 0]], atol=1e-6
+    )
+
+
+def test_larger_patches_embed_a_resized_patch_as_before():
+    """FlexiViT: <enlarged patch, new kernel> = <patch, old kernel>."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(4 * 4 * 1, 5)).astype(np.float32)
+    patch = rng.normal(size=(4, 4)).astype(np.float32)
+    large = np.asarray(Image.fromarray(patch).resize((8, 8), Image.Resampling.BILINEAR))
+    new = adapt.resized_patches(kernel, 1, 8)
+    np.testing.assert_allclose(large.reshape(-1) @ new, patch.reshape(-1) @ kernel, atol=1e-4)
+
+
+def test_a_gray_image_has_the_features_of_its_three_channels():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 3, 5)).astype(np.float32)
+    gray = rng.normal(size=(3, 3, 1)).astype(np.float32)
+    want = np.einsum("hwc,hwcd->d", np.repeat(gray, 3, 2), kernel)
+    got = np.einsum("hwc,hwcd->d", gray, adapt.other_channels(kernel, 3, 1))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    six = adapt.other_channels(kernel, 3, 6)
+    np.testing.assert_allclose(six[..., 4, :], kernel[..., 1, :] / 2)
