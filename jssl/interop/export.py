@@ -42,6 +42,8 @@ def target_of(
     """
     if heads and kind != "hf":
         raise UserError("--heads needs --format=hf")
+    if kind == "timm" and is_text(weights):
+        raise UserError("timm has no text encoders; use --format=hf")
     if kind == "timm":
         return timm(weights, pixels_of(weights, run), channels)
     if kind == "torchvision":

@@ -48,9 +48,7 @@ def timm(weights: Weights, pixels: Mapping[str, Any], channels: int) -> Target:
     }
     if kind == "resnet":
         return timm_resnet(weights, cfg, channels)
-    if kind == "vit":
-        return timm_vit(weights, cfg, channels)
-    raise UserError("timm has no text encoders; use --format=hf")
+    return timm_vit(weights, cfg, channels)
 
 
 def timm_resnet(weights: Weights, cfg: dict[str, Any], channels: int) -> Target:

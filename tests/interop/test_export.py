@@ -1,0 +1,144 @@
+"""The folders of `jssl export`: their files, their program, and what cannot be exported."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers.command import refused
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+import jssl
+from jssl import cli
+from jssl.data.sources import digits
+from jssl.data.text import tokenizer
+from jssl.interop import export as exporting
+from jssl.interop.tokenizer_files import write_tokenizer
+
+FEW = ["--config.steps=2", "--config.eval.every=0", "--config.checkpoint.every=0"]
+RECIPES = {"image": "mae_imagenette:tiny", "text": "bert_small_books:tiny"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """{"image": a workdir of MAE, "text": one of BERT}."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, recipe in RECIPES.items():
+        words = ["train", f"--config={recipe}", f"--workdir={folder / name}", *FEW]
+        assert cli.main(words) == 0
+    return {name: folder / name for name in RECIPES}
+
+
+def export(workdir, out, kind, *more):
+    words = ["export", f"--workdir={workdir}", f"--out={out}", f"--format={kind}", *more]
+    assert cli.main(words) == 0
+    return out
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_a_folder_for_transformers_has_what_it_needs(runs, tmp_path):
+    out = export(runs["image"], tmp_path / "mae", "hf", "--heads")
+    config = config_of(out)
+    assert config["model_type"] == "vit_mae" and config["layer_norm_eps"] == 1e-6
+    assert config["decoder_hidden_size"] == 16 and config["norm_pix_loss"] is True
+    processor = json.loads((out / "preprocessor_config.json").read_text())
+    assert processor["image_mean"] == [0.485, 0.456, 0.406]
+    assert processor["crop_size"] == {"height": 32, "width": 32}
+    with safe_open(out / "model.safetensors", framework="np") as file:
+        names = set(file.keys())
+        facts = file.metadata()
+    assert "vit.embeddings.position_embeddings" in names, "fixed positions are written as values"
+    assert "decoder.decoder_layers.0.intermediate.dense.weight" in names
+    assert "decoder.decoder_pos_embed" in names
+    assert facts["format"] == "pt" and facts["jssl_step"] == "2" and facts["jssl_config"]
+    card = (out / "README.md").read_text()
+    assert card.startswith('---\nlicense: "other"\n') and "mae_imagenette:tiny" in card
+    assert oct((out / "model.safetensors").stat().st_mode)[-3:] == "644"
+
+
+def test_a_folder_for_timm_states_the_statistics_of_training(runs, tmp_path):
+    config = config_of(export(runs["image"], tmp_path / "timm", "timm"))
+    assert config["architecture"] == "vit_base_patch16_224"  # `model_args` has the true sizes
+    assert config["model_args"]["embed_dim"] == 32 and config["model_args"]["depth"] == 2
+    assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
+    assert config["num_classes"] == 0 and config["global_pool"] == "token"
+
+
+def test_text_brings_its_tokenizer(runs, tmp_path):
+    out = export(runs["text"], tmp_path / "bert", "hf", "--heads")
+    assert config_of(out)["architectures"] == ["BertForMaskedLM"]
+    made = Tokenizer.from_file(str(out / "tokenizer.json"))
+    own = tokenizer.ByteTokenizer()
+    text = "Ärger, 3 <mask>s\n"
+    ids = made.encode(text).ids
+    assert ids[0] == own.vocab["start"] and ids[-1] == own.vocab["end"]
+    plain = "Ärger, 3 %s\n\t~"
+    assert made.encode(plain, add_special_tokens=False).ids == own.encode(plain)
+    assert made.decode(own.encode(plain)) == plain
+    special = json.loads((out / "tokenizer_config.json").read_text())
+    assert special["mask_token"] == "<mask>" and special["pad_token"] == "<pad>"
+    with safe_open(out / "model.safetensors", framework="np") as file:
+        assert "cls.predictions.transform.dense.weight" in file.keys()
+
+
+def test_a_trained_tokenizer_gives_the_same_ids(tmp_path):
+    own = tokenizer.train(["the cat sat on the mat " * 20, "a hat"], 300)
+    write_tokenizer(tmp_path, own, 16)
+    made = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert made.encode("the cat", add_special_tokens=False).ids == own.encode("the cat")
+
+
+def test_the_program_gives_the_features_of_the_encoder(runs, tmp_path):
+    """In a process that imports only jax and numpy; for another number of images."""
+    pytest.importorskip("flatbuffers", reason="the bytes of jax.export need it")
+    out = export(runs["image"], tmp_path / "program", "stablehlo")
+    images = digits.load("test")[0][:3]
+    np.save(tmp_path / "x.npy", images)
+    code = (
+        "import sys, numpy as np; sys.path.insert(0, '.'); from load import features; "
+        "np.save('z.npy', features(np.load('../x.npy'))); assert 'jssl' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=out, check=True)
+    want = jssl.load(runs["image"]).embed(images)
+    np.testing.assert_allclose(np.load(out / "z.npy"), want, atol=1e-4)
+    assert (out / "encoder.stablehlo").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("run", "words", "message"),
+    [
+        ("image", ["--format=onxx"], "--format='onxx': not known"),
+        ("image", ["--format=torchvision"], "only a ResNet has torchvision's names"),
+        ("image", ["--format=timm", "--heads"], "--heads needs --format=hf"),
+        ("text", ["--format=timm"], "timm has no text encoders; use --format=hf"),
+        ("image", ["--format=hf", "--part=teacher"], "has no teacher"),
+        ("image", [], "--format is missing"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(run, words, message, runs, tmp_path, capfd):
+    out = tmp_path / "x"
+    line = refused(capfd, "export", f"--workdir={runs[run]}", f"--out={out}", *words)
+    assert message in line
+    assert list(tmp_path.iterdir()) == [], "nothing half-written is left"
+
+
+def test_a_folder_that_exists_is_not_overwritten(runs, tmp_path, capfd):
+    (tmp_path / "mine").write_text("x")
+    words = [f"--workdir={runs['image']}", "--format=timm", f"--out={tmp_path}"]
+    assert "exists already" in refused(capfd, "export", *words)
+    assert (tmp_path / "mine").read_text() == "x"
+
+
+def test_a_full_disk_leaves_nothing(runs, tmp_path, capfd, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "save_file", full)
+    words = [f"--workdir={runs['image']}", "--format=timm", f"--out={tmp_path / 'x'}"]
+    assert "the disk is full" in refused(capfd, "export", *words)
+    assert list(tmp_path.iterdir()) == []
