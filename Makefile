@@ -1,11 +1,11 @@
 # make demo · make test · make lint · make laws · make soak · make bench ·
-# make accelerator · make docs. Needs make and Python >= 3.11 with venv; everything else is installed
+# make accelerator · make parity · make docs. Needs make and Python >= 3.11 with venv; everything else is installed
 # into .venv from requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 
-.PHONY: demo test laws soak bench accelerator lint docs lock clean
+.PHONY: demo test laws soak bench accelerator parity lint docs lock clean
 
 demo: .venv/ready
 	$(BIN)/jssl demo --workdir=runs/demo
@@ -33,6 +33,20 @@ bench: .venv/ready
 # the packages that are here: requirements.lock holds no JAX for GPUs.
 accelerator:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/accelerator.py $(ARGS)
+
+# Encoders of real size against timm, torchvision and transformers 5 and 4, which are installed into
+# environments of their own (half an hour and 6 GB).
+parity: .venv-parity5/ready .venv-parity4/ready
+	.venv-parity5/bin/python benchmarks/parity.py --out=benchmarks/results/parity-5.json
+	.venv-parity4/bin/python benchmarks/parity.py --out=benchmarks/results/parity-4.json
+	$(BIN)/python benchmarks/report.py
+
+.venv-parity%/ready: requirements.lock
+	$(PYTHON) -m venv .venv-parity$*
+	.venv-parity$*/bin/python -m pip install --quiet -r requirements.lock torch torchvision timm
+	.venv-parity$*/bin/python -m pip install --quiet 'transformers>=$*,<$(shell expr $* + 1)'
+	.venv-parity$*/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -66,4 +80,4 @@ lock:
 	  pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv .cache build *.egg-info
+	rm -rf .venv .venv-parity4 .venv-parity5 .cache build *.egg-info

@@ -11,6 +11,7 @@ import pathlib
 import statistics
 
 import report_accelerator
+import report_parity
 from input_report import inputs
 from step import table
 
@@ -319,6 +320,7 @@ def main():
     for one in found:
         if "demo" in one:
             put_demo(one)
+    report_parity.put_parity([one for one in found if "families" in one])
     sections = (
         (report_accelerator.besides, lambda one: "beside" in one),
         (compared, lambda one: "method" in one),

@@ -123,6 +123,16 @@ def fit(
         if name in fitted:
             fitted[name], changes = fit_pixels(fitted[name], model, section, channels)
             notes += changes
+    words = fitted.get("tokens/embedding")
+    if words is not None and len(words) < shapes["tokens/embedding"].shape[0]:
+        fitted["tokens/embedding"], note = grown_vocabulary(
+            words, shapes["tokens/embedding"].shape[0]
+        )
+        notes.append(note)
+    if "pos_embed" in shapes and model.get("positions") == "sincos":
+        grid = model["image_size"] // model["patch"]
+        dim = shapes["pos_embed"].shape[-1]
+        fitted["pos_embed"] = sincos(dim, grid, model["class_token"])[None]
     table = fitted.get("pos_embed")
     if table is None:
         return fitted, notes
@@ -140,6 +150,13 @@ def fit(
         grids = [f"{round(n**0.5)}x{round(n**0.5)}" for n in (table.shape[1], rows)]
         notes.append(f"positions {grids[0]} -> {grids[1]} (bicubic)")
     return fitted, notes
+
+
+def grown_vocabulary(words: Array, rows: int) -> tuple[Array, str]:
+    """Embeddings [V, D] for a tokenizer with more special tokens: new ones are the mean of all."""
+    new = np.repeat(words.mean(0, keepdims=True), rows - len(words), axis=0)
+    note = f"tokens {len(words)} -> {rows} (the new ones are the mean of the others)"
+    return np.concatenate([words, new]), note
 
 
 def fit_pixels(

@@ -39,10 +39,22 @@ def start_state(config: Config, state: TrainState) -> TrainState:
         raise UserError(f"--config.init_from={error}") from None
     tensors, notes = fitted(config, weights, encoder_tensors(state))
     log_start(weights, notes)
-    params = replaced(state.params, tensors, weights.heads)
-    teacher = {f"teacher/{name}": value for name, value in weights.heads.items()}
+    heads = with_new_tokens(weights.heads, state.params)
+    params = replaced(state.params, tensors, heads)
+    teacher = {f"teacher/{name}": value for name, value in heads.items()}
     buffers = replaced(state.buffers, tensors, teacher)
     return state.replace(params=params, buffers=buffers)
+
+
+def with_new_tokens(
+    heads: Mapping[str, np.ndarray], params: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The heads of a file; the bias of tokens that it does not have is 0."""
+    bias = heads.get("token_bias")
+    if bias is None or "token_bias" not in params:
+        return dict(heads)
+    more = max(len(params["token_bias"]) - len(bias), 0)
+    return dict(heads) | {"token_bias": np.pad(bias, (0, more))}
 
 
 def encoder_tensors(state: TrainState) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from jssl.config import UserError
 from jssl.interop import adapt, convert, programs, read
 from jssl.nn.apply import apply
+from jssl.nn.positions import sincos
 
 FILE = ROOT / "tests" / "golden" / "encoders.npz"
 
@@ -226,3 +227,22 @@ def test_a_gray_image_has_the_features_of_its_three_channels():
     np.testing.assert_allclose(got, want, atol=1e-5)
     six = adapt.other_channels(kernel, 3, 6)
     np.testing.assert_allclose(six[..., 4, :], kernel[..., 1, :] / 2)
+
+
+def test_a_larger_vocabulary_gets_the_mean_for_its_new_tokens():
+    words = np.arange(6, dtype=np.float32).reshape(3, 2)
+    shapes = {"tokens/embedding": np.zeros((5, 2)), "pos_embed": np.zeros((4, 2))}
+    file = {"tokens/embedding": words, "pos_embed": np.ones((6, 2))}
+    fitted, notes = adapt.fit(file, {}, {}, 3, shapes)
+    np.testing.assert_array_equal(fitted["tokens/embedding"][:3], words)
+    np.testing.assert_array_equal(fitted["tokens/embedding"][3:], [[2, 3], [2, 3]])
+    assert fitted["pos_embed"].shape == (4, 2) and len(notes) == 2
+
+
+def test_fixed_positions_become_the_start_of_learned_ones():
+    model = {"positions": "sincos", "image_size": 8, "patch": 4, "class_token": True}
+    fitted, _ = adapt.fit({}, model, {}, 3, {"pos_embed": np.zeros((1, 5, 8))})
+    np.testing.assert_array_equal(fitted["pos_embed"][0], sincos(8, 2, True))
+    learned = {"pos_embed": np.ones((1, 5, 8), np.float32)}
+    with pytest.raises(UserError, match="use --config.model.positions=learned"):
+        adapt.fit(learned, model, {}, 3, {})
