@@ -14,6 +14,7 @@ import argparse
 import importlib.metadata
 import json
 import pathlib
+import re
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -112,14 +113,20 @@ def cases() -> list[tuple[str, str, Callable[[pathlib.Path], Any]]]:
 
 
 def drawn(model: Any) -> Any:
-    """The model with random running statistics and biases, so that none is 0 or 1."""
+    """The model with random running statistics and biases, so that none is 0 or 1.
+
+    The scales of BatchNorm are drawn below 1, so that features are as large as trained ones: with 1
+    a random ResNet-50 doubles them in every block.
+    """
     generator = torch.Generator().manual_seed(0)
     for name, value in [*model.named_buffers(), *model.named_parameters()]:
         if "running" in name or name.endswith("bias"):
             noise = torch.rand(value.shape, generator=generator)
             value.data = noise * 0.2 + (0.9 if "var" in name else -0.1)
-        if name.endswith(("k_bias",)):
+        if name.endswith("k_bias"):
             value.data = torch.zeros_like(value)
+        if re.search(r"(bn\d|downsample\.1|normalization)\.weight$", name):
+            value.data = torch.rand(value.shape, generator=generator) * 0.4 + 0.2
     return model.eval()
 
 
@@ -181,7 +188,8 @@ def compared(library: str, write: Callable[[pathlib.Path], Any]) -> dict[str, An
         ours = verify.encoder_of(weights, channels)
         inputs = verify.inputs(weights, channels)
         differences = [np.abs(ours(x) - outputs(library, model, x)).max() for x in inputs.values()]
-        result: dict[str, Any] = {"in": float(max(differences)), "out": {}}
+        largest = max(float(np.abs(ours(x)).max()) for x in inputs.values())
+        result: dict[str, Any] = {"in": float(max(differences)), "largest": largest, "out": {}}
         del model
         for kind in ("timm", "hf", "torchvision"):
             out = pathlib.Path(place) / kind

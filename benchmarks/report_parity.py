@@ -22,14 +22,16 @@ def table(run: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     lines = [
         "",
-        f"`python benchmarks/parity.py`, commit {run['commit']}, cpu, {versions}. A dash: that "
-        "library has no such encoder.",
+        f"`python benchmarks/parity.py`, commit {run['commit']}, cpu, {versions}: the largest "
+        "absolute output, and the largest absolute difference. A dash: that library has no such "
+        "encoder.",
         "",
-        "| weights of | family | in | out: " + " | out: ".join(FORMATS) + " |",
-        "|" + "---|" * (3 + len(FORMATS)),
+        "| weights of | family | output | in | out: " + " | out: ".join(FORMATS) + " |",
+        "|" + "---|" * (4 + len(FORMATS)),
     ]
     for row in run["families"]:
         numbers = [row["in"], *(row["out"][kind] for kind in FORMATS)]
         cells = [f"{x:.1e}" if isinstance(x, float) else "-" for x in numbers]
-        lines.append(f"| {row['library']} | {row['family']} | {' | '.join(cells)} |")
+        start = f"| {row['library']} | {row['family']} | {row['largest']:.1f}"
+        lines.append(f"{start} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\n"
