@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jssl.config import UserError
+from jssl.data import files
 from jssl.data.sources import digits
 from jssl.interop import programs
 from jssl.interop.target import family
@@ -29,21 +30,19 @@ def missing(kind: str) -> list[str]:
     return [name for name in NEEDS.get(kind, ()) if importlib.util.find_spec(name) is None]
 
 
-def compare(kind: str, folder: pathlib.Path, weights: Weights, channels: int) -> dict[str, float]:
+def compare(theirs: Any, weights: Weights, channels: int) -> dict[str, float]:
     """The largest absolute difference between the outputs of both, for each input.
 
     The outputs are all tokens after the last LayerNorm; of a ResNet, its pooled features.
 
     Args:
-      kind: the format: "timm", "hf" or "torchvision".
-      folder: the exported folder.
+      theirs: f(examples) -> outputs, of `LOADERS`.
       weights: the encoder.
       channels: of the images.
 
     Returns:
       {"random": difference, "digits": difference}; for text {"random": difference}.
     """
-    theirs = LOADERS[kind](folder, weights)
     ours = encoder_of(weights, channels)
     return {
         name: float(np.abs(ours(x) - theirs(x)).max())
@@ -147,14 +146,19 @@ LOADERS = {"timm": from_timm, "hf": from_transformers, "torchvision": from_torch
 
 
 def check(kind: str, folder: pathlib.Path, weights: Weights, channels: int) -> dict[str, float]:
-    """`compare`, with an error above `LIMIT`.
+    """`compare`, with errors in one line.
 
     Raises:
-      UserError: the library is not installed.
+      UserError: the library is not installed, or does not load the folder.
     """
     if absent := missing(kind):
         packages = " and ".join(absent)
         raise UserError(
             f"--verify needs {packages} here, to load the folder; install it, or leave out --verify"
         )
-    return compare(kind, folder, weights, channels)
+    try:
+        theirs = LOADERS[kind](folder, weights)
+    except Exception as error:  # of another library
+        cause = files.one_line(error)
+        raise UserError(f"--verify: {kind} does not load the folder here: {cause}") from error
+    return compare(theirs, weights, channels)
