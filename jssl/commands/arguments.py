@@ -74,6 +74,8 @@ COMMANDS = {
                 "knn",
             ),
             "random-init": Flag("evaluate the encoder as it was before training", False),
+            "out": Flag("of finetune: folder for the classifier that it makes"),
+            "format": Flag("of --out: safetensors (default), timm or hf", "safetensors"),
             "config": Flag("recipe of the run, if the run uses modules of your own"),
             "method": Flag(
                 "a module of your own that the run uses; may be given several times", ()

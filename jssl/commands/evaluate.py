@@ -1,6 +1,7 @@
 """`jssl eval`: evaluates the encoder of a finished or running workdir."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ml_collections
@@ -8,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jssl.commands.arguments import Args, Overrides, require
+from jssl.commands.export import check_request, export_weights
 from jssl.config import (
     Config,
     ConfigError,
@@ -27,6 +29,7 @@ from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
+from jssl.interop.run_weights import classifier
 from jssl.log import log_progress
 from jssl.training.restore import load_state
 from jssl.training.setup import Run, setup_run
@@ -41,6 +44,7 @@ def evaluate(
     run_dir: RunFolder,
     protocol: str,
     random_init: bool = False,
+    save: Callable[[Run, TrainState], None] = lambda run, tuned: None,
 ) -> dict[str, Any]:
     """Evaluates the newest checkpoint of a workdir.
 
@@ -49,6 +53,7 @@ def evaluate(
       run_dir: the folder of the run.
       protocol: one of `KNOWN`, or a module outside jssl with a function ``evaluate``, a `Protocol`.
       random_init: whether to evaluate the encoder at step 0 instead.
+      save: save(run, tuned) is called with the state that "finetune" has made.
 
     Returns:
       A dict of JSON values: the protocol, the step, and the figures of the protocol.
@@ -71,7 +76,7 @@ def evaluate(
     if reads_text:
         result = language.evaluate(run, state, queries, protocol, log_progress)
     elif protocol == "finetune":
-        result = finetune(run, state, queries, log_progress)
+        result = finetune(run, state, queries, log_progress, partial(save, run))
     else:
         result = probe_features(run, state, bank, queries, protocol)
     return {"protocol": protocol, "step": int(state.step), **result}
@@ -194,7 +199,27 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     run_dir = RunFolder(require(args, "workdir", "eval"))
     config = run_dir.config
     change_free_keys(config, overrides)
-    return evaluate(config, run_dir, args["protocol"], args["random-init"])
+    save = saver(run_dir, args["out"], args["format"])
+    if args["out"] and args["protocol"] != "finetune":
+        raise ConfigError("out", args["out"], "is for --protocol=finetune", "leave it out")
+    return evaluate(config, run_dir, args["protocol"], args["random-init"], save)
+
+
+def saver(run_dir: RunFolder, out: str, kind: str) -> Callable[[Run, TrainState], None]:
+    """Returns f(run, tuned), which writes the fine-tuned classifier to the folder `out`, if any.
+
+    Raises:
+      UserError: `kind` is not known, or `out` exists already.
+    """
+    if not out:
+        return lambda run, tuned: None
+    check_request(kind, out)
+
+    def save(run: Run, tuned: TrainState) -> None:
+        classes = run.data.source.classes or ()
+        export_weights(run_dir, classifier(run.config, run.mesh, classes, tuned), kind, out)
+
+    return save
 
 
 def change_free_keys(config: ml_collections.ConfigDict, overrides: Overrides) -> None:

@@ -27,16 +27,27 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     folder = RunFolder(require(args, "workdir", "export"))
     kind = require(args, "format", "export")
     out = require(args, "out", "export")
-    if kind not in export.FORMATS:
-        raise ConfigError("format", kind, "not known", suggest(kind, export.FORMATS))
+    check_request(kind, out)
     weights = read_run(folder.path, args["part"])
     return export_weights(folder, weights, kind, out, args["heads"], args["verify"])
 
 
+def check_request(kind: str, out: str) -> None:
+    """Raises `UserError` if a format is not known, or the folder `out` is not new."""
+    if kind not in export.FORMATS:
+        raise ConfigError("format", kind, "not known", suggest(kind, export.FORMATS))
+    export.check_new(out)
+
+
 def export_weights(
-    folder: RunFolder, weights: Weights, kind: str, out: str, heads: bool, is_verified: bool
+    folder: RunFolder,
+    weights: Weights,
+    kind: str,
+    out: str,
+    heads: bool = False,
+    is_verified: bool = False,
 ) -> dict[str, Any]:
-    """Exports an encoder of a run; see `run`."""
+    """Exports an encoder or a classifier of a run; see `run`."""
     config: Any = folder.recorded_config()
     stored = folder.stored()
     info = folder.data_info

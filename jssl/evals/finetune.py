@@ -88,6 +88,7 @@ def finetune(
     state: TrainState,
     test: Source,
     say: Callable[[str], Callable[..., None]],
+    save: Callable[[TrainState], None] = lambda tuned: None,
 ) -> dict[str, Any]:
     """Fine-tunes the encoder of a state on the run's own data, and returns top-1 on `test`.
 
@@ -96,6 +97,7 @@ def finetune(
       state: the pretrained state.
       test: the test source.
       say: say(what) makes a progress(done, total, note).
+      save: save(tuned) is called with the fine-tuned state.
 
     Returns:
       top1, n_train and n_test (labeled examples), epochs, unreadable_examples, and seconds
@@ -109,6 +111,7 @@ def finetune(
     epoch, steps = (-(-epochs * len(source) // size) for epochs in (1, section.epochs))
     method = build(run, optimizer(section, steps))
     tuned, num_damaged = _train(run, method, state, epoch, steps, say)
+    save(tuned)
     features = Features(method.embed, run.mesh, run.config.eval.batch_size)
     embedded = features.whole(tuned, test, say(test.name))
     assert source.classes is not None, "the caller has checked it"

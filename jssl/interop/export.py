@@ -118,15 +118,26 @@ def write(
 
 def write_own(folder: pathlib.Path, weights: Weights, metadata: Mapping[str, str]) -> None:
     """Writes an encoder under jssl's own names; config.json has the section `model`."""
-    state = {name: np.ascontiguousarray(array) for name, array in weights.encoder.items()}
+    head = weights.heads if weights.classes else {}
+    tensors = weights.encoder | head
+    state = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     save_file(state, folder / "model.safetensors", {"format": "jssl"} | dict(metadata))
     content = {"jssl": "encoder", "model": weights.model} | weights.pixels
+    content |= {"classes": weights.classes} if weights.classes else {}
     write_json(folder / "config.json", content)
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON; tuples become lists."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_new(out: str) -> pathlib.Path:
+    """Returns the absolute path; raises `UserError` if it exists and is not an empty folder."""
+    path = pathlib.Path(out).expanduser().absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError("out", out, "exists already", "name a new folder, or move it away")
+    return path
 
 
 @contextlib.contextmanager
@@ -136,9 +147,7 @@ def new_folder(out: str) -> Iterator[pathlib.Path]:
     Raises:
       UserError: `out` exists and is not empty, or cannot be written.
     """
-    path = pathlib.Path(out).expanduser().absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError("out", out, "exists already", "name a new folder, or move it away")
+    path = check_new(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

@@ -117,7 +117,9 @@ def read_own(folder: pathlib.Path, tensors: Tensors, config: Mapping[str, Any]) 
     model = config.get("model")
     if not isinstance(model, dict) or "name" not in model:
         raise refused(folder, 'its config.json has no section "model"', "restore it")
-    return Weights(str(folder), "jssl", dict(tensors), {}, model, pixels, [])
+    heads = {name: tensors[name] for name in tensors if name.startswith("head/")}
+    encoder = {name: tensors[name] for name in tensors if name not in heads}
+    return Weights(str(folder), "jssl", encoder, heads, model, pixels, [])
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -2,13 +2,15 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jssl.config import ConfigError, UserError, call_with_section, suggest
+from jssl.core import TrainState
 from jssl.interop import convert
 from jssl.interop.weights import Weights
 from jssl.parallel import mesh
@@ -62,6 +64,39 @@ def read_run(path: str | os.PathLike[str], part: str = "encoder") -> Weights:
         pixels=pixels,
         unused=[],
         step=int(state["step"]),
+    )
+
+
+def classifier(config: Any, devices: Mesh, classes: Sequence[str], tuned: TrainState) -> Weights:
+    """The fine-tuned encoder of `jssl.evals.finetune` with its last layer.
+
+    Args:
+      config: the config of the run.
+      devices: its mesh.
+      classes: the names of the classes, in order.
+      tuned: the fine-tuned state.
+    """
+    whole = mesh.replicated(devices)
+
+    def fetch(leaf: jax.Array) -> np.ndarray:
+        return np.asarray(jax.device_put(leaf, whole))
+
+    params = jax.tree.map(fetch, tuned.params)
+    stats = jax.tree.map(fetch, tuned.buffers["stats"])
+    head = {f"head/{name}": value for name, value in params["head"].items()}
+    model = dict(config.model)
+    model |= {"pool": config.finetune.pool} if config.finetune.pool else {}
+    section = dict(config.augment) if "augment" in config else {}
+    return Weights(
+        path="the fine-tuned encoder",
+        layout="jssl",
+        encoder=convert.flat(params["encoder"], stats),
+        heads=head,
+        model=model,
+        pixels={key: tuple(section[key]) for key in ("mean", "std") if key in section},
+        unused=[],
+        step=int(tuned.step),
+        classes=tuple(classes),
     )
 
 

@@ -44,6 +44,12 @@ def family(model: Mapping[str, Any]) -> str:
     )
 
 
+def last_layer(weights: Weights, name: str) -> dict[str, Array]:
+    """The last layer of a fine-tuned classifier under a name of another library."""
+    kernel = np.ascontiguousarray(weights.heads["head/kernel"].T)
+    return {f"{name}.weight": kernel, f"{name}.bias": weights.heads["head/bias"]}
+
+
 def with_positions(weights: Weights) -> dict[str, Array]:
     """The tensors of a ViT with its positions; fixed ones are written as values."""
     model = weights.model

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jssl.config import UserError
-from jssl.interop.target import Target, family, vit_options, with_positions
+from jssl.interop.target import Target, family, last_layer, vit_options, with_positions
 from jssl.interop.weights import Weights
 from jssl.nn import vit
 
@@ -47,8 +47,17 @@ def timm(weights: Weights, pixels: Mapping[str, Any], channels: int) -> Target:
         "custom_load": False,
     }
     if kind == "resnet":
-        return timm_resnet(weights, cfg, channels)
-    return timm_vit(weights, cfg, channels)
+        return as_classifier(timm_resnet(weights, cfg, channels), weights, "fc")
+    return as_classifier(timm_vit(weights, cfg, channels), weights, "head")
+
+
+def as_classifier(target: Target, weights: Weights, name: str) -> Target:
+    """Adds the last layer of a fine-tuned classifier, if there is one, under a name of timm."""
+    if not weights.classes:
+        return target
+    cfg = target.config["pretrained_cfg"] | {"label_names": list(weights.classes)}
+    changes = {"num_classes": len(weights.classes), "pretrained_cfg": cfg}
+    return target._replace(config=target.config | changes, heads=last_layer(weights, name))
 
 
 def timm_resnet(weights: Weights, cfg: dict[str, Any], channels: int) -> Target:

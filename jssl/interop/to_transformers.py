@@ -11,7 +11,7 @@ import numpy as np
 
 from jssl.config import UserError
 from jssl.interop import convert
-from jssl.interop.target import Target, family, vit_options, with_positions
+from jssl.interop.target import Target, family, last_layer, vit_options, with_positions
 from jssl.interop.weights import Weights
 from jssl.nn import resnet, text, vit
 from jssl.nn.positions import sincos
@@ -38,6 +38,8 @@ def transformers(weights: Weights, run: Mapping[str, Any], channels: int, heads:
         target = vit_target(weights, channels)
     else:
         target = text_target(weights, kind)
+    if weights.classes:
+        return as_classifier(target, weights)
     if not heads:
         return target
     makers = {"mae": with_decoder, "bert": with_token_head, "gpt": with_token_logits}
@@ -48,6 +50,35 @@ def transformers(weights: Weights, run: Mapping[str, Any], channels: int, heads:
             "leave out --heads"
         )
     return makers[method](target, weights, run)
+
+
+CLASSIFIERS = {  # layout -> (class, prefix of the encoder, name of the last layer)
+    "hf_vit": ("ViTForImageClassification", "vit.", "classifier"),
+    "hf_resnet": ("ResNetForImageClassification", "resnet.", "classifier.1"),
+}
+
+
+def as_classifier(target: Target, weights: Weights) -> Target:
+    """A fine-tuned classifier; its classes are `id2label`.
+
+    Raises:
+      UserError: transformers' classifier of this family is not linear on the same features.
+    """
+    from_class_token = weights.model.get("pool", "cls") == "cls"
+    if target.layout not in CLASSIFIERS or not from_class_token:
+        raise UserError(
+            "transformers has no linear classifier on these features; use --format=timm or "
+            "safetensors"
+        )
+    name, prefix, last = CLASSIFIERS[target.layout]
+    labels = dict(enumerate(weights.classes))
+    changes = {
+        "architectures": [name],
+        "id2label": {str(i): label for i, label in labels.items()},
+        "label2id": {label: i for i, label in labels.items()},
+    }
+    heads = last_layer(weights, last)
+    return Target(target.layout, target.config | changes, target.encoder, prefix, heads)
 
 
 def vit_target(weights: Weights, channels: int) -> Target:

@@ -17,6 +17,7 @@ class Weights(NamedTuple):
       pixels: "mean" and "std" of each channel, if they are stated; {} else.
       unused: the names of the file's tensors that are not read.
       step: of the checkpoint of a workdir; 0 else.
+      classes: of a classifier, whose last layer is "head/kernel" [D, classes] and "head/bias".
     """
 
     path: str
@@ -27,3 +28,4 @@ class Weights(NamedTuple):
     pixels: dict[str, tuple[float, ...]]
     unused: list[str]
     step: int = 0
+    classes: tuple[str, ...] = ()

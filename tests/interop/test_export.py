@@ -142,3 +142,20 @@ def test_a_full_disk_leaves_nothing(runs, tmp_path, capfd, monkeypatch):
     words = [f"--workdir={runs['image']}", "--format=timm", f"--out={tmp_path / 'x'}"]
     assert "the disk is full" in refused(capfd, "export", *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fine_tuned_classifier_is_written_with_its_classes(runs, tmp_path, capfd):
+    out = tmp_path / "classifier"
+    words = ["eval", f"--workdir={runs['image']}", "--protocol=finetune", "--format=timm"]
+    few = ["--config.finetune.epochs=1", "--config.finetune.batch_size=64"]
+    assert cli.main([*words, *few, f"--out={out}"]) == 0
+    config = config_of(out)
+    assert config["num_classes"] == 10 and config["global_pool"] == "avg"
+    assert config["pretrained_cfg"]["label_names"] == [str(i) for i in range(10)]
+    with safe_open(out / "model.safetensors", framework="np") as file:
+        assert file.get_tensor("head.weight").shape == (10, 32)
+        assert np.abs(file.get_tensor("head.weight")).max() > 1e-4, "it has been trained"
+    capfd.readouterr()
+    assert "exists already" in refused(capfd, *words, f"--out={out}")
+    knn = [*words[:2], "--protocol=knn", f"--out={tmp_path / 'x'}"]
+    assert "is for --protocol=finetune" in refused(capfd, *knn)
