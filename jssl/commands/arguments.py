@@ -84,6 +84,20 @@ COMMANDS = {
         },
         "evaluate",
     ),
+    "embed": Command(
+        "writes the features of every example of a data set to a file",
+        {
+            "workdir": WORKDIR,
+            "out": Flag("file to write: .npz or .parquet"),
+            "part-size": Flag("examples of a part; a stop loses at most one", "8192"),
+            "config": Flag("recipe of the run, if the run uses modules of your own"),
+            "method": Flag(
+                "a module of your own that the run uses; may be given several times", ()
+            ),
+            "path": PATH,
+        },
+        "embed",
+    ),
     "export": Command(
         "writes the encoder of a workdir as a folder that other libraries load",
         {
