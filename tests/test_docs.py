@@ -147,10 +147,11 @@ def check_command(line: list[str]) -> None:
         assert all(extra in known_extras() for extra in extras), line
     elif words != ["--version"]:
         command, given, overrides = arguments.arguments(words)
-        if given.get("config") and command != "eval":
+        of_run = command in ("eval", "embed")
+        if given.get("config") and not of_run:
             load(given["config"], overrides)
-        for key in overrides:  # of jssl eval: only the run knows the keys of its method
-            resolve_key(recipes.recipe("", {}) if command == "eval" else load(given["config"]), key)
+        for key in overrides:  # only the run knows the keys of its method
+            resolve_key(recipes.recipe("", {}) if of_run else load(given["config"]), key)
 
 
 def known_extras() -> dict[str, Any]:
