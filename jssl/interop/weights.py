@@ -17,6 +17,7 @@ class Weights(NamedTuple):
       pixels: "mean" and "std" of each channel, if they are stated; {} else.
       unused: the names of the file's tensors that are not read.
       step: of the checkpoint of a workdir; 0 else.
+      head: the section `head` of a workdir whose method has prototypes; None else.
     """
 
     path: str
@@ -27,3 +28,4 @@ class Weights(NamedTuple):
     pixels: dict[str, tuple[float, ...]]
     unused: list[str]
     step: int = 0
+    head: dict[str, Any] | None = None

@@ -1,0 +1,70 @@
+"""Features of an image and of its parts, of any image encoder of jssl."""
+
+from typing import Any
+
+import jax
+from jax import Array
+
+from jssl import nn
+from jssl.config import Config, ConfigError
+from jssl.nn.apply import apply
+from jssl.nn.resnet import ResNet
+from jssl.nn.vit_encoder import ViT
+
+
+def image_encoder(section: Config, name: str) -> Any:
+    """The encoder that the section `name` of a config describes.
+
+    Raises:
+      UserError: it is no ViT and no ResNet of jssl.
+    """
+    encoder = nn.encoder(section)
+    if not isinstance(encoder, ViT | ResNet):
+        raise ConfigError(
+            f"config.{name}.name",
+            section["name"],
+            "no image encoder with a feature map",
+            "use a ResNet or a ViT, such as resnet18",
+        )
+    return encoder
+
+
+def run_encoder(
+    encoder: Any,
+    params: dict[str, Any],
+    stats: dict[str, Any],
+    images: Array,
+    train: bool,
+    rngs: dict[str, Array] | None = None,
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Runs a ViT or a ResNet.
+
+    Args:
+      encoder, params, stats: of `jssl.nn.apply.init`.
+      images: [B, H, W, C].
+      train: as in `jssl.nn.apply.apply`.
+      rngs: the random streams of a training pass.
+
+    Returns:
+      (features float32 [B, D], feature map float32 [B, h, w, D], stats). The map of a ViT has the
+      tokens of its patches.
+    """
+    options = {"pooled": False} if isinstance(encoder, ResNet) else {}
+    output, stats = apply(encoder, params, stats, images, train=train, rngs=rngs, **options)
+    features = encoder.features(output)
+    if isinstance(encoder, ResNet):
+        return features, output, stats
+    patches = output[:, encoder.num_prefix :].astype(features.dtype)
+    side = images.shape[1] // encoder.patch
+    return features, patches.reshape(len(patches), side, side, -1), stats
+
+
+def resized(x: Array, height: int, width: int) -> Array:
+    """Images or feature maps [B, h, w, D] in another size, [B, height, width, D].
+
+    Bilinear between the centers of the pixels, with antialiasing where the size decreases, as
+    Pillow's BILINEAR.
+    """
+    if x.shape[1:3] == (height, width):
+        return x
+    return jax.image.resize(x, (len(x), height, width, x.shape[-1]), "linear", antialias=True)
