@@ -2,11 +2,10 @@
     --config.data.dir=DATA --workdir=runs/distill_nette
 
 A ViT-S/16 learns the features of a frozen teacher on Imagenette (160 px) at 128 px. WEIGHTS is a
-folder of timm or transformers on this machine, such as `facebook/dinov2-base`, or a workdir of jssl;
-it says which encoder it is, and its images get its own pixel statistics and a size of whole patches.
-Cosine loss on class tokens and on patches (AM-RADIO, arXiv 2312.06709). No one has published
-settings for this: 200 epochs, AdamW as MAE's fine-tuning, weak augmentation. :resnet18 is another
-student.
+folder of timm or transformers on this machine, such as `facebook/dinov2-base`, or a workdir of
+jssl; it says which encoder it is. The teacher's images get its own pixel statistics and a size of
+whole patches. Cosine loss on class tokens and on patches (AM-RADIO, arXiv 2312.06709). No one has
+published settings for this: 200 epochs, AdamW, weak augmentation. :resnet18 is another student.
 
 :tiny has a teacher of random weights, to test the program.
 """

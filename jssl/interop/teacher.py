@@ -20,6 +20,7 @@ from jssl.interop.weights import Weights
 from jssl.nn.frozen import BUFFER
 
 SECTIONS = ("teacher", "teacher_model")  # of a config: the path of the weights, their encoder
+OPEN = ("teacher_model", "teacher_head", "out_dim")  # keys that a config may leave empty
 PROTOTYPES = ("prototypes", "prototypes/head")  # of dino, of ibot
 
 
@@ -49,17 +50,15 @@ def described(
     return filled(tree, stated(tree, weights))
 
 
-OPEN = ("teacher_model", "teacher_head", "out_dim")  # keys that may be empty; `teacher` has more
-
-
 def filled(tree: ml_collections.ConfigDict, facts: dict[str, Any]) -> ml_collections.ConfigDict:
     """A copy of a config in which empty keys of the teacher have the values of `facts`."""
     tree = tree.copy_and_resolve_references().unlock()
+    teacher: Any = tree.teacher
     for key in OPEN:
         if key in tree and not tree[key] and facts.get(key):
             tree[key] = ml_collections.ConfigDict(facts[key]) if key != "out_dim" else facts[key]
     for key in ("mean", "std"):
-        tree.teacher[key] = tree.teacher[key] or facts["teacher"][key]
+        teacher[key] = teacher[key] or facts["teacher"][key]
     return tree.lock()
 
 

@@ -34,10 +34,11 @@ from jssl.losses import (
     whitened_smooth_l1,
 )
 from jssl.metrics import monitor_from_config
-from jssl.nn import feature_maps, frozen, heads, masked_image
-from jssl.nn.apply import EncoderWithHeads, apply, init
-from jssl.nn.prototypes import SINKHORN_ITERATIONS, init_prototypes, prototype_logits
-from jssl.ops import l2_normalize, sinkhorn
+from jssl.nn import feature_maps, frozen, masked_image
+from jssl.nn.apply import EncoderWithHeads
+from jssl.nn.prototypes import SINKHORN_ITERATIONS
+from jssl.nn.student import student_from_config
+from jssl.ops import sinkhorn
 
 LOSSES = {"cosine": cosine_distance, "smooth_l1": whitened_smooth_l1}
 KEYS = {
@@ -64,60 +65,33 @@ SECTIONS = frozen.SECTIONS
 
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
-    names = ("global", "dense", "relation", "prototype")
-    weights = {name: config[f"{name}_weight"] for name in names if config[f"{name}_weight"]}
-    if not weights:
-        raise ConfigError("config.global_weight", 0.0, "all four weights are 0", "try 1.0")
-    student = feature_maps.image_encoder(config.model, "model")
+    weights = weights_of(config)
     teacher = frozen.teacher_from_config(config, "prototype" in weights)
+    student = student_from_config(config, teacher, list(weights))
     feature_loss = LOSSES[config.loss]
     train_view = masked_image.train_view(config)
     eval_view = masked_image.eval_view(config)
     monitor = monitor_from_config(config)
-    dims = (student.dim, teacher.encoder.dim)
-    projections = {}
-    if "global" in weights:
-        projections["head"] = projection(config, teacher.encoder.dim)
-    if "prototype" in weights:
-        projections["prototype_head"] = frozen.head_from_config(config)
 
-    def init_all(rng, batch):
-        rngs = jax.random.split(rng, 6)
+    def init(rng, batch):
+        rng_student, rng_teacher = jax.random.split(rng)
         views = eval_view(batch)
-        params = {}
-        stats = {}
-        params["encoder"], stats["encoder"] = init(student, rngs[0], views)
-        for key, (name, module) in zip(rngs[1:3], projections.items(), strict=False):
-            params[name], stats[name] = init(module, key, jnp.zeros((2, student.dim)))
-        if "dense" in weights:
-            params["dense_head"] = masked_image.init_torch_dense(rngs[3], *dims)
-        if "prototype" in weights:
-            z_width = projections["prototype_head"].features[-1]
-            params["prototypes"] = init_prototypes(rngs[4], config.out_dim, z_width)
-        return params, {"stats": stats} | teacher.init(rngs[5], views)
+        params, stats = student.init(rng_student, views)
+        return params, {"stats": stats} | teacher.init(rng_teacher, views)
 
     def forward(params, state, batch, rng):
         rng_view, rng_net = jax.random.split(rng)
         views = train_view(rng_view, batch)
+        outputs, stats = student(params, state.buffers["stats"], views, rng_net)
         target = teacher(state.buffers, views)
-        stats = dict(state.buffers["stats"])
-        features, feature_map, stats["encoder"] = feature_maps.run_encoder(
-            student, params["encoder"], stats["encoder"], views, True, {"drop_path": rng_net}
-        )
-        outputs = {"features": features, "target": target}
-        for name, module in projections.items():
-            outputs[name], stats[name] = apply(
-                module, params[name], stats[name], features, train=True
-            )
-        if "dense" in weights:
-            projected = masked_image.dense(params["dense_head"], feature_map)
-            outputs["map"] = feature_maps.resized(projected, *target["map"].shape[1:3])
+        if "map" in outputs:
+            outputs["map"] = feature_maps.resized(outputs["map"], *target["map"].shape[1:3])
         else:
             del target["map"]
-        return outputs, state.buffers | {"stats": stats}
+        return outputs | {"teacher": target}, state.buffers | {"stats": stats}
 
     def loss(params, outputs, state, batch, rng):
-        target = outputs["target"]
+        target = outputs["teacher"]
         values = {}
         if "global" in weights:
             values["global"] = feature_loss(outputs["head"], target["features"])
@@ -126,25 +100,31 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         if "relation" in weights:
             values["relation"] = similarity_preserving(outputs["features"], target["features"])
         if "prototype" in weights:
-            z = l2_normalize(outputs["prototype_head"])
-            logits = prototype_logits(params["prototypes"], z) / config.temperature
+            logits = student.logits(params, outputs["prototype_head"]) / config.temperature
             p = sinkhorn(target["logits"], config.teacher_temp, SINKHORN_ITERATIONS)
             values["prototype"] = soft_cross_entropy(logits, p)
         metrics = {f"{name}_loss": value for name, value in values.items()}
         metrics |= monitor(state.step, outputs["features"])
-        return sum(weights[name] * values[name] for name in weights), (state.buffers, metrics)
+        total = jnp.stack([weights[name] * values[name] for name in weights]).sum()
+        return total, (state.buffers, metrics)
 
     def embed(params, buffers, batch):
-        net = EncoderWithHeads({"encoder": student})
+        net = EncoderWithHeads({"encoder": student.encoder})
         return net.embed(params, buffers["stats"], eval_view(batch))
 
-    objective = split_objective(init_all, forward, loss, embed)
+    objective = split_objective(init, forward, loss, embed)
     compares = "relation" in weights or "prototype" in weights
     return objective if compares else objective._replace(stages=None)
 
 
-def projection(config: Config, width: int) -> heads.MLP:
-    """The student's projection to features of the teacher: an MLP of ``config.hidden``."""
-    features = (*config.hidden, width)
-    dtype = jnp.dtype(config.model.dtype)
-    return heads.MLP(features, True, False, False, True, "relu", "torch", dtype)
+def weights_of(config: Config) -> dict[str, float]:
+    """{"global": config.global_weight, ...} of the losses that are on.
+
+    Raises:
+      UserError: all are off.
+    """
+    names = ("global", "dense", "relation", "prototype")
+    weights = {name: config[f"{name}_weight"] for name in names if config[f"{name}_weight"]}
+    if not weights:
+        raise ConfigError("config.global_weight", 0.0, "all four weights are 0", "try 1.0")
+    return weights

@@ -5,28 +5,31 @@ from typing import Any
 import jax
 from jax import Array
 
-from jssl import nn
-from jssl.config import Config, ConfigError
+from jssl.config import Config, ConfigError, UserError, call_with_section
+from jssl.nn import resnet, vit
 from jssl.nn.apply import apply
 from jssl.nn.resnet import ResNet
-from jssl.nn.vit_encoder import ViT
 
 
 def image_encoder(section: Config, name: str) -> Any:
     """The encoder that the section `name` of a config describes.
 
     Raises:
-      UserError: it is no ViT and no ResNet of jssl.
+      UserError: it is no ViT and no ResNet of jssl, or a value is wrong.
     """
-    encoder = nn.encoder(section)
-    if not isinstance(encoder, ViT | ResNet):
+    values = dict(section)
+    family = next((module for module in (resnet, vit) if values.get("name") in module.SIZES), None)
+    if family is None:
         raise ConfigError(
             f"config.{name}.name",
-            section["name"],
+            values.get("name"),
             "no image encoder with a feature map",
-            "use a ResNet or a ViT, such as resnet18",
+            "use a ResNet or a ViT of jssl, such as resnet18",
         )
-    return encoder
+    try:
+        return call_with_section(family.build, values, name)
+    except UserError as error:  # messages of `build` name the section `model`
+        raise UserError(str(error).replace("config.model.", f"config.{name}.")) from None
 
 
 def run_encoder(

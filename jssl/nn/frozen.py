@@ -47,6 +47,15 @@ SECTIONS: dict[str, Any] = {  # {section: its kinds}
 BUFFER = "frozen"
 
 
+class Pixels(NamedTuple):
+    """Mean and deviation of each channel: of the student's views, and of the teacher's images."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    own_mean: tuple[float, ...]
+    own_std: tuple[float, ...]
+
+
 class FrozenTeacher(NamedTuple):
     """The buffer "frozen", {"params": ..., "stats": ...} of "network", and with a head also of
     "head" and "prototypes".
@@ -56,14 +65,14 @@ class FrozenTeacher(NamedTuple):
       head: the head before the prototypes; None: there are none.
       out_dim: the number of prototypes.
       size: side of its images, in pixels.
-      pixels: (mean, std) of the views, (mean, std) of its images.
+      pixels: statistics of the views and of its images.
     """
 
     encoder: Any
     head: heads.MLP | None
     out_dim: int
     size: int
-    pixels: tuple[Array, Array, Array, Array]
+    pixels: Pixels
 
     def init(self, rng: Array, views: Array) -> Buffers:
         """The buffer with random weights, for views [B, H, W, C]."""
@@ -98,7 +107,7 @@ class FrozenTeacher(NamedTuple):
 
     def images(self, views: Array) -> Array:
         """The views in the teacher's size, with the teacher's mean and deviation of pixels."""
-        mean, std, own_mean, own_std = self.pixels
+        mean, std, own_mean, own_std = (jnp.asarray(x, jnp.float32) for x in self.pixels)
         pixels = views.astype(jnp.float32) * std + mean
         return feature_maps.resized((pixels - own_mean) / own_std, self.size, self.size)
 
@@ -121,15 +130,14 @@ def teacher_from_config(config: Config, has_head: bool) -> FrozenTeacher:
     encoder = feature_maps.image_encoder(config.teacher_model, "teacher_model")
     head = head_from_config(config) if has_head else None
     augment = config.augment
-    pixels = (
+    pixels = Pixels(
         augment.mean,
         augment.std,
         section["mean"] or augment.mean,
         section["std"] or augment.std,
     )
-    arrays = [jnp.asarray(x, jnp.float32) for x in pixels]
     size = section["size"] or own_size(encoder, augment.size)
-    return FrozenTeacher(encoder, head, config.out_dim, size, (*arrays,))
+    return FrozenTeacher(encoder, head, config.out_dim, size, pixels)
 
 
 def head_from_config(config: Config) -> heads.MLP:
