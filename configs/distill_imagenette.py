@@ -5,7 +5,7 @@ A ViT-S/16 learns the features of a frozen teacher on Imagenette (160 px) at 128
 folder of timm or transformers on this machine, such as `facebook/dinov2-base`, or a workdir of
 jssl; it says which encoder it is. The teacher's images get its own pixel statistics and a size of
 whole patches. Cosine loss on class tokens and on patches (AM-RADIO, arXiv 2312.06709). No one has
-published settings for this: 200 epochs, AdamW, weak augmentation. :resnet18 is another student.
+published settings for this: 200 epochs, AdamW, weak augmentation.
 
 :tiny has a teacher of random weights, to test the program.
 """
@@ -34,7 +34,6 @@ def get_config(variant=""):
             checkpoint=dict(every=2_000),
             eval=dict(every=1_850, split="validation"),
         ),
-        resnet18={"model": resnet("resnet18", "imagenet", init="fan_out")},
         tiny=TINY_VIT | {
             "teacher_model": resnet("resnet_test", "cifar") | dict(width=8, dtype="float32"),
             "teacher.size": 24, "optim.warmup_steps": 1,

@@ -17,7 +17,7 @@ from jssl.interop import convert
 from jssl.interop.read import read_weights
 from jssl.interop.start import fitted, log_start, misfit_of, put, put_all
 from jssl.interop.weights import Weights
-from jssl.nn.frozen import BUFFER
+from jssl.nn.frozen import BUFFER, TRAINING_KEYS
 
 SECTIONS = ("teacher", "teacher_model")  # of a config: the path of the weights, their encoder
 OPEN = ("teacher_model", "teacher_head", "out_dim")  # keys that a config may leave empty
@@ -68,7 +68,9 @@ def stated(tree: Any, weights: Weights) -> dict[str, Any]:
         key: fit_channels(weights.pixels.get(key) or tree.augment[key], tree.data.channels)
         for key in ("mean", "std")
     }
-    facts = {"teacher": pixels, "teacher_model": weights.model | {"dtype": tree.model.dtype}}
+    off = {key: value for key, value in TRAINING_KEYS.items() if key in weights.model}
+    model = weights.model | off | {"dtype": tree.model.dtype}
+    facts: dict[str, Any] = {"teacher": pixels, "teacher_model": model}
     if tree.get("prototype_weight"):
         layer = prototypes_of(weights)
         if layer is None or weights.head is None:

@@ -1,7 +1,9 @@
-"""Distillation: a student learns the features of a frozen, pretrained teacher, without labels.
+"""Distillation: "AM-RADIO: Agglomerative Vision Foundation Model - Reduce All Domains Into One"
+(Ranzinger, Heinrich, Kautz, Molchanov; CVPR 2024; arXiv 2312.06709), with one teacher.
 
-Teacher and student see the same random view of each image (Beyer et al. 2022, arXiv 2106.05237,
-section 3: "consistent"). Four losses, each with a weight:
+A student learns the features of a frozen, pretrained teacher, without labels. Both see the same
+random view of each image ("consistent" teaching: Beyer et al. 2022, arXiv 2106.05237). There are
+four losses, each with a weight:
 
 global_weight     the student's features, projected to the teacher's width, against the teacher's:
                   `config.loss` "cosine" (AM-RADIO, arXiv 2312.06709) or "smooth_l1" (feature

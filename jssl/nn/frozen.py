@@ -45,6 +45,8 @@ SECTIONS: dict[str, Any] = {  # {section: its kinds}
     "teacher_head": values.documented_kinds(heads.build),
 }
 BUFFER = "frozen"
+# Keys of `teacher_model` that count only in training, and the values that turn them off.
+TRAINING_KEYS = {"drop_path": 0.0, "remat": "none", "rope_rescale": 1.0}
 
 
 class Pixels(NamedTuple):
@@ -120,7 +122,7 @@ def teacher_from_config(config: Config, has_head: bool) -> FrozenTeacher:
       has_head: whether it has a head and prototypes, ``config.teacher_head``.
 
     Raises:
-      UserError: nothing says which encoder it is.
+      UserError: nothing says which encoder it is, or a key of it has no effect.
     """
     section = dict(config.teacher)
     if not len(config.teacher_model.keys()):
@@ -128,6 +130,10 @@ def teacher_from_config(config: Config, has_head: bool) -> FrozenTeacher:
             "config.teacher.path", section["path"], "names no weights", "set --config.teacher=PATH"
         )
     encoder = feature_maps.image_encoder(config.teacher_model, "teacher_model")
+    for key, off in TRAINING_KEYS.items():
+        if key in config.teacher_model and (value := config.teacher_model[key]) != off:
+            problem = "means nothing to a frozen teacher"
+            raise ConfigError(f"config.teacher_model.{key}", value, problem, f"set it to {off}")
     head = head_from_config(config) if has_head else None
     augment = config.augment
     pixels = Pixels(

@@ -31,7 +31,8 @@ def workdirs(tmp_path_factory):
     """{method: (workdir that has saved its first state, the state)}; teacher and student differ."""
     found = {}
     for name in ("dino_cifar10", "ibot_imagenette"):
-        run = setup_run(Config(load(f"configs/{name}.py:tiny", OWN_PIXELS)), make_mesh(1))
+        words = OWN_PIXELS | ({"model.drop_path": 0.1} if "ibot" in name else {})
+        run = setup_run(Config(load(f"configs/{name}.py:tiny", words)), make_mesh(1))
         state = run.init()
         doubled = jax.tree.map(lambda x: 2 * x, state.buffers["teacher"])
         state = state.replace(buffers=state.buffers | {"teacher": doubled})
@@ -188,6 +189,8 @@ def test_wrong_teachers_are_one_line(workdirs, tmp_path):
     assert refused(no_head).startswith("--config.prototype_weight=0.1: needs a teacher")
     wrong = load(RECIPE, {"teacher_model.pool": "max"})
     assert refused(wrong).startswith("--config.teacher_model.pool='max'")
+    wrong = load(RECIPE, {"teacher_model.drop_path": 0.1})
+    assert "config.teacher_model.drop_path=0.1: means nothing to a frozen" in refused(wrong)
     text = load(RECIPE)
     with text.unlocked():
         text.model.name = "bert_base"
