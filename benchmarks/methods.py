@@ -48,6 +48,7 @@ def main():
     given = parser.parse_args()
     recipes = sorted((ROOT / "configs").glob("*_cifar10.py"))
     names = [path.stem.removesuffix("_cifar10") for path in recipes]
+    names.remove("distill")  # it needs a teacher: benchmarks/distill.py
     for name in ["untrained", *names]:
         if given.only and name not in given.only:
             continue

@@ -17,7 +17,7 @@ from jssl.config import plugins, trust
 from jssl.config.tree import flatten, parse, resolve_key
 from jssl.errors import ConfigError, UserError, suggest
 
-PATH_SECTIONS = ("init_from",)  # a text in place of such a section is its key `path`
+PATH_SECTIONS = ("init_from", "teacher")  # a text in place of such a section is its key `path`
 
 
 def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:

@@ -7,7 +7,13 @@ import ml_collections
 
 from jssl.errors import ConfigError
 
-PATHS = (("data", "path"), ("data", "dir"), ("data", "tokenizer"), ("init_from", "path"))
+PATHS = (
+    ("data", "path"),
+    ("data", "dir"),
+    ("data", "tokenizer"),
+    ("init_from", "path"),
+    ("teacher", "path"),
+)
 
 
 def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

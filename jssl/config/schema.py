@@ -197,6 +197,9 @@ BOUND = (
     "predictor",
     "decoder",
     "patch_head",
+    "teacher",
+    "teacher_model",
+    "teacher_head",
 )
 
 

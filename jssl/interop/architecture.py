@@ -260,6 +260,6 @@ def differences(file: Mapping[str, Any], section: Mapping[str, Any]) -> list[str
     return wrong
 
 
-def as_flags(section: Mapping[str, Any], keys: list[str]) -> str:
-    """Formats keys of a section `model` for the command line."""
-    return " ".join(f"--config.model.{key}={section[key]}" for key in keys)
+def as_flags(section: Mapping[str, Any], keys: list[str], name: str = "model") -> str:
+    """Formats keys of a section of this name, which describes an encoder, for the command line."""
+    return " ".join(f"--config.{name}.{key}={section[key]}" for key in keys)

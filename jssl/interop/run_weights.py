@@ -48,8 +48,8 @@ def read_run(path: str | os.PathLike[str], part: str = "encoder") -> Weights:
         )
     prefix = "teacher_" if part == "teacher" else ""
     tree = buffers["teacher"] if part == "teacher" else params
-    stats = buffers.get(f"{prefix}stats", {}).get("encoder") or {}
-    encoder = convert.flat(tree["encoder"], stats)
+    stats = dict(buffers.get(f"{prefix}stats", {}))
+    encoder = convert.flat(tree["encoder"], stats.pop("encoder", None))
     heads = {key: value for key, value in tree.items() if key != "encoder"}
     if part == "teacher":
         heads |= {key: params[key] for key in params if key not in tree}
@@ -59,11 +59,12 @@ def read_run(path: str | os.PathLike[str], part: str = "encoder") -> Weights:
         path=str(folder.path),
         layout="jssl",
         encoder=encoder,
-        heads=convert.flat(heads),
+        heads=convert.flat(heads, stats),
         model=dict(config.model),
         pixels=pixels,
         unused=[],
         step=int(state["step"]),
+        head=dict(config.head) if "prototypes" in heads else None,
     )
 
 

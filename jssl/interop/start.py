@@ -1,7 +1,8 @@
-"""A run that starts from weights: `config.init_from`."""
+"""A run that starts from weights: `config.init_from`. `jssl.interop.teacher` uses its parts."""
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jssl.interop.read import read_weights
 from jssl.interop.weights import Weights
 
 log = logging.getLogger("jssl")
+SECTIONS = ("init_from", "model")  # of a config: the path of the weights, their encoder
 
 
 def start_state(config: Config, state: TrainState) -> TrainState:
@@ -37,8 +39,8 @@ def start_state(config: Config, state: TrainState) -> TrainState:
         weights = read_weights(path, config.init_from.part)
     except UserError as error:
         raise UserError(f"--config.init_from={error}") from None
-    tensors, notes = fitted(config, weights, encoder_tensors(state))
-    log_start(weights, notes)
+    tensors, notes = fitted(config, weights, encoder_tensors(state), SECTIONS)
+    log_start("start from", weights, notes)
     heads = with_new_tokens(weights.heads, state.params)
     params = replaced(state.params, tensors, heads)
     teacher = {f"teacher/{name}": value for name, value in heads.items()}
@@ -78,61 +80,70 @@ def encoders(tree: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def fitted(
-    config: Config, weights: Weights, shapes: Mapping[str, Any]
+    config: Config, weights: Weights, shapes: Mapping[str, Any], sections: tuple[str, str]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The tensors for an encoder with these shapes, and notes on what was resized.
 
+    Args:
+      config: the whole config.
+      weights: what was read.
+      shapes: {our name: anything with a shape} of the encoder.
+      sections: the sections of the config with the path and with the encoder, as `SECTIONS`.
+
     Raises:
-      UserError: they do not fit; the message has the values of ``config.model`` that would.
+      UserError: they do not fit; the message has the values of the section that would.
     """
-    section = dict(config.model)
+    of_path, of_encoder = sections
+    misfit = partial(misfit_of, weights, of_path)
+    section = dict(config[of_encoder])
     wrong = architecture.differences(weights.model, section)
     if wrong:
-        cure = architecture.as_flags(weights.model, wrong)
-        raise misfit(weights, f"has another encoder than config.model; use {cure}")
+        cure = architecture.as_flags(weights.model, wrong, of_encoder)
+        raise misfit(f"has another encoder than config.{of_encoder}; use {cure}")
     channels = config.data.channels
     try:
         tensors, notes = adapt.fit(weights.encoder, weights.model, section, channels, shapes)
     except UserError as error:
-        raise misfit(weights, str(error)) from None
+        raise misfit(str(error)) from None
     for name in ("q_bias", "v_bias"):  # timm leaves out biases that are zero
         for key, value in shapes.items():
             if key.endswith(f"attn/{name}") and key not in tensors:
                 tensors[key] = np.zeros(value.shape, np.float32)
     for key, value in shapes.items():
         if key not in tensors:
-            raise misfit(weights, f"lacks {key}")
+            raise misfit(f"lacks {key}")
         if tensors[key].shape != tuple(value.shape):
-            raise misfit(weights, f"has {key} {tensors[key].shape}, and not {tuple(value.shape)}")
+            raise misfit(f"has {key} {tensors[key].shape}, and not {tuple(value.shape)}")
     if extra := sorted(tensors.keys() - shapes.keys()):
-        raise misfit(weights, f"has {extra[0]}, and config.model has not")
+        raise misfit(f"has {extra[0]}, and config.{of_encoder} has not")
     return tensors, notes
 
 
-def misfit(weights: Weights, problem: str) -> UserError:
-    """The error for weights that do not fit the config."""
+def misfit_of(weights: Weights, section: str, problem: str) -> UserError:
+    """The error for weights, of the path in a section, that do not fit the config."""
     return ConfigError(
-        "config.init_from.path",
+        f"config.{section}.path",
         weights.path,
         problem,
         f"jssl config --from={weights.path} prints the section that fits",
     )
 
 
-def log_start(weights: Weights, notes: list[str]) -> None:
-    """Logs what the weights are, what was resized, and what is not used."""
+def log_start(use: str, weights: Weights, notes: list[str]) -> None:
+    """Logs what the weights are used for, what was resized, and what is not used."""
     log.info(
-        "start from %s (%s): %d tensors of the encoder",
+        "%s %s (%s): %d tensors of the encoder",
+        use,
         weights.path,
         weights.layout,
         len(weights.encoder),
     )
     for note in notes:
-        log.info("start: %s", note)
+        log.info("%s: %s", use.partition(" ")[0], note)
     if weights.unused:
         shown = ", ".join(weights.unused[:4])
         more = f" and {len(weights.unused) - 4} more" if weights.unused[4:] else ""
-        log.info("start: not used: %s%s", shown, more)
+        log.info("%s: not used: %s%s", use.partition(" ")[0], shown, more)
 
 
 def replaced(tree: Any, encoder: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray]) -> Any:

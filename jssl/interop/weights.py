@@ -18,6 +18,7 @@ class Weights(NamedTuple):
       unused: the names of the file's tensors that are not read.
       step: of the checkpoint of a workdir; 0 else.
       classes: of a classifier, whose last layer is "head/kernel" [D, classes] and "head/bias".
+      head: the section `head` of a workdir whose method has prototypes; None else.
     """
 
     path: str
@@ -29,3 +30,4 @@ class Weights(NamedTuple):
     unused: list[str]
     step: int = 0
     classes: tuple[str, ...] = ()
+    head: dict[str, Any] | None = None

@@ -7,6 +7,7 @@ traced. The message has their names and shapes (`jssl.ops.require_arrays`).
 from jssl.losses import (
     classification,
     contrastive,
+    distillation,
     distribution,
     language,
     redundancy,
@@ -25,6 +26,11 @@ from jssl.losses.contrastive import (
     nt_xent,
     positive_and_negatives,
 )
+from jssl.losses.distillation import (
+    cosine_distance,
+    similarity_preserving,
+    whitened_smooth_l1,
+)
 from jssl.losses.distribution import epps_pulley, koleo, sigreg
 from jssl.losses.gram import gram_loss
 from jssl.losses.language import next_token, next_token_nll
@@ -36,9 +42,11 @@ __all__ = [
     "byol_loss",
     "classification",
     "contrastive",
+    "cosine_distance",
     "cross_entropy",
     "cross_view_cross_entropy",
     "dcl",
+    "distillation",
     "distribution",
     "epps_pulley",
     "gram_loss",
@@ -56,8 +64,10 @@ __all__ = [
     "redundancy",
     "regression",
     "sigreg",
+    "similarity_preserving",
     "smooth_l1",
     "soft_cross_entropy",
     "vicreg",
     "vocab_logits",
+    "whitened_smooth_l1",
 ]

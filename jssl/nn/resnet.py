@@ -12,6 +12,7 @@ differ only in evaluation mode, by the factor n/(n-1), n = B * H * W.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -112,7 +113,10 @@ STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # kernel and stride of conv1
 
 class ResNet(nn.Module):
     """``net(images [B, H, W, C], train) -> float32 [B, D]``, D = width * 2**(stages - 1) *
-    expansion."""
+    expansion.
+
+    With ``pooled=False`` the output is the last feature map, float32 [B, h, w, D].
+    """
 
     block: Callable
     depths: tuple[int, ...]
@@ -123,8 +127,14 @@ class ResNet(nn.Module):
     dtype: jnp.dtype
     bn_splits: int = 1  # see `jssl.nn.norm`; a method sets it by `clone`
 
+    @property
+    def dim(self) -> int:
+        """The width D of the features."""
+        expansion: Any = getattr(self.block, "expansion", 1)
+        return self.width * 2 ** (len(self.depths) - 1) * expansion
+
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Array:
+    def __call__(self, images: Array, train: bool, pooled: bool = True) -> Array:
         conv = partial(_conv, initializer=self.initializer, dtype=self.dtype)
         norm = batch_norm(train, self.dtype, self.bn_splits)
         last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
@@ -138,11 +148,12 @@ class ResNet(nn.Module):
                 name = f"layer{stage + 1}_{i}"
                 features = self.width * 2**stage
                 x = shard_batch(self.block(features, stride, conv, norm, last_scale, name=name)(x))
-        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        x = x.astype(jnp.float32)
+        return self.features(x) if pooled else x
 
     def features(self, output: Array) -> Array:
-        """The output is pooled already: [B, D] -> [B, D]."""
-        return output
+        """Pools a feature map [B, h, w, D] to [B, D]; pooled features stay as they are."""
+        return output.mean(axis=(1, 2)) if output.ndim == 4 else output
 
 
 def build(

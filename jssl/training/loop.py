@@ -16,6 +16,7 @@ from jssl.config import Config, durations, paths
 from jssl.core import Metrics, TrainState
 from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
+from jssl.interop.teacher import described
 from jssl.log import log_progress
 from jssl.parallel import agreement, host
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
@@ -69,7 +70,7 @@ def train(
     flags = {"--extend": extend, "--changed-data": changed_data}
     agreement.check(lambda: claim.common(tree, **flags))
     run_dir = agreement.run_on_all_processes(lambda: claim.TrainingFolder(folder))
-    tree = agreement.run_on_all_processes(lambda: run_dir.open(tree, extend))
+    tree = agreement.run_on_all_processes(lambda: run_dir.open(with_teacher(tree, run_dir), extend))
     if done := run_dir.finished(tree):
         return done
     try:
@@ -97,6 +98,13 @@ def train(
     except Stopped as why:  # outside the loop: no step was done since the last checkpoint
         log.warning("%s: stopped outside the steps; start again to go on", why)
         sys.exit(PREEMPTED)
+
+
+def with_teacher(
+    tree: ml_collections.ConfigDict, run_dir: claim.TrainingFolder
+) -> ml_collections.ConfigDict:
+    """The config with all about its frozen teacher; a run that goes on has it in config.json."""
+    return described(tree, run_dir.recorded_config() if run_dir.claimed else None)
 
 
 def _train(

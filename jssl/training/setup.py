@@ -28,6 +28,7 @@ from jssl.data.sources.absent import open_or_absent
 from jssl.errors import MissingKeyError
 from jssl.evals import finetune
 from jssl.interop.start import start_state
+from jssl.interop.teacher import described, start_teacher
 from jssl.parallel import agreement, mesh
 from jssl.perf import compiler, flops, memory
 from jssl.training import missing_keys
@@ -52,7 +53,7 @@ class Run(NamedTuple):
         start = compiler.jit(self._init, self.mesh, runs_once=True, out_shardings=places)
         with memory.explained(self, batch=False):
             memory.check(start.lower().compile(), self, batch=False)
-            return start_state(self.config, start())
+            return start_teacher(self.config, start_state(self.config, start()))
 
     def _init(self) -> TrainState:
         example: Any = self.example
@@ -87,6 +88,8 @@ def setup_run(
     agreement.run_on_all_processes(lambda: schema.check(config._tree))
     agreement.run_on_all_processes(lambda: missing_keys.check(config._tree))
     agreement.check(lambda: claim.common(config._tree))
+    tree = agreement.run_on_all_processes(lambda: described(config._tree))
+    config = Config(tree, seen=config._seen)
     device_mesh = devices or call_with_section(mesh.make_mesh, config.mesh, "mesh", devices=None)
     if source is None:
         source = agreement.run_on_all_processes(lambda: open_data(config, data_info, training))
@@ -271,7 +274,8 @@ def model_flops(run: Run) -> int:
     """Counts matrix and convolution FLOPs of one step, without repetitions by rematerialization."""
     config = run.config
     kernels = run.mesh.devices.flat[0].platform != "cpu"  # on a CPU "auto" is "xla"
-    changes = {"model.remat": "none"} | ({"model.attention": "xla"} if kernels else {})
+    keys = ("model.attention", "teacher_model.attention")
+    changes = {"model.remat": "none"} | (dict.fromkeys(keys, "xla") if kernels else {})
     plain = config.changed(changes)
     method = run.method if plain._tree == config._tree else build_method(plain, run.data_info)
     sharding = mesh.batch_sharding(run.mesh)

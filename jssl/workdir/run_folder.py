@@ -44,6 +44,7 @@ MAY_CHANGE_ON_RESUME = (
     "alarm.",
     "finetune.",
     "init_from.path",  # read before the first step only
+    "teacher.path",  # as well
     "data.dir",
     "data.path",
     "data.workers",

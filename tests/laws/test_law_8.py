@@ -46,6 +46,7 @@ OTHER = {  # choices for kinds that do not list theirs
     "model.dtype": ("bfloat16", "float32"),
     "model.residual_dtype": ("bfloat16", "float32"),
     "model.remat": ("full",),
+    "model.feed_forward": ("gelu", "swiglu"),
     "model.init": ("lecun", "fan_out", "trunc02", "beit", "gpt", "bert"),
 }
 SAME = {  # keys that cannot change these programs
