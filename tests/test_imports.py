@@ -8,6 +8,7 @@ from conftest import ROOT
 LAYERS = (
     ("cli", "__main__"),
     ("commands", "python"),
+    ("reports",),
     ("training",),
     ("interop",),
     ("methods", "evals", "workdir", "perf"),

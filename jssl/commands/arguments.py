@@ -51,6 +51,7 @@ class Command(NamedTuple):
 
 CONFIG = Flag("recipe: simclr_cifar10[:variant] of jssl, or path/to/recipe.py[:variant]")
 WORKDIR = Flag("folder of the run")
+WORKDIRS = Flag("folder of a run; may be given several times", ())
 PATH = Flag("a folder with your own modules (method, source, ...); may be given several times", ())
 RECIPE = {"config": CONFIG, "path": PATH}
 COMMANDS = {
@@ -109,6 +110,12 @@ COMMANDS = {
             "verify": Flag("load the folder in that library and compare the outputs", False),
         },
         "export",
+    ),
+    "compare": Command(
+        "shows what differs between runs: their configs, and what they reached",
+        {"workdir": WORKDIRS},
+        "compare",
+        device=False,
     ),
     "bench": Command(
         "measures the speed of a recipe's training step on this machine, with random data",
