@@ -249,6 +249,25 @@ def test_rates_of_some_parameters():
     assert np.abs(steady["kernel"] - PARAMS["layer"]["kernel"]).max() < 0.9 * 5 * 0.1 * 0.4
 
 
+def test_layer_decay_lowers_the_rate_towards_the_input():
+    """DINOv2's utils/param_groups.py: 1 outside of the encoder, .5 for each layer below."""
+    one = {"kernel": np.ones((2, 2), np.float32)}
+    blocks = {"0": one, "1": one}
+    encoder = {"patch_embed": one, "blocks": blocks, "norm": {"scale": np.ones(2, np.float32)}}
+    params = {"encoder": encoder, "head": one}
+    tx = build(name="sgd", weight_decay=0.0, momentum=0.0, layer_decay=0.5)
+    updates, _ = tx.update(params, tx.init(params), params)  # the gradients are 1
+    found = {
+        "patches": updates["encoder"]["patch_embed"]["kernel"][0, 0],
+        "first": updates["encoder"]["blocks"]["0"]["kernel"][0, 0],
+        "second": updates["encoder"]["blocks"]["1"]["kernel"][0, 0],
+        "norm": updates["encoder"]["norm"]["scale"][0],
+        "head": updates["head"]["kernel"][0, 0],
+    }
+    want = {"patches": 0.125, "first": 0.25, "second": 0.5, "norm": 1.0, "head": 1.0}
+    assert {key: round(float(x) / -0.1, 6) for key, x in found.items()} == want
+
+
 def test_clipping_of_each_tensor():
     tx = build(name="sgd", clip_norm_per_tensor=0.3, weight_decay=0.0, momentum=0.0)
     found = run(tx, 1)
