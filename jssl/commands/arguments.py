@@ -54,6 +54,11 @@ WORKDIR = Flag("folder of the run")
 WORKDIRS = Flag("folder of a run; may be given several times", ())
 PATH = Flag("a folder with your own modules (method, source, ...); may be given several times", ())
 RECIPE = {"config": CONFIG, "path": PATH}
+MODULES = {  # of a command that builds the run of a workdir
+    "config": Flag("recipe of the run, if the run uses modules of your own"),
+    "method": Flag("a module of your own that the run uses; may be given several times", ()),
+    "path": PATH,
+}
 COMMANDS = {
     "train": Command(
         "pretrains a recipe; continues from the last checkpoint in --workdir, if there is one",
@@ -75,12 +80,8 @@ COMMANDS = {
                 "knn",
             ),
             "random-init": Flag("evaluate the encoder as it was before training", False),
-            "config": Flag("recipe of the run, if the run uses modules of your own"),
-            "method": Flag(
-                "a module of your own that the run uses; may be given several times", ()
-            ),
-            "path": PATH,
-        },
+        }
+        | MODULES,
         "evaluate",
     ),
     "export": Command(
@@ -100,6 +101,16 @@ COMMANDS = {
         {"workdir": WORKDIRS},
         "compare",
         device=False,
+    ),
+    "report": Command(
+        "writes one HTML page about runs: curves, pictures, neighbors, a map of the features",
+        {
+            "workdir": WORKDIRS,
+            "out": Flag("file to write; default: report.html in the first workdir"),
+            "examples": Flag("largest number of examples of a split to embed", "2000"),
+        }
+        | MODULES,
+        "report",
     ),
     "bench": Command(
         "measures the speed of a recipe's training step on this machine, with random data",

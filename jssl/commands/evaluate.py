@@ -188,13 +188,27 @@ KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
 
 def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     """Evaluates the run in --workdir."""
-    if args["config"]:  # its modules may be imported then
+    run_dir, config = open_workdir(args, require(args, "workdir", "eval"), overrides)
+    return evaluate(config, run_dir, args["protocol"], args["random-init"])
+
+
+def open_workdir(
+    args: Args, workdir: str, overrides: Overrides
+) -> tuple[RunFolder, ml_collections.ConfigDict]:
+    """Returns the folder of a run and its config with the overrides of the command line.
+
+    The modules of --config and --method may be imported then.
+
+    Raises:
+      UserError: there is no run, or an override changes a key that training has fixed.
+    """
+    if args["config"]:
         load(args["config"])
     trust.name(*args["method"])
-    run_dir = RunFolder(require(args, "workdir", "eval"))
+    run_dir = RunFolder(workdir)
     config = run_dir.config
     change_free_keys(config, overrides)
-    return evaluate(config, run_dir, args["protocol"], args["random-init"])
+    return run_dir, config
 
 
 def change_free_keys(config: ml_collections.ConfigDict, overrides: Overrides) -> None:
