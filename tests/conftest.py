@@ -64,6 +64,7 @@ TOGETHER = (
     "test_messages.py",
     "test_methods.py",
     "test_python.py",
+    "test_report.py",
     "test_scale.py",
     "test_step_program.py",
     "test_text_data.py",

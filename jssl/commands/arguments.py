@@ -54,6 +54,11 @@ WORKDIR = Flag("folder of the run")
 WORKDIRS = Flag("folder of a run; may be given several times", ())
 PATH = Flag("a folder with your own modules (method, source, ...); may be given several times", ())
 RECIPE = {"config": CONFIG, "path": PATH}
+MODULES = {  # of a command that builds the run of a workdir
+    "config": Flag("recipe of the run, if the run uses modules of your own"),
+    "method": Flag("a module of your own that the run uses; may be given several times", ()),
+    "path": PATH,
+}
 COMMANDS = {
     "train": Command(
         "pretrains a recipe; continues from the last checkpoint in --workdir, if there is one",
@@ -77,12 +82,8 @@ COMMANDS = {
             "random-init": Flag("evaluate the encoder as it was before training", False),
             "out": Flag("of finetune: folder for the classifier that it makes"),
             "format": Flag("of --out: safetensors (default), timm or hf", "safetensors"),
-            "config": Flag("recipe of the run, if the run uses modules of your own"),
-            "method": Flag(
-                "a module of your own that the run uses; may be given several times", ()
-            ),
-            "path": PATH,
-        },
+        }
+        | MODULES,
         "evaluate",
     ),
     "embed": Command(
@@ -91,12 +92,8 @@ COMMANDS = {
             "workdir": WORKDIR,
             "out": Flag("file to write: .npz or .parquet"),
             "part-size": Flag("examples of a part; a stop loses at most one", "8192"),
-            "config": Flag("recipe of the run, if the run uses modules of your own"),
-            "method": Flag(
-                "a module of your own that the run uses; may be given several times", ()
-            ),
-            "path": PATH,
-        },
+        }
+        | MODULES,
         "embed",
     ),
     "export": Command(
@@ -116,6 +113,16 @@ COMMANDS = {
         {"workdir": WORKDIRS},
         "compare",
         device=False,
+    ),
+    "report": Command(
+        "writes one HTML page about runs: curves, pictures, neighbors, a map of the features",
+        {
+            "workdir": WORKDIRS,
+            "out": Flag("file to write; default: report.html in the first workdir"),
+            "examples": Flag("largest number of examples of a split to embed", "2000"),
+        }
+        | MODULES,
+        "report",
     ),
     "bench": Command(
         "measures the speed of a recipe's training step on this machine, with random data",

@@ -9,8 +9,8 @@ import numpy as np
 
 from jssl import errors
 from jssl.commands.arguments import Args, Overrides, count, require
-from jssl.commands.evaluate import change_free_keys
-from jssl.config import Config, UserError, load, trust
+from jssl.commands.evaluate import open_workdir
+from jssl.config import Config, UserError
 from jssl.data.sources.absent import need
 from jssl.evals import vectors
 from jssl.evals.features import Features
@@ -18,7 +18,6 @@ from jssl.log import log_progress
 from jssl.parallel import agreement
 from jssl.training.restore import load_state
 from jssl.training.setup import Run, setup_run
-from jssl.workdir.run_folder import RunFolder
 
 log = logging.getLogger("jssl")
 
@@ -28,15 +27,10 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
 
     It goes on where an earlier call with the same --out was stopped.
     """
-    if args["config"]:  # its modules may be imported then
-        load(args["config"])
-    trust.name(*args["method"])
-    folder = RunFolder(require(args, "workdir", "embed"))
+    folder, tree = open_workdir(args, require(args, "workdir", "embed"), overrides)
     out = vectors.check_out(require(args, "out", "embed"))
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise UserError(f"--out={out}: needs pyarrow; {errors.install('parquet')}")
-    tree = folder.config
-    change_free_keys(tree, overrides)
     config = Config(tree)
     work = setup_run(config, data_info=folder.data_info, training=False)
     source = work.data.source

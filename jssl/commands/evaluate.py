@@ -193,16 +193,30 @@ KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
 
 def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     """Evaluates the run in --workdir."""
-    if args["config"]:  # its modules may be imported then
-        load(args["config"])
-    trust.name(*args["method"])
-    run_dir = RunFolder(require(args, "workdir", "eval"))
-    config = run_dir.config
-    change_free_keys(config, overrides)
+    run_dir, config = open_workdir(args, require(args, "workdir", "eval"), overrides)
     save = saver(run_dir, args["out"], args["format"])
     if args["out"] and args["protocol"] != "finetune":
         raise ConfigError("out", args["out"], "is for --protocol=finetune", "leave it out")
     return evaluate(config, run_dir, args["protocol"], args["random-init"], save)
+
+
+def open_workdir(
+    args: Args, workdir: str, overrides: Overrides
+) -> tuple[RunFolder, ml_collections.ConfigDict]:
+    """Returns the folder of a run and its config with the overrides of the command line.
+
+    The modules of --config and --method may be imported then.
+
+    Raises:
+      UserError: there is no run, or an override changes a key that training has fixed.
+    """
+    if args["config"]:
+        load(args["config"])
+    trust.name(*args["method"])
+    run_dir = RunFolder(workdir)
+    config = run_dir.config
+    change_free_keys(config, overrides)
+    return run_dir, config
 
 
 def saver(run_dir: RunFolder, out: str, kind: str) -> Callable[[Run, TrainState], None]:

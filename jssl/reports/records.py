@@ -96,7 +96,7 @@ def figures(record: Record) -> dict[str, Any]:
         "best_knn_top1": best[1],
         "examples_per_s": rates[len(rates) // 2] if rates else None,
         "data_wait_fraction": sum(waits) / len(waits) if waits else None,
-        "skipped_updates": result.get("skipped_updates"),
+        "skipped_updates": last(series, "skipped"),
         "train_seconds": train_seconds(record),
         "eval_seconds": sum(evaluations) if evaluations else None,
     }

@@ -1,5 +1,7 @@
 """Folders in which a run has begun."""
 
+import json
+
 from helpers import image_info, with_content
 from helpers.checkpoints import state_of
 from jssl.config import load
@@ -7,6 +9,12 @@ from jssl.workdir import claim, identity
 from jssl.workdir.checkpoint import Checkpoints
 
 TINY = "configs/simclr_digits.py:tiny"
+ROWS = (
+    {"step": 2, "loss": 5.0, "examples_per_s": 8.0, "data_wait_fraction": 0.0},
+    {"step": 2, "knn_top1": 0.5, "linear_top1": 0.25, "eval_seconds": 1.0},
+    {"step": 4, "loss": 3.0, "examples_per_s": 16.0, "data_wait_fraction": 0.5},
+    {"step": 4, "knn_top1": 0.375, "linear_top1": 0.5, "eval_seconds": 2.0},
+)
 
 
 def content(folder, config=None, data="aa", **flags):
@@ -32,3 +40,11 @@ def save(folder, stored, steps):
 def opened(folder, stored, **changes):
     given = {"every": 1, "keep_latest": 9, "keep_best": 0, "mark": identity.mark_of(stored)}
     return Checkpoints(folder, **(given | changes))
+
+
+def trained(folder, rows=ROWS, **changes):
+    """A workdir of a run with these log records."""
+    begun(folder, load(TINY, changes))
+    lines = [json.dumps(row) for row in rows]
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, "no json", ""]))
+    return folder

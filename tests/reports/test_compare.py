@@ -3,27 +3,10 @@
 import json
 
 import pytest
-from helpers.runs import begun
+from helpers.runs import trained
 
 from jssl import cli
-from jssl.config import load
 from jssl.reports import records
-
-TINY = "configs/simclr_digits.py:tiny"
-ROWS = (
-    {"step": 2, "loss": 5.0, "examples_per_s": 8.0, "data_wait_fraction": 0.0},
-    {"step": 2, "knn_top1": 0.5, "linear_top1": 0.25, "eval_seconds": 1.0},
-    {"step": 4, "loss": 3.0, "examples_per_s": 16.0, "data_wait_fraction": 0.5},
-    {"step": 4, "knn_top1": 0.375, "linear_top1": 0.5, "eval_seconds": 2.0},
-)
-
-
-def trained(folder, rows=ROWS, **changes):
-    """A workdir of a run with these log records."""
-    begun(folder, load(TINY, changes))
-    lines = [json.dumps(row) for row in rows]
-    (folder / "metrics.jsonl").write_text("\n".join([*lines, "no json", ""]))
-    return folder
 
 
 @pytest.fixture
