@@ -31,11 +31,15 @@ def workdirs(tmp_path_factory):
     """{method: (workdir that has saved its first state, the state)}; teacher and student differ."""
     found = {}
     for name in ("dino_cifar10", "ibot_imagenette"):
-        words = OWN_PIXELS | ({"model.drop_path": 0.1} if "ibot" in name else {})
+        own = {"model.drop_path": 0.1} if "ibot" in name else {"norm_last_layer": False}
+        words = OWN_PIXELS | own
         run = setup_run(Config(load(f"configs/{name}.py:tiny", words)), make_mesh(1))
         state = run.init()
-        doubled = jax.tree.map(lambda x: 2 * x, state.buffers["teacher"])
-        state = state.replace(buffers=state.buffers | {"teacher": doubled})
+        moved = {
+            key: jax.tree.map(lambda x: 2 * x + 0.1, state.buffers[key])
+            for key in ("teacher", "teacher_stats")
+        }
+        state = state.replace(buffers=state.buffers | moved)
         path = tmp_path_factory.mktemp(name)
         folder = claim.TrainingFolder(path)
         content = folder.compose(run.config._tree, run.data_info, "")
@@ -73,6 +77,8 @@ def test_all_of_a_teacher_comes_from_a_workdir(method, workdirs):
     chex.assert_trees_all_equal(buffers["stats"]["head"], stats["head"])
     layer = source["prototypes"] if method == "dino" else source["prototypes"]["head"]
     np.testing.assert_array_equal(buffers["params"]["prototypes"]["direction"], layer["direction"])
+    scale = layer.get("scale", np.ones(12))  # ibot's are unit vectors
+    np.testing.assert_array_equal(buffers["params"]["prototypes"]["scale"], scale)
     assert run.config.teacher.mean == (0.3, 0.4, 0.5)
     assert run.config.out_dim == 12
     name = "resnet_test" if method == "dino" else "vit_test"
