@@ -115,6 +115,7 @@ CASES = [  # function, arguments, parts of the message
     (losses.info_nce, (floats(4, 8), floats(1, 8), 0.1), f"k {VALUES}", "k float32[1, 8]"),
     (losses.info_nce, (floats(4, 8), floats(4, 8), 0.1, floats(8)), "queue must be float [N, D]"),
     (losses.koleo, (floats(4),), "x must be float [N, D]", "float32[4]"),
+    (losses.gram_loss, (floats(4), floats(4)), "x must be float [B, N, D]", "float32[4]"),
     (losses.sigreg, (RNG, floats(2, 4, 5, 8), 3), "z must be float [V, B, D]", "[2, 4, 5, 8]"),
     (losses.epps_pulley, (floats(4),), "x must be float [..., B, M]", "float32[4]"),
     (losses.cosine_distance, (floats(4, 8), floats(1, 8)), "target must be float [..., D]"),

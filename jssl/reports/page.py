@@ -28,8 +28,8 @@ def render(content: dict[str, Any]) -> str:
       content: the variables of `page.html`. Texts are escaped. "charts" is {id of an element:
         specification of Vega-Lite}.
     """
-    import jinja2  # pyright: ignore[reportMissingImports] - an extra
-    import vl_convert  # pyright: ignore[reportMissingImports] - an extra
+    import jinja2
+    import vl_convert
 
     environment = jinja2.Environment(
         autoescape=True,
@@ -39,7 +39,8 @@ def render(content: dict[str, Any]) -> str:
     )
     text = importlib.resources.files("jssl.reports").joinpath(TEMPLATE).read_text("utf-8")
     template = environment.from_string(text)
-    script = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    bundle: Any = vl_convert.javascript_bundle  # its type hints demand a snippet
+    script = bundle().replace("</script", "<\\/script")
     return template.render(content, script=script, charts_json=script_json(content["charts"]))
 
 
