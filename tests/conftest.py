@@ -55,6 +55,7 @@ BY_METHOD = {
 TOGETHER = (
     "test_accumulate.py",
     "test_edges.py",
+    "test_feature_parts.py",
     "test_feed.py",
     "test_finetune.py",
     "test_fuzz.py",
@@ -98,6 +99,14 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is missing; set JSSL_DATA_DIR to use yours")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def vit_run(tmp_path_factory):
+    """(workdir, images) of `helpers.html_names.train_vit`."""
+    from helpers.html_names import train_vit
+
+    return train_vit(tmp_path_factory.mktemp("vit"))
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def check_command(line: list[str]) -> None:
         assert all(extra in known_extras() for extra in extras), line
     elif words != ["--version"]:
         command, given, overrides = arguments.arguments(words)
-        of_run = command in ("eval", "embed")
+        of_run = command in ("eval", "report", "embed")
         if given.get("config") and not of_run:
             load(given["config"], overrides)
         for key in overrides:  # only the run knows the keys of its method

@@ -87,11 +87,10 @@ COMMANDS = {
         "evaluate",
     ),
     "embed": Command(
-        "writes the features of every example of a data set to a file",
+        "writes the features of a data set to one file; continues where it was stopped",
         {
             "workdir": WORKDIR,
-            "out": Flag("file to write: .npz or .parquet"),
-            "part-size": Flag("examples of a part; a stop loses at most one", "8192"),
+            "out": Flag("file to write, .npz or .parquet"),
         }
         | MODULES,
         "embed",

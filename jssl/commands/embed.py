@@ -1,91 +1,94 @@
-"""`jssl embed`: the features of every example of a data set, as a file."""
+"""`jssl embed`: the features of a data set in one file."""
 
-import importlib.util
 import logging
+import pathlib
+import sys
 from typing import Any
 
 import jax
-import numpy as np
+import ml_collections
 
-from jssl import errors
-from jssl.commands.arguments import Args, Overrides, count, require
+from jssl.commands.arguments import Args, Overrides, require
 from jssl.commands.evaluate import open_workdir
-from jssl.config import Config, UserError
-from jssl.data.sources.absent import need
-from jssl.evals import vectors
+from jssl.config import Config, UserError, flatten
+from jssl.core import TrainState
+from jssl.data.sources.absent import Absent
+from jssl.evals import feature_file
+from jssl.evals.feature_parts import Parts, embed_parts
 from jssl.evals.features import Features
 from jssl.log import log_progress
 from jssl.parallel import agreement
+from jssl.parallel.preemption import PREEMPTED
 from jssl.training.restore import load_state
 from jssl.training.setup import Run, setup_run
+from jssl.workdir.identity import digest
+from jssl.workdir.run_folder import HOST, RunFolder
 
 log = logging.getLogger("jssl")
 
 
 def run(args: Args, overrides: Overrides) -> dict[str, Any]:
-    """Embeds the data of the run in --workdir, or other data that --config.data.* names.
+    """Embeds the data set that the config of the run and the overrides name.
 
-    It goes on where an earlier call with the same --out was stopped.
+    Raises:
+      UserError: wrong input, or the parts of another run, checkpoint or data lie beside --out.
+      SystemExit: with code 75 after SIGINT; the same command goes on.
     """
-    folder, tree = open_workdir(args, require(args, "workdir", "embed"), overrides)
-    out = vectors.check_out(require(args, "out", "embed"))
-    if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UserError(f"--out={out}: needs pyarrow; {errors.install('parquet')}")
-    config = Config(tree)
-    work = setup_run(config, data_info=folder.data_info, training=False)
-    source = work.data.source
-    need(source, "embed", config)
-    state = load_state(work, folder)
-    size = count(args, "part-size")
-    parts = vectors.Parts(
-        out,
-        vectors.about(
-            run=folder.mark.run,
-            step=int(state.step),
-            data=source.fingerprint,
-            examples=len(source),
-            part_size=size,
-            view=[config.eval.size, config.eval.crop_fraction],
-        ),
-    )
-    number, unreadable = write_parts(work, state, source, parts, size)
-    rows = 0
-    if jax.process_index() == 0:
-        rows = vectors.WRITERS[out.suffix](out, parts, number, source.classes)
-        parts.remove()
-    log.info("wrote %s: %d rows, %d unreadable", out, rows, unreadable)
+    workdir = require(args, "workdir", "embed")
+    out = pathlib.Path(require(args, "out", "embed")).expanduser()
+    agreement.run_on_all_processes(lambda: feature_file.check(out))
+    folder, tree = open_workdir(args, workdir, overrides)
+    jssl_run = setup_run(Config(tree), data_info=folder.data_info, training=False)
+    source = jssl_run.data.source
+    if isinstance(source, Absent):
+        raise UserError(f"the data cannot be opened: {source.reason}")
+    if not len(source):
+        raise UserError(f"{source.name} has no examples; name other data with --config.data.path")
+    state = load_state(jssl_run, folder)
+    features = Features(jssl_run.method.embed, jssl_run.mesh, jssl_run.config.eval.batch_size)
+    facts = identity(folder, jssl_run, state, features, tree)
+    parts = Parts(out, facts, len(source), features.batch_size)
+    done = len(parts.ranges) - len(parts.missing())
+    if done:
+        log.info("%s: %d of %d parts are there", parts.folder, done, len(parts.ranges))
+    is_main = jax.process_index() == 0
+    try:
+        embed_parts(features, state, source, parts, log_progress(source.name), is_main)
+    except KeyboardInterrupt:
+        log.info("stopped; the parts so far are in %s; the same command goes on", parts.folder)
+        sys.exit(PREEMPTED)
+    classes = None if source.classes is None else [str(name) for name in source.classes]
+    written = agreement.first(lambda: finish(out, parts, classes))
+    unreadable = len(source) - written["examples"]
+    if unreadable:
+        log.warning("%d of %d examples cannot be read and are left out", unreadable, len(source))
+    step = int(state.step)
+    return {"out": str(out), "step": step, **written, "unreadable_examples": unreadable}
+
+
+def finish(out: pathlib.Path, parts: Parts, classes: list[str] | None) -> dict[str, int]:
+    """Joins the parts and removes them; see `feature_file.write`."""
+    written = feature_file.write(out, parts, classes)
+    parts.remove()
+    return written
+
+
+def identity(
+    folder: RunFolder,
+    run: Run,
+    state: TrainState,
+    features: Features,
+    tree: ml_collections.ConfigDict,
+) -> dict[str, Any]:
+    """Returns what decides the numbers of a part: run, step, config, data and devices."""
+    flat = {name.removeprefix("config."): value for name, value in flatten(tree).items()}
+    decisive = {name: value for name, value in flat.items() if name not in HOST}
     return {
-        "out": str(out),
+        "run": folder.mark.run,
         "step": int(state.step),
-        "examples": rows,
-        "unreadable_examples": unreadable,
+        "config": digest(decisive, {}),
+        "source": run.data.source.name,
+        "data": run.data.source.fingerprint,
+        "batch_size": features.batch_size,
+        "devices": f"{features.devices} x {jax.devices()[0].device_kind}",
     }
-
-
-def write_parts(
-    work: Run, state: Any, source: Any, parts: vectors.Parts, size: int
-) -> tuple[int, int]:
-    """Writes the parts that are missing; returns (number of parts, unreadable examples)."""
-    features = Features(work.method.embed, work.mesh, work.config.eval.batch_size)
-    total = -(-len(source) // size)
-    progress = log_progress(f"embedding {source.name}, parts")
-    unreadable = 0
-    for number in range(total):
-        start = number * size
-        stop = min(start + size, len(source))
-        path = parts.path(number)
-        if not agreement.first(path.exists):
-            rows: Any = vectors.Rows(source, start, stop)
-            found = features.whole(state, rows)
-            arrays = {"features": found.features, "index": found.rows + start}
-            names = [source.describe(int(i)) for i in arrays["index"]]
-            arrays["name"] = np.array(names, str)
-            if found.labels is not None:
-                arrays["label"] = found.labels
-            if jax.process_index() == 0:
-                parts.write(number, **arrays)
-        if jax.process_index() == 0:
-            with np.load(path) as stored:
-                unreadable += stop - start - len(stored["index"])
-        progress(number + 1, total)
-    return total, unreadable

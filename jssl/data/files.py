@@ -153,11 +153,21 @@ def read_json(path: str | os.PathLike, limit: int = JSON_LIMIT, follow: bool = F
 
 def replace(path: str | os.PathLike, text: str) -> None:
     """Writes a text file atomically. A link at `path` is replaced, not followed."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Yields a new binary file, which replaces `path` at the end of the block, atomically.
+
+    After an error in the block `path` is as it was. A link at `path` is replaced, not followed.
+    """
     path = pathlib.Path(path)
     number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(number, "w+b") as file:
+            yield file
             file.flush()
             os.fchmod(file.fileno(), 0o666 & ~_umask())
         os.replace(temporary, path)

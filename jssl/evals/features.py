@@ -94,30 +94,57 @@ class Features:
           UserError: no example can be read.
           preemption.Stopped: a stop was requested.
         """
-        n = len(source)
+        embedded, missing = self._embed(state, source, 0, len(source), progress)
+        self._name(source, missing)
+        return embedded
+
+    def part(self, state: TrainState, source: Source, start: int, stop: int) -> Embedded:
+        """Embeds the examples from `start` up to `stop`; nothing is logged.
+
+        The values are those of `whole`, because the batches are the same.
+
+        Args:
+          state: the state that `embed` gets.
+          source: the source.
+          start: a multiple of `batch_size`.
+          stop: a multiple of `batch_size`, or the number of examples.
+        """
+        return self._embed(state, source, start, stop, lambda done, total: None)[0]
+
+    def _embed(
+        self,
+        state: TrainState,
+        source: Source,
+        start: int,
+        stop: int,
+        progress: Callable[[int, int], None],
+    ) -> tuple[Embedded, np.ndarray]:
+        """Returns the features of a range of examples, and the indices of the unreadable ones."""
+        count = stop - start
         features = []
         labels = []
         damaged = []
-        steps = -(-n // self.batch_size)
+        first = start // self.batch_size
+        steps = -(-count // self.batch_size)
         with preemption.pool(1) as reader:  # reads the next batch while the device embeds
-            pending: Future[Any] = reader.submit(self._read, source, 0)
+            pending: Future[Any] = reader.submit(self._read, source, first)
             for i in range(steps):
                 preemption.check()
                 batch, label, missing = preemption.result(pending)
                 if i + 1 < steps:
-                    pending = reader.submit(self._read, source, i + 1)
+                    pending = reader.submit(self._read, source, first + i + 1)
                 features.append(self.embed(state, batch))
                 labels.append(label)
                 damaged.append(missing)
-                progress(min((i + 1) * self.batch_size, n), n)
-        embedded = np.concatenate([np.asarray(f, np.float32) for f in features])[:n]
-        intact = ~_on_any_process(np.concatenate(damaged)[:n])
+                progress(min((i + 1) * self.batch_size, count), count)
+        embedded = np.concatenate([np.asarray(f, np.float32) for f in features])[:count]
+        intact = ~_on_any_process(np.concatenate(damaged)[:count])
         rows = np.flatnonzero(intact)
-        self._name(source, np.flatnonzero(~intact))
-        row_labels = None if source.classes is None else np.concatenate(labels)[:n][rows]
-        if len(rows) < n:
+        row_labels = None if source.classes is None else np.concatenate(labels)[:count][rows]
+        if len(rows) < count:
             embedded = embedded[rows]
-        return Embedded(embedded, row_labels, rows, n - len(rows))
+        whole = Embedded(embedded, row_labels, rows + start, count - len(rows))
+        return whole, np.flatnonzero(~intact) + start
 
     def _read(self, source: Source, step: int) -> tuple[Batch, np.ndarray | None, np.ndarray]:
         """Returns a batch as global arrays, its labels or None, and bool [batch]: unreadable."""

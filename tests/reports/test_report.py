@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.html_names import train_vit
 from helpers.runs import ROWS, trained
 from PIL import Image
 
@@ -32,9 +31,9 @@ def packages():
 
 
 @pytest.fixture(scope="module")
-def vit_content(tmp_path_factory):
+def vit_content(vit_run):
     """The content of the page about a run with data, pictures and a ViT."""
-    workdir, _ = train_vit(tmp_path_factory.mktemp("vit"))
+    workdir, _ = vit_run
     return content.page_content(
         [str(workdir)], lambda path: open_workdir(NO_MODULES, path, {}), 100
     )
