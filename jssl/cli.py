@@ -21,7 +21,8 @@ from typing import Any
 
 import jssl
 from jssl import log
-from jssl.commands.arguments import COMMANDS, arguments, overview
+from jssl.commands.arguments import arguments, overview
+from jssl.commands.table import COMMANDS
 from jssl.config import UserError
 from jssl.parallel import host, peers
 from jssl.perf import huge_pages

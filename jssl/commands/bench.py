@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 
 from jssl import data
-from jssl.commands.arguments import Args, Overrides, count, require
+from jssl.commands.arguments import count, require
+from jssl.commands.table import Args, Overrides
 from jssl.config import Config, durations, load, schema, values
 from jssl.core import Metrics, TrainState
 from jssl.data.canvas import canvas_of

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jssl.commands.arguments import Args, Overrides
+from jssl.commands.table import Args, Overrides
 from jssl.config import UserError
 from jssl.log import plain
 from jssl.reports import records

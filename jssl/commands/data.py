@@ -3,7 +3,8 @@
 from typing import Any
 
 from jssl import data
-from jssl.commands.arguments import Args, Overrides, count, require
+from jssl.commands.arguments import count, require
+from jssl.commands.table import Args, Overrides
 from jssl.config import call_with_section, load
 from jssl.data.prepare import prepare
 from jssl.data.sources import packed

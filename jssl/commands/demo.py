@@ -19,7 +19,8 @@ from rich.table import Table
 
 from jssl import config
 from jssl.commands import evaluate
-from jssl.commands.arguments import COMMANDS, Args, Overrides, count
+from jssl.commands.arguments import count
+from jssl.commands.table import COMMANDS, Args, Overrides
 from jssl.data.source import Source
 from jssl.evals.features import Features
 from jssl.evals.online import evaluation_source

@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl.commands.arguments import Args, Overrides
+from jssl.commands.table import Args, Overrides
 from jssl.config import Config, UserError, call_with_section, load
 from jssl.data import host_batches
 from jssl.data.files import Damaged

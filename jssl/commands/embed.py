@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import ml_collections
 
-from jssl.commands.arguments import Args, Overrides, require
+from jssl.commands.arguments import require
 from jssl.commands.evaluate import open_workdir
+from jssl.commands.table import Args, Overrides
 from jssl.config import Config, UserError, flatten
 from jssl.core import TrainState
 from jssl.data.sources.absent import Absent

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from jssl.commands.arguments import Args, Overrides, require
+from jssl.commands.arguments import require
 from jssl.commands.export import check_request, export_weights
+from jssl.commands.table import Args, Overrides
 from jssl.config import (
     Config,
     ConfigError,
@@ -44,7 +46,7 @@ def evaluate(
     run_dir: RunFolder,
     protocol: str,
     random_init: bool = False,
-    save: Callable[[Run, TrainState], None] = lambda run, tuned: None,
+    save: Callable[[Run, int, TrainState], None] = lambda run, step, tuned: None,
 ) -> dict[str, Any]:
     """Evaluates the newest checkpoint of a workdir.
 
@@ -53,7 +55,7 @@ def evaluate(
       run_dir: the folder of the run.
       protocol: one of `KNOWN`, or a module outside jssl with a function ``evaluate``, a `Protocol`.
       random_init: whether to evaluate the encoder at step 0 instead.
-      save: save(run, tuned) is called with the state that "finetune" has made.
+      save: save(run, step, tuned) is called with the state that "finetune" has made from a step.
 
     Returns:
       A dict of JSON values: the protocol, the step, and the figures of the protocol.
@@ -76,7 +78,8 @@ def evaluate(
     if reads_text:
         result = language.evaluate(run, state, queries, protocol, log_progress)
     elif protocol == "finetune":
-        result = finetune(run, state, queries, log_progress, partial(save, run))
+        after = partial(save, run, int(state.step))
+        result = finetune(run, state, queries, log_progress, after)
     else:
         result = probe_features(run, state, bank, queries, protocol)
     return {"protocol": protocol, "step": int(state.step), **result}
@@ -219,19 +222,21 @@ def open_workdir(
     return run_dir, config
 
 
-def saver(run_dir: RunFolder, out: str, kind: str) -> Callable[[Run, TrainState], None]:
-    """Returns f(run, tuned), which writes the fine-tuned classifier to the folder `out`, if any.
+def saver(run_dir: RunFolder, out: str, kind: str) -> Callable[[Run, int, TrainState], None]:
+    """Returns f(run, step, tuned), which writes the fine-tuned classifier to `out`, if it is given.
 
     Raises:
       UserError: `kind` is not known, or `out` exists already.
     """
     if not out:
-        return lambda run, tuned: None
+        return lambda run, step, tuned: None
     check_request(kind, out)
 
-    def save(run: Run, tuned: TrainState) -> None:
+    def save(run: Run, step: int, tuned: TrainState) -> None:
         classes = run.data.source.classes or ()
-        export_weights(run_dir, classifier(run.config, run.mesh, classes, tuned), kind, out)
+        weights = classifier(run.config, run.mesh, classes, step, tuned)
+        if jax.process_index() == 0:
+            export_weights(run_dir, weights, kind, out)
 
     return save
 

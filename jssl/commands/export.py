@@ -4,8 +4,9 @@ import logging
 import pathlib
 from typing import Any
 
-from jssl.commands.arguments import Args, Overrides, require
-from jssl.config import ConfigError, suggest
+from jssl.commands.arguments import require
+from jssl.commands.table import Args, Overrides
+from jssl.config import ConfigError, UserError, suggest
 from jssl.data.text import tokenizer
 from jssl.interop import export, programs, verify
 from jssl.interop.card import card
@@ -52,6 +53,11 @@ def export_weights(
     stored = folder.stored()
     info = folder.data_info
     channels = info.fields["image"].shape[-1] if info.modality == "image" else 0
+    if channels and info.fields["image"].dtype != "uint8" and kind != "safetensors":
+        raise UserError(
+            f"--format={kind} divides pixels by 255, and those of this run have more than 8 bits; "
+            "use --format=safetensors"
+        )
     text = export.is_text(weights)
     facts = {
         "step": weights.step,

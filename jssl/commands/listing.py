@@ -7,7 +7,7 @@ from typing import Any
 
 from jssl import config, methods, nn, optim
 from jssl.commands import evaluate
-from jssl.commands.arguments import Args, Overrides
+from jssl.commands.table import Args, Overrides
 from jssl.data.sources.by_name import SOURCES
 
 log = logging.getLogger("jssl")

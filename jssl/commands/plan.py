@@ -21,8 +21,9 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from jssl import errors
-from jssl.commands.arguments import Args, Overrides, count, require
+from jssl.commands.arguments import count, require
 from jssl.commands.bench import EXAMPLES, made_up
+from jssl.commands.table import Args, Overrides
 from jssl.config import Config, ConfigError, UserError, call_with_section, durations, load, suggest
 from jssl.data.source import dataset_info
 from jssl.parallel import mesh

@@ -5,8 +5,9 @@ import os
 import pathlib
 from typing import Any
 
-from jssl.commands.arguments import Args, Overrides, count
+from jssl.commands.arguments import count
 from jssl.commands.evaluate import open_workdir
+from jssl.commands.table import Args, Overrides
 from jssl.config import ConfigError, UserError
 from jssl.data import files
 from jssl.reports import content, page

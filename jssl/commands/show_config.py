@@ -5,7 +5,8 @@ from typing import Any
 
 import ml_collections
 
-from jssl.commands.arguments import Args, Overrides, require
+from jssl.commands.arguments import require
+from jssl.commands.table import Args, Overrides
 from jssl.config import flatten, load, read, reference
 from jssl.interop.read import read_weights
 from jssl.recipes import DEFAULTS

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from jssl.commands.arguments import Args, Overrides, require
+from jssl.commands.arguments import require
+from jssl.commands.table import Args, Overrides
 from jssl.config import load, record
 from jssl.parallel.agreement import run_on_all_processes
 from jssl.training import loop

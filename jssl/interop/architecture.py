@@ -19,12 +19,10 @@ class Family(NamedTuple):
     Attributes:
       defaults: {key: value that a missing key has}.
       required: {key: the only value with which jssl has such an encoder}.
-      layout: of `jssl.interop.layouts`, if it is not "hf_<model type>".
     """
 
     defaults: Mapping[str, Any]
     required: Mapping[str, Any]
-    layout: str = ""
 
 
 GELU = {"hidden_act": "gelu"}
@@ -190,6 +188,7 @@ def vit_section(
     image_size = facts.get("image_size") or 224
     if isinstance(image_size, list | tuple):  # height and width
         image_size = image_size[-1]
+    image_size = int(image_size)
     if positions is not None:
         image_size = round((positions[1] - class_token) ** 0.5) * side
     hidden = shapes["blocks/0/mlp/fc2/kernel"][0]

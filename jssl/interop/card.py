@@ -11,11 +11,12 @@ LOADING = {
 
 model = timm.create_model("local-dir:PATH", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))""",
-    "hf": """from transformers import AutoModel, {processor}
+    "hf": """from transformers import {model}, {processor}
 
-model = AutoModel.from_pretrained("PATH").eval()
+model = {model}.from_pretrained("PATH").eval()
 processor = {processor}.from_pretrained("PATH")""",
-    "torchvision": """import torchvision
+    "torchvision": """import torch
+import torchvision
 from safetensors.torch import load_file
 
 model = torchvision.models.{name}(weights=None)
@@ -63,7 +64,11 @@ def card(
     lines = [f"| {name} | {result[name]:.4f} |" for name in metrics] or ["| not measured | |"]
     name = weights.model["name"]
     processor = "AutoTokenizer" if is_text else "AutoImageProcessor"
-    loading = LOADING[kind].format(processor=processor, name=name)
+    auto = "AutoModelForImageClassification" if weights.classes else "AutoModel"
+    loading = LOADING[kind].format(processor=processor, name=name, model=auto)
+    about = "An encoder that jssl pretrained without labels."
+    if weights.classes:
+        about += f" Then it was fine-tuned to tell {len(weights.classes)} classes."
     model = ", ".join(f"{key}={value!r}" for key, value in weights.model.items())
     return f"""---
 {yaml}
@@ -71,7 +76,7 @@ def card(
 
 # {name}, pretrained by {run["method"]}
 
-An encoder that jssl pretrained without labels.
+{about}
 
 ## Load it
 

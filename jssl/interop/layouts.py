@@ -1,6 +1,6 @@
 """The names of weights in timm, torchvision and Hugging Face transformers.
 
-A layout is a table of lines (our name, their name, kind). Kinds: `jssl.interop.convert.KINDS`. "*"
+A layout is a table of lines (our name, their name, kind). Kinds: `jssl.interop.kinds.KINDS`. "*"
 is the number of a layer. "a|b" are several tensors in one: theirs of "query|key|value" are joined
 along the first axis to our one, ours of "gate|fc1" to their one. A line counts if the network has
 our tensor. The first such line counts.

@@ -21,7 +21,7 @@ from jssl.interop.weights import Weights
 from jssl.nn.apply import apply, init
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-LOADER = '''"""The program of this folder: features(x) -> float32 [B, D]. It needs only jax."""
+LOADER = '''"""features(x) -> float32 [B, D]. It needs jax and flatbuffers."""
 
 import pathlib
 

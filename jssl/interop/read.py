@@ -5,7 +5,6 @@ Its content says what it is: a folder of transformers (config.json with "model_t
 files are refused, since reading one runs its code.
 """
 
-import json
 import logging
 import os
 import pathlib
@@ -119,7 +118,8 @@ def read_own(folder: pathlib.Path, tensors: Tensors, config: Mapping[str, Any]) 
         raise refused(folder, 'its config.json has no section "model"', "restore it")
     heads = {name: tensors[name] for name in tensors if name.startswith("head/")}
     encoder = {name: tensors[name] for name in tensors if name not in heads}
-    return Weights(str(folder), "jssl", encoder, heads, model, pixels, [])
+    classes = tuple(config.get("classes", ()))
+    return Weights(str(folder), "jssl", encoder, heads, model, pixels, [], classes=classes)
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -128,7 +128,8 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
         return [folder / "model.safetensors"]
     if (folder / INDEX).exists():
         index = files.read_json(folder / INDEX, follow=True)
-        names = sorted(set(index["weight_map"].values())) if "weight_map" in index else []
+        with files.foreign(folder / INDEX):
+            names = sorted(set(index["weight_map"].values()))
         if not names or any(pathlib.PurePath(name).name != name for name in names):
             raise refused(folder, f"its {INDEX} lists no files of this folder", "restore it")
         return [folder / name for name in names]
@@ -183,9 +184,12 @@ def convert_tensors(path: pathlib.Path, tensors: Tensors, config: Mapping[str, A
         if "pos_embed" in encoder and encoder["pos_embed"].ndim == 3:
             encoder |= adapt.with_prefix(encoder)
         shapes = {name: array.shape for name, array in encoder.items()}
-        model = architecture.model_section(shapes, facts, patch_shape(tensors.shapes))
+        with files.foreign(path):  # values of config.json that are of no use
+            model = architecture.model_section(shapes, facts, patch_shape(tensors.shapes))
     except UserError as error:
         raise refused(path, str(error), "see docs/guides/weights.md") from None
+    if not model.get("key_bias", True):
+        encoder |= zero_biases(encoder)
     heads = {}
     if table := convert.layout(layout).heads:
         heads = convert.from_state(layout, tensors, table=table, strict=False)
@@ -193,6 +197,17 @@ def convert_tensors(path: pathlib.Path, tensors: Tensors, config: Mapping[str, A
     folder = path if path.is_dir() else path.parent
     pixels = stated_pixels(folder, config)
     return Weights(str(path), layout, encoder, heads, model, pixels, unused)
+
+
+def zero_biases(encoder: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The biases of queries and values that are missing: timm leaves them out if they are 0."""
+    zeros = {}
+    for name, kernel in encoder.items():
+        block, is_qkv, _ = name.partition("qkv/kernel")
+        for bias in ("q_bias", "v_bias") if is_qkv else ():
+            if block + bias not in encoder:
+                zeros[block + bias] = np.zeros(kernel.shape[0], np.float32)
+    return zeros
 
 
 def with_swiglu(layout: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -219,9 +234,11 @@ def stated_pixels(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, 
     std = stated.get("std")
     preprocessor = folder / "preprocessor_config.json"
     if mean is None and preprocessor.exists():
-        values = json.loads(files.read_bytes(preprocessor, files.JSON_LIMIT, follow=True))
-        mean = values.get("image_mean")
-        std = values.get("image_std")
+        values = files.read_json(preprocessor, follow=True)
+        with files.foreign(preprocessor):
+            mean = values.get("image_mean")
+            std = values.get("image_std")
     if not mean or not std:
         return {}
-    return {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+    with files.foreign(folder):
+        return {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}

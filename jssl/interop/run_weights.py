@@ -53,28 +53,38 @@ def read_run(path: str | os.PathLike[str], part: str = "encoder") -> Weights:
     heads = {key: value for key, value in tree.items() if key != "encoder"}
     if part == "teacher":
         heads |= {key: params[key] for key in params if key not in tree}
-    augment: Any = config.get("augment", {})
-    pixels = {key: tuple(augment[key]) for key in ("mean", "std") if key in augment}
     return Weights(
         path=str(folder.path),
         layout="jssl",
         encoder=encoder,
         heads=convert.flat(heads, stats),
         model=dict(config.model),
-        pixels=pixels,
+        pixels=pixels_of(config),
         unused=[],
         step=int(state["step"]),
         head=dict(config.head) if "prototypes" in heads else None,
     )
 
 
-def classifier(config: Any, devices: Mesh, classes: Sequence[str], tuned: TrainState) -> Weights:
+def pixels_of(config: Any) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation of each channel, {} for text."""
+    if "augment" not in config:
+        return {}
+    found = {key: tuple(config.augment[key]) for key in ("mean", "std")}
+    channels = config.data.channels
+    return {key: x * channels if len(x) == 1 else x for key, x in found.items()}
+
+
+def classifier(
+    config: Any, devices: Mesh, classes: Sequence[str], step: int, tuned: TrainState
+) -> Weights:
     """The fine-tuned encoder of `jssl.evals.finetune` with its last layer.
 
     Args:
       config: the config of the run.
       devices: its mesh.
       classes: the names of the classes, in order.
+      step: of the checkpoint from which fine-tuning started.
       tuned: the fine-tuned state.
     """
     whole = mesh.replicated(devices)
@@ -87,16 +97,15 @@ def classifier(config: Any, devices: Mesh, classes: Sequence[str], tuned: TrainS
     head = {f"head/{name}": value for name, value in params["head"].items()}
     model = dict(config.model)
     model |= {"pool": config.finetune.pool} if config.finetune.pool else {}
-    section = dict(config.augment) if "augment" in config else {}
     return Weights(
         path="the fine-tuned encoder",
         layout="jssl",
         encoder=convert.flat(params["encoder"], stats),
         heads=head,
         model=model,
-        pixels={key: tuple(section[key]) for key in ("mean", "std") if key in section},
+        pixels=pixels_of(config),
         unused=[],
-        step=int(tuned.step),
+        step=step,
         classes=tuple(classes),
     )
 

@@ -41,11 +41,21 @@ def start_state(config: Config, state: TrainState) -> TrainState:
         raise UserError(f"--config.init_from={error}") from None
     tensors, notes = fitted(config, weights, encoder_tensors(state), SECTIONS)
     log_start("start from", weights, notes)
+    check_pixels(config, weights)
     heads = with_new_tokens(weights.heads, state.params)
     params = replaced(state.params, tensors, heads)
     teacher = {f"teacher/{name}": value for name, value in heads.items()}
     buffers = replaced(state.buffers, tensors, teacher)
     return state.replace(params=params, buffers=buffers)
+
+
+def check_pixels(config: Config, weights: Weights) -> None:
+    """Warns if the config normalizes pixels otherwise than the weights expect."""
+    for key, value in weights.pixels.items():
+        mine = tuple(config.augment[key]) if "augment" in config else value
+        if len(mine) == len(value) and not np.allclose(mine, value, atol=1e-3):
+            stated = ",".join(f"{x:g}" for x in value)
+            log.warning("start: the weights expect --config.augment.%s=%s", key, stated)
 
 
 def with_new_tokens(
@@ -105,10 +115,6 @@ def fitted(
         tensors, notes = adapt.fit(weights.encoder, weights.model, section, channels, shapes)
     except UserError as error:
         raise misfit(str(error)) from None
-    for name in ("q_bias", "v_bias"):  # timm leaves out biases that are zero
-        for key, value in shapes.items():
-            if key.endswith(f"attn/{name}") and key not in tensors:
-                tensors[key] = np.zeros(value.shape, np.float32)
     for key, value in shapes.items():
         if key not in tensors:
             raise misfit(f"lacks {key}")

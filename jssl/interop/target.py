@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jssl import recipes
 from jssl.config import UserError
 from jssl.interop.weights import Weights
 from jssl.nn import resnet, text, vit
@@ -61,14 +62,6 @@ def with_positions(weights: Weights) -> dict[str, Array]:
     return dict(weights.encoder) | {"pos_embed": table}
 
 
-def vit_options(model: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(model: Mapping[str, Any]) -> dict[str, Any]:
     """A section `model` of a ViT, with the values that older runs do not have."""
-    newer = dict(
-        registers=0,
-        norm_eps=1e-6,
-        layer_scale=0.0,
-        feed_forward="gelu",
-        mlp_width=0,
-        key_bias=True,
-    )
-    return newer | dict(model)
+    return recipes.vit(model["name"], model["patch"], model["image_size"]) | dict(model)

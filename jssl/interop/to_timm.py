@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jssl.config import UserError
-from jssl.interop.target import Target, family, last_layer, vit_options, with_positions
+from jssl.interop.target import Target, family, last_layer, with_defaults, with_positions
 from jssl.interop.weights import Weights
 from jssl.nn import vit
 
@@ -63,12 +63,7 @@ def as_classifier(target: Target, weights: Weights, name: str) -> Target:
 def timm_resnet(weights: Weights, cfg: dict[str, Any], channels: int) -> Target:
     """See `timm`."""
     model = weights.model
-    check_width(model)
-    names = {"resnet10": "", "resnet_test": ""}
-    if model["name"] in names:
-        raise UserError(f"timm has no {model['name']}; use --format=safetensors")
-    if model["stem"] == "cifar":
-        raise UserError("timm has no ResNet with the stem 'cifar'; use --format=safetensors")
+    check_published(model, "timm")
     features = weights.encoder["layer4_0/bn2/scale"].shape[0]
     if "layer4_0/bn3/scale" in weights.encoder:
         features = weights.encoder["layer4_0/bn3/scale"].shape[0]
@@ -83,18 +78,21 @@ def timm_resnet(weights: Weights, cfg: dict[str, Any], channels: int) -> Target:
     return Target("resnet", config, dict(weights.encoder))
 
 
-def check_width(model: Mapping[str, Any]) -> None:
-    """Raises `UserError` for a ResNet of another width than the published one."""
-    if model["width"] != 64:
-        raise UserError(
-            f"--config.model.width={model['width']} is 64 in other libraries; "
-            "use --format=safetensors"
-        )
+def check_published(model: Mapping[str, Any], library: str) -> None:
+    """Raises `UserError` for a ResNet that a library does not have."""
+    for key, published in (("width", 64), ("stem", "imagenet")):
+        if model[key] != published:
+            raise UserError(
+                f"{library} has no ResNet with --config.model.{key}={model[key]}; "
+                "use --format=safetensors"
+            )
+    if model["name"] in ("resnet10", "resnet_test"):
+        raise UserError(f"{library} has no {model['name']}; use --format=safetensors")
 
 
 def timm_vit(weights: Weights, cfg: dict[str, Any], channels: int) -> Target:
     """See `timm`."""
-    model = vit_options(weights.model)
+    model = with_defaults(weights.model)
     dim, depth, heads = vit.SIZES[model["name"]]
     hidden = model["mlp_width"] or 4 * dim
     gated = model["feed_forward"] == "swiglu"
@@ -175,7 +173,5 @@ def torchvision(weights: Weights) -> Target:
     """The encoder as a ResNet of torchvision, without `fc`."""
     if family(weights.model) != "resnet":
         raise UserError("only a ResNet has torchvision's names here; use --format=timm or hf")
-    check_width(weights.model)
-    if weights.model["stem"] == "cifar" or weights.model["name"] in ("resnet10", "resnet_test"):
-        raise UserError("torchvision has no such ResNet; use --format=safetensors")
+    check_published(weights.model, "torchvision")
     return Target("resnet", {}, dict(weights.encoder))

@@ -11,10 +11,10 @@ import numpy as np
 
 from jssl.config import UserError
 from jssl.interop import convert
-from jssl.interop.target import Target, family, last_layer, vit_options, with_positions
+from jssl.interop.target import Target, family, with_defaults, with_positions
+from jssl.interop.transformers_heads import as_classifier, with_pretraining_head
 from jssl.interop.weights import Weights
 from jssl.nn import resnet, text, vit
-from jssl.nn.positions import sincos
 
 Array = np.ndarray
 
@@ -40,50 +40,12 @@ def transformers(weights: Weights, run: Mapping[str, Any], channels: int, heads:
         target = text_target(weights, kind)
     if weights.classes:
         return as_classifier(target, weights)
-    if not heads:
-        return target
-    makers = {"mae": with_decoder, "bert": with_token_head, "gpt": with_token_logits}
-    method = str(run.get("method"))
-    if method not in makers:
-        raise UserError(
-            f"transformers has no model with the head of config.method={method!r}; "
-            "leave out --heads"
-        )
-    return makers[method](target, weights, run)
-
-
-CLASSIFIERS = {  # layout -> (class, prefix of the encoder, name of the last layer)
-    "hf_vit": ("ViTForImageClassification", "vit.", "classifier"),
-    "hf_resnet": ("ResNetForImageClassification", "resnet.", "classifier.1"),
-}
-
-
-def as_classifier(target: Target, weights: Weights) -> Target:
-    """A fine-tuned classifier; its classes are `id2label`.
-
-    Raises:
-      UserError: transformers' classifier of this family is not linear on the same features.
-    """
-    from_class_token = weights.model.get("pool", "cls") == "cls"
-    if target.layout not in CLASSIFIERS or not from_class_token:
-        raise UserError(
-            "transformers has no linear classifier on these features; use --format=timm or "
-            "safetensors"
-        )
-    name, prefix, last = CLASSIFIERS[target.layout]
-    labels = dict(enumerate(weights.classes))
-    changes = {
-        "architectures": [name],
-        "id2label": {str(i): label for i, label in labels.items()},
-        "label2id": {label: i for i, label in labels.items()},
-    }
-    heads = last_layer(weights, last)
-    return Target(target.layout, target.config | changes, target.encoder, prefix, heads)
+    return with_pretraining_head(target, weights, run) if heads else target
 
 
 def vit_target(weights: Weights, channels: int) -> Target:
     """The class of transformers that has the options of this ViT."""
-    model = vit_options(weights.model)
+    model = with_defaults(weights.model)
     dim, depth, heads = vit.SIZES[model["name"]]
     hidden = model["mlp_width"] or 4 * dim
     gated = model["feed_forward"] == "swiglu"
@@ -275,39 +237,3 @@ def text_target(weights: Weights, kind: str) -> Target:
         "tie_word_embeddings": True,
     }
     return Target("hf_gpt2", config, dict(weights.encoder))
-
-
-def with_decoder(target: Target, weights: Weights, run: Mapping[str, Any]) -> Target:
-    """MAE's encoder and decoder: ViTMAEForPreTraining."""
-    if target.layout != "hf_vit":
-        raise UserError("transformers' MAE has a plain ViT; leave out --heads")
-    decoder = run["decoder"]
-    config = target.config | {
-        "model_type": "vit_mae",
-        "architectures": ["ViTMAEForPreTraining"],
-        "decoder_hidden_size": decoder["dim"],
-        "decoder_num_hidden_layers": decoder["depth"],
-        "decoder_num_attention_heads": decoder["heads"],
-        "decoder_intermediate_size": 4 * decoder["dim"],
-        "mask_ratio": run["mask_ratio"],
-        "norm_pix_loss": run["norm_pix"],
-    }
-    layout = convert.layout("hf_vit_mae")
-    heads = convert.to_state("hf_vit_mae", weights.heads, table=layout.heads)
-    grid = weights.model["image_size"] // weights.model["patch"]
-    heads["decoder.decoder_pos_embed"] = sincos(decoder["dim"], grid, True)[None]
-    return Target("hf_vit_mae", config, target.encoder, "vit.", heads)
-
-
-def with_token_head(target: Target, weights: Weights, run: Mapping[str, Any]) -> Target:
-    """BERT with the layers that predict masked tokens: BertForMaskedLM."""
-    layout = convert.layout("hf_bert")
-    heads = convert.to_state("hf_bert", weights.heads, table=layout.heads)
-    config = target.config | {"architectures": ["BertForMaskedLM"]}
-    return Target(target.layout, config, target.encoder, "bert.", heads)
-
-
-def with_token_logits(target: Target, weights: Weights, run: Mapping[str, Any]) -> Target:
-    """GPT-2 with its token embeddings as last layer: GPT2LMHeadModel."""
-    config = target.config | {"architectures": ["GPT2LMHeadModel"]}
-    return Target(target.layout, config, target.encoder, "transformer.")

@@ -9,7 +9,8 @@ from conftest import ROOT
 
 import jssl
 from jssl import cli
-from jssl.commands.arguments import COMMANDS, arguments
+from jssl.commands.arguments import arguments
+from jssl.commands.table import COMMANDS
 from jssl.config import UserError, load
 
 TINY = "--config=configs/simclr_digits.py:tiny"

@@ -157,6 +157,15 @@ BAD = {
     "unknown tensor": (with_a_tensor, "has no place for 'other.weight'"),
     "two files": (two_files, "holds 2 files of safetensors"),
     "index leads outside": (outside_index, "lists no files of this folder"),
+    "index is a list": (
+        lambda path: (outside_index(path), written("model.safetensors.index.json", "[]")(path)),
+        "index.json is damaged",
+    ),
+    "size is a text": (changed("dinov3", image_size="large"), "is damaged"),
+    "preprocessor is no JSON": (
+        lambda path: (folder_of(path, "vit"), written("preprocessor_config.json", "{")(path)),
+        "preprocessor_config.json is damaged",
+    ),
     "loop of links": (looped, "holds no weights|cannot be read"),
     "quickgelu": (
         changed("timm_vit", architecture="vit_base_patch16_clip_quickgelu_224"), "QuickGELU"
@@ -246,3 +255,18 @@ def test_fixed_positions_become_the_start_of_learned_ones():
     learned = {"pos_embed": np.ones((1, 5, 8), np.float32)}
     with pytest.raises(UserError, match="use --config.model.positions=learned"):
         adapt.fit(learned, model, {}, 3, {})
+
+
+def test_biases_that_timm_leaves_out_are_zero(tmp_path):
+    """timm's vit_*_dinov3 have no q_bias and v_bias, and those with _qkvb have."""
+    folder_of(tmp_path, "timm_rotary")
+    state = golden()["timm_rotary"]["state"]
+    less = {key: value for key, value in state.items() if not key.endswith(("q_bias", "v_bias"))}
+    save_file(less, tmp_path / "model.safetensors")
+    weights = read.read_weights(tmp_path)
+    assert weights.model["key_bias"] is False
+    assert not weights.encoder["blocks/1/attn/v_bias"].any()
+    zero = {key: np.zeros_like(x) if key not in less else x for key, x in state.items()}
+    save_file(zero, tmp_path / "model.safetensors")
+    x = golden()["timm_rotary"]["input"]
+    np.testing.assert_array_equal(outputs(weights, x), outputs(read.read_weights(tmp_path), x))

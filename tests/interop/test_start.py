@@ -112,6 +112,13 @@ def test_patches_are_resized_and_it_is_said(runs, caplog):
     assert "patches 8x8 -> 4x4" in caplog.text
 
 
+def test_other_statistics_of_pixels_are_a_warning(runs, caplog):
+    started(VIT, runs[VIT])
+    assert "expect" not in caplog.text
+    started(VIT, runs[VIT], augment__mean=(0.5, 0.5, 0.5))
+    assert "the weights expect --config.augment.mean=0.485,0.456,0.406" in caplog.text
+
+
 def test_another_architecture_names_the_section_that_fits(runs, capfd, tmp_path):
     line = refused(
         capfd, "train", f"--config={RESNET}", f"--config.init_from={runs[VIT]}",

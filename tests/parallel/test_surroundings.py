@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, make_mesh
 
 from jssl import cli
-from jssl.commands.arguments import Command
+from jssl.commands.table import Command
 from jssl.errors import UserError
 from jssl.parallel import connect, host, peers
 from jssl.perf import memory
