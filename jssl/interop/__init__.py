@@ -1,1 +1,1 @@
-"""Import of weights from other libraries, and export to them. It needs only NumPy."""
+"""Weights of other libraries, in and out; starts from weights; exported folders."""
