@@ -21,7 +21,7 @@ from jssl.training.setup import setup_run
 # -- paths ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", paths.PATHS)
+@pytest.mark.parametrize(("section", "key"), paths.PATHS)
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
@@ -35,12 +35,13 @@ from jssl.training.setup import setup_run
         ("gs://bucket/img", "gs://bucket/img"),
     ],
 )
-def test_paths_are_stored_absolute(key, given, stored, monkeypatch):
+def test_paths_are_stored_absolute(section, key, given, stored, monkeypatch):
     monkeypatch.setattr(os, "getcwd", lambda: "/here")
     monkeypatch.setenv("HOME", "/home/me")
-    tree = load(f"{ROOT}/configs/gpt_small_books.py:tiny", {f"data.{key}": given})
-    assert paths.absolute(tree).data[key] == stored
-    assert tree.data[key] == given, "the user's config is not changed"
+    recipe = "distill_cifar10" if section == "teacher" else "gpt_small_books"
+    tree = load(f"{ROOT}/configs/{recipe}.py:tiny", {f"{section}.{key}": given})
+    assert paths.absolute(tree)[section][key] == stored
+    assert tree[section][key] == given, "the user's config is not changed"
 
 
 def test_the_tokenizer_of_bytes_is_no_path():

@@ -153,6 +153,7 @@ def ibot_case(monkeypatch, centering, counts, local=0, spread=0.0, momentum=0.9)
     views, as in its ssl_meta_arch.py.
     """
     changes = dict(centering=centering, koleo_weight=spread, center_momentum=momentum)
+    changes |= {"gram_weight": 0.0}  # test_gram.py
     objective = objective_of(monkeypatch, ibot, {}, **changes)
     rng, names = (
         np.random.default_rng(4),
@@ -243,7 +244,9 @@ def test_ibots_student_and_teacher_speak_of_the_same_hidden_patches(monkeypatch,
 
     views = {name: np.zeros((rows, n, n, 3)) for name, n in (("global", 32), ("local", 16))}
     monkeypatch.setattr(ibot, "multi_crop", lambda config: lambda rng, batch: views)
-    made = objective_of(monkeypatch, ibot, dict(beit_mask=keep, apply=speak), shared_head=tied)
+    made = objective_of(
+        monkeypatch, ibot, dict(beit_mask=keep, apply=speak), shared_head=tied, gram_weight=0
+    )
 
     @jax.jit
     def speak_of(tokens, heads, key):
