@@ -73,6 +73,7 @@ COMMANDS = {
                 "text; or a module of your own with a function evaluate",
                 "knn",
             ),
+            "step": Flag("checkpoint: best (by kNN during training), last, or a step", "last"),
             "random-init": Flag("evaluate the encoder as it was before training", False),
             "config": Flag("recipe of the run, if the run uses modules of your own"),
             "method": Flag(

@@ -30,6 +30,7 @@ from jssl.evals.online import evaluation_source, held_out
 from jssl.log import log_progress
 from jssl.training.restore import load_state
 from jssl.training.setup import Run, setup_run
+from jssl.workdir.best import check_name
 from jssl.workdir.run_folder import RunFolder
 
 FREE = ("eval", "finetune", "data", "mesh")  # sections that an evaluation may change
@@ -41,14 +42,16 @@ def evaluate(
     run_dir: RunFolder,
     protocol: str,
     random_init: bool = False,
+    step: str = "last",
 ) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a workdir.
+    """Evaluates a checkpoint of a workdir.
 
     Args:
       tree: the config of the run.
       run_dir: the folder of the run.
       protocol: one of `KNOWN`, or a module outside jssl with a function ``evaluate``, a `Protocol`.
       random_init: whether to evaluate the encoder at step 0 instead.
+      step: the checkpoint: "best" by kNN, "last" or the number of a step.
 
     Returns:
       A dict of JSON values: the protocol, the step, and the figures of the protocol.
@@ -58,6 +61,7 @@ def evaluate(
     """
     if protocol not in KNOWN and not plugins.is_outside(protocol):
         raise ConfigError("protocol", protocol, "unknown", suggest(protocol, KNOWN))
+    check_name(step)
     config = Config(tree)
     info = run_dir.data_info
     reads_text = protocol in language.PROTOCOLS
@@ -67,7 +71,7 @@ def evaluate(
     run = setup_run(config, source=text_data, data_info=info, training=False)
     bank = run.data.source
     queries = bank if reads_text else labeled_queries(run, protocol)
-    state = load_state(run, run_dir, random_init)
+    state = load_state(run, run_dir, random_init, step)
     if reads_text:
         result = language.evaluate(run, state, queries, protocol, log_progress)
     elif protocol == "finetune":
@@ -194,7 +198,7 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     run_dir = RunFolder(require(args, "workdir", "eval"))
     config = run_dir.config
     change_free_keys(config, overrides)
-    return evaluate(config, run_dir, args["protocol"], args["random-init"])
+    return evaluate(config, run_dir, args["protocol"], args["random-init"], args["step"])
 
 
 def change_free_keys(config: ml_collections.ConfigDict, overrides: Overrides) -> None:

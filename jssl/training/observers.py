@@ -141,6 +141,11 @@ class Recorder:
         for sink in self.sinks:
             sink.post(lambda sink: sink(step, values))
 
+    def end_early(self, step: int, metrics: Metrics) -> None:
+        """Call if the run ends before its last step: records the metrics of `step`."""
+        if self.seen.get("loss") != step:
+            self.write(step, {**fetch(metrics), "lr": float(self.lr[step - 1])})
+
     def begin(self) -> None:
         """Call when the loop begins: the time before it does not count for the speed."""
         self.mark = (time.perf_counter(), self.mark[1], self.waited())
