@@ -151,13 +151,13 @@ def read_json(path: str | os.PathLike, limit: int = JSON_LIMIT, follow: bool = F
         return json.loads(read_bytes(path, limit, follow))
 
 
-def replace(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file atomically. A link at `path` is replaced, not followed."""
+def replace(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a file atomically, text as UTF-8. A link at `path` is replaced, not followed."""
     path = pathlib.Path(path)
     number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(number, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fchmod(file.fileno(), 0o666 & ~_umask())
         os.replace(temporary, path)

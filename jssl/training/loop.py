@@ -136,7 +136,7 @@ def _train(
         recorder,
         saver(checkpoints, recorder, config.steps),
         probes,
-        *optional_observers(run, recorder, folder),
+        *optional_observers(run, recorder, folder, lambda: bool(probes.ended)),
     ]
     tell(summary.beginning(run, start, folder))
     probes.resume(start, state)
