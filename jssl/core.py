@@ -67,6 +67,18 @@ class TrainState(struct.PyTreeNode):
     # int32 [2]: updates that were not finite and therefore skipped, in a row and in all
 
 
+class Panel(struct.PyTreeNode):
+    """Columns of images for people to look at: a row for each example.
+
+    Attributes:
+      images: of each column, float [B, H, W, C] in 0..1; H and W may differ.
+      captions: one for each column.
+    """
+
+    images: tuple[Any, ...]
+    captions: tuple[str, ...] = struct.field(pytree_node=False)
+
+
 class InitFn(Protocol):
     """Draws the parameters and the buffers from two examples, which give the shapes."""
 
@@ -106,11 +118,15 @@ class EmbedFn(Protocol):
 
 
 class RenderFn(Protocol):
-    """{name: images [B, H, W, C] in 0..1, or token ids int32 [B, L]} for people to look at."""
+    """For people to look at: {name: panel, images [B, H, W, C] in 0..1, or token ids int32 [B, L]}.
+
+    A method that compares views of images gets the panel "views" without a function of its own
+    (`jssl.transforms.pictures`).
+    """
 
     def __call__(
         self, params: Params, buffers: Buffers, batch: Batch, rng: Array, /
-    ) -> dict[str, Array]: ...
+    ) -> Mapping[str, Array | Panel]: ...
 
 
 class TokenNllFn(Protocol):
@@ -174,7 +190,7 @@ class Method(NamedTuple):
     init: Callable[[Array, Batch], TrainState]
     train_step: Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]  # pure, jittable
     embed: Callable[[TrainState, Batch], Array]  # as `EmbedFn`
-    render: Callable[[TrainState, Batch, Array], dict[str, Array]] | None = None
+    render: Callable[[TrainState, Batch, Array], Mapping[str, Array | Panel]] | None = None
     token_nll: Callable[[TrainState, Batch], Array] | None = None
     accumulate: int = 1  # micro-batches of one update of `train_step`
     grad_cache: bool = False  # whether the loss compares the examples of all of them

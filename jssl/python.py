@@ -35,6 +35,7 @@ from jssl.parallel.preemption import PREEMPTED
 from jssl.training import loop
 from jssl.training.restore import load_state
 from jssl.training.setup import setup_run
+from jssl.workdir.best import check_name
 from jssl.workdir.run_folder import RunFolder
 
 Item = np.ndarray | Image.Image | str | os.PathLike[str]
@@ -66,7 +67,8 @@ def train(
     Progress goes to stderr, through the logger "jssl". If no logger has a handler, "jssl" gets one.
 
     Returns:
-      The result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1 and counts.
+      The result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1, the best
+      checkpoint, and counts.
 
     Raises:
       UserError: wrong input.
@@ -107,9 +109,14 @@ class Encoder:
     params: Params
 
     def __init__(
-        self, workdir: str | os.PathLike[str], batch_size: int = 0, tokenizer: str | None = None
+        self,
+        workdir: str | os.PathLike[str],
+        batch_size: int = 0,
+        tokenizer: str | None = None,
+        step: int | str = "last",
     ):
-        """Restores the newest checkpoint; see `load`."""
+        """Restores a checkpoint; see `load`."""
+        check_name(str(step))
         run_dir = RunFolder(workdir)
         self.config = run_dir.config
         if tokenizer is not None:
@@ -124,7 +131,7 @@ class Encoder:
             data_info=info,
             training=False,
         )
-        self._state = load_state(self._run, run_dir)
+        self._state = load_state(self._run, run_dir, step=str(step))
         self._batch_size = batch_size or view.eval.batch_size
         self._features: dict[int, Features] = {}  # by batch size
         self.step = int(self._state.step)
@@ -177,20 +184,24 @@ class Encoder:
 
 
 def load(
-    workdir: str | os.PathLike[str], batch_size: int = 0, tokenizer: str | None = None
+    workdir: str | os.PathLike[str],
+    batch_size: int = 0,
+    tokenizer: str | None = None,
+    step: int | str = "last",
 ) -> Encoder:
-    """Loads the encoder of a run: its newest checkpoint. Its training data is not needed.
+    """Loads the encoder of a run from a checkpoint. Its training data is not needed.
 
     Args:
       workdir: the folder of the run.
       batch_size: examples of a batch of `Encoder.embed`; 0: ``config.eval.batch_size``. Fewer
         examples make a smaller batch.
       tokenizer: of text, where its file lies now; None: where it was.
+      step: the checkpoint: "last", "best" (by kNN during training) or the number of a step.
 
     Raises:
-      UserError: the folder holds no run, or no checkpoint yet.
+      UserError: the folder holds no run, no checkpoint yet, or no such checkpoint.
     """
-    return Encoder(workdir, batch_size, tokenizer)
+    return Encoder(workdir, batch_size, tokenizer, step)
 
 
 def _as_sequence(examples: Any) -> Sequence[Any] | np.ndarray:

@@ -73,6 +73,7 @@ DEFAULTS: dict[str, Any] = dict(
     checkpoint=dict(every=1000, keep_latest=2, keep_best=1),
     eval=dict(
         every=0,
+        patience=0,
         split="test",
         size=0,
         crop_fraction=1.0,

@@ -45,7 +45,7 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
         raise UserError(f"the data cannot be opened: {source.reason}")
     if not len(source):
         raise UserError(f"{source.name} has no examples; name other data with --config.data.path")
-    state = load_state(jssl_run, folder)
+    state = load_state(jssl_run, folder, step=args["step"])
     features = Features(jssl_run.method.embed, jssl_run.mesh, jssl_run.config.eval.batch_size)
     facts = identity(folder, jssl_run, state, features, tree)
     parts = Parts(out, facts, len(source), features.batch_size)

@@ -35,6 +35,7 @@ from jssl.interop.run_weights import classifier
 from jssl.log import log_progress
 from jssl.training.restore import load_state
 from jssl.training.setup import Run, setup_run
+from jssl.workdir.best import check_name
 from jssl.workdir.run_folder import RunFolder
 
 FREE = ("eval", "finetune", "data", "mesh")  # sections that an evaluation may change
@@ -46,15 +47,17 @@ def evaluate(
     run_dir: RunFolder,
     protocol: str,
     random_init: bool = False,
+    step: str = "last",
     save: Callable[[Run, int, TrainState], None] = lambda run, step, tuned: None,
 ) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a workdir.
+    """Evaluates a checkpoint of a workdir.
 
     Args:
       tree: the config of the run.
       run_dir: the folder of the run.
       protocol: one of `KNOWN`, or a module outside jssl with a function ``evaluate``, a `Protocol`.
       random_init: whether to evaluate the encoder at step 0 instead.
+      step: the checkpoint: "best" by kNN, "last" or the number of a step.
       save: save(run, step, tuned) is called with the state that "finetune" has made from a step.
 
     Returns:
@@ -65,6 +68,7 @@ def evaluate(
     """
     if protocol not in KNOWN and not plugins.is_outside(protocol):
         raise ConfigError("protocol", protocol, "unknown", suggest(protocol, KNOWN))
+    check_name(step)
     config = Config(tree)
     info = run_dir.data_info
     reads_text = protocol in language.PROTOCOLS
@@ -74,7 +78,7 @@ def evaluate(
     run = setup_run(config, source=text_data, data_info=info, training=False)
     bank = run.data.source
     queries = bank if reads_text else labeled_queries(run, protocol)
-    state = load_state(run, run_dir, random_init)
+    state = load_state(run, run_dir, random_init, step)
     if reads_text:
         result = language.evaluate(run, state, queries, protocol, log_progress)
     elif protocol == "finetune":
@@ -200,7 +204,7 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     save = saver(run_dir, args["out"], args["format"])
     if args["out"] and args["protocol"] != "finetune":
         raise ConfigError("out", args["out"], "is for --protocol=finetune", "leave it out")
-    return evaluate(config, run_dir, args["protocol"], args["random-init"], save)
+    return evaluate(config, run_dir, args["protocol"], args["random-init"], args["step"], save)
 
 
 def open_workdir(

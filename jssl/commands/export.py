@@ -29,7 +29,7 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     kind = require(args, "format", "export")
     out = require(args, "out", "export")
     check_request(kind, out)
-    weights = read_run(folder.path, args["part"])
+    weights = read_run(folder.path, args["part"], args["step"])
     return export_weights(folder, weights, kind, out, args["heads"], args["verify"])
 
 

@@ -46,6 +46,7 @@ class Command(NamedTuple):
         return getattr(importlib.import_module(f"jssl.commands.{self.module}"), self.function)
 
 
+STEP = Flag("checkpoint: best (by kNN during training), last, or a step", "last")
 CONFIG = Flag("recipe: simclr_cifar10[:variant] of jssl, or path/to/recipe.py[:variant]")
 WORKDIR = Flag("folder of the run")
 WORKDIRS = Flag("folder of a run; may be given several times", ())
@@ -76,6 +77,7 @@ COMMANDS = {
                 "text; or a module of your own with a function evaluate",
                 "knn",
             ),
+            "step": STEP,
             "random-init": Flag("evaluate the encoder as it was before training", False),
             "out": Flag("of finetune: folder for the classifier that it makes"),
             "format": Flag("of --out: safetensors (default), timm or hf", "safetensors"),
@@ -88,6 +90,7 @@ COMMANDS = {
         {
             "workdir": WORKDIR,
             "out": Flag("file to write, .npz or .parquet"),
+            "step": STEP,
         }
         | MODULES,
         "embed",
@@ -98,6 +101,7 @@ COMMANDS = {
             "workdir": WORKDIR,
             "format": Flag("timm, hf (transformers), torchvision, safetensors, stablehlo"),
             "out": Flag("folder to write"),
+            "step": STEP,
             "part": Flag("encoder, the trained one, or teacher, its moving average", "encoder"),
             "heads": Flag("with MAE's decoder, or the layers that predict tokens (hf)", False),
             "verify": Flag("load the folder in that library and compare the outputs", False),

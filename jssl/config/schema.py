@@ -58,6 +58,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "every": Annotated[
             Every, "steps between two evaluations, by kNN and linear probe; 0: never"
         ],
+        "patience": Annotated[
+            Whole, "evaluations without a better kNN accuracy that end the run; 0: off"
+        ],
         "split": Annotated[str, "part of the data set that evaluations use as test set"],
         "size": Annotated[
             int, Range(0, 2**14), "side of the evaluation view, in pixels; 0: augment.size"

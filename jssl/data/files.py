@@ -151,10 +151,10 @@ def read_json(path: str | os.PathLike, limit: int = JSON_LIMIT, follow: bool = F
         return json.loads(read_bytes(path, limit, follow))
 
 
-def replace(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file atomically. A link at `path` is replaced, not followed."""
+def replace(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a file atomically, text as UTF-8. A link at `path` is replaced, not followed."""
     with replacing(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class OnlineProbes:
       found: {name: accuracy} of the newest evaluation that did not fail.
       at: the step of that evaluation; None before the first.
       failed: number of evaluations that failed.
+      ended: the reason why the run ends early; "" while it goes on.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class OnlineProbes:
         run: Run,
         recorder: Recorder,
         scored: Callable[[int, float], None] = lambda step, accuracy: None,
+        stop: Callable[[int], str] = lambda step: "",
     ):
         """Checks the queries.
 
@@ -55,6 +57,7 @@ class OnlineProbes:
           run: the run.
           recorder: receives the accuracies.
           scored: scored(step, accuracy) is called with the kNN accuracy of every evaluation.
+          stop: stop(step) returns the reason to end the run early, or "".
 
         Raises:
           UserError: the queries cannot be read or embedded.
@@ -64,7 +67,9 @@ class OnlineProbes:
         self.scored = scored
         self.found = {name: recorder.last[name] for name in NAMES if name in recorder.last}
         self.at = recorder.seen.get("knn_top1")
+        self.stop = stop
         self.failed = 0
+        self.ended = ""
         self.every = run.config.eval.every
         self.steps = run.config.steps
         self.pair = labeled(run) if self.every else None
@@ -78,14 +83,21 @@ class OnlineProbes:
             return
         with self.recorder.aside():  # not around later code, in which an alarm may raise
             self._evaluate(step, state)
+        if step != self.steps:
+            self.ended = self.stop(step)
+        if self.ended and metrics is not None:
+            self.recorder.end_early(step, metrics)
 
     def resume(self, step: int, state: TrainState) -> None:
         """Evaluates the step from which a run continues, if this evaluation was due and is missing.
 
-        That happens if the run was stopped between the save and the end of the evaluation.
+        That happens if the run was stopped between the save and the end of the evaluation. A run
+        that had ended early, and was stopped before it wrote its result, ends early again.
         """
         if step and self.at != step:
             self(step, state, None)
+        elif step and step != self.steps:
+            self.ended = self.stop(step)
 
     def _evaluate(self, step: int, state: TrainState) -> None:
         """Evaluates a state; an error is a warning."""

@@ -14,6 +14,7 @@ from jssl.core import TrainState
 from jssl.interop import convert
 from jssl.interop.weights import Weights
 from jssl.parallel import mesh
+from jssl.workdir.best import restore_named
 from jssl.workdir.run_folder import RunFolder
 
 log = logging.getLogger("jssl")
@@ -25,19 +26,20 @@ def is_run(config: Mapping[str, Any]) -> bool:
     return "config" in config and "run" in config
 
 
-def read_run(path: str | os.PathLike[str], part: str = "encoder") -> Weights:
-    """Reads the newest checkpoint of a workdir.
+def read_run(path: str | os.PathLike[str], part: str = "encoder", step: str = "last") -> Weights:
+    """Reads a checkpoint of a workdir.
 
     Args:
       path: the workdir.
       part: "encoder", the trained one, or "teacher", its moving average.
+      step: which checkpoint (`find_step`): "best", "last" or a number.
 
     Raises:
-      UserError: there is no checkpoint, or the run has no teacher.
+      UserError: there is no such checkpoint, or the run has no teacher.
     """
     folder = RunFolder(path)
     config: Any = folder.recorded_config()
-    state = stored_state(folder, config)
+    state = stored_state(folder, config, step)
     params = state["params"]
     buffers = state["buffers"] or {}
     if part not in PARTS:
@@ -110,15 +112,15 @@ def classifier(
     )
 
 
-def stored_state(folder: RunFolder, config: Any) -> dict[str, Any]:
-    """The newest state of a run as a tree of NumPy arrays.
+def stored_state(folder: RunFolder, config: Any, step: str) -> dict[str, Any]:
+    """A stored state of a run (`find_step`) as a tree of NumPy arrays.
 
     Raises:
       UserError: there is none.
     """
     checkpoints = folder.checkpoints(config.checkpoint)
     place = mesh.replicated(call_with_section(mesh.make_mesh, dict(data=-1, fsdp=1), "mesh"))
-    state: Any = checkpoints.restore(checkpoints.stored_shapes(place))
+    state: Any = restore_named(checkpoints, checkpoints.stored_shapes(place), step)
     if state is None:
         raise ConfigError("workdir", folder.path, "holds no checkpoint yet", "train it first")
     checkpoints.close()

@@ -101,7 +101,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         patches = patchify(images, encoder.patch)
         _, mean, deviation = normalize_patches(patches)  # codes have neither: use the true ones
         guess = buffers["codebook"][codes] * deviation + mean
-        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, guess)
+        picture = masked_image.reconstruction_panel(config, encoder, patches, mask, guess)
         return {"masked": picture}
 
     return Objective(init_params, loss, embed, render)

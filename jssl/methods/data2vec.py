@@ -104,7 +104,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         targets = teacher_targets(encoder, teacher_params, images, config.target_layers)
         patches = patchify(images, encoder.patch)
         guess = masked_image.nearest_patches(predicted, targets, patches)
-        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, guess)
+        picture = masked_image.reconstruction_panel(config, encoder, patches, mask, guess)
         return {"masked": picture}
 
     return Objective(init_params, loss, embed, render, before_update=teacher.update)

@@ -26,7 +26,7 @@ from jax import Array
 
 from jssl.config import Config, ConfigError
 from jssl.config.values import NonNegative, Positive, Share, ShareSpan
-from jssl.core import Buffers, DatasetInfo, Objective, Params, split_objective
+from jssl.core import Buffers, DatasetInfo, Objective, Panel, Params, split_objective
 from jssl.losses import cross_view_cross_entropy, koleo
 from jssl.metrics import entropy, monitor_from_config
 from jssl.nn import ema, gram, heads, masked_image, prototypes
@@ -328,10 +328,10 @@ def render_patches(
     buffers: Buffers,
     images: Array,
     rng: Array,
-) -> dict[str, Array]:
+) -> dict[str, Panel]:
     """Pictures of the prediction: original | masked | patches with the nearest teacher features.
 
-    project: of `project_tokens`. images: [B, H, W, C]. Returns {"masked": [B, H, 3 W, C]}.
+    project: of `project_tokens`. images: [B, H, W, C]. Returns {"masked": panel}.
     """
     grid = masked_image.grid_side(config, encoder)
     most = masked_image.num_masked(config.mask_range[1], grid**2)
@@ -348,5 +348,5 @@ def render_patches(
     )
     patches = patchify(images, encoder.patch)
     guess = masked_image.nearest_patches(student_out["patch"], teacher_out["patch"], patches)
-    picture = masked_image.reconstruction_grid(config, encoder, patches, mask, guess)
+    picture = masked_image.reconstruction_panel(config, encoder, patches, mask, guess)
     return {"masked": picture}

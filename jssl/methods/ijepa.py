@@ -191,7 +191,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         targets = layer_norm_rows(patch_tokens(encoder, teacher_tokens))
         patches = patchify(images, encoder.patch)
         guess, hidden = predicted_patches(blocks, predicted, targets, patches)
-        picture = masked_image.reconstruction_grid(config, encoder, patches, hidden, guess)
+        picture = masked_image.reconstruction_panel(config, encoder, patches, hidden, guess)
         return {"masked": picture}
 
     return Objective(init_params, loss, embed, render, before_update=teacher.update)

@@ -177,7 +177,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         if config.norm_pix:  # the prediction lacks mean and deviation of a patch: use the true ones
             _, mean, deviation = normalize_patches(patches)
             prediction = prediction * deviation + mean
-        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, prediction)
+        picture = masked_image.reconstruction_panel(config, encoder, patches, mask, prediction)
         return {"masked": picture}
 
     return Objective(init_params, loss, embed, render)

@@ -79,7 +79,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         images = view(batch)
         prediction, mask, _ = predict(params, images, rng, train=False)
         patches = patchify(images, encoder.patch)
-        picture = masked_image.reconstruction_grid(config, encoder, patches, mask, prediction)
+        picture = masked_image.reconstruction_panel(config, encoder, patches, mask, prediction)
         return {"masked": picture}
 
     return Objective(init_params, loss, embed, render)

@@ -9,12 +9,13 @@ from jax import Array
 
 from jssl import nn
 from jssl.config import Config, ConfigError, call_with_section
-from jssl.core import Batch, Params
+from jssl.core import Batch, Panel, Params
 from jssl.nn.apply import apply
 from jssl.nn.transformer import INITIALIZERS
 from jssl.nn.vit_encoder import ViT, draw_token
 from jssl.ops import nearest_index, unpatchify
 from jssl.transforms import augment
+from jssl.transforms.pictures import to_pixels
 
 
 def vit_from_config(config: Config) -> ViT:
@@ -133,10 +134,10 @@ def nearest_patches(predicted: Array, targets: Array, patches: Array) -> Array:
     return flat(patches)[index].reshape(patches.shape)
 
 
-def reconstruction_grid(
+def reconstruction_panel(
     config: Config, encoder: ViT, patches: Array, mask: Array, prediction: Array
-) -> Array:
-    """Pictures of a reconstruction: original | masked | reconstruction, [B, H, 3 W, C].
+) -> Panel:
+    """The panel of a reconstruction: original, masked, predicted; each [B, H, W, C].
 
     Args:
       config: the whole config.
@@ -153,8 +154,7 @@ def reconstruction_grid(
     ]
     channels = config.data.channels
     images = [unpatchify(x, encoder.patch, channels) for x in columns]
-    row = jnp.concatenate(images, axis=2)
-    return row * jnp.array(config.augment.std) + jnp.array(config.augment.mean)
+    return Panel(tuple(to_pixels(config, x) for x in images), ("original", "masked", "predicted"))
 
 
 def mask_unit(config: Config, encoder: ViT) -> int:

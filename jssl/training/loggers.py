@@ -14,9 +14,11 @@ import stat
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 # The modules that protobuf generates have no static members.
 from tensorboardX.proto.event_pb2 import (  # pyright: ignore[reportAttributeAccessIssue]
@@ -29,7 +31,7 @@ from tensorboardX.proto.summary_pb2 import (
 from tensorboardX.record_writer import masked_crc32c
 
 from jssl.data import files
-from jssl.training import trackers
+from jssl.training import panels, trackers
 from jssl.training.outbox import Outbox
 from jssl.workdir.metrics_file import lines
 
@@ -120,6 +122,18 @@ class TensorBoard:
         scalars = [Summary.Value(tag=key, simple_value=value) for key, value in values.items()]
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
         self.out.write(framed(event))
+
+    def show(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Writes pictures, {name: uint8 [H, W, 3]}."""
+        for name, picture in pictures.items():
+            height, width, _ = picture.shape
+            png = panels.to_png(picture)
+            image = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=png
+            )
+            value = Summary.Value(tag=f"pictures/{name}", image=image)
+            event = Event(wall_time=time.time(), step=step, summary=Summary(value=[value]))
+            self.out.write(framed(event))
 
     def rewind(self, step: int) -> None:
         """Tells TensorBoard to hide the values of later steps."""

@@ -21,10 +21,10 @@ from jssl.log import log_progress
 from jssl.parallel import agreement, host
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import memory
-from jssl.training import missing_keys, observers, rollback, summary
+from jssl.training import early_stop, missing_keys, observers, rollback, summary
 from jssl.training.compared import check_compared
 from jssl.training.pace import Pace
-from jssl.training.result import check_updates, outcome
+from jssl.training.result import check_updates, ending_facts, outcome
 from jssl.training.run_observers import Observer, make_recorder, optional_observers, saver
 from jssl.training.setup import (
     Run,
@@ -58,7 +58,8 @@ def train(
       recipe: name and text of the recipe, kept in config.json for the record (`config.record`).
 
     Returns:
-      The result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1 and counts.
+      The result: step, loss, examples_per_s, params_sha256, knn_top1, linear_top1, the best
+      checkpoint, and counts; see `outcome` and `ending_facts` of `jssl.training.result`.
 
     Raises:
       UserError: wrong input.
@@ -133,7 +134,9 @@ def _train(
     at_exit(lambda: [feed.close() for feed in feeds])
     recorder = make_recorder(run, feeds, folder, start, checkpoints)
     at_exit(recorder.close)
-    probes = OnlineProbes(run, recorder, checkpoints.score)
+    stop_early = early_stop.EarlyStop(checkpoints, config.eval.patience, run_dir.extended_at)
+    probes = OnlineProbes(run, recorder, checkpoints.score, stop_early)
+    early_stop.check(config, probes.pair is not None)
     check_unused_keys(config)
     run_dir.claim()
     # The checkpoint comes before the probes: a failed evaluation cannot lose the step.
@@ -141,7 +144,7 @@ def _train(
         recorder,
         saver(checkpoints, recorder, config.steps),
         probes,
-        *optional_observers(run, recorder, folder),
+        *optional_observers(run, recorder, folder, lambda: bool(probes.ended)),
     ]
     tell(summary.beginning(run, start, folder))
     probes.resume(start, state)
@@ -152,11 +155,17 @@ def _train(
 
     step = compile_step(run, feeds[0])
     recorder.begin()
-    state = _run_steps(run, step, state, folder, feeds, next_feed, callbacks, checkpoints, stop)
+    state = _run_steps(
+        run, step, state, folder, feeds, next_feed, callbacks, checkpoints, stop, probes
+    )
+    if probes.ended and checkpoints.latest() != int(state.step):
+        checkpoints.save(int(state.step), state)
     checkpoints.close()
     recorder.close(observers.PATIENCE)
     check_updates(state, config)
-    values = outcome(state, recorder, probes, feeds)
+    values = outcome(state, recorder, probes, feeds) | ending_facts(
+        folder, int(state.step), checkpoints, probes
+    )
     tell(summary.ending(run, folder, values))
     return values
 
@@ -171,14 +180,26 @@ def _run_steps(
     callbacks: Sequence[Observer],
     checkpoints: Checkpoints,
     stop: StopFn,
+    probes: OnlineProbes,
 ) -> TrainState:
-    """Runs all steps; after a rollback, ``next_feed(state, skipped_ranges)`` appends to `feeds`."""
+    """Runs all steps, or until the probes end the run early.
+
+    After a rollback, ``next_feed(state, skipped_ranges)`` appends to `feeds`.
+    """
     config = run.config
     count = len(run.data.source)
-    while int(state.step) < config.steps:
+    while int(state.step) < config.steps and not probes.ended:
         try:
             state = loop(
-                step, state, feeds[-1], int(state.step), config.steps, callbacks, checkpoints, stop
+                step,
+                state,
+                feeds[-1],
+                int(state.step),
+                config.steps,
+                callbacks,
+                checkpoints,
+                stop,
+                ended=lambda: bool(probes.ended),
             )
         except rollback.Diverged as diverged:
             feeds[-1].close()
@@ -205,8 +226,9 @@ def loop(
     saves: Checkpoints,
     stop: StopFn,
     ahead: int = 8,
+    ended: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Runs the steps `start` + 1 to `steps`.
+    """Runs the steps `start` + 1 to `steps`, or fewer if the run ends early.
 
     `Pace` bounds the steps that are queued on the device. Without a bound the queued batches would
     fill its memory, and the reaction to a signal would come late.
@@ -221,6 +243,7 @@ def loop(
       saves: the checkpoints of the run.
       stop: asked before the first step and after every step.
       ahead: the largest number of queued steps.
+      ended: asked after every step: whether the run ends early, as finished.
 
     Raises:
       SystemExit: with code 75, if a signal requested a stop, here or in any wait; the state of the
@@ -238,6 +261,8 @@ def loop(
             for watch in watchers:
                 watch(done, state, metrics)
             pace.add(metrics["loss"])
+            if ended():
+                return state
             if (why := stop(done)) and done < steps:
                 raise Stopped(why)
     except Stopped as why:

@@ -21,6 +21,7 @@ from jssl.core import Metrics, TrainState
 from jssl.metrics import NOT_DUE, OCCASIONAL
 from jssl.training.outbox import Outbox
 from jssl.training.progress import Progress
+from jssl.training.visualize import Rendered
 
 log = logging.getLogger("jssl")
 PATIENCE = 60.0  # seconds for the sinks at the end of a run, for uploads
@@ -140,6 +141,16 @@ class Recorder:
         self.seen.update(dict.fromkeys(values, step))
         for sink in self.sinks:
             sink.post(lambda sink: sink(step, values))
+
+    def show(self, rendered: Rendered) -> None:
+        """Passes pictures to every sink but metrics.jsonl."""
+        for sink in self.sinks[1:]:
+            sink.post(lambda sink: sink.show(rendered.step, rendered.pictures))
+
+    def end_early(self, step: int, metrics: Metrics) -> None:
+        """Call if the run ends before its last step: records the metrics of `step`."""
+        if self.seen.get("loss") != step:
+            self.write(step, {**fetch(metrics), "lr": float(self.lr[step - 1])})
 
     def begin(self) -> None:
         """Call when the loop begins: the time before it does not count for the speed."""

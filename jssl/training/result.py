@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ from jssl.config import Config, UserError
 from jssl.core import Params, TrainState
 from jssl.data.loader import Feed
 from jssl.evals.online import OnlineProbes
+from jssl.parallel import agreement
 from jssl.parallel.mesh import replicated
-from jssl.training import observers, summary
+from jssl.training import observers, summary, trend
+from jssl.workdir.best import best_checkpoint
+from jssl.workdir.checkpoint import Checkpoints
 
 log = logging.getLogger("jssl")
 
@@ -58,6 +62,22 @@ def outcome(
             "dropped_metrics": recorder.dropped(),
         }
     )
+
+
+def ending_facts(
+    folder: pathlib.Path, step: int, checkpoints: Checkpoints, probes: OnlineProbes
+) -> dict[str, Any]:
+    """Returns what the result says beside the numbers of the last step; None: nothing to say.
+
+    Returns:
+      {"best": see `best_checkpoint`, "early_stop": why the run ended early, "trend": a sentence
+      about a loss and a probe that moved in opposite directions}.
+    """
+    return {
+        "best": best_checkpoint(checkpoints),
+        "early_stop": probes.ended or None,
+        "trend": agreement.first(lambda: trend.of_run(folder, step)) or None,
+    }
 
 
 def params_sha256(params: Params) -> str:

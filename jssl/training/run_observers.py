@@ -95,24 +95,43 @@ def saver(checkpoints: Checkpoints, recorder: observers.Recorder, steps: int) ->
     return observe
 
 
-def optional_observers(
+def shower(
     run: Run, recorder: observers.Recorder, folder: pathlib.Path
+) -> Callable[[visualize.Rendered], None]:
+    """Returns a function that passes pictures to the album of the workdir and to all sinks.
+
+    Only the first process has these; on the others the function does nothing.
+    """
+    if jax.process_index() != 0:
+        return lambda rendered: None
+    open_album = partial(visualize.Album, folder, run.data.source)
+    album = recorder.closes(Outbox("pictures", open_album, limit=4))
+
+    def show(rendered: visualize.Rendered) -> None:
+        album.post(lambda album: album(rendered))
+        recorder.show(rendered)
+
+    return show
+
+
+def optional_observers(
+    run: Run,
+    recorder: observers.Recorder,
+    folder: pathlib.Path,
+    ended: Callable[[], bool] = lambda: False,
 ) -> list[Observer]:
     """Returns the observers that a config requests: pictures, a profile, those outside jssl.
 
     None of them can end the run. An observer outside jssl is ``build(run, folder)`` of its module,
-    called after every step as ``observer(step, state, metrics)``, on all processes.
+    called after every step as ``observer(step, state, metrics)``, on all processes. ``ended()`` is
+    whether the run ends early at the present step.
     """
     callbacks: list[Observer] = []
     log_section = run.config.log
     if run.method.render and log_section.render_every:
-        album = None
-        if jax.process_index() == 0:
-            open_album = partial(visualize.Album, folder, run.data.source)
-            album = recorder.closes(Outbox("pictures", open_album, limit=4))
-        callbacks.append(
-            Soft("a picture", visualize.renderer(run, album, log_section.render_every))
-        )
+        show = shower(run, recorder, folder)
+        every = log_section.render_every
+        callbacks.append(Soft("a picture", visualize.renderer(run, every, show, ended)))
     for name in log_section.observers:
         build = plugins.resolve("config.log.observers", name)
         callbacks.append(Soft(name, build(run, folder)))

@@ -33,6 +33,7 @@ from jssl.parallel import agreement, mesh
 from jssl.perf import compiler, flops, memory
 from jssl.training import missing_keys
 from jssl.training.gradients import minimize, skip_nonfinite_updates
+from jssl.transforms.pictures import add_views
 from jssl.workdir import claim
 
 
@@ -161,6 +162,7 @@ def build_method(config: Config, data_info: DatasetInfo) -> Method:
         raise missing_keys.report(config, data_info, error) from None
     if isinstance(built, Objective):
         tx = optim.from_config(config)
+        built = add_views(built, config, data_info)
         built = minimize(built, tx, config.accumulate, config.grad_cache)
     return skip_nonfinite_updates(built, config.method)
 

@@ -69,7 +69,14 @@ def ending(run: Run, folder: str | os.PathLike[str], result: dict[str, Any]) -> 
     if config.log.tensorboard:
         paths.append(f"TensorBoard: {where}/tensorboard")
     done = ", ".join([f"step {result['step']:,}", *figures])
-    lines = [f"done: {done}", "; ".join(paths), "what next:"]
+    lines = [f"done: {done}"]
+    if best := result["best"]:
+        lines.append(
+            f"best checkpoint: {where}/{best['checkpoint']}, {best['probe']} {best['value']:.4f}; "
+            "jssl eval --step=best takes it"
+        )
+    lines += [result[key] for key in ("early_stop", "trend") if result[key]]
+    lines += ["; ".join(paths), "what next:"]
     return lines + [f"  jssl {words}" for words in commands(run, where)]
 
 

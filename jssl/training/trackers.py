@@ -10,7 +10,10 @@ import pathlib
 import re
 import sys
 import uuid
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from jssl import errors
 from jssl.config import ConfigError
@@ -55,6 +58,13 @@ class Wandb:
     def __call__(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
 
+    def show(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Uploads pictures, {name: uint8 [H, W, 3]}."""
+        import wandb  # pyright: ignore[reportMissingImports] - an extra
+
+        images = {f"pictures/{name}": wandb.Image(x) for name, x in pictures.items()}
+        self.run.log(images, step=step)
+
     def rewind(self, step: int) -> None:
         """Does nothing: the steps of W&B only increase, and it has the later ones already."""
 
@@ -81,6 +91,11 @@ class Mlflow:
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         self.mlflow.log_metrics(values, step=step)
+
+    def show(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Uploads pictures, {name: uint8 [H, W, 3]}."""
+        for name, picture in pictures.items():
+            self.mlflow.log_image(picture, key=name, step=step)
 
     def rewind(self, step: int) -> None:
         """Does nothing: MLflow keeps both values of a step that is run again."""

@@ -170,6 +170,19 @@ class Checkpoints:
         """The known scores, {step: kNN accuracy}; on the first process only."""
         return self._retention.scores
 
+    def best(self) -> tuple[int, float] | None:
+        """(step, score) of the best checkpoint on disk, or None; on the first process only."""
+        return self._retention.best()
+
+    def restore_step(self, step: int, shapes: Tree) -> TrainState:
+        """Reads the state of one step; `UserError` if it cannot be read. See `restore`."""
+        try:
+            return self._read(step, shapes)
+        except Damaged as error:
+            raise ConfigError(
+                "step", step, f"cannot be read ({error.reason})", "name another step, or last"
+            ) from None
+
     def restore(self, shapes: Tree, upto: int | None = None) -> TrainState | None:
         """Reads the newest readable state, or returns None if there never was a checkpoint.
 
@@ -189,7 +202,10 @@ class Checkpoints:
                 self._set_aside(step, "passed")
         for _ in range(TRIES):
             try:
-                return self._newest(shapes)
+                state = self._newest(shapes)
+                if not self.read_only:
+                    self._retention.forget_after(-1 if state is None else int(state.step))
+                return state
             except _MovedOn:
                 log.info("%s: the run has deleted what was read; again", self.folder)
         raise ConfigError(

@@ -182,7 +182,8 @@ class TrainingFolder(run_folder.RunFolder):
                 "restore it, use another --workdir, or add --changed-data to go on with it",
             )
         if extend and new["steps"] > old["config"]["steps"]:
-            _extend(self.path, old, new["steps"])
+            result = self.result()
+            _extend(self.path, old, new["steps"], 0 if result is None else result.get("step", 0))
         return old | {"data": fingerprint or old["data"]}
 
     def _unsaved(self, config: ml_collections.ConfigDict) -> str:
@@ -200,6 +201,11 @@ class TrainingFolder(run_folder.RunFolder):
     def mark(self) -> identity.Mark:
         """The mark of the run, that of `content` after `compose`."""
         return identity.mark_of(self.content) if self.content else super().mark
+
+    @property
+    def extended_at(self) -> int:
+        """The step at which the run had ended when it was extended; 0 if it was not."""
+        return max((int(was.get("ended", 0)) for was in self.content["earlier"]), default=0)
 
     def clear(self) -> None:
         """Renames links and odd files where the run will write, and traces of another start.
@@ -324,7 +330,8 @@ def _check_numbers(folder: pathlib.Path, content: dict[str, Any]) -> None:
             )
 
 
-def _extend(folder: pathlib.Path, content: dict[str, Any], steps: int) -> None:
+def _extend(folder: pathlib.Path, content: dict[str, Any], steps: int, ended: int) -> None:
+    """Gives the run more steps, in place; `ended`: the step of its result, 0 if it has none."""
     old = content["config"]["steps"]
     log.warning(
         "%s is extended from %d to %d steps: schedules now end there, so the learning rate "
@@ -333,7 +340,8 @@ def _extend(folder: pathlib.Path, content: dict[str, Any], steps: int) -> None:
         old,
         steps,
     )
-    content["earlier"] = [*content["earlier"], {"digest": content["digest"], "steps": old}]
+    was = {"digest": content["digest"], "steps": old, "ended": ended}
+    content["earlier"] = [*content["earlier"], was]
     content["config"] = content["config"] | {"steps": steps}
     content["digest"] = identity.digest(content["config"], content["data_info"])
 

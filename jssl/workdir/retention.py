@@ -60,6 +60,21 @@ class Retention:
         except OSError as error:
             log.warning("step %d: its score is not kept: %s", step, one_line(error))
 
+    def forget_after(self, step: int) -> None:
+        """Drops the scores of steps after `step`, which the run does again."""
+        self.scores = {at: score for at, score in self.scores.items() if at <= step}
+
+    def best(self) -> tuple[int, float] | None:
+        """Returns (step, score) of the best complete step on disk, the later one of equals.
+
+        None if none of them has a score.
+        """
+        ranked = [(self.scores[step], step) for step in self.listed() if step in self.scores]
+        if not ranked:
+            return None
+        score, step = max(ranked)
+        return step, score
+
     def delete_old(self) -> None:
         """Deletes all but the latest and the best steps.
 

@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import image_info
 from jax.sharding import PartitionSpec as P
 from PIL import Image
 
-from jssl import config
+from jssl import config, methods
+from jssl.core import Panel
 from jssl.data.loader import Feed
 from jssl.parallel import mesh
-from jssl.training import loggers, loop, progress, setup, visualize
+from jssl.training import loggers, loop, panels, progress, setup
 from jssl.training.setup import compile_step, setup_run
+from jssl.transforms import pictures
 
 QUIET = {"eval.every": "0", "checkpoint.every": "0", "log.tensorboard": "false"}
 
@@ -118,20 +121,62 @@ def test_pictures_are_written_and_look_right(tmp_path):
     tree = config.load("configs/mae_imagenette.py:tiny", words)
     loop.train(tree, str(tmp_path))
     picture = np.asarray(Image.open(tmp_path / "pictures" / "masked-0000002.png"), np.int32)
-    assert picture.shape == (8 * 32, 3 * 32, 3)
-    original, masked, rebuilt = np.split(picture, 3, axis=1)
+    gap, side, top = panels.GAP, 3 * 32, 2 * panels.GAP + panels.FONT
+    assert picture.shape == (top + 8 * (side + gap), gap + 3 * (side + gap), 3)
+    columns = [picture[top:, gap + i * (side + gap) :][:, :side] for i in range(3)]
+    original, masked, rebuilt = (
+        column.reshape(8, side + gap, side, 3)[:, :side] for column in columns
+    )
+    np.testing.assert_array_equal(original[:, ::3, ::3], original[:, 2::3, 2::3], "whole factors")
     same = (masked == original).all(-1)
     assert 0.45 < same.mean() < 0.6, "half of the patches are hidden"
     np.testing.assert_array_equal(rebuilt[same], original[same])
     assert (rebuilt != masked).any()
 
 
-def test_a_grid_of_pictures():
-    images = np.arange(3 * 2 * 2 * 1).reshape(3, 2, 2, 1) / 255
-    picture = visualize.grid(images, columns=2)
-    assert picture.shape == (4, 4, 1)
-    np.testing.assert_array_equal(picture[:2, 2:, 0], [[4, 5], [6, 7]])
-    assert (picture[2:, 2:] == 255).all(), "the empty place is white"
+def test_columns_of_several_sizes_have_gaps_and_captions():
+    gray = np.full((2, 2, 2, 1), np.nan, np.float32)  # shown in black
+    rgb = np.full((2, 100, 60, 3), 0.5, np.float32)
+    picture = panels.compose(Panel((gray, rgb), ("two by two", "")))
+    gap, top = panels.GAP, 2 * panels.GAP + panels.FONT
+    assert picture.shape == (top + 2 * (100 + gap), 3 * gap + 96 + 60, 3)
+    assert (picture[top + 2 : top + 98, gap : gap + 96] == 0).all(), "48 times as large, centered"
+    assert (picture[top : top + 100, 2 * gap + 96 :][:, :60] == 128).all()
+    for white in (picture[:gap], picture[:, :gap], picture[top + 100 :][:gap], picture[-gap:]):
+        assert (white == 255).all(), "gaps"
+    header = picture[:top]
+    assert (header[:, gap : gap + 96] < 128).any(), "a caption"
+    assert (header[:, gap + 96 :] == 255).all(), "no caption"
+    alone = panels.compose(panels.as_panel(rgb))
+    assert alone.shape == (gap + 2 * (100 + gap), 60 + 2 * gap, 3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "captions"),
+    [
+        ("simclr_digits", ("evaluation", "view 1", "view 2")),
+        ("dino_imagenette", ("evaluation", "global 1", "global 2", "local 1")),
+    ],
+)
+def test_views_of_joint_embedding_methods(recipe, captions):
+    tree = config.load(f"configs/{recipe}.py:tiny", {"data.source": "digits", "data.name": ""})
+    tree = config.Config(tree)
+    objective = methods.load(tree, image_info(side=32))
+    unread = tree.unread()
+    rendered = pictures.add_views(objective, tree, image_info(side=32)).render
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    batch = {"image": images, "size": np.full((2, 2), 32, np.int32)}
+    panel = jax.jit(lambda batch, key: rendered({}, {}, batch, key))(batch, jax.random.key(0))
+    panel = panel["views"]
+    assert panel.captions[: len(captions)] == captions
+    if "local" in tree:
+        assert len(panel.captions) == 3 + tree.local.count
+    for column in panel.images:
+        assert column.shape[0] == 2 and -0.01 <= float(column.min()) <= float(column.max()) <= 1.01
+    np.testing.assert_allclose(panel.images[0], images / 255, atol=0.02)
+    assert np.abs(np.asarray(panel.images[1]) - np.asarray(panel.images[2])).max() > 0.05
+    assert set(tree.unread()) <= set(unread) and set(unread) <= set(tree.unread())
 
 
 def test_progress_says_what_users_ask_for():

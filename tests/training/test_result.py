@@ -19,7 +19,7 @@ from jssl.data.text import tokenizer
 from jssl.training import result, summary
 from jssl.training.observers import Traces, profiler
 from jssl.training.outbox import Outbox
-from jssl.training.visualize import Album
+from jssl.training.visualize import Album, Rendered
 
 TINY = "configs/simclr_digits.py:tiny"
 State = collections.namedtuple("State", "step skipped params")
@@ -127,8 +127,8 @@ def test_an_album_writes_pictures_and_text_through_no_link(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "pictures" / "views-0000003.png").symlink_to(victim)
-    album(3, {"views": np.zeros((2, 4, 4, 3), np.float32)})
-    album(3, {"text": np.array([source.tokenizer.encode("two words")])})
+    album(Rendered(3, {"views": np.zeros((2, 4, 4, 3), np.float32)}))
+    album(Rendered(3, {"text": np.array([source.tokenizer.encode("two words")])}))
     assert victim.read_text() == "precious"
     assert "two words" in (tmp_path / "pictures" / "text-0000003.txt").read_text()
     assert (tmp_path / "pictures" / "views-0000003.png").read_bytes()[:4] == b"\x89PNG"

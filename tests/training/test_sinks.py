@@ -1,12 +1,15 @@
 """Files and trackers that metrics go to: exact over kills, nothing through links, one id a run."""
 
 import errno
+import io
 import json
 import os
 import sys
 import types
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jssl.config import UserError
 from jssl.data import files
@@ -253,3 +256,16 @@ def test_a_tracker_that_is_not_installed_is_named_at_once(package):
         pytest.skip("it is there")
     with pytest.raises(UserError, match=f"config.log.{package}='p': needs the {package} package"):
         trackers.need(package, "p")
+
+
+def test_tensorboard_gets_pictures_as_png(tmp_path):
+    sink = loggers.TensorBoard(tmp_path / "tensorboard")
+    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    sink.show(4, {"views": picture})
+    sink.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    data = path.read_bytes()
+    (start,) = [i for i in range(len(data)) if data.startswith(b"\x89PNG", i)]
+    assert b"pictures/views" in data[:start]
+    stored = np.asarray(Image.open(io.BytesIO(data[start:])))
+    np.testing.assert_array_equal(stored, picture)

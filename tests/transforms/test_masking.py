@@ -134,10 +134,11 @@ def test_pictures_of_every_masked_method(name):
         return run.method.render(state, batch, key), masked_image.eval_view(run.config)(batch)
 
     rendered, view = draw(state, run.example, jax.random.key(0))
-    picture = rendered["masked"]
+    panel = rendered["masked"]
+    assert panel.captions == ("original", "masked", "predicted")
     encoder = masked_image.vit_from_config(run.config)
     mean, std = (np.array(run.config.augment[key]) for key in ("mean", "std"))
-    original, masked, rebuilt = np.split(np.asarray(picture), 3, axis=2)
+    original, masked, rebuilt = (np.asarray(images) for images in panel.images)
     np.testing.assert_allclose(original, np.asarray(view) * std + mean, atol=1e-5)
     gray = (np.abs(masked - mean) < 1e-5).all(-1)
     seen = ~gray
