@@ -152,6 +152,7 @@ class Objective(NamedTuple):
     token_nll: TokenNllFn | None = None
     before_update: UpdateFn | None = None
     stages: tuple[ForwardFn, OutputLossFn] | None = None  # see `split_objective`
+    embeds: str = "encoder"  # whose encoder `embed` applies: "encoder", the trained one, "teacher"
 
 
 def split_objective(
@@ -161,6 +162,7 @@ def split_objective(
     embed: EmbedFn,
     before_update: UpdateFn | None = None,
     render: RenderFn | None = None,
+    embeds: str = "encoder",
 ) -> Objective:
     """An objective that compares the examples of a batch, split in two.
 
@@ -181,6 +183,7 @@ def split_objective(
         render=render,
         before_update=before_update,
         stages=(forward, loss),
+        embeds=embeds,
     )
 
 
@@ -195,6 +198,7 @@ class Method(NamedTuple):
     accumulate: int = 1  # micro-batches of one update of `train_step`
     grad_cache: bool = False  # whether the loss compares the examples of all of them
     compares: bool = False  # whether the loss compares the examples of a batch with each other
+    embeds: str = "encoder"  # see `Objective`
 
 
 def apply_gradients(

@@ -70,7 +70,7 @@ DEFAULTS: dict[str, Any] = dict(
         freeze_steps=0,
         muon_params=("/blocks/", r"/layer\d+_\d+/"),  # hidden kernels of a ViT, of a ResNet
     ),
-    checkpoint=dict(every=1000, keep_latest=2, keep_best=1),
+    checkpoint=dict(every=1000, keep_latest=2, keep_best=1, export="auto"),
     eval=dict(
         every=0,
         patience=0,

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jssl.commands.arguments import require
-from jssl.commands.export import check_request, export_weights
+from jssl.commands.export import check_request
 from jssl.commands.table import Args, Overrides
 from jssl.config import (
     Config,
@@ -31,6 +31,7 @@ from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
+from jssl.interop.export_run import export_weights
 from jssl.interop.run_weights import classifier
 from jssl.log import log_progress
 from jssl.training.restore import load_state
@@ -240,7 +241,7 @@ def saver(run_dir: RunFolder, out: str, kind: str) -> Callable[[Run, int, TrainS
         classes = run.data.source.classes or ()
         weights = classifier(run.config, run.mesh, classes, step, tuned)
         if jax.process_index() == 0:
-            export_weights(run_dir, weights, kind, out)
+            export_weights(run_dir, weights, kind, out, run_dir.result() or {})
 
     return save
 

@@ -102,7 +102,9 @@ COMMANDS = {
             "format": Flag("timm, hf (transformers), torchvision, safetensors, stablehlo"),
             "out": Flag("folder to write"),
             "step": STEP,
-            "part": Flag("encoder, the trained one, or teacher, its moving average", "encoder"),
+            "part": Flag(
+                "encoder, the trained one, or teacher; default: the one that is evaluated"
+            ),
             "heads": Flag("with MAE's decoder, or the layers that predict tokens (hf)", False),
             "verify": Flag("load the folder in that library and compare the outputs", False),
         },

@@ -172,6 +172,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "keep_best": Annotated[
             Whole, "number of best checkpoints, by kNN accuracy, that are also kept"
         ],
+        "export": Annotated[
+            Literal["auto", "timm", "hf", "torchvision", "safetensors", "none"],
+            "format of the folder export/ that a finished run writes; auto: the first that fits",
+        ],
     },
     "log": {
         "every": Annotated[Count, "steps between two log records"],

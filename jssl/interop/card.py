@@ -37,7 +37,7 @@ def card(
     kind: str,
     weights: Weights,
     run: Mapping[str, Any],
-    result: Mapping[str, Any],
+    accuracies: Mapping[str, float],
     facts: Mapping[str, Any],
     is_text: bool,
 ) -> str:
@@ -47,13 +47,12 @@ def card(
       kind: the format.
       weights: the encoder.
       run: the config of the run.
-      result: of the run, {} if it has not ended.
+      accuracies: of this checkpoint, {} if they were not measured.
       facts: "step", "commit", "recipe", "examples".
       is_text: whether the encoder reads text.
     """
     data = run["data"]
     source = data["name"] or data["path"] or data["source"]
-    metrics = [name for name in ("knn_top1", "linear_top1") if result.get(name) is not None]
     header = {
         "license": "other",
         "library_name": LIBRARY.get(kind, "jssl"),
@@ -61,7 +60,8 @@ def card(
         "pipeline_tag": "feature-extraction" if is_text else "image-feature-extraction",
     }
     yaml = "\n".join(f"{key}: {json.dumps(value)}" for key, value in header.items())
-    lines = [f"| {name} | {result[name]:.4f} |" for name in metrics] or ["| not measured | |"]
+    lines = [f"| {name} | {value:.4f} |" for name, value in accuracies.items()]
+    lines = lines or ["| not measured | |"]
     name = weights.model["name"]
     processor = "AutoTokenizer" if is_text else "AutoImageProcessor"
     auto = "AutoModelForImageClassification" if weights.classes else "AutoModel"

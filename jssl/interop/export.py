@@ -132,7 +132,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def check_new(out: str) -> pathlib.Path:
+def check_new(out: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the absolute path; raises `UserError` if it exists and is not an empty folder."""
     path = pathlib.Path(out).expanduser().absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -141,25 +141,35 @@ def check_new(out: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def new_folder(out: str) -> Iterator[pathlib.Path]:
+def new_folder(out: str | os.PathLike[str], replace: bool = False) -> Iterator[pathlib.Path]:
     """A folder that gets the name `out` when the block ends without an error.
+
+    Args:
+      out: the name.
+      replace: whether a folder of that name is replaced then.
 
     Raises:
       UserError: `out` exists and is not empty, or cannot be written.
     """
-    path = check_new(out)
+    path = pathlib.Path(out) if replace else check_new(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         problem = f"cannot be written ({one_line(error)})"
-        raise ConfigError("out", out, problem, "choose another") from None
+        raise ConfigError("out", str(out), problem, "choose another") from None
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp and safetensors make files for the owner alone
         for file in temporary.iterdir():
             file.chmod(0o644)
-        os.replace(temporary, path)
+        if replace and path.exists():
+            old = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if full or "No space left" in str(error):

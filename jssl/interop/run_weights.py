@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -77,6 +78,38 @@ def pixels_of(config: Any) -> dict[str, tuple[float, ...]]:
     return {key: x * channels if len(x) == 1 else x for key, x in found.items()}
 
 
+def evaluated_encoder(config: Any, devices: Mesh, embeds: str, state: TrainState) -> Weights:
+    """The encoder that the evaluations of a run use. All processes call it.
+
+    Args:
+      config: the config of the run.
+      devices: its mesh.
+      embeds: "encoder" or "teacher", `Method.embeds`.
+      state: the state of the run.
+    """
+    is_teacher = embeds == "teacher"
+    tree = state.buffers["teacher"] if is_teacher else state.params
+    stats = state.buffers.get("teacher_stats" if is_teacher else "stats", {})
+    params, moments = jax.tree.map(
+        partial(whole, devices), (tree["encoder"], stats.get("encoder", {}))
+    )
+    return Weights(
+        path="the encoder",
+        layout="jssl",
+        encoder=convert.flat(params, moments),
+        heads={},
+        model=dict(config.model),
+        pixels=pixels_of(config),
+        unused=[],
+        step=int(state.step),
+    )
+
+
+def whole(devices: Mesh, leaf: jax.Array) -> np.ndarray:
+    """An array of all devices of a mesh on the host."""
+    return np.asarray(jax.device_put(leaf, mesh.replicated(devices)))
+
+
 def classifier(
     config: Any, devices: Mesh, classes: Sequence[str], step: int, tuned: TrainState
 ) -> Weights:
@@ -89,13 +122,8 @@ def classifier(
       step: of the checkpoint from which fine-tuning started.
       tuned: the fine-tuned state.
     """
-    whole = mesh.replicated(devices)
-
-    def fetch(leaf: jax.Array) -> np.ndarray:
-        return np.asarray(jax.device_put(leaf, whole))
-
-    params = jax.tree.map(fetch, tuned.params)
-    stats = jax.tree.map(fetch, tuned.buffers["stats"])
+    params = jax.tree.map(partial(whole, devices), tuned.params)
+    stats = jax.tree.map(partial(whole, devices), tuned.buffers["stats"])
     head = {f"head/{name}": value for name, value in params["head"].items()}
     model = dict(config.model)
     model |= {"pool": config.finetune.pool} if config.finetune.pool else {}

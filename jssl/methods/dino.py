@@ -93,4 +93,5 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
             return net.embed(buffers["teacher"], buffers["teacher_stats"], view(batch))
         return net.embed(params, buffers["stats"], view(batch))
 
-    return split_objective(init, forward, loss, embed, before_update=teacher.update)
+    part = "teacher" if config.eval_network == "teacher" else "encoder"
+    return split_objective(init, forward, loss, embed, before_update=teacher.update, embeds=part)

@@ -145,7 +145,13 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         return anchor.update(state) if anchor else state
 
     return split_objective(
-        init_params, forward, loss, embed, before_update=before_update, render=render
+        init_params,
+        forward,
+        loss,
+        embed,
+        before_update=before_update,
+        render=render,
+        embeds="teacher",
     )
 
 

@@ -194,7 +194,9 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         picture = masked_image.reconstruction_panel(config, encoder, patches, hidden, guess)
         return {"masked": picture}
 
-    return Objective(init_params, loss, embed, render, before_update=teacher.update)
+    return Objective(
+        init_params, loss, embed, render, before_update=teacher.update, embeds="teacher"
+    )
 
 
 def predicted_patches(

@@ -76,6 +76,7 @@ def minimize(
         accumulate=accumulate,
         grad_cache=grad_cache,
         compares=objective.stages is not None,
+        embeds=objective.embeds,
     )
 
 

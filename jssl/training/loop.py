@@ -23,6 +23,7 @@ from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import memory
 from jssl.training import early_stop, missing_keys, observers, rollback, summary
 from jssl.training.compared import check_compared
+from jssl.training.final_export import write_export
 from jssl.training.pace import Pace
 from jssl.training.result import check_updates, ending_facts, outcome
 from jssl.training.run_observers import Observer, make_recorder, optional_observers, saver
@@ -92,6 +93,7 @@ def train(
                 extend=extend,
                 changed_data=changed_data,
                 recipe=recipe,
+                embeds=run.method.embeds,
             )
             with memory.explained(run):
                 values = _train(run, run_dir, open_things.callback, stop)
@@ -166,6 +168,7 @@ def _train(
     values = outcome(state, recorder, probes, feeds) | ending_facts(
         folder, int(state.step), checkpoints, probes
     )
+    values["export"] = write_export(run, run_dir, state, values)
     tell(summary.ending(run, folder, values))
     return values
 

@@ -68,6 +68,8 @@ def ending(run: Run, folder: str | os.PathLike[str], result: dict[str, Any]) -> 
     paths = [f"checkpoints: {where}/checkpoints", f"metrics: {where}/metrics.jsonl"]
     if config.log.tensorboard:
         paths.append(f"TensorBoard: {where}/tensorboard")
+    if export := result["export"]:
+        paths.append(f"encoder for {export['format']}: {where}/{export['folder']}")
     done = ", ".join([f"step {result['step']:,}", *figures])
     lines = [f"done: {done}"]
     if best := result["best"]:

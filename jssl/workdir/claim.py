@@ -32,7 +32,7 @@ from jssl.workdir.retention import rename
 log = logging.getLogger("jssl")
 # A run writes these and does not read its identity from them: renamed if they are links or odd.
 FILES = ("metrics.jsonl", "nonfinite.json")
-FOLDERS = ("tensorboard", "pictures", "profile")
+FOLDERS = ("tensorboard", "pictures", "profile", "export")
 TRACKERS = ("wandb", "mlruns")  # folders in which those packages make their own links
 LEFT = (
     *FILES,
@@ -136,6 +136,7 @@ class TrainingFolder(run_folder.RunFolder):
         extend: bool = False,
         changed_data: bool = False,
         recipe: Mapping[str, str] | None = None,
+        embeds: str = "encoder",
     ) -> dict[str, Any]:
         """Sets and returns `content`; writes nothing.
 
@@ -149,6 +150,7 @@ class TrainingFolder(run_folder.RunFolder):
           extend: whether the run gets the steps of `config`.
           changed_data: whether it continues on changed data.
           recipe: name and text of the recipe of a new run.
+          embeds: whose encoder evaluations use, "encoder" or "teacher".
 
         Raises:
           UserError: the data or flags that change the numbers of the run differ.
@@ -157,6 +159,7 @@ class TrainingFolder(run_folder.RunFolder):
         self.content = agreement.first(
             lambda: self._compose(config, info, fingerprint, extend, changed_data, recipe)
         )
+        self.content["embeds"] = embeds
         return self.content
 
     def _compose(

@@ -202,6 +202,7 @@ class RunFolder:
 
     def checkpoints(self, section: Any, read_only: bool = True) -> Checkpoints:
         """Opens the checkpoints of the run, with the config section `checkpoint`."""
+        section = {key: value for key, value in dict(section).items() if key != "export"}
         options = {"workdir": self.path, "read_only": read_only, "mark": self.mark}
         return call_with_section(Checkpoints, section, "checkpoint", **options)
 

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 from helpers.command import refused
 from safetensors import safe_open
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 import jssl
@@ -159,3 +161,38 @@ def test_a_fine_tuned_classifier_is_written_with_its_classes(runs, tmp_path, cap
     assert "exists already" in refused(capfd, *words, f"--out={out}")
     knn = [*words[:2], "--protocol=knn", f"--out={tmp_path / 'x'}"]
     assert "is for --protocol=finetune" in refused(capfd, *knn)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("image", "timm"), ("text", "hf")])
+def test_a_finished_run_holds_its_encoder_for_other_libraries(runs, tmp_path, name, kind):
+    result = json.loads((runs[name] / "result.json").read_text())
+    assert result["export"] == {"folder": "export", "format": kind}
+    same = export(runs[name], tmp_path / "same", kind)
+    made = runs[name] / "export"
+    assert sorted(path.name for path in made.iterdir()) == sorted(
+        path.name for path in same.iterdir()
+    )
+    for file in same.glob("*[!s]"):
+        assert (made / file.name).read_bytes() == file.read_bytes(), file.name
+    tensors, wanted = (load_file(folder / "model.safetensors") for folder in (made, same))
+    chex.assert_trees_all_equal(tensors, wanted)
+
+
+def test_a_longer_run_replaces_its_export_and_an_error_is_a_warning(tmp_path, monkeypatch, capfd):
+    words = ["train", "--config=simclr_digits:tiny", f"--workdir={tmp_path}", "--extend", *FEW]
+    assert cli.main([word for word in words if word != "--extend"]) == 0
+    before = (tmp_path / "export" / "model.safetensors").read_bytes()
+    assert cli.main([*words, "--config.steps=3"]) == 0
+    after = (tmp_path / "export" / "model.safetensors").read_bytes()
+    assert after != before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".export")]
+
+    def full(*args, **kw):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "write_own", full)
+    assert cli.main([*words, "--config.steps=4"]) == 0
+    assert f"no {tmp_path}/export: " in (log := capfd.readouterr().err) and "disk is full" in log
+    assert (tmp_path / "export" / "model.safetensors").read_bytes() == after
+    assert json.loads((tmp_path / "result.json").read_text())["export"] is None
+    assert cli.main([*words, "--config.steps=5", "--config.checkpoint.export=none"]) == 0

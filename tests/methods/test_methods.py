@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make_mesh
+from conftest import ROOT, make_mesh
 from helpers import image_info
 from jax.sharding import PartitionSpec as P
 
@@ -249,3 +249,25 @@ def test_the_probes_never_reach_the_encoder(tmp_path):
     assert found[0]["params_sha256"] == found[3]["params_sha256"]
     assert found[0]["linear_top1"] is None and 0 <= found[3]["linear_top1"] <= 1
     assert found[0]["knn_top1"] == found[3]["knn_top1"]
+
+
+def used_leaves(function, state, *rest):
+    """The paths of the leaves of `state` that a function reads."""
+    flat, tree = jax.tree.flatten(state)
+    traced = jax.make_jaxpr(lambda leaves: function(jax.tree.unflatten(tree, leaves), *rest))(flat)
+    read = {id(x) for equation in traced.jaxpr.eqns for x in equation.invars}
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
+    rows = zip(paths, traced.jaxpr.invars, strict=True)
+    return {jax.tree_util.keystr(path) for path, x in rows if id(x) in read}
+
+
+@pytest.mark.parametrize("name", sorted(methods.names()))
+def test_embeds_says_whose_encoder_evaluations_use(name):
+    recipes = [path.stem for path in (ROOT / "configs").glob(f"{name}_*.py")]
+    recipe = min(path for path in recipes if not path.endswith("continue"))
+    run = setup_run(Config(load(f"configs/{recipe}.py:tiny")), make_mesh(1))
+    read = used_leaves(run.method.embed, run.shapes, run.example)
+    of_teacher = {path for path in read if "['teacher']['encoder']" in path}
+    of_student = {path for path in read if path.startswith(".params['encoder']")}
+    assert read and bool(of_teacher) == (run.method.embeds == "teacher")
+    assert bool(of_student) == (run.method.embeds == "encoder")
