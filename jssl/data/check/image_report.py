@@ -55,10 +55,11 @@ def describe(source: Source, facts: Sequence[Facts], section: Any, crop: int) ->
     def name_of(position: int) -> str:
         return name(intact[position].index)
 
-    report["duplicates"] = {
-        "bytes": duplicates.within([fact.content for fact in intact], labels, name_of),
-        "pixels": duplicates.within([fact.pixels for fact in intact], labels, name_of),
-    }
+    contents = [fact.content for fact in intact]
+    pixels = [fact.pixels for fact in intact]
+    report["duplicates"] = {"pixels": duplicates.within(pixels, labels, name_of)}
+    if any(contents):
+        report["duplicates"]["bytes"] = duplicates.within(contents, labels, name_of)
     return report
 
 
@@ -149,10 +150,11 @@ def _pixels(facts: Sequence[Facts], source: Source, name: Callable[[int], str]) 
         ]
         for kind in counts["depths"]
     }
+    dtype = source.fields["image"].dtype
     blank = {kind: [fact for fact in facts if fact.blank == kind] for kind in ("black", "constant")}
     return counts | {
         "ranges": by_kind,
-        "white": getattr(source, "max_value", 0.0) or None,
+        "white": getattr(source, "max_value", 0.0) or np.iinfo(dtype).max,
         "gray": sum(fact.gray for fact in facts),
         "several_frames": sum(fact.header.frames for fact in facts),
         **{kind: {"count": len(some), **_first(some, name)} for kind, some in blank.items()},

@@ -140,8 +140,10 @@ def _joined(
     """Joins the reports of all splits, and adds what differs in labels, and the advice."""
     first = next(iter(splits))
     own = advice.of_images if modality == "image" else advice.of_text
-    what = "images" if modality == "image" else "documents"
-    sentences = [line for split, report in splits.items() for line in own(split, report)]
+    what = "image" if modality == "image" else "document"
+    sentences = [
+        line for split, report in splits.items() for line in own(split, report, split == first)
+    ]
     pairs = {}
     for split, pair in shared.items():
         labels = {name: splits[name]["labels"] for name in (first, split)}

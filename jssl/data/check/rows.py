@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jssl.data.check.phrases import several
+
 SHOWN = 6  # endings, modes and formats that a cell lists
 
 
@@ -34,8 +36,7 @@ def of_images(report: dict[str, Any]) -> dict[str, str]:
         f"{low:g} to {high:g} in {pixels['depths'][kind]:,} of {kind}"
         for kind, (low, high) in pixels["ranges"].items()
     )
-    if pixels["white"]:
-        rows["white (data.max_value)"] = f"{pixels['white']:g}"
+    rows["white (data.max_value)"] = f"{pixels['white']:g}"
     rows["gray, black, constant"] = ", ".join(
         f"{number:,}"
         for number in (pixels["gray"], pixels["black"]["count"], pixels["constant"]["count"])
@@ -105,4 +106,5 @@ def _three(values: Sequence[float]) -> str:
 
 
 def _extra(found: dict[str, Any]) -> str:
-    return f"{found['extra']:,}" + f" in {found['groups']:,} groups" * bool(found["groups"])
+    groups = f" in {several(found['groups'], 'group')}"
+    return f"{found['extra']:,}" + groups * bool(found["groups"])

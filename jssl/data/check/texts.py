@@ -22,13 +22,13 @@ class Document(NamedTuple):
     """What one document tells.
 
     Attributes:
-      start: its first characters, in one line.
+      name: its number, and its first characters.
       size: bytes in UTF-8.
       label: its label; -1 if it has none.
       content: SHA-256 of its text in UTF-8.
     """
 
-    start: str
+    name: str
     size: int
     label: int
     content: bytes
@@ -109,7 +109,7 @@ def describe(
         "bytes": sum(sizes),
         "length": [int(x) for x in np.quantile(sizes, (0, 0.05, 0.5, 0.95, 1), method="nearest")],
         "duplicates": duplicates.within(
-            [document.content for document in documents], labels, lambda at: documents[at].start
+            [document.content for document in documents], labels, lambda at: documents[at].name
         ),
         "labels": classes.counted(labels, corpus.classes, "the data set"),
     }
@@ -125,14 +125,14 @@ def between(one: Sequence[Document], other: Sequence[Document]) -> dict[str, Any
     shared = duplicates.between(
         [document.content for document in one],
         [document.content for document in other],
-        lambda at: one[at].start,
-        lambda at: other[at].start,
+        lambda at: one[at].name,
+        lambda at: other[at].name,
     )
     return {"same_files": 0, "documents": shared}
 
 
 def _documents(corpus: corpora.Corpus, tally: text_files.Tally) -> Iterator[Document]:
-    for _, parts in itertools.groupby(corpora.pieces(corpus, tally), itemgetter(0)):
+    for number, parts in itertools.groupby(corpora.pieces(corpus, tally), itemgetter(0)):
         digest = hashlib.sha256()
         start = ""
         size = 0
@@ -143,4 +143,4 @@ def _documents(corpus: corpora.Corpus, tally: text_files.Tally) -> Iterator[Docu
             start = start or " ".join(text[: 4 * START].split())[:START]
             digest.update(raw)
             size += len(raw)
-        yield Document(start, size, label, digest.digest())
+        yield Document(f'document {number} ("{start}")', size, label, digest.digest())
