@@ -46,7 +46,7 @@ def plain_table(report: dict[str, Any]) -> str:
     of_split = rows.of_text if report["modality"] == "text" else rows.of_images
     columns = {split: of_split(content) for split, content in report["splits"].items()}
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column(f"as {report['recipe']} reads it")
+    grid.add_column(f"as {report['recipe']} reads it", no_wrap=True)
     for split in columns:
         grid.add_column(Text(plain(split)), justify="right", overflow="fold")
     for name in dict.fromkeys(itertools.chain(*columns.values())):
@@ -62,7 +62,7 @@ def plain_table(report: dict[str, Any]) -> str:
         lines += [f"{split}: cannot read {one['name']}: {one['reason']}" for one in some]
         if damage["count"] > len(some):
             lines.append(f"{split}: and {damage['count'] - len(some):,} more")
-    lines.append("advice:" if report["advice"] else "advice: none, all is as it should be")
+    lines.append("advice:" if report["advice"] else "advice: none")
     lines += [f"  - {sentence}" for sentence in report["advice"]]
     return "\n".join(plain(line) for line in lines)
 

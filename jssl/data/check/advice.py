@@ -142,7 +142,7 @@ def _of_labels(report: dict[str, Any], needed: bool) -> Iterator[str]:
             "--config.eval.split"
         )
     empty = [name for name, count in labels["classes"].items() if not count]
-    if empty and "files" in report:
+    if empty and needed and "files" in report:
         yield f"{several(len(empty), 'class')} without examples ({few(empty)}); look into them"
     for names in labels["alike"]:
         yield (
@@ -168,17 +168,18 @@ def _of_duplicates(found: dict[str, Any], what: str) -> Iterator[str]:
         return
     first = found["first"][0]
     yield (
-        f"{several(found['extra'], f'repeated {what}')} ({first[1]} is {first[0]}), so slices such "
-        "as train[:90%] and train[90%:] may share some; remove them"
+        f"{several(found['extra'], f'repeated {what}')} ({first[1]} is {first[0]}): slices such as "
+        "train[:90%] and train[90%:] may share them, and an accuracy counts them twice; remove them"
     )
     if found["other_labels"]:
-        yield f"{several(found['other_labels'], what)} with several labels; correct the labels"
+        repeated = several(found["other_labels"], f"repeated {what}")
+        yield f"{repeated} with several labels; correct them"
 
 
 def _of_documents(report: dict[str, Any]) -> Iterator[str]:
     damage = report["unreadable"]
     if damage["count"]:
-        reason = f": a run stops ({damage['first'][0]['reason']})" if damage["first"] else ""
+        reason = "".join(f": {one['name']} {one['reason']}" for one in damage["first"][:1])
         yield f"{several(damage['count'], 'unreadable text')}{reason}"
     odd = report["lines"]["first"]
     if odd:

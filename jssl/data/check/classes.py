@@ -15,7 +15,7 @@ def counted(labels: Iterable[int], classes: Sequence[str] | None, origin: str) -
     Args:
       labels: class numbers; -1 means unlabeled.
       classes: class names by number, or None if there are no labels.
-      origin: where labels come from, such as "folders".
+      origin: where labels come from, such as "folder names".
 
     Returns:
       {"from": `origin`, or "none"}; and with labels {"classes": {name: count}, "unlabeled": count,

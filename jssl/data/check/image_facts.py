@@ -153,7 +153,7 @@ def _of_pixels(index: int, label: int, placed: np.ndarray, size: np.ndarray, whi
     scale = white / full if white else 1.0
     low, high = int(image.min()), int(image.max())
     blank = ""
-    if high - low <= NEAR * full:
+    if (image.max(axis=(0, 1)) - image.min(axis=(0, 1))).max() <= NEAR * full:
         blank = "black" if high <= NEAR * full else "constant"
     gray = image.shape[2] == 1 or bool((image == image[..., :1]).all())
     modes = {1: "L", 3: "RGB"}

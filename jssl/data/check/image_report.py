@@ -57,9 +57,11 @@ def describe(source: Source, facts: Sequence[Facts], section: Any, crop: int) ->
 
     contents = [fact.content for fact in intact]
     pixels = [fact.pixels for fact in intact]
-    report["duplicates"] = {"pixels": duplicates.within(pixels, labels, name_of)}
-    if any(contents):
-        report["duplicates"]["bytes"] = duplicates.within(contents, labels, name_of)
+    report["duplicates"] = {
+        kind: duplicates.within(hashes, labels, name_of)
+        for kind, hashes in (("bytes", contents), ("pixels", pixels))
+        if any(hashes)  # a source of arrays has no encoded bytes
+    }
     return report
 
 
@@ -110,7 +112,7 @@ def _first(facts: Sequence[Facts], name: Callable[[int], str]) -> dict[str, Any]
 def _labels(source: Source, facts: Sequence[Facts]) -> dict[str, Any]:
     if isinstance(source, ImageFolder):
         labels = [] if source.labels is None else source.labels.tolist()  # of all files
-        report = classes.counted(labels, source.classes, "folders")
+        report = classes.counted(labels, source.classes, "folder names")
         return report | ({"single_folder": source.single_class} if source.single_class else {})
     return classes.counted([fact.label for fact in facts], source.classes, "the data set")
 

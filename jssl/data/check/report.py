@@ -96,8 +96,8 @@ def _text(config: Config, limit: int) -> dict[str, Any]:
         for split, corpus in corpora.items()
     }
     if not readings[first].documents:
-        reasons = [*damaged[first].values(), f"{corpus.key}: it has no documents; give text"]
-        raise UserError(reasons[0])
+        reasons = [f"{path}: {reason}" for path, reason in damaged[first].items()]
+        raise UserError(f"{corpus.key}: no document can be read ({(reasons or ['all empty'])[0]})")
     splits = {
         split: texts.describe(corpus, readings[split], damaged[split], config.data)
         for split, corpus in corpora.items()

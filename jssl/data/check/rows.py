@@ -26,9 +26,9 @@ def of_images(report: dict[str, Any]) -> dict[str, str]:
     rows |= {name.replace("_", " "): _three(sizes[name]) for name in ("width", "height")}
     rows["shorter side"] = _three(sizes["shorter_side"])
     if sizes["crop"]:
-        rows[f"smaller than the crop ({sizes['crop']})"] = f"{sizes['below_crop']:,}"
-    rows[f"larger than data.max_side ({sizes['max_side']})"] = f"{sizes['above_max_side']:,}"
-    rows["ends cut off (data.aspect)"] = f"{sizes['ends_cropped']:,}"
+        rows[f"smaller than crop {sizes['crop']}"] = f"{sizes['below_crop']:,}"
+    rows[f"above max_side {sizes['max_side']}"] = f"{sizes['above_max_side']:,}"
+    rows["ends cut off"] = f"{sizes['ends_cropped']:,}"
     if pixels["formats"]:
         rows["formats"] = _counts(pixels["formats"])
     rows["modes"] = _counts(pixels["modes"])
@@ -36,7 +36,7 @@ def of_images(report: dict[str, Any]) -> dict[str, str]:
         f"{low:g} to {high:g} in {pixels['depths'][kind]:,} of {kind}"
         for kind, (low, high) in pixels["ranges"].items()
     )
-    rows["white (data.max_value)"] = f"{pixels['white']:g}"
+    rows["white"] = f"{pixels['white']:g}"
     rows["gray, black, constant"] = ", ".join(
         f"{number:,}"
         for number in (pixels["gray"], pixels["black"]["count"], pixels["constant"]["count"])
@@ -55,15 +55,15 @@ def of_text(report: dict[str, Any]) -> dict[str, str]:
     rows = {
         "documents": f"{report['examples']:,}" + " (the first)" * (not report["complete"]),
         **_files(report),
-        "bytes": f"{report['bytes']:,}",
-        **{f"length in bytes, {name}": f"{length:,}" for name, length in lengths},
+        "bytes, all": f"{report['bytes']:,}",
+        **{f"bytes, {name}": f"{length:,}" for name, length in lengths},
         "unreadable": f"{report['unreadable']['count']:,}",
         "empty": f"{report['empty']:,}",
     }
     if report["encodings"]:
         rows["encodings"] = _counts(report["encodings"])
     if report["lines"]["read"]:
-        rows["lines that are no documents"] = f"{report['lines']['odd']:,}"
+        rows["lines without text"] = f"{report['lines']['odd']:,}"
     return rows | {
         "invalid byte sequences": f"{report['replaced']:,}",
         "duplicates": _extra(report["duplicates"]),
@@ -77,12 +77,12 @@ def _files(report: dict[str, Any]) -> dict[str, str]:
         return {}
     skipped = [_counts(listing["skipped"])] if listing["skipped"] else []
     kinds = {
-        "unreadable_folders": "folders without permission",
-        "special": "pipes or devices",
-        "runs": "folders of runs",
-        "second_names": "second names of folders",
+        "unreadable_folders": "locked folder",
+        "special": "pipe or device",
+        "runs": "folder with a run",
+        "second_names": "second name",
     }
-    skipped += [f"{len(listing[key]):,} {what}" for key, what in kinds.items() if listing[key]]
+    skipped += [several(len(listing[key]), kinds[key]) for key in kinds if listing[key]]
     return {"files": _counts(listing["endings"]), "skipped": "; ".join(skipped) or "none"}
 
 
@@ -92,7 +92,7 @@ def _labels(labels: dict[str, Any]) -> str:
     counts = list(labels["classes"].values())
     each = f"{min(counts):,}" if len(set(counts)) == 1 else f"{min(counts):,} to {max(counts):,}"
     unlabeled = f", {labels['unlabeled']:,} unlabeled" * bool(labels["unlabeled"])
-    return f"{len(counts):,} classes by {labels['from']}, {each} each{unlabeled}"
+    return f"{len(counts):,} classes from {labels['from']}, {each} each{unlabeled}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -95,11 +95,15 @@ def describe(
     root = os.path.expanduser(section.path)
     if section.source == "text" and os.path.isdir(root):
         report["files"] = listing.describe(root, text_files.EXTENSIONS)
-    first = [{"name": name, "reason": reason} for name, reason in list(damaged.items())[:SHOWN]]
+    prefix = os.path.join(root, "")
+    first = [
+        {"name": path.removeprefix(prefix), "reason": reason}
+        for path, reason in list(damaged.items())[:SHOWN]
+    ]
     odd = None
     if tally.first is not None:
         path, line, reason, cure = tally.first
-        odd = {"name": f"{path}:{line}", "reason": reason, "cure": cure}
+        odd = {"name": f"{path.removeprefix(prefix)}:{line}", "reason": reason, "cure": cure}
     return report | {
         "unreadable": {"count": len(damaged) + tally["unreadable"], "first": first},
         "lines": {"read": tally.lines, "odd": tally["odd"], "first": odd},

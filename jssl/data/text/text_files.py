@@ -24,6 +24,7 @@ from jssl.data.sampling import split_name
 from jssl.data.splits import find_split, split_kind
 from jssl.data.text.encoding import PART, Stream, Undecodable, decoded
 from jssl.data.walk import walk
+from jssl.errors import short
 
 log = logging.getLogger("jssl")
 EXTENSIONS = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
@@ -84,7 +85,7 @@ def parts(
         except ConfigError as error:
             if damaged is None:
                 raise
-            damaged[path] = str(error)
+            damaged[path] = str(error).removeprefix(f"--config.data.path={short(path)}: ")
     _judge(how, tally, final=True)
 
 
