@@ -9,7 +9,7 @@ from helpers.command import jssl, refused
 from PIL import Image
 
 
-def noise(seed, shape=(30, 40, 3), high=256, dtype=np.uint8):
+def noise(seed, shape=(30, 40, 3), high=256, dtype: type = np.uint8):
     return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
 
 

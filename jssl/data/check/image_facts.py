@@ -12,6 +12,8 @@ from jssl.data.decode import look, opened, orientation
 from jssl.data.fingerprint import spread
 from jssl.data.limits import Unreadable
 from jssl.data.source import Source
+from jssl.data.sources.folder import ImageFolder
+from jssl.data.sources.tfds_source import TfdsImages
 from jssl.log import log_progress
 from jssl.parallel import preemption
 
@@ -84,13 +86,12 @@ def gather(source: Source, limit: int, what: str) -> list[Facts]:
       files.Unreachable: the system could not read a file now.
     """
     rows = spread(len(source), limit)
-    # Only sources of encoded images have `encoded`.
-    read: Callable[[Any, np.ndarray], list[Facts]] = (
-        _of_encoded if hasattr(source, "encoded") else _of_arrays
-    )
+    encoded = isinstance(source, ImageFolder | TfdsImages)
+    read: Callable[[Any, np.ndarray], list[Facts]] = _of_encoded if encoded else _of_arrays
+    threads = THREADS if encoded else 1  # a source outside jssl may not be made for threads
     progress = log_progress(f"{what}: images looked at")
     facts: list[Facts] = []
-    with preemption.pool(THREADS) as pool:
+    with preemption.pool(threads) as pool:
         parts = [rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK)]
         for part in pool.map(lambda part: read(source, part), parts):
             facts += part
