@@ -151,6 +151,19 @@ COMMANDS = {
         RECIPE | {"workdir": WORKDIR},
         "doctor",
     ),
+    "data check": Command(
+        "looks at a data set: sizes, depth, damage, duplicates, labels; gives advice",
+        RECIPE
+        | {
+            "data": Flag("folder of images or of text; default: what --config names"),
+            "examples": Flag(
+                "largest number of examples of a split to read; default: 20000 images, "
+                "or 1000000 documents"
+            ),
+        },
+        "data_check",
+        device=False,
+    ),
     "data pack": Command(
         "decodes or tokenizes the data set of a recipe once, into --out",
         RECIPE | {"out": Flag("folder to write")},

@@ -175,13 +175,9 @@ def check_range(source: Source, config_key: str, count: int = 32) -> None:
     """
     rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(np.int64)
     batch = source.read(rows)
-    height, width = batch["image"].shape[1:3]
     full = np.iinfo(batch["image"].dtype).max
-    means = []
-    for image, (high, wide) in zip(batch["image"], batch["size"], strict=True):
-        high, wide = (wide, high) if high > height else (high, wide)
-        means.append(image[:high, :wide].mean() / full)
-    mean = float(np.mean(means))
+    images = map(canvases.unpadded, batch["image"], batch["size"])
+    mean = float(np.mean([image.mean() / full for image in images]))
     if not DARK <= mean <= 1 - DARK:
         log.warning(
             "%s (%s): the mean of %d images is %.1f %% of the range; are they %s? If not, set "

@@ -61,6 +61,14 @@ def pad_to_canvas(image: np.ndarray, canvas: tuple[int, int]) -> tuple[np.ndarra
     return placed, np.array([height, width], np.int32)
 
 
+def unpadded(placed: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Returns the part of a canvas [H, W, C] that the image covers; a turned image stays turned."""
+    height, width = size
+    if height > placed.shape[0]:
+        height, width = width, height
+    return placed[:height, :width]
+
+
 def _middle(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
     """Crops both ends of the longer side if it is too long for the canvas."""
     height, width = image.shape[:2]

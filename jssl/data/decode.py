@@ -123,7 +123,7 @@ def look(data: bytes) -> depth.Levels | None:
     Returns None for an image of 8 bits, and for bytes that are not an image.
     """
     try:
-        with files.foreign("the image"), _opened(data) as image:
+        with files.foreign("the image"), opened(data) as image:
             if not depth.is_deep(image):
                 return None
             with DECODING.hold(2 * image.height * image.width):
@@ -230,19 +230,19 @@ def _jpeg(data: bytes, channels: int, short: int) -> np.ndarray:
 
 def _pillow(data: bytes, channels: int, exif: bool, white: float) -> tuple[np.ndarray, int]:
     """Decodes an image by Pillow: (pixels, EXIF orientation)."""
-    with _opened(data) as image:
+    with opened(data) as image:
         deep = depth.is_deep(image)
         with DECODING.hold((1 + deep) * image.height * image.width):
             if deep:
                 pixels = _deep(image, data, channels, white)
             else:
                 pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-        turn = _orientation(image) if exif else 1
+        turn = orientation(image) if exif else 1
     return pixels.reshape(*pixels.shape[:2], channels), turn
 
 
-def _opened(data: bytes) -> Image.Image:
-    """Opens an image by Pillow, without decoding its pixels."""
+def opened(data: bytes) -> Image.Image:
+    """Opens an image by Pillow, without decoding its pixels; raises errors of any type."""
     image = Image.open(io.BytesIO(data), formats=_FORMATS + _phones(data))
     check_pixels(image.height, image.width)
     if image.format in ("JPEG", "MPO"):
@@ -287,10 +287,11 @@ def _orientation_of(data: bytes) -> int:
     if not jpeg.may_have_exif(data):
         return 1
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return _orientation(image)
+        return orientation(image)
 
 
-def _orientation(image: Image.Image) -> Any:
+def orientation(image: Image.Image) -> Any:
+    """Returns the EXIF orientation of an image that Pillow has opened; 1 if there is none."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - EXIF may hold any bytes; the pixels do not need it

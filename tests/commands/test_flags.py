@@ -24,7 +24,7 @@ TINY = "--config=configs/simclr_digits.py:tiny"
         (["eval", "w"], "takes no word 'w'; leave it out"),
         (["data", "pack", "more", TINY], "jssl data pack takes no word 'more'"),
         (["data", "pak", TINY], "jssl data 'pak' is unknown; did you mean 'pack'"),
-        (["data"], "jssl data '' is unknown; known: pack, prepare, tokenizer"),
+        (["data"], "jssl data '' is unknown; known: check, pack, prepare, tokenizer"),
         ([TINY, "train"], "comes before the command; write jssl COMMAND --config="),
         (["list", "--workdir=w"], "not of jssl list; its flags: none"),
         (["data", "prepare", "--config.steps=3"], "is no flag of jssl data prepare"),

@@ -10,7 +10,7 @@ import os
 import tarfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,6 +58,7 @@ class ImageFolder:
       single_class: the folder that holds all images, if there is only one. It is not a label in a
         training set. It is one in a test set, if the training set has several classes
         (`jssl.data.labels`).
+      labels: int32 [N], or None.
       max_value: the pixel value that is white; 0 for images of 8 bits (`jssl.data.depth`).
     """
 
@@ -88,7 +89,7 @@ class ImageFolder:
         self.classes = classes
         self.single_class = single_class
         self.max_value = pixels.white
-        self._labels = labels
+        self.labels = labels
         # One block of bytes instead of millions of str: it is small, and quick to send to a worker.
         names = [os.fsencode(file) for file in files]
         self._names = b"".join(names)
@@ -111,6 +112,18 @@ class ImageFolder:
             self.classes is not None,
             f"--config.data.path={short(self.name)}",
         )
+
+    def encoded(self, indices: np.ndarray) -> Iterator[tuple[bytes | Unreadable, int]]:
+        """Yields (content of the file, label) of examples; the label is -1 if there are none.
+
+        If a file cannot be read, the error stands in the place of its content.
+        """
+        for index in indices.tolist():
+            label = -1 if self.labels is None else int(self.labels[index])
+            try:
+                yield read_patiently(self.describe(index)), label
+            except Unreadable as error:
+                yield error, label
 
     @property
     def fields(self) -> dict[str, ShapeDtypeStruct]:
@@ -135,7 +148,7 @@ class ImageFolder:
     def _load(self, index: int) -> Example:
         data = read_patiently(self.describe(index))
         image, size = self.pixels(data)
-        return image, size, -1 if self._labels is None else self._labels[index]
+        return image, size, -1 if self.labels is None else self.labels[index]
 
 
 def open_folder(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +102,22 @@ class TfdsImages:
             self._config_key,
         )
 
+    def encoded(self, indices: np.ndarray) -> Iterator[tuple[bytes | Unreadable, int]]:
+        """Yields (encoded image, label) of examples; the label is -1 if there are none.
+
+        If a record cannot be read, the error stands in the place of the image.
+        """
+        fetched = self._fetch(indices)
+        for index in indices.tolist():
+            try:
+                record = fetched.get(index) or self._read_record(index)
+                yield record[self._image_key], self._label(record)
+            except Unreadable as error:
+                yield error, -1
+
+    def _label(self, record: Any) -> int:
+        return -1 if self.classes is None else record["label"]
+
     def _fetch(self, indices: np.ndarray) -> dict[int, Any]:
         """Reads many records together, which is several times faster than one by one."""
         rows = np.unique(indices).tolist()
@@ -113,7 +129,7 @@ class TfdsImages:
     def _load(self, index: int, fetched: dict[int, Any]) -> Example:
         record = fetched.get(index) or self._read_record(index)
         image, size = self.pixels(record[self._image_key])
-        return image, size, -1 if self.classes is None else record["label"]
+        return image, size, self._label(record)
 
     def _read_record(self, index: int) -> Any:
         """Reads a single record; raises Unreadable if it is damaged."""

@@ -52,10 +52,12 @@ def open_corpus(
     encoding: str = "",
     text_key: str = "text",
     max_corrupt_fraction: float = 0.01,
+    damaged: dict[str, str] | None = None,
 ) -> Corpus:
     """Opens the documents that the config section `data` describes.
 
-    The arguments are keys of this section; see `jssl.data.load`.
+    The arguments are keys of this section (see `jssl.data.load`), and `damaged`, which receives the
+    files that cannot be read (`text_files.parts`).
 
     Raises:
       UserError: a key is wrong, or the data cannot be used.
@@ -82,7 +84,7 @@ def open_corpus(
     files = text_files.find(os.path.expanduser(path), split)
 
     def file_parts(tally):
-        return text_files.parts(files, how, tally)
+        return text_files.parts(files, how, tally, damaged)
 
     return Corpus(f"{path} {split}", f"--config.data.path={path!r}", file_parts, None, split)
 

@@ -24,6 +24,7 @@ from jssl.data.sampling import split_name
 from jssl.data.splits import find_split, split_kind
 from jssl.data.text.encoding import PART, Stream, Undecodable, decoded
 from jssl.data.walk import walk
+from jssl.errors import short
 
 log = logging.getLogger("jssl")
 EXTENSIONS = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
@@ -59,13 +60,17 @@ class Reading(NamedTuple):
     max_corrupt_fraction: float = 0.01
 
 
-def parts(paths: list[str], how: Reading, tally: Tally) -> Iterator[tuple[Any, str, int]]:
+def parts(
+    paths: list[str], how: Reading, tally: Tally, damaged: dict[str, str] | None = None
+) -> Iterator[tuple[Any, str, int]]:
     """Yields (key of the document, part of its text, -1) of all files.
 
     Args:
       paths: the files.
       how: the config keys of text files.
       tally: counts skipped and replaced items.
+      damaged: receives {file: reason} of each file that cannot be read, and the others are read on.
+        If it is None, such a file raises.
 
     Raises:
       UserError: a file cannot be read, is not text or unpacks to too many bytes; or the fraction of
@@ -73,9 +78,14 @@ def parts(paths: list[str], how: Reading, tally: Tally) -> Iterator[tuple[Any, s
     """
     for path in paths:
         read = _lines if path.lower().removesuffix(".gz").endswith(".jsonl") else _whole
-        with _border(path, how), files.open_regular(path, follow=True) as file:
-            chunks = decoded(_Unpacked(path, file), how.encoding, tally)
-            yield from read(path, chunks, how, tally)
+        try:
+            with _border(path, how), files.open_regular(path, follow=True) as file:
+                chunks = decoded(_Unpacked(path, file), how.encoding, tally)
+                yield from read(path, chunks, how, tally)
+        except ConfigError as error:
+            if damaged is None:
+                raise
+            damaged[path] = str(error).removeprefix(f"--config.data.path={short(path)}: ")
     _judge(how, tally, final=True)
 
 
