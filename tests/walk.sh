@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The way of a user in eight commands: from a folder of JPEGs to a network in timm and transformers.
+# The way of a user in nine commands: from a folder of JPEGs to a network in timm and transformers.
 #
 #   bash tests/walk.sh JPEGS OUT [RECIPE [flags of jssl train]]
 #
-# RECIPE is photos if it is not given. PYTHON is the Python that has jssl; the last two commands are
-# left out, with a message, if it has no timm or no transformers.
+# RECIPE is photos if it is not given. PYTHON is the Python that has jssl with the extra `report`; the
+# last two commands are left out, with a message, if it has no timm or no transformers.
 set -euo pipefail
 jpegs=$1
 out=$2
@@ -16,17 +16,20 @@ has() { "$python" -c "import importlib.util as u, sys; sys.exit(not u.find_spec(
 mkdir -p "$out"
 set -x
 
-# 1. Pretrains, or continues if it was stopped.
+# 1. What is in the folder.
+jssl data check --data="$jpegs"
+
+# 2. Pretrains, or continues if it was stopped.
 jssl train --config="$recipe" --config.data.source=folder --config.data.path="$jpegs" \
     --workdir="$out/run" "$@"
 
-# 2. One page about the run.
+# 3. One page about the run.
 jssl report --workdir="$out/run" --out="$out/report.html"
 
-# 3. The features of all images.
+# 4. The features of all images.
 jssl embed --workdir="$out/run" --out="$out/features.npz"
 
-# 4. The nearest images of the first five.
+# 5. The nearest images of the first five.
 "$python" - "$out/features.npz" <<'PYTHON'
 import sys
 
@@ -38,11 +41,11 @@ for i, row in enumerate(z[:5] @ z.T):
     print(content["name"][i], "->", *content["name"][np.argsort(-row)[1:4]])
 PYTHON
 
-# 5. For timm.  6. For transformers.
+# 6. For timm.  7. For transformers.
 jssl export --workdir="$out/run" --format=timm --out="$out/timm"
 jssl export --workdir="$out/run" --format=hf --out="$out/hf"
 
-# 7. In timm.
+# 8. In timm.
 if has timm; then
     "$python" - "$out/timm" <<'PYTHON'
 import sys
@@ -58,7 +61,7 @@ else
     echo "timm is not installed: its folder is not loaded"
 fi
 
-# 8. In transformers.
+# 9. In transformers.
 if has transformers; then
     "$python" - "$out/hf" "$jpegs" <<'PYTHON'
 import pathlib
