@@ -6,12 +6,14 @@ import subprocess
 import sys
 
 import numpy as np
-from conftest import ROOT
+import pytest
+from conftest import ALL, ROOT
 from PIL import Image
 
 TINY = ["--config.steps=2", "--config.data.split=train", "--config.eval.every=0"]
 
 
+@pytest.mark.skipif(not ALL, reason="a minute; make laws runs it")
 def test_from_a_folder_of_jpegs_to_other_libraries(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(24):
