@@ -11,6 +11,7 @@ import pathlib
 import statistics
 
 import report_accelerator
+import report_distill
 import report_parity
 from input_report import inputs
 from step import table
@@ -324,6 +325,7 @@ def main():
     sections = (
         (report_accelerator.besides, lambda one: "beside" in one),
         (compared, lambda one: "method" in one),
+        (report_distill.distilled, lambda one: one.get("task") == "distill"),
         (transfer, lambda one: "evaluations" in one),
         (words, lambda one: "words_alone" in one),
         (runs, lambda one: "train" in one and not {"method", "evaluations"} & one.keys()),
