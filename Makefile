@@ -13,7 +13,8 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 tests
 
-# Every law over every recipe, and the walk of a user (more than an hour); `make test` takes a few whose states differ in kind.
+# Every law over every recipe, and the walk of a user (more than an hour). `make test` takes a few laws
+# whose states differ in kind.
 laws: .venv/ready
 	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws tests/config/test_config.py \
 	  tests/parallel/test_scale.py tests/training/test_accumulate.py tests/test_walk.py
