@@ -2,13 +2,14 @@
 
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from jssl.commands.arguments import require
 from jssl.commands.table import Args, Overrides
 from jssl.config import ConfigError, UserError, suggest
 from jssl.data.text import tokenizer
-from jssl.interop import export, programs, verify
+from jssl.interop import export, programs, to_onnx, verify, verify_onnx
 from jssl.interop.card import card
 from jssl.interop.run_weights import read_run
 from jssl.interop.tokenizer_files import write_tokenizer
@@ -29,14 +30,18 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     kind = require(args, "format", "export")
     out = require(args, "out", "export")
     check_request(kind, out)
+    if args["heads"] and kind != "hf":
+        raise UserError("--heads needs --format=hf")
+    if args["verify"]:
+        verify.check_possible(kind)
     weights = read_run(folder.path, args["part"], args["step"])
     return export_weights(folder, weights, kind, out, args["heads"], args["verify"])
 
 
-def check_request(kind: str, out: str) -> None:
-    """Raises `UserError` if a format is not known, or the folder `out` is not new."""
-    if kind not in export.FORMATS:
-        raise ConfigError("format", kind, "not known", suggest(kind, export.FORMATS))
+def check_request(kind: str, out: str, known: Sequence[str] = export.FORMATS) -> None:
+    """Raises `UserError` if a format is not among `known`, or the folder `out` is not new."""
+    if kind not in known:
+        raise ConfigError("format", kind, "not known", suggest(kind, known))
     export.check_new(out)
 
 
@@ -77,6 +82,8 @@ def export_weights(
         elif kind == "stablehlo":
             size = weights.model["length"] if text else export.pixels_of(weights, config)["size"]
             programs.write(made, weights, size, channels)
+        elif kind == "onnx":
+            to_onnx.write(made, weights, config, channels, metadata)
         else:
             target = export.target_of(weights, config, kind, channels, heads)
             pixels = None if text else export.pixels_of(weights, config)
@@ -89,17 +96,19 @@ def export_weights(
             card(kind, weights, config, result, facts, text), encoding="utf-8"
         )
         if is_verified:
-            difference = verified(kind, made, weights, channels)
+            if kind == "onnx":
+                difference = verify_onnx.compare(made, weights, config, channels)
+            else:
+                difference = verify.check(kind, made, weights, channels)
+            report(kind, difference)
     log.info("wrote %s", pathlib.Path(out).absolute())
     return {"out": str(out), "format": kind, "step": weights.step, "difference": difference}
 
 
-def verified(kind: str, made: pathlib.Path, weights: Weights, channels: int) -> dict[str, float]:
-    """Loads the folder in the real library and compares; exits with 1 above `verify.LIMIT`."""
-    difference = verify.check(kind, made, weights, channels)
+def report(kind: str, difference: dict[str, float]) -> None:
+    """Logs the differences of --verify; exits with 1 above `verify.LIMIT`."""
     for name, value in difference.items():
         log.info("verified in %s, %s input: largest difference %.2g", kind, name, value)
     if not max(difference.values()) <= verify.LIMIT:
         log.error("a difference is above %g; nothing was written", verify.LIMIT)
         raise SystemExit(1)
-    return difference
