@@ -2,7 +2,6 @@
 
 import logging
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 from jssl.commands.arguments import require
@@ -38,10 +37,10 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     return export_weights(folder, weights, kind, out, args["heads"], args["verify"])
 
 
-def check_request(kind: str, out: str, known: Sequence[str] = export.FORMATS) -> None:
-    """Raises `UserError` if a format is not among `known`, or the folder `out` is not new."""
-    if kind not in known:
-        raise ConfigError("format", kind, "not known", suggest(kind, known))
+def check_request(kind: str, out: str) -> None:
+    """Raises `UserError` if a format is not known, or the folder `out` is not new."""
+    if kind not in export.FORMATS:
+        raise ConfigError("format", kind, "not known", suggest(kind, export.FORMATS))
     export.check_new(out)
 
 
@@ -96,19 +95,22 @@ def export_weights(
             card(kind, weights, config, result, facts, text), encoding="utf-8"
         )
         if is_verified:
-            if kind == "onnx":
-                difference = verify_onnx.compare(made, weights, config, channels)
-            else:
-                difference = verify.check(kind, made, weights, channels)
-            report(kind, difference)
+            difference = verified(kind, made, weights, config, channels)
     log.info("wrote %s", pathlib.Path(out).absolute())
     return {"out": str(out), "format": kind, "step": weights.step, "difference": difference}
 
 
-def report(kind: str, difference: dict[str, float]) -> None:
-    """Logs the differences of --verify; exits with 1 above `verify.LIMIT`."""
+def verified(
+    kind: str, made: pathlib.Path, weights: Weights, config: Any, channels: int
+) -> dict[str, float]:
+    """Loads the folder in the real library and compares; exits with 1 above `verify.LIMIT`."""
+    if kind == "onnx":
+        difference = verify_onnx.compare(made, weights, config, channels)
+    else:
+        difference = verify.check(kind, made, weights, channels)
     for name, value in difference.items():
         log.info("verified in %s, %s input: largest difference %.2g", kind, name, value)
     if not max(difference.values()) <= verify.LIMIT:
         log.error("a difference is above %g; nothing was written", verify.LIMIT)
         raise SystemExit(1)
+    return difference

@@ -22,6 +22,7 @@ from jssl.interop.to_transformers import transformers
 from jssl.interop.weights import Weights
 
 FORMATS = ("timm", "hf", "torchvision", "safetensors", "stablehlo", "onnx")
+CLASSIFIERS = ("safetensors", "timm", "hf")  # the formats that have the last layer of a classifier
 BILINEAR = 2  # Pillow's and transformers' number
 
 

@@ -64,7 +64,8 @@ def features(weights: Weights, channels: int) -> Callable[..., jax.Array]:
     Returns:
       f(pixels) or f(ids, segments) -> features, as the text above says.
     """
-    module, params, stats = encoder(weights, channels)
+    module, *variables = encoder(weights, channels)
+    params, stats = jax.tree.map(jnp.asarray, variables)  # NumPy has no traced indices
 
     def image_features(x: jax.Array) -> jax.Array:
         pixels = x.astype(jnp.float32) / 255

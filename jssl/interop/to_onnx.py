@@ -7,6 +7,7 @@ too, is deprecated, and fails for GPT-2 of transformers 4 and for registers in t
 """
 
 import importlib
+import logging
 import pathlib
 import tempfile
 import warnings
@@ -149,6 +150,7 @@ def exported(model: TorchModel, weights: Weights, inputs: Mapping[str, np.ndarra
         def forward(self, *arrays: Any) -> Any:
             return function(*arrays)
 
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # warns of what it does not optimize
     batch = torch.export.Dim("batch")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
