@@ -32,7 +32,8 @@ from load import features  # uint8 [B, size, size, C], or int32 [B, L] -> float3
     "onnx": """import onnxruntime
 
 session = onnxruntime.InferenceSession("PATH/encoder.onnx")
-features = session.run(["features"], {inputs})[0]  # {arrays} -> float32 [B, D]""",
+features = session.run(["features"], {inputs})[0]
+# {arrays} -> float32 [B, D]""",
 }
 LIBRARY = {"timm": "timm", "hf": "transformers", "torchvision": "torchvision", "onnx": "onnx"}
 
@@ -69,8 +70,11 @@ def card(
     name = weights.model["name"]
     processor = "AutoTokenizer" if is_text else "AutoImageProcessor"
     auto = "AutoModelForImageClassification" if weights.classes else "AutoModel"
-    inputs = '{"ids": ids, "segments": segments}' if is_text else '{"pixels": images}'
-    arrays = "int32 [B, L]" if is_text else "uint8 [B, size, size, C]"
+    inputs = '{"pixels": images}'
+    arrays = "uint8 [B, size, size, C], cropped"
+    if is_text:
+        inputs = '{"ids": ids, "segments": segments}'
+        arrays = "int32 [B, L] each; a segment is 1 at a token, and 0 at the padding after them"
     loading = LOADING[kind].format(
         processor=processor, name=name, model=auto, inputs=inputs, arrays=arrays
     )

@@ -2,7 +2,7 @@
 
 The encoder goes through its library in PyTorch: jssl writes a folder, the library loads it, and
 torch.onnx.export translates it. Of the two exporters this is the one on torch.export
-(`dynamo=True`), which needs onnxscript (and with it onnx). The older one (`dynamo=False`) needs onnx
+(`dynamo=True`), which needs onnxscript, and with it onnx. The older one (`dynamo=False`) needs onnx
 too, is deprecated, and fails for GPT-2 of transformers 4 and for registers in transformers.
 """
 
