@@ -201,7 +201,7 @@ def compared(library: str, write: Callable[[pathlib.Path], Any]) -> dict[str, An
                 continue
             pixels = export.pixels_of(weights, RUN) if channels else None
             export.write(out, target, channels, {}, pixels)
-            theirs = verify.LOADERS[kind](out, weights)
+            theirs = verify.loaded(kind, out, weights)
             found = verify.compare(theirs, weights, channels)
             result["out"][kind] = max(found.values())
     return result

@@ -31,6 +31,7 @@ from jssl.evals import knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
+from jssl.interop import export
 from jssl.interop.export_run import export_weights
 from jssl.interop.run_weights import classifier
 from jssl.log import log_progress
@@ -236,6 +237,9 @@ def saver(run_dir: RunFolder, out: str, kind: str) -> Callable[[Run, int, TrainS
     if not out:
         return lambda run, step, tuned: None
     check_request(kind, out)
+    if kind not in export.CLASSIFIERS:
+        known = ", ".join(export.CLASSIFIERS)
+        raise ConfigError("format", kind, "has no classifiers", f"use one of {known}")
 
     def save(run: Run, step: int, tuned: TrainState) -> None:
         classes = run.data.source.classes or ()

@@ -4,8 +4,8 @@ from typing import Any
 
 from jssl.commands.arguments import require
 from jssl.commands.table import Args, Overrides
-from jssl.config import ConfigError, suggest
-from jssl.interop import export
+from jssl.config import ConfigError, UserError, suggest
+from jssl.interop import export, verify
 from jssl.interop.export_run import export_weights
 from jssl.interop.run_weights import read_run
 from jssl.workdir.run_folder import RunFolder
@@ -22,6 +22,10 @@ def run(args: Args, overrides: Overrides) -> dict[str, Any]:
     kind = require(args, "format", "export")
     out = require(args, "out", "export")
     check_request(kind, out)
+    if args["heads"] and kind != "hf":
+        raise UserError("--heads needs --format=hf")
+    if args["verify"]:
+        verify.check_possible(kind)
     part = args["part"] or folder.stored().get("embeds", "encoder")
     weights = read_run(folder.path, part, args["step"])
     result = folder.result() or {}

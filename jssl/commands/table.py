@@ -99,7 +99,7 @@ COMMANDS = {
         "writes the encoder of a workdir as a folder that other libraries load",
         {
             "workdir": WORKDIR,
-            "format": Flag("timm, hf (transformers), torchvision, safetensors, stablehlo"),
+            "format": Flag("timm, hf (transformers), torchvision, safetensors, stablehlo, onnx"),
             "out": Flag("folder to write"),
             "step": STEP,
             "part": Flag(

@@ -29,8 +29,13 @@ tensors = load_file("PATH/model.safetensors")  # {{"blocks/0/attn/qkv/kernel": a
 
 sys.path.append("PATH")
 from load import features  # uint8 [B, size, size, C], or int32 [B, L] -> float32 [B, D]""",
+    "onnx": """import onnxruntime
+
+session = onnxruntime.InferenceSession("PATH/encoder.onnx")
+features = session.run(["features"], {inputs})[0]
+# {arrays} -> float32 [B, D]""",
 }
-LIBRARY = {"timm": "timm", "hf": "transformers", "torchvision": "torchvision"}
+LIBRARY = {"timm": "timm", "hf": "transformers", "torchvision": "torchvision", "onnx": "onnx"}
 
 
 def card(
@@ -65,7 +70,14 @@ def card(
     name = weights.model["name"]
     processor = "AutoTokenizer" if is_text else "AutoImageProcessor"
     auto = "AutoModelForImageClassification" if weights.classes else "AutoModel"
-    loading = LOADING[kind].format(processor=processor, name=name, model=auto)
+    inputs = '{"pixels": images}'
+    arrays = "uint8 [B, size, size, C], cropped"
+    if is_text:
+        inputs = '{"ids": ids, "segments": segments}'
+        arrays = "int32 [B, L] each; a segment is 1 at a token, and 0 at the padding after them"
+    loading = LOADING[kind].format(
+        processor=processor, name=name, model=auto, inputs=inputs, arrays=arrays
+    )
     about = "An encoder that jssl pretrained without labels."
     if weights.classes:
         about += f" Then it was fine-tuned to tell {len(weights.classes)} classes."

@@ -21,12 +21,13 @@ from jssl.interop.to_timm import timm, torchvision
 from jssl.interop.to_transformers import transformers
 from jssl.interop.weights import Weights
 
-FORMATS = ("timm", "hf", "torchvision", "safetensors", "stablehlo")
+FORMATS = ("timm", "hf", "torchvision", "safetensors", "stablehlo", "onnx")
+CLASSIFIERS = ("safetensors", "timm", "hf")  # the formats that have the last layer of a classifier
 BILINEAR = 2  # Pillow's and transformers' number
 
 
 def target_of(
-    weights: Weights, run: Mapping[str, Any], kind: str, channels: int, heads: bool
+    weights: Weights, run: Mapping[str, Any], kind: str, channels: int, heads: bool = False
 ) -> Target:
     """The encoder in the form of a format.
 
@@ -35,13 +36,11 @@ def target_of(
       run: the config of the run.
       kind: "timm", "hf" or "torchvision".
       channels: of the images.
-      heads: with the head of the pretraining.
+      heads: with the head of the pretraining, for "hf".
 
     Raises:
       UserError: the library has no such encoder.
     """
-    if heads and kind != "hf":
-        raise UserError("--heads needs --format=hf")
     if kind == "timm" and is_text(weights):
         raise UserError("timm has no text encoders; use --format=hf")
     if kind == "timm":

@@ -9,7 +9,7 @@ from typing import Any
 
 from jssl.config import UserError
 from jssl.data.text import tokenizer
-from jssl.interop import export, programs, verify
+from jssl.interop import export, programs, to_onnx, verify, verify_onnx
 from jssl.interop.card import card
 from jssl.interop.tokenizer_files import write_tokenizer
 from jssl.interop.weights import Weights
@@ -77,6 +77,8 @@ def export_weights(
         elif kind == "stablehlo":
             size = weights.model["length"] if text else export.pixels_of(weights, config)["size"]
             programs.write(made, weights, size, channels)
+        elif kind == "onnx":
+            to_onnx.write(made, weights, config, channels, metadata)
         else:
             target = export.target_of(weights, config, kind, channels, heads)
             pixels = None if text else export.pixels_of(weights, config)
@@ -89,7 +91,7 @@ def export_weights(
             card(kind, weights, config, measured, facts, text), encoding="utf-8"
         )
         if is_verified:
-            difference = verified(kind, made, weights, channels)
+            difference = verified(kind, made, weights, config, channels)
     log.info("wrote %s", pathlib.Path(out).absolute())
     return {"out": str(out), "format": kind, "step": weights.step, "difference": difference}
 
@@ -98,7 +100,7 @@ def fitting_format(weights: Weights, config: Mapping[str, Any], channels: int) -
     """The first of timm, hf and safetensors that has such an encoder."""
     for kind in ("timm", "hf"):
         with contextlib.suppress(UserError):
-            export.target_of(weights, config, kind, channels, heads=False)
+            export.target_of(weights, config, kind, channels)
             return kind
     return "safetensors"
 
@@ -112,9 +114,14 @@ def accuracies(result: Mapping[str, Any], step: int) -> dict[str, float]:
     return found
 
 
-def verified(kind: str, made: pathlib.Path, weights: Weights, channels: int) -> dict[str, float]:
+def verified(
+    kind: str, made: pathlib.Path, weights: Weights, config: Any, channels: int
+) -> dict[str, float]:
     """Loads the folder in the real library and compares; exits with 1 above `verify.LIMIT`."""
-    difference = verify.check(kind, made, weights, channels)
+    if kind == "onnx":
+        difference = verify_onnx.compare(made, weights, config, channels)
+    else:
+        difference = verify.check(kind, made, weights, channels)
     for name, value in difference.items():
         log.info("verified in %s, %s input: largest difference %.2g", kind, name, value)
     if not max(difference.values()) <= verify.LIMIT:

@@ -7,6 +7,7 @@ float32 [B, D], on CPUs, CUDA GPUs and TPUs.
 
 import importlib.util
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,16 +54,18 @@ def encoder(weights: Weights, channels: int) -> tuple[Any, Any, Any]:
     return module, params, stats
 
 
-def write(folder: pathlib.Path, weights: Weights, size: int, channels: int) -> None:
-    """Writes encoder.jax, encoder.stablehlo and load.py.
+def features(weights: Weights, channels: int) -> Callable[..., jax.Array]:
+    """The program of an encoder as a function.
 
     Args:
-      folder: an empty folder.
       weights: the encoder.
-      size: side of the images, in pixels; of text the number of tokens.
       channels: of the images; 0 for text.
+
+    Returns:
+      f(pixels) or f(ids, segments) -> features, as the text above says.
     """
-    module, params, stats = encoder(weights, channels)
+    module, *variables = encoder(weights, channels)
+    params, stats = jax.tree.map(jnp.asarray, variables)  # NumPy has no traced indices
 
     def image_features(x: jax.Array) -> jax.Array:
         pixels = x.astype(jnp.float32) / 255
@@ -75,12 +78,23 @@ def write(folder: pathlib.Path, weights: Weights, size: int, channels: int) -> N
         hidden, _ = apply(module, params, stats, tokens, segment=segment, train=False)
         return module.features(hidden, segment)
 
+    return image_features if channels else text_features
+
+
+def write(folder: pathlib.Path, weights: Weights, size: int, channels: int) -> None:
+    """Writes encoder.jax, encoder.stablehlo and load.py.
+
+    Args:
+      folder: an empty folder.
+      weights: the encoder.
+      size: side of the images, in pixels; of text the number of tokens.
+      channels: of the images; 0 for text.
+    """
+    function = features(weights, channels)
     (batch,) = export.symbolic_shape("batch")
     if channels:
-        function: Any = image_features
         inputs = [jax.ShapeDtypeStruct((batch, size, size, channels), jnp.uint8)]
     else:
-        function = text_features
         inputs = [jax.ShapeDtypeStruct((batch, size), jnp.int32)] * 2
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError(f"--format=stablehlo needs flatbuffers; {errors.install('export')}")

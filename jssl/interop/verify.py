@@ -1,9 +1,7 @@
 """Compares an exported folder, loaded by the real library, with the encoder of jssl."""
 
 import importlib
-import importlib.util
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,22 +10,23 @@ import numpy as np
 from jssl.config import UserError
 from jssl.data import files
 from jssl.data.sources import digits
-from jssl.interop import programs
-from jssl.interop.target import family
+from jssl.interop import programs, torch_models
 from jssl.interop.weights import Weights
 from jssl.nn.apply import apply
 
 LIMIT = 1e-4  # of a difference in float32
-NEEDS = {
-    "timm": ("torch", "timm"),
-    "hf": ("torch", "transformers"),
-    "torchvision": ("torch", "torchvision"),
-}
+NEEDS = torch_models.NEEDS | {"onnx": ("onnxruntime",)}
 
 
-def missing(kind: str) -> list[str]:
-    """The packages that are not installed, of those that load a format."""
-    return [name for name in NEEDS.get(kind, ()) if importlib.util.find_spec(name) is None]
+def check_possible(kind: str) -> None:
+    """Raises `UserError` if a format cannot be compared, or not on this machine."""
+    if kind not in NEEDS:
+        raise UserError(f"--verify is for --format={', '.join(NEEDS)}; leave it out")
+    if absent := torch_models.missing(NEEDS[kind]):
+        packages = " and ".join(absent)
+        raise UserError(
+            f"--verify needs {packages} here, to load the folder; install it, or leave out --verify"
+        )
 
 
 def compare(theirs: Any, weights: Weights, channels: int) -> dict[str, float]:
@@ -36,7 +35,7 @@ def compare(theirs: Any, weights: Weights, channels: int) -> dict[str, float]:
     The outputs are all tokens after the last LayerNorm; of a ResNet, its pooled features.
 
     Args:
-      theirs: f(examples) -> outputs, of `LOADERS`.
+      theirs: f(examples) -> outputs, of `loaded`.
       weights: the encoder.
       channels: of the images.
 
@@ -64,11 +63,16 @@ def inputs(weights: Weights, channels: int) -> dict[str, np.ndarray]:
 
 def real_images(size: int, channels: int) -> np.ndarray:
     """Two handwritten digits, float32 [2, size, size, C] with mean 0 and deviation 1."""
-    images = digits.load("train")[0][:2]
+    x = digits_of(2, size, channels).astype(np.float32)
+    return (x - x.mean()) / x.std()
+
+
+def digits_of(count: int, size: int, channels: int) -> np.ndarray:
+    """Handwritten digits, enlarged, uint8 [count, size, size, C]."""
+    images = digits.load("train")[0][:count]
     repeat = -(-size // images.shape[1])
     large = np.repeat(np.repeat(images, repeat, 1), repeat, 2)[:, :size, :size, :1]
-    x = np.repeat(large, channels, 3).astype(np.float32)
-    return (x - x.mean()) / x.std()
+    return np.repeat(large, channels, 3)
 
 
 def encoder_of(weights: Weights, channels: int) -> Any:
@@ -83,81 +87,32 @@ def encoder_of(weights: Weights, channels: int) -> Any:
     return lambda x: np.asarray(run(params, stats, x))
 
 
+def loaded(kind: str, folder: pathlib.Path, weights: Weights) -> Any:
+    """f(images or tokens) -> the outputs of the folder in the real library."""
+    torch = importlib.import_module("torch")
+    model = torch_models.load(kind, folder, weights)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            inputs = torch.tensor(x).long() if x.ndim == 2 else images_to(torch, x)
+            return model.outputs(inputs).numpy()
+
+    return run
+
+
 def images_to(torch: Any, x: np.ndarray) -> Any:
     """Images [B, H, W, C] -> a tensor [B, C, H, W]."""
     return torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-
-
-def from_timm(folder: pathlib.Path, weights: Weights) -> Any:
-    """f(images) -> the outputs of the folder in timm."""
-    timm = importlib.import_module("timm")
-    torch = importlib.import_module("torch")
-    model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    is_resnet = family(weights.model) == "resnet"
-
-    def run(x: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            pixels = images_to(torch, x)
-            return (model(pixels) if is_resnet else model.forward_features(pixels)).numpy()
-
-    return run
-
-
-def from_torchvision(folder: pathlib.Path, weights: Weights) -> Any:
-    """f(images) -> the outputs of the folder in torchvision."""
-    torch = importlib.import_module("torch")
-    torchvision = importlib.import_module("torchvision")
-    load_file = importlib.import_module("safetensors.torch").load_file
-    model: Any = getattr(torchvision.models, weights.model["name"])(weights=None)
-    model.fc = torch.nn.Identity()
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    model.eval()
-
-    def run(x: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return model(images_to(torch, x)).numpy()
-
-    return run
-
-
-def from_transformers(folder: pathlib.Path, weights: Weights) -> Any:
-    """f(images or tokens) -> the outputs of the folder in transformers."""
-    torch = importlib.import_module("torch")
-    transformers = importlib.import_module("transformers")
-    options: Mapping[str, Any] = {}
-    if family(weights.model) == "bert":
-        options = {"add_pooling_layer": False}
-    model: Any = transformers.AutoModel.from_pretrained(folder, **options).eval()
-    if getattr(model.config, "model_type", "") == "vit_mae":
-        model.config.mask_ratio = 0.0
-
-    def run(x: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            if x.ndim == 2:
-                return model(torch.tensor(x).long()).last_hidden_state.numpy()
-            if family(weights.model) == "resnet":
-                return model(images_to(torch, x)).pooler_output[..., 0, 0].numpy()
-            return model(images_to(torch, x)).last_hidden_state.numpy()
-
-    return run
-
-
-LOADERS = {"timm": from_timm, "hf": from_transformers, "torchvision": from_torchvision}
 
 
 def check(kind: str, folder: pathlib.Path, weights: Weights, channels: int) -> dict[str, float]:
     """`compare`, with errors in one line.
 
     Raises:
-      UserError: the library is not installed, or does not load the folder.
+      UserError: the library does not load the folder.
     """
-    if absent := missing(kind):
-        packages = " and ".join(absent)
-        raise UserError(
-            f"--verify needs {packages} here, to load the folder; install it, or leave out --verify"
-        )
     try:
-        theirs = LOADERS[kind](folder, weights)
+        theirs = loaded(kind, folder, weights)
     except Exception as error:  # of another library
         cause = files.one_line(error)
         raise UserError(f"--verify: {kind} does not load the folder here: {cause}") from error

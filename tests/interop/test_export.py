@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import chex
+import jax
 import numpy as np
 import pytest
 from helpers.command import refused
@@ -17,6 +18,7 @@ from jssl import cli
 from jssl.data.sources import digits
 from jssl.data.text import tokenizer
 from jssl.interop import export as exporting
+from jssl.interop import to_onnx, torch_models, verify, verify_onnx
 from jssl.interop.tokenizer_files import write_tokenizer
 
 FEW = ["--config.steps=2", "--config.eval.every=0", "--config.checkpoint.every=0"]
@@ -111,12 +113,67 @@ def test_the_program_gives_the_features_of_the_encoder(runs, tmp_path):
     assert (out / "encoder.stablehlo").stat().st_size > 1000
 
 
+def test_the_program_of_text_has_its_features(runs, tmp_path):
+    """Row 1 is row 0 with padding in the place of its last tokens."""
+    pytest.importorskip("flatbuffers", reason="the bytes of jax.export need it")
+    out = export(runs["text"], tmp_path / "program", "stablehlo")
+    program = jax.export.deserialize((out / "encoder.jax").read_bytes())
+    length = program.in_avals[0].shape[1]
+    own = tokenizer.ByteTokenizer()
+    text = "a few words of text "[: length - 2]
+    ids = np.full((2, length), own.vocab["pad"], np.int32)
+    ids[:, : len(text) + 2] = [own.vocab["start"], *own.encode(text), own.vocab["end"]]
+    segments = (ids != own.vocab["pad"]).astype(np.int32)
+    ids[1, len(text) + 2 :] = own.vocab["mask"]
+    features = np.asarray(program.call(ids, segments))
+    want = jssl.load(runs["text"]).embed([text])
+    np.testing.assert_allclose(features, np.repeat(want, 2, 0), atol=1e-4)
+
+
+def test_an_onnx_program_that_differs_is_not_written(runs, tmp_path, capfd, monkeypatch):
+    def write(folder, *args):
+        (folder / "encoder.onnx").write_bytes(b"")
+
+    monkeypatch.setattr(to_onnx, "write", write)
+    monkeypatch.setattr(verify, "check_possible", lambda kind: None)
+    monkeypatch.setattr(verify_onnx, "compare", lambda *args: {"random": 2e-4})
+    words = ["export", f"--workdir={runs['image']}", f"--out={tmp_path / 'x'}", "--format=onnx"]
+    with pytest.raises(SystemExit, match="1"):
+        cli.main([*words, "--verify"])
+    assert "a difference is above 0.0001; nothing was written" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main(words) == 0
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert 'session.run(["features"], {"pixels": images})[0]\n# uint8 [B, size, size, C]' in card
+
+
+def test_an_error_of_pytorch_is_one_line(runs, tmp_path, capfd, monkeypatch):
+    def load(kind, folder, weights):
+        assert (folder / "model.safetensors").exists()
+        raise RuntimeError("operator\n not supported")
+
+    monkeypatch.setattr(torch_models, "missing", lambda packages: [])
+    monkeypatch.setattr(torch_models, "load", load)
+    words = [f"--workdir={runs['image']}", f"--out={tmp_path / 'x'}", "--format=onnx"]
+    line = refused(capfd, "export", *words)
+    assert "timm or PyTorch fails: operator not supported; use --format=stablehlo" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_says_what_it_needs(runs, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(torch_models, "missing", list)
+    words = [f"--workdir={runs['image']}", f"--out={tmp_path / 'x'}", "--format=onnx", "--verify"]
+    assert "--verify needs onnxruntime here" in refused(capfd, "export", *words)
+
+
 @pytest.mark.parametrize(
     ("run", "words", "message"),
     [
         ("image", ["--format=onxx"], "--format='onxx': not known"),
         ("image", ["--format=torchvision"], "only a ResNet has torchvision's names"),
         ("image", ["--format=timm", "--heads"], "--heads needs --format=hf"),
+        ("image", ["--format=onnx", "--heads"], "--heads needs --format=hf"),
+        ("image", ["--format=stablehlo", "--verify"], "--verify is for --format=timm, hf, torch"),
         ("text", ["--format=timm"], "timm has no text encoders; use --format=hf"),
         ("image", ["--format=hf", "--part=teacher"], "has no teacher"),
         ("image", [], "--format is missing"),
@@ -159,6 +216,8 @@ def test_a_fine_tuned_classifier_is_written_with_its_classes(runs, tmp_path, cap
         assert np.abs(file.get_tensor("head.weight")).max() > 1e-4, "it has been trained"
     capfd.readouterr()
     assert "exists already" in refused(capfd, *words, f"--out={out}")
+    as_program = [*words[:3], "--format=onnx", f"--out={tmp_path / 'x'}"]
+    assert "--format='onnx': has no classifiers" in refused(capfd, *as_program)
     knn = [*words[:2], "--protocol=knn", f"--out={tmp_path / 'x'}"]
     assert "is for --protocol=finetune" in refused(capfd, *knn)
 
