@@ -33,8 +33,8 @@ TASKS = {
         "model.stem": "imagenet", "eval.split": "validation",
     },
 }  # fmt: skip
-TEACHER = COMMON | {"model.width": 32, "steps": 1560}
-STUDENT = COMMON | {"steps": 780}
+TEACHER = COMMON | {"model.width": 32, "steps": 780}
+STUDENT = COMMON | {"steps": 390}
 KINDS = {  # student: recipe, changes
     "simclr": ("simclr_cifar10", {}),
     "distill": ("distill_cifar10", {}),
