@@ -6,6 +6,7 @@ Where a package is missing, its tests are skipped. `test_sinks.py` has the tests
 import numpy as np
 import pytest
 from conftest import ROOT
+from helpers.shades import Shades
 from helpers.wandb_file import read_run
 
 from jssl import config
@@ -149,8 +150,6 @@ def test_the_projector_reads_what_is_written(tmp_path):
     pytest.importorskip("tensorboard", reason=REASON.format("tensorboard"))
     from google.protobuf import text_format
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
-
-    from reports.test_projector import Shades
 
     rows = EmbeddedRows(Shades(), "train", np.arange(3), np.ones((3, 2), np.float32), None)
     projector.write(tmp_path, rows, (), step=4)
