@@ -84,7 +84,7 @@ def to_projector(args: Args, overrides: Overrides) -> dict[str, Any]:
     target = out or encoder.folder.path / "tensorboard"
     step = int(encoder.state.step)
     agreement.first(lambda: projector.write(target, embedded, source.classes or (), step))
-    log.info("tensorboard --logdir=%s shows the features in the tab PROJECTOR", target)
+    log.info("TensorBoard shows the features of %s in its tab PROJECTOR", target)
     number, dim = embedded.features.shape
     return {"out": str(target), "step": step, "examples": number, "dim": dim}
 
