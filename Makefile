@@ -49,7 +49,7 @@ parity: .venv-parity5/ready .venv-parity4/ready
 	@touch $@
 
 # The tests that write with W&B, MLflow and TensorBoard themselves, which are installed into an
-# environment of their own (two minutes). They use no network.
+# environment of their own (minutes). The tests use no network.
 trackers: .venv-trackers/ready
 	.venv-trackers/bin/python -m pytest tests/training/test_trackers.py
 
