@@ -55,7 +55,8 @@ trackers: .venv-trackers/ready
 
 .venv-trackers/ready: requirements.lock
 	$(PYTHON) -m venv .venv-trackers
-	.venv-trackers/bin/python -m pip install --quiet -r requirements.lock wandb mlflow tensorboard
+	.venv-trackers/bin/python -m pip install --quiet -r requirements.lock
+	.venv-trackers/bin/python -m pip install --quiet wandb 'mlflow>=3' tensorboard
 	.venv-trackers/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
