@@ -1,11 +1,11 @@
 # make demo · make test · make lint · make laws · make soak · make bench ·
-# make accelerator · make parity · make docs. Needs make and Python >= 3.11 with venv; everything else is installed
-# into .venv from requirements.lock.
+# make accelerator · make parity · make trackers · make docs. Needs make and Python >= 3.11 with venv;
+# everything else is installed into .venv from requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 
-.PHONY: demo test laws soak bench accelerator parity lint docs lock clean
+.PHONY: demo test laws soak bench accelerator parity trackers lint docs lock clean
 
 demo: .venv/ready
 	$(BIN)/jssl demo --workdir=runs/demo
@@ -49,6 +49,18 @@ parity: .venv-parity5/ready .venv-parity4/ready
 	.venv-parity$*/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+# The tests that write with W&B, MLflow and TensorBoard themselves, which are installed into an
+# environment of their own (minutes). The tests use no network.
+trackers: .venv-trackers/ready
+	.venv-trackers/bin/python -m pytest tests/training/test_trackers.py
+
+.venv-trackers/ready: requirements.lock
+	$(PYTHON) -m venv .venv-trackers
+	.venv-trackers/bin/python -m pip install --quiet -r requirements.lock
+	.venv-trackers/bin/python -m pip install --quiet wandb 'mlflow>=3' tensorboard
+	.venv-trackers/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -81,4 +93,4 @@ lock:
 	  pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv .venv-parity4 .venv-parity5 .cache build *.egg-info
+	rm -rf .venv .venv-parity4 .venv-parity5 .venv-trackers .cache build *.egg-info

@@ -90,6 +90,12 @@ COMMANDS = {
         {
             "workdir": WORKDIR,
             "out": Flag("file to write, .npz or .parquet"),
+            "projector": Flag(
+                "write the files of TensorBoard's projector instead, to the folder --out or to "
+                "WORKDIR/tensorboard",
+                False,
+            ),
+            "examples": Flag("of --projector: largest number of examples (2000 if not given)"),
             "step": STEP,
         }
         | MODULES,

@@ -19,7 +19,7 @@ CURVES = {  # {metric: title}; other metrics follow in alphabetical order
     "skipped": "Updates skipped so far",
     "grad_norm": "Norm of the gradient",
 }
-HIDDEN = ("skipped_consecutive", "flops_per_s")  # shown by other curves
+HIDDEN = ("skipped_consecutive", "flops_per_s", "step_seconds")  # shown by other curves
 FRACTIONS = ("knn_top1", "linear_top1", "data_wait_fraction")
 
 

@@ -16,12 +16,22 @@ CHARACTERS = 240  # of a text
 
 def shown(source: Any, row: int) -> dict[str, str]:
     """Returns {"image": data URI} or {"text": text} of an example of a source."""
+    if "tokens" in source.fields:
+        return {"text": words(source, row)}
+    return {"image": image_uri(image_of(source, row))}
+
+
+def words(source: Any, row: int) -> str:
+    """Returns the beginning of the text of an example."""
     batch = source.read(np.array([row]))
-    if "tokens" in batch:
-        ids = batch["tokens"][0][batch["segment"][0] > 0]
-        words = text(source.tokenizer, ids)
-        return {"text": words[:CHARACTERS] + ("..." if len(words) > CHARACTERS else "")}
-    return {"image": image_uri(pixels(batch, float(getattr(source, "max_value", 0) or 0)))}
+    ids = batch["tokens"][0][batch["segment"][0] > 0]
+    whole = text(source.tokenizer, ids)
+    return whole[:CHARACTERS] + ("..." if len(whole) > CHARACTERS else "")
+
+
+def image_of(source: Any, row: int) -> np.ndarray:
+    """Returns the image of an example as uint8 [H, W, C], without its canvas."""
+    return pixels(source.read(np.array([row])), float(getattr(source, "max_value", 0) or 0))
 
 
 def pixels(batch: Batch, white: float = 0.0) -> np.ndarray:
@@ -43,11 +53,16 @@ def pixels(batch: Batch, white: float = 0.0) -> np.ndarray:
 
 def image_uri(image: np.ndarray, side: int = SIDE) -> str:
     """Returns an image uint8 [H, W, C] as the data URI of a PNG, its longer side at most `side`."""
+    output = io.BytesIO()
+    thumbnail(image, side).save(output, "PNG", optimize=True)
+    return png_uri(output.getvalue())
+
+
+def thumbnail(image: np.ndarray, side: int) -> Image.Image:
+    """Returns an image uint8 [H, W, C], its longer side at most `side`; of C != 3 the first."""
     picture = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    output = io.BytesIO()
-    picture.save(output, "PNG", optimize=True)
-    return png_uri(output.getvalue())
+    return picture
 
 
 def png_uri(content: bytes) -> str:

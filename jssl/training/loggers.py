@@ -1,63 +1,29 @@
 """Where scalars are written: metrics.jsonl, TensorBoard, trackers.
 
 A sink is called with (step, {name: float}). The recorder calls its `rewind(step)` when a run
-continues from an earlier step, and its `close()` at the end. Each sink is behind an `Outbox`, so it
-may be slow or fail.
+continues from an earlier step, and its `close()` when the process ends. All sinks but metrics.jsonl
+also have `show(step, pictures)`, and `end()`, which is called if the run is done. Each sink is
+behind an `Outbox`, so it may be slow or fail.
 """
 
 import json
 import math
 import os
 import pathlib
-import socket
 import stat
-import struct
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-# The modules that protobuf generates have no static members.
-from tensorboardX.proto.event_pb2 import (  # pyright: ignore[reportAttributeAccessIssue]
-    Event,  # pyright: ignore[reportAttributeAccessIssue]
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboardX.proto.summary_pb2 import (
-    Summary,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboardX.record_writer import masked_crc32c
-
 from jssl.data import files
-from jssl.training import panels, trackers
+from jssl.training import trackers
+from jssl.training.appender import Appender
 from jssl.training.outbox import Outbox
+from jssl.training.tensorboard import TensorBoard
 from jssl.workdir.metrics_file import lines
 
 METRICS = "metrics.jsonl"
-
-
-class Appender:
-    """A regular file that grows by whole records: a partly written record is removed."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self.file = files.open_regular(path, "ab")
-
-    def write(self, record: bytes) -> None:
-        """Appends a record; if that fails, raises `OSError` and leaves the file as it was."""
-        number = self.file.fileno()
-        size = os.fstat(number).st_size
-        rest = memoryview(record)
-        try:
-            while rest:
-                rest = rest[os.write(number, rest) :]
-        except OSError:
-            os.ftruncate(number, size)
-            raise
-
-    def close(self) -> None:
-        self.file.close()
 
 
 class Jsonl:
@@ -93,63 +59,6 @@ class Jsonl:
 
     def close(self) -> None:
         self.out.close()
-
-
-class TensorBoard:
-    """Scalars for TensorBoard, in <workdir>/tensorboard.
-
-    The events are written here and at once: tensorboardX would write them in a thread, which ends
-    silently when the disk is full.
-
-    Args:
-      folder: where the file of events is made.
-      start: the step from which the run continues. TensorBoard hides later steps of an earlier
-        process.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], start: int = 0) -> None:
-        folder = pathlib.Path(folder)
-        folder.mkdir(exist_ok=True)
-        if not stat.S_ISDIR(os.lstat(folder).st_mode):
-            raise files.Damaged(folder, "it is a link")
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self.out = Appender(folder / name)
-        self.out.write(framed(Event(wall_time=time.time(), file_version="brain.Event:2")))
-        if start:
-            self.rewind(start)
-
-    def __call__(self, step: int, values: dict[str, float]) -> None:
-        scalars = [Summary.Value(tag=key, simple_value=value) for key, value in values.items()]
-        event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
-        self.out.write(framed(event))
-
-    def show(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Writes pictures, {name: uint8 [H, W, 3]}."""
-        for name, picture in pictures.items():
-            height, width, _ = picture.shape
-            png = panels.to_png(picture)
-            image = Summary.Image(
-                height=height, width=width, colorspace=3, encoded_image_string=png
-            )
-            value = Summary.Value(tag=f"pictures/{name}", image=image)
-            event = Event(wall_time=time.time(), step=step, summary=Summary(value=[value]))
-            self.out.write(framed(event))
-
-    def rewind(self, step: int) -> None:
-        """Tells TensorBoard to hide the values of later steps."""
-        again = SessionLog(status=SessionLog.START)
-        self.out.write(framed(Event(wall_time=time.time(), step=step + 1, session_log=again)))
-
-    def close(self) -> None:
-        self.out.close()
-
-
-def framed(event: Event) -> bytes:
-    """Formats a record of a TFRecord file: length and data, each with its masked CRC-32C."""
-    data = event.SerializeToString()
-    length = struct.pack("<Q", len(data))
-    sums = [struct.pack("<I", masked_crc32c(field)) for field in (length, data)]
-    return length + sums[0] + data + sums[1]
 
 
 def supersede(path: pathlib.Path, step: int) -> None:
@@ -214,7 +123,7 @@ def open_all(
     Args:
       workdir: the folder of the run.
       start: the step from which the run continues.
-      config: the config of the run, for trackers.
+      config: the config of the run, for TensorBoard and trackers.
       tensorboard: whether to write for TensorBoard.
       wandb: a project of Weights & Biases; "": none.
       mlflow: an experiment of MLflow; "": none.
@@ -223,6 +132,7 @@ def open_all(
       UserError: the package of a tracker is missing.
     """
     workdir = pathlib.Path(workdir)
+    leaves = trackers.flat(config)
     openers: dict[str, Callable[[], Any]] = {METRICS: partial(Jsonl, workdir / METRICS, start)}
     if wandb:
         trackers.need("wandb", wandb)
@@ -231,7 +141,7 @@ def open_all(
         trackers.need("mlflow", mlflow)
         openers["log.mlflow"] = partial(trackers.Mlflow, mlflow, workdir, config)
     if tensorboard:
-        openers["TensorBoard"] = partial(TensorBoard, workdir / "tensorboard", start)
+        openers["TensorBoard"] = partial(TensorBoard, workdir / "tensorboard", leaves, start)
     boxes = [Outbox(name, opener) for name, opener in openers.items()]
     for box in boxes:
         box.post(lambda sink: None, records=0)  # opens the sink before the first metrics

@@ -21,7 +21,7 @@ from jssl.log import log_progress
 from jssl.parallel import agreement, host
 from jssl.parallel.preemption import PREEMPTED, Stopped, stop_on_signal
 from jssl.perf import memory
-from jssl.training import early_stop, missing_keys, observers, rollback, summary
+from jssl.training import early_stop, missing_keys, rollback, summary
 from jssl.training.compared import check_compared
 from jssl.training.final_export import write_export
 from jssl.training.pace import Pace
@@ -163,8 +163,8 @@ def _train(
     if probes.ended and checkpoints.latest() != int(state.step):
         checkpoints.save(int(state.step), state)
     checkpoints.close()
-    recorder.close(observers.PATIENCE)
     check_updates(state, config)
+    recorder.end()
     values = outcome(state, recorder, probes, feeds) | ending_facts(
         folder, int(state.step), checkpoints, probes
     )

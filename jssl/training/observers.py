@@ -39,6 +39,16 @@ def fetch(metrics: Metrics) -> dict[str, float]:
     }
 
 
+def peak_memory() -> dict[str, float]:
+    """Returns {"peak_memory_gib": the most that a device of this process has used so far}.
+
+    It is empty if the devices do not count their memory, as CPUs do not.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [device["peak_bytes_in_use"] for device in stats if "peak_bytes_in_use" in device]
+    return {"peak_memory_gib": max(peaks) / 2**30} if peaks else {}
+
+
 class Recorder:
     """Writes metrics every `every` steps and shows the progress of the run.
 
@@ -124,7 +134,9 @@ class Recorder:
         speed = {
             "examples_per_s": self.examples / per_step,
             "flops_per_s": self.flops / per_step,
+            "step_seconds": per_step,
             "data_wait_fraction": (waited - waited_before) / seconds,
+            **peak_memory(),
         }
         if self.peak:
             speed["mfu"] = speed["flops_per_s"] / self.peak
@@ -143,7 +155,7 @@ class Recorder:
             sink.post(lambda sink: sink(step, values))
 
     def show(self, rendered: Rendered) -> None:
-        """Passes pictures to every sink but metrics.jsonl."""
+        """Passes pictures to every sink but metrics.jsonl, which comes first."""
         for sink in self.sinks[1:]:
             sink.post(lambda sink: sink.show(rendered.step, rendered.pictures))
 
@@ -183,6 +195,14 @@ class Recorder:
         windows = self.windows[1:] or self.windows
         seconds = sum(seconds for _, seconds in windows)
         return self.examples * sum(steps for steps, _ in windows) / max(seconds, 1e-9)
+
+    def end(self) -> None:
+        """Call when the run is done: writes pending metrics and closes the sinks."""
+        if self.pending:
+            self._flush(alarm=False)
+        for sink in self.sinks[1:]:
+            sink.post(lambda sink: sink.end(), records=0)
+        self.close(PATIENCE)
 
     def flush(self) -> None:
         """Gives the sinks up to a second to write their queues, before a checkpoint is written."""

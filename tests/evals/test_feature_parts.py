@@ -166,6 +166,32 @@ def test_the_command_embeds_any_folder(vit_run, tmp_path, capsys):
     assert cli.main(words) == 2 and "exists already" in capsys.readouterr().err
 
 
+def test_the_command_writes_the_files_of_the_projector(vit_run, tmp_path, capsys):
+    workdir, _ = vit_run
+    words = ["embed", f"--workdir={workdir}", f"--out={tmp_path}/p", "--config.data.split=test"]
+    assert cli.main([*words, "--projector", "--examples=5"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == {"out": f"{tmp_path}/p", "step": 2, "examples": 5, "dim": 32}
+    lines = (tmp_path / "p" / "projector" / "metadata.tsv").read_text().splitlines()
+    classes, names, _ = zip(*(line.split("\t") for line in lines[1:]), strict=True)
+    assert set(classes) <= set(CLASSES)
+    stored = np.fromfile(tmp_path / "p" / "projector" / "features.bytes", "<f4").reshape(5, 32)
+    expected = jssl.load(workdir).embed(list(names))
+    np.testing.assert_allclose(stored, expected, atol=1e-4)
+
+
+def test_flags_of_the_projector_are_refused_without_it(vit_run, tmp_path, capsys):
+    workdir, _ = vit_run
+    words = ["embed", f"--workdir={workdir}"]
+    for more, message in (
+        ([f"--out={tmp_path}/a.npz", "--examples=5"], "examples='5': is of --projector"),
+        (["--projector", "--examples=0"], "examples=0: must be at least 1"),
+        (["--projector", f"--out={tmp_path}/none/p"], "in a folder that does not exist"),
+    ):
+        assert cli.main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_data_that_is_gone_is_named(vit_run, tmp_path, capsys):
     workdir, _ = vit_run
     words = [f"--workdir={workdir}", f"--out={tmp_path}/a.npz", "--config.data.path=/none"]

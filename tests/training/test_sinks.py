@@ -1,19 +1,16 @@
 """Files and trackers that metrics go to: exact over kills, nothing through links, one id a run."""
 
 import errno
-import io
 import json
 import os
 import sys
 import types
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from jssl.config import UserError
-from jssl.data import files
 from jssl.training import loggers, trackers
+from jssl.training.appender import Appender
 from jssl.training.outbox import Outbox
 
 
@@ -84,17 +81,9 @@ def test_metrics_go_through_no_link_and_into_no_pipe(tmp_path, kind, caplog):
     assert "switched off (Damaged" in caplog.text and loggers.newest(tmp_path, 1) == {}
 
 
-def test_tensorboard_goes_through_no_link(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "tensorboard").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(files.Damaged, match="link"):
-        loggers.TensorBoard(tmp_path / "tensorboard")
-    assert not list((tmp_path / "elsewhere").iterdir())
-
-
 @pytest.mark.parametrize("taken", [0, 1, 7])
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, taken):
-    out, write, calls = loggers.Appender(tmp_path / "a"), os.write, []
+    out, write, calls = Appender(tmp_path / "a"), os.write, []
     out.write(b"first\n")
 
     def full(number, data):
@@ -111,53 +100,17 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, taken):
     assert (tmp_path / "a").read_bytes() == b"first\nthird\n"
 
 
-def events(folder):
-    """[(step, {tag: value} or "start")] of all event files; sums are checked by the length."""
-    import struct
-
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-    from tensorboardX.record_writer import masked_crc32c
-
-    found = []
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            assert struct.unpack("<I", data[8:12])[0] == masked_crc32c(data[:8])
-            event = Event.FromString(data[12 : 12 + length])
-            data = data[16 + length :]
-            if event.HasField("session_log"):
-                assert event.session_log.status == SessionLog.START
-                found.append((event.step, "start"))
-            elif event.HasField("summary"):
-                values = {one.tag: one.simple_value for one in event.summary.value}
-                found.append((event.step, values))
-    return found
-
-
-def test_tensorboard_hides_steps_that_are_run_again(tmp_path):
-    first = loggers.TensorBoard(tmp_path / "tensorboard")
-    first(3, {"loss": 1.0, "lr": 0.5})
-    first.close()
-    second = loggers.TensorBoard(tmp_path / "tensorboard", start=2)
-    second.rewind(1)
-    second.close()
-    assert events(tmp_path / "tensorboard") == [
-        (3, {"loss": 1.0, "lr": 0.5}), (3, "start"), (2, "start"),
-    ]  # fmt: skip
-
-
 class FakeRun:
     """What W&B's `init` gives."""
 
     def __init__(self):
-        self.logged, self.ended = [], False
+        self.logged, self.ended = [], []
 
     def log(self, values, step):
         self.logged.append((step, values))
 
-    def finish(self):
-        self.ended = True
+    def finish(self, exit_code):
+        self.ended.append(exit_code)
 
 
 @pytest.fixture
@@ -168,7 +121,7 @@ def wandb(monkeypatch):
         calls.append(given)
         return run
 
-    module = types.SimpleNamespace(init=init, calls=calls, run=run)
+    module = types.SimpleNamespace(init=init, calls=calls, run=run, Image=lambda picture: picture)
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
@@ -186,7 +139,10 @@ def mlflow(monkeypatch):
 
     names = ("set_experiment", "log_params", "log_metrics", "end_run")
     module = types.SimpleNamespace(
-        start_run=start_run, calls=calls, **{name: noted(name) for name in names}
+        start_run=start_run,
+        calls=calls,
+        MlflowException=KeyError,
+        **{name: noted(name) for name in names},
     )
     monkeypatch.setitem(sys.modules, "mlflow", module)
     return module
@@ -207,7 +163,25 @@ def test_wandb_goes_on_in_the_same_run_and_hears_the_config(tmp_path, wandb):
     first, second = wandb.calls
     assert first["id"] == second["id"] == (tmp_path / "wandb_id").read_text().strip()
     assert first["resume"] == "allow" and first["config"] == {"optim": {"lr": 0.1}}
-    assert wandb.run.logged == [(1, {"loss": 2.0})] * 2 and wandb.run.ended
+    assert wandb.run.logged == [(1, {"train/loss": 2.0})] * 2
+    assert wandb.run.ended == [1, 1], "the run itself has not ended"
+
+
+def test_wandb_gets_steps_in_ascending_order(tmp_path, wandb):
+    """The recorder writes the metrics of a step later than its pictures."""
+    sink = trackers.Wandb("project", tmp_path, {})
+    sink.show(3, {"views": 7})
+    sink(2, {"loss": 2.0})
+    sink.show(4, {"views": 8})
+    sink(4, {"loss": 1.0})
+    sink.show(5, {"views": 9})
+    sink.end()
+    sink.close()
+    assert wandb.run.logged == [
+        (2, {"train/loss": 2.0}), (3, {"pictures/views": 7}),
+        (4, {"train/loss": 1.0, "pictures/views": 8}), (5, {"pictures/views": 9}),
+    ]  # fmt: skip
+    assert wandb.run.ended == [0]
 
 
 def test_mlflow_goes_on_in_the_same_run_and_hears_the_config(tmp_path, mlflow):
@@ -216,8 +190,15 @@ def test_mlflow_goes_on_in_the_same_run_and_hears_the_config(tmp_path, mlflow):
     starts = [call[1] for call in mlflow.calls if call[0] == "start_run"]
     assert starts == [{"run_name": tmp_path.name}, {"run_id": "abc123"}]
     assert ("log_params", {"optim.lr": "0.1"}, {}) in mlflow.calls
-    assert mlflow.calls.count(("log_metrics", {"loss": 2.0}, {"step": 1})) == 2
-    assert mlflow.calls[-1] == ("end_run", {})
+    assert mlflow.calls.count(("log_metrics", {"train/loss": 2.0}, {"step": 1})) == 2
+    assert mlflow.calls[-1] == ("end_run", "KILLED", {}), "the run itself has not ended"
+
+
+def test_mlflow_learns_that_the_run_is_done(tmp_path, mlflow):
+    sink = trackers.Mlflow("experiment", tmp_path, {})
+    sink.end()
+    sink.close()
+    assert mlflow.calls[-1] == ("end_run", "FINISHED", {})
 
 
 @pytest.mark.parametrize("text", ["", "../../x", "a b", "x" * 65, "\udcff", "a" * 2000])
@@ -256,16 +237,3 @@ def test_a_tracker_that_is_not_installed_is_named_at_once(package):
         pytest.skip("it is there")
     with pytest.raises(UserError, match=f"config.log.{package}='p': needs the {package} package"):
         trackers.need(package, "p")
-
-
-def test_tensorboard_gets_pictures_as_png(tmp_path):
-    sink = loggers.TensorBoard(tmp_path / "tensorboard")
-    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    sink.show(4, {"views": picture})
-    sink.close()
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    data = path.read_bytes()
-    (start,) = [i for i in range(len(data)) if data.startswith(b"\x89PNG", i)]
-    assert b"pictures/views" in data[:start]
-    stored = np.asarray(Image.open(io.BytesIO(data[start:])))
-    np.testing.assert_array_equal(stored, picture)
