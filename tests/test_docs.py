@@ -30,7 +30,7 @@ from jssl.config import flatten, load, resolve_key, schema, shipped
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
-OTHERS = ("python3", "source", "make", ".venv/bin/pip")  # commands that are not of jssl
+OTHERS = ("python3", "source", "make", "bash", ".venv/bin/pip")  # commands that are not of jssl
 
 
 # -- Python ---------------------------------------------------------------------------------------
