@@ -119,11 +119,20 @@ def dinov2(
     """DINOv2, with or without registers. It always has layer scale: 1 where ours has none."""
     dim = shared["hidden_size"]
     gated = model["feed_forward"] == "swiglu"
-    full = (hidden * 3 // 2 if gated else hidden) / dim  # transformers takes two thirds of it
-    if gated and (int(dim * full * 2 / 3) + 7) // 8 * 8 != hidden:
-        raise UserError(f"DINOv2 of transformers has no SwiGLU of width {hidden}")
+
+    def width(ratio: int) -> int:
+        full = dim * ratio
+        return (int(full * 2 / 3) + 7) // 8 * 8 if gated else full
+
+    # transformers 5 takes whole numbers only.
+    ratios = [ratio for ratio in range(1, 2 * hidden // dim + 2) if width(ratio) == hidden]
+    if not ratios:
+        raise UserError(
+            f"DINOv2 of transformers has no feed-forward layer of width {hidden} beside {dim} "
+            "features; use --format=timm or --format=safetensors"
+        )
     options = {
-        "mlp_ratio": round(full) if full == round(full) else full,
+        "mlp_ratio": ratios[0],
         "qkv_bias": True,
         "use_swiglu_ffn": gated,
         "layerscale_value": model["layer_scale"] or 1.0,

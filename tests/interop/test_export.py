@@ -9,16 +9,18 @@ import jax
 import numpy as np
 import pytest
 from helpers.command import refused
+from interop.test_read import folder_of
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 import jssl
 from jssl import cli
+from jssl.config import UserError
 from jssl.data.sources import digits
 from jssl.data.text import tokenizer
 from jssl.interop import export as exporting
-from jssl.interop import to_onnx, torch_models, verify, verify_onnx
+from jssl.interop import read, to_onnx, torch_models, verify, verify_onnx
 from jssl.interop.tokenizer_files import write_tokenizer
 
 FEW = ["--config.steps=2", "--config.eval.every=0", "--config.checkpoint.every=0"]
@@ -71,6 +73,16 @@ def test_a_folder_for_timm_states_the_statistics_of_training(runs, tmp_path):
     assert config["model_args"]["embed_dim"] == 32 and config["model_args"]["depth"] == 2
     assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
     assert config["num_classes"] == 0 and config["global_pool"] == "token"
+
+
+def test_dinov2_has_a_whole_ratio_of_widths(tmp_path):
+    """transformers 5 refuses others; SwiGLU's width is two thirds, rounded up to eights."""
+    weights = read.read_weights(folder_of(tmp_path, "dinov2_swiglu"))
+    target = exporting.target_of(weights, {}, "hf", 3)
+    assert target.config["mlp_ratio"] == 4 and target.config["use_swiglu_ffn"] is True
+    odd = weights._replace(model=weights.model | {"mlp_width": 40})
+    with pytest.raises(UserError, match="no feed-forward layer of width 40 beside 32 features"):
+        exporting.target_of(odd, {}, "hf", 3)
 
 
 def test_text_brings_its_tokenizer(runs, tmp_path):
