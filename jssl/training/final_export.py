@@ -33,12 +33,14 @@ def write_export(
       {"folder": "export", "format": ...}; None if nothing was written.
     """
     kind = run.config.checkpoint.export
-    if kind == "none" or "encoder" not in state.params:
+    if kind == "none":
         return None
-    weights = evaluated_encoder(run.config, run.mesh, run.method.embeds, state)
-    if jax.process_index() != 0:
-        return None  # the result is that of the first process
     try:
+        if "encoder" not in state.params:  # of a method outside jssl
+            return None
+        weights = evaluated_encoder(run.config, run.mesh, run.method.embeds, state)
+        if jax.process_index() != 0:
+            return None  # the result is that of the first process
         done = export_weights(folder, weights, kind, folder.path / NAME, result, replace=True)
     except Exception as error:  # whatever it is, the run is done and saved
         log.warning("no %s: %s; try jssl export later", folder.path / NAME, error)
