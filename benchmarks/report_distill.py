@@ -17,19 +17,18 @@ def distilled(found: list[dict]) -> str:
             "training alone.",
             f"`{command}`, {run['versions']['device']}, commit {run['commit']}, {run['date']}.",
             "",
-            "| network | seeds | kNN | linear | wall s | examples/s |",
-            "|---|---|---|---|---|---|",
+            "| network | seeds | kNN | linear | wall s |",
+            "|---|---|---|---|---|",
         ]
         teacher = run["teacher"]
         parts.append(
             f"| teacher, SimCLR | 1 | {teacher['knn']:.4f} | {teacher['linear']:.4f} | "
-            f"{teacher['wall_seconds']:.0f} | {teacher['examples_per_s']:,.0f} |"
+            f"{teacher['wall_seconds']:.0f} |"
         )
         for kind, numbers in run["summary"].items():
             knn, linear, wall = (numbers[key] for key in ("knn", "linear", "wall_seconds"))
             parts.append(
                 f"| student, {kind} | {len(run['students'][kind])} | {knn[0]:.4f} ± {knn[1]:.4f} | "
-                f"{linear[0]:.4f} ± {linear[1]:.4f} | {wall[0]:.0f} ± {wall[1]:.0f} | "
-                f"{run['examples_per_s'][kind]:,.0f} |"
+                f"{linear[0]:.4f} ± {linear[1]:.4f} | {wall[0]:.0f} ± {wall[1]:.0f} |"
             )
     return "\n".join(parts)

@@ -104,7 +104,8 @@ class Recorder:
         self.boxes = list(sinks)  # every outbox that is closed at the end
         self.progress = Progress(start, steps, jax.process_index() == 0)
         self.pending: tuple[int, Metrics] | None = None
-        self.mark = (time.perf_counter(), start, 0.0)  # time, step, seconds waited for data
+        # Time, steps that were finished then, seconds waited for data.
+        self.mark = (time.perf_counter(), start, 0.0)
         self.windows: list[tuple[int, float]] = []  # (steps, seconds)
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
@@ -125,12 +126,10 @@ class Recorder:
         (step, metrics) = self.pending
         self.pending = None
         values = fetch(metrics)
-        now = time.perf_counter()
-        waited = self.waited()
-        (before, done, waited_before) = self.mark
-        self.mark = (now, step, waited)
+        (before, done_before, waited_before) = self.mark
+        (now, done, waited) = self.mark = self._now()
         seconds = max(now - before, 1e-9)
-        per_step = seconds / max(step - done, 1)
+        per_step = seconds / max(done - done_before, 1)
         speed = {
             "examples_per_s": self.examples / per_step,
             "flops_per_s": self.flops / per_step,
@@ -140,12 +139,16 @@ class Recorder:
         }
         if self.peak:
             speed["mfu"] = speed["flops_per_s"] / self.peak
-        self.windows.append((step - done, seconds))
+        self.windows.append((done - done_before, seconds))
         values = {**values, **speed, "lr": float(self.lr[step - 1])}
         self.write(step, values)
         self.progress(step, values, per_step)
         if alarm:
             self.alarm(step, values)
+
+    def _now(self) -> tuple[float, int, float]:
+        """The present `mark`. Steps that are queued on the device are not finished."""
+        return time.perf_counter(), max(self.mark[1], self.progress.finished()), self.waited()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars to every sink; evaluations call this too."""
@@ -175,7 +178,7 @@ class Recorder:
         if self.pending:
             self._flush()
         yield
-        self.mark = (time.perf_counter(), self.mark[1], self.waited())
+        self.mark = self._now()
 
     def rewind(self, step: int) -> None:
         """Call after a rollback to `step`: drops pending metrics of discarded steps."""

@@ -70,6 +70,11 @@ class Progress:
             now = time.monotonic()
             self._first = (step, loss, now - self._begun, now)
 
+    def finished(self) -> int:
+        """Returns the newest step that is finished on the device; it does not wait."""
+        done = (step for step, loss in list(self._recent) if loss.is_ready())
+        return max(done, default=self._start)
+
     def begin(self) -> None:
         """Call before the first step is compiled."""
         self._begun = self._moved = time.monotonic()

@@ -8,10 +8,11 @@ import sys
 import time
 import types
 
+import numpy as np
 import pytest
 import rich.console
 
-from jssl.training import progress
+from jssl.training import observers, progress
 from jssl.training.progress import Progress
 from jssl.training.summary import as_json
 
@@ -142,3 +143,55 @@ def test_results_are_json_wherever_a_number_is_not_finite(value):
         "loss": None, "loss_note": f"not finite ({value})", "ok": True,
         "deep": {"list": [1, None, [None]], "x": None, "x_note": f"not finite ({value})"},
     }  # fmt: skip
+
+
+class Device:
+    """A device that takes a second for each step; `time` stands for the module of that name."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def perf_counter(self):
+        return self.seconds
+
+    def loss(self, step):
+        """The loss of a step, which waits for it if it is read."""
+        device = self
+
+        class Value:
+            def copy_to_host_async(self):
+                pass
+
+            def is_ready(self):
+                return device.seconds >= step
+
+            def __array__(self, dtype=None, copy=None):
+                device.seconds = max(device.seconds, float(step))
+                return np.float32(1.0)
+
+        return Value()
+
+
+@pytest.mark.parametrize("queued", [0, 3])
+def test_the_speed_is_that_of_the_device_however_many_steps_are_queued(monkeypatch, queued):
+    """At each visit, at the last one, and after an evaluation of 50 s."""
+    device = Device()
+    monkeypatch.setattr(observers, "time", device)
+    records = []
+    recorder = observers.Recorder(
+        start=0, steps=40, every=4, examples=8, flops=1.0, peak=None, waited=lambda: 0.0,
+        rates=np.ones(40), newest={}, sinks=[],
+        alarm=lambda step, values: records.append((step, values["examples_per_s"])),
+    )  # fmt: skip
+    recorder.begin()
+    for step in range(1, 41):
+        recorder(step, None, {"loss": device.loss(step)})
+        device.seconds = max(device.seconds, step - queued)
+        if step == 20:
+            with recorder.aside():
+                device.seconds = 70.0
+            device.loss = lambda step, late=device.loss: late(step + 50)
+            queued -= 50
+    assert [step for step, _ in records] == list(range(4, 41, 4))
+    assert [speed for _, speed in records] == [8.0] * 10
+    assert recorder.examples_per_s() == 8.0
