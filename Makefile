@@ -17,7 +17,7 @@ test: .venv/ready
 # whose states differ in kind.
 laws: .venv/ready
 	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws tests/config/test_config.py \
-	  tests/parallel/test_scale.py tests/training/test_accumulate.py tests/test_walk.py
+	  tests/parallel/test_scale.py tests/training/test_accumulate.py tests/test_user_walk.py
 
 # A run killed at a hundred random moments (half an hour).
 soak: .venv/ready

@@ -147,9 +147,9 @@ def test_a_rollback_holds_resident_data_once_and_a_profile_may_begin_again(tmp_p
     changes = {"data__on_device": "True", "log__profile_step": "7"}
     tree = recipe(tmp_path, monkeypatch, bad, **changes)
 
-    def measured(*given):
+    def measured(*given, **options):
         sizes.append(sum(x.nbytes for x in jax.live_arrays() if x.dtype == np.uint8))
-        return loop(*given)
+        return loop(*given, **options)
 
     monkeypatch.setattr(training, "loop", measured)
     train(tree, tmp_path / "run")
