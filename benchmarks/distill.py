@@ -136,7 +136,8 @@ def measure(bench: Bench, kinds: list[str], seeds: int) -> dict:
         "versions": settings["versions"],
         "examples_per_s": rates,
         "simclr_steps": steps,
-        "teacher": teacher,
+        "student_steps": STUDENT["steps"],
+        "teacher": teacher | {"steps": TEACHER["steps"]},
         "students": students,
         "summary": {kind: summary(rows) for kind, rows in students.items()},
     }
