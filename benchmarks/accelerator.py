@@ -5,7 +5,8 @@
     python benchmarks/accelerator.py --tiny --out=build/accelerator    # does it work? (CPU)
 
 Rows run in order of worth, each in a process of its own with the time that is left as its limit.
-The file is written after each row. docs/guides/accelerator.md says what the plans measure.
+The file is written after each row. The exit code is 1 if all rows of a group failed.
+docs/guides/accelerator.md says what the plans measure.
 """
 
 import argparse
@@ -116,12 +117,31 @@ class Record:
         self.found["left_out"].append(what)
         self.write()
 
+    def failed(self) -> list[str]:
+        """Lists the groups of which no row gave a result."""
+        return [
+            name
+            for name, group in self.found["accelerator"].items()
+            if all("error" in result for result in results(group))
+        ]
+
     def write(self) -> None:
         """Writes the file in one go."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(self.found, indent=1) + "\n")
         part.replace(self.path)
+
+
+def results(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lists the results of a group: one for each row, or one for each variant and round."""
+    found = []
+    for row in group.values():
+        if "command" in row:
+            found.append(row)
+        else:
+            found += [result for rounds in row.values() for result in rounds]
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -192,7 +212,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the row too, see `run`
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-        print(measure_all(args).path)
+        record = measure_all(args)
+    print(record.path)
+    if failed := record.failed():
+        sys.exit(f"all rows failed of: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -4,18 +4,20 @@
     python benchmarks/bundle.py unpack build/bundle /tmp/jssl             # there
 
 `pack` downloads wheels (CPython 3.12 on x86-64 Linux), in the versions of requirements.lock, and
-packs folders of data: about 45 MB with CIFAR-10. `unpack` installs them below a folder and prints
-what to set: PYTHONPATH, and the folder of the data. A checkout of jssl comes beside the bundle.
+packs folders of data: about 50 MB with CIFAR-10. `unpack` installs them below a folder, imports the
+commands that measure, and prints what to set: PYTHONPATH, and the folder of the data. A checkout of
+jssl comes beside the bundle.
 """
 
 import argparse
+import os
 import pathlib
 import subprocess
 import sys
 import tarfile
 
 ROOT = pathlib.Path(__file__).parent.parent
-# What jssl and the peers need and an image for JAX and PyTorch often lacks.
+# What jssl and the peers need and an image for JAX and PyTorch may lack.
 PACKAGES = (
     "grain",
     "array_record",
@@ -36,7 +38,13 @@ PACKAGES = (
     "six",
     "kornia",
     "kornia_rs",
+    "pillow",
+    "safetensors",
+    "tokenizers",
+    "chex",
+    "toolz",
 )
+COMMANDS = "import jssl.commands.bench, jssl.commands.evaluate, jssl.commands.train"
 SOURCE_ONLY = ("promise",)  # pure Python, published without a wheel
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64", "any"]
@@ -64,10 +72,17 @@ def pack(bundle: pathlib.Path, python_version: str, data: list[str]) -> None:
 
 
 def unpack(bundle: pathlib.Path, folder: pathlib.Path) -> None:
-    """Installs the wheels into `folder`/site and unpacks the data into `folder`/data."""
+    """Installs the wheels into `folder`/site and unpacks the data into `folder`/data.
+
+    Raises:
+      subprocess.CalledProcessError: a package that jssl needs is neither there nor on this machine.
+    """
     wheels = sorted(str(path) for path in (bundle / "wheels").glob("*.whl"))
     site = folder.resolve() / "site"
     pip("install", "--quiet", "--no-index", "--no-deps", "--target", str(site), *wheels)
+    path = os.pathsep.join([str(ROOT), str(site)])
+    env = os.environ | {"PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", COMMANDS], env=env, check=True)
     data = folder.resolve() / "data"
     for path in bundle.glob("*.tar.xz"):
         with tarfile.open(path) as archive:

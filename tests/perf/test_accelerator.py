@@ -100,6 +100,28 @@ def test_the_file_is_complete_after_each_row(tmp_path):
     ].keys()
 
 
+def test_a_group_that_failed_as_a_whole_is_told(tmp_path, monkeypatch, capsys):
+    works = code("print('{\"ms\": 1}')")
+    fails = code("raise SystemExit(3)")
+    groups = {
+        "steps": [works, fails._replace(name="b")],
+        "cifar": [fails],
+        "variants": [fails._replace(variant="x"), works._replace(variant="y")],
+        "flags": [fails._replace(variant="x")] * 2,
+    }
+    planned = {name: [row._replace(group=name) for row in of] for name, of in groups.items()}
+    ceilings = code('print(\'{"device": "GPU X"}\')').command
+    monkeypatch.setattr(accelerator, "python", lambda *_: ceilings)
+    monkeypatch.setattr(accelerator, "planned", lambda *_: planned)
+    monkeypatch.setattr(sys, "argv", ["accelerator.py", f"--out={tmp_path}", "--commit=abc"])
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # `main` sets it
+    monkeypatch.setattr(accelerator.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit, match="^all rows failed of: cifar, flags$"):
+        accelerator.main()
+    (path,) = tmp_path.iterdir()
+    assert capsys.readouterr().out.strip() == str(path)
+
+
 def test_plans():
     """A variant follows its baseline in each of two rounds; what cannot run is left out."""
     found = rows.planned(options(plan="steps"), True)["steps"]
