@@ -5,8 +5,8 @@
 
 `pack` downloads wheels (CPython 3.12 on x86-64 Linux), in the versions of requirements.lock, and
 packs folders of data: about 50 MB with CIFAR-10. `unpack` installs them below a folder, imports the
-commands that measure, and prints what to set: PYTHONPATH, and the folder of the data. A checkout of
-jssl comes beside the bundle.
+commands that measure and what they use, and prints what to set: PYTHONPATH, and the folder of the
+data. A checkout of jssl comes beside the bundle.
 """
 
 import argparse
@@ -43,8 +43,19 @@ PACKAGES = (
     "tokenizers",
     "chex",
     "toolz",
+    "attrs",
+    "certifi",
+    "charset-normalizer",
+    "cloudpickle",
+    "idna",
+    "packaging",
+    "requests",
+    "tqdm",
+    "urllib3",
+    "wrapt",
 )
-COMMANDS = "import jssl.commands.bench, jssl.commands.evaluate, jssl.commands.train"
+NEEDED = "jssl.commands.bench, jssl.commands.evaluate, jssl.commands.train, grain, "
+NEEDED += "tensorflow_datasets.public_api"  # which tensorflow_datasets itself imports at first use
 SOURCE_ONLY = ("promise",)  # pure Python, published without a wheel
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64", "any"]
@@ -82,7 +93,7 @@ def unpack(bundle: pathlib.Path, folder: pathlib.Path) -> None:
     pip("install", "--quiet", "--no-index", "--no-deps", "--target", str(site), *wheels)
     path = os.pathsep.join([str(ROOT), str(site)])
     env = os.environ | {"PYTHONPATH": path}
-    subprocess.run([sys.executable, "-c", COMMANDS], env=env, check=True)
+    subprocess.run([sys.executable, "-c", f"import {NEEDED}"], env=env, check=True)
     data = folder.resolve() / "data"
     for path in bundle.glob("*.tar.xz"):
         with tarfile.open(path) as archive:
