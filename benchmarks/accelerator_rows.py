@@ -95,11 +95,13 @@ def peers(args: argparse.Namespace, gpu: bool) -> list[Row]:
     listing = Row("peers", "", [*script, "--list"])
     try:
         listed = subprocess.run(
-            listing.command, cwd=ROOT, env=environment(listing), stdout=subprocess.PIPE, text=True
+            listing.command, cwd=ROOT, env=environment(listing), capture_output=True, text=True
         )
-    except OSError:  # no such interpreter
+    except OSError as error:  # no such interpreter
+        print(error, file=sys.stderr)
         return []
     if listed.returncode:
+        print(*listed.stderr.splitlines()[-1:], file=sys.stderr)
         return []
     names = json.loads(listed.stdout.splitlines()[-1])[: 1 if args.tiny else None]
     count = "1" if args.tiny else "20"
