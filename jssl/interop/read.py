@@ -1,8 +1,8 @@
 """Reads the weights of an encoder from a file or a folder, whichever library wrote it.
 
 Its content says what it is: a folder of transformers (config.json with "model_type"), of timm
-(config.json with "architecture"), a workdir of jssl, or a file of safetensors by its names. Pickled
-files are refused, since reading one runs its code.
+(config.json with "architecture"), a workdir of jssl or one of its checkpoints, or a file of
+safetensors by its names. Pickled files are refused, since reading one runs its code.
 """
 
 import logging
@@ -91,8 +91,13 @@ def refused(path: str | os.PathLike[str], problem: str, cure: str) -> UserError:
 
 
 def read_folder(folder: pathlib.Path, part: str) -> Weights:
-    """Reads a folder of transformers or timm, a workdir, or one with one file of safetensors."""
+    """Reads a folder of transformers or timm, a workdir, or one with one file of safetensors.
+
+    A folder `<workdir>/checkpoints/<step>` is that checkpoint of the workdir.
+    """
     config_file = folder / "config.json"
+    if folder.name.isdigit() and folder.parent.name == "checkpoints":
+        return read_run(folder.parents[1], part, folder.name)
     config = files.read_json(config_file, follow=True) if config_file.exists() else {}
     if not isinstance(config, dict):
         raise refused(folder, "its config.json is no object", "restore it")

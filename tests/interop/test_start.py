@@ -109,6 +109,21 @@ def test_a_run_needs_its_weights_only_before_the_first_step(runs, tmp_path):
     assert train(RESNET, tmp_path / "b", *words) == 2
 
 
+def test_a_step_of_a_workdir(tmp_path, capfd):
+    workdir = tmp_path / "a"
+    assert train(RESNET, workdir, "--config.checkpoint.every=1") == 0
+    one, two = (read_weights(workdir / "checkpoints" / step) for step in "12")
+    newest = read_weights(workdir)
+    assert (one.step, two.step, newest.step) == (1, 2, 2)
+    for name, value in two.encoder.items():
+        np.testing.assert_array_equal(value, newest.encoder[name])
+    assert any((value != two.encoder[name]).any() for name, value in one.encoder.items())
+    capfd.readouterr()
+    missing = f"--config.init_from={workdir}/checkpoints/3"
+    line = refused(capfd, "train", f"--config={RESNET}", missing, f"--workdir={tmp_path}/b")
+    assert "checkpoints/3: cannot be read: No such file" in line
+
+
 def test_patches_are_resized_and_it_is_said(runs, caplog):
     caplog.set_level("INFO", "jssl")
     _, state = started(VIT, runs[VIT], model__patch=4)
