@@ -56,16 +56,29 @@ def read_run(path: str | os.PathLike[str], part: str = "encoder", step: str = "l
     heads = {key: value for key, value in tree.items() if key != "encoder"}
     if part == "teacher":
         heads |= {key: params[key] for key in params if key not in tree}
+    head = dict(config.head) if "prototypes" in heads else None
+    found = own_weights(config, str(folder.path), encoder, int(state["step"]))
+    return found._replace(heads=convert.flat(heads, stats), head=head)
+
+
+def own_weights(config: Any, path: str, encoder: dict[str, np.ndarray], step: int) -> Weights:
+    """The encoder of a run, without heads.
+
+    Args:
+      config: the config of the run.
+      path: where the tensors are from, for messages.
+      encoder: {our name: tensor}.
+      step: of the state that they are from.
+    """
     return Weights(
-        path=str(folder.path),
+        path=path,
         layout="jssl",
         encoder=encoder,
-        heads=convert.flat(heads, stats),
+        heads={},
         model=dict(config.model),
         pixels=pixels_of(config),
         unused=[],
-        step=int(state["step"]),
-        head=dict(config.head) if "prototypes" in heads else None,
+        step=step,
     )
 
 
@@ -93,16 +106,7 @@ def evaluated_encoder(config: Any, devices: Mesh, embeds: str, state: TrainState
     params, moments = jax.tree.map(
         partial(whole, devices), (tree["encoder"], stats.get("encoder", {}))
     )
-    return Weights(
-        path="the encoder",
-        layout="jssl",
-        encoder=convert.flat(params, moments),
-        heads={},
-        model=dict(config.model),
-        pixels=pixels_of(config),
-        unused=[],
-        step=int(state.step),
-    )
+    return own_weights(config, "the encoder", convert.flat(params, moments), int(state.step))
 
 
 def whole(devices: Mesh, leaf: jax.Array) -> np.ndarray:
@@ -124,18 +128,12 @@ def classifier(
     """
     params = jax.tree.map(partial(whole, devices), tuned.params)
     stats = jax.tree.map(partial(whole, devices), tuned.buffers["stats"])
-    head = {f"head/{name}": value for name, value in params["head"].items()}
-    model = dict(config.model)
-    model |= {"pool": config.finetune.pool} if config.finetune.pool else {}
-    return Weights(
-        path="the fine-tuned encoder",
-        layout="jssl",
-        encoder=convert.flat(params["encoder"], stats),
-        heads=head,
-        model=model,
-        pixels=pixels_of(config),
-        unused=[],
-        step=step,
+    encoder = convert.flat(params["encoder"], stats)
+    tuned_encoder = own_weights(config, "the fine-tuned encoder", encoder, step)
+    pool = {"pool": config.finetune.pool} if config.finetune.pool else {}
+    return tuned_encoder._replace(
+        model=tuned_encoder.model | pool,
+        heads={f"head/{name}": value for name, value in params["head"].items()},
         classes=tuple(classes),
     )
 
