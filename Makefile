@@ -13,11 +13,10 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 tests
 
-# Every law over every recipe, and the walk of a user (more than an hour). `make test` takes a few laws
-# whose states differ in kind.
+# All tests: every law over every recipe, every example of the docs, the walk of a user (two hours).
+# `make test` takes a few laws whose states differ in kind, and one test of each mechanism.
 laws: .venv/ready
-	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests/laws tests/config/test_config.py \
-	  tests/parallel/test_scale.py tests/training/test_accumulate.py tests/test_user_walk.py
+	JSSL_LAWS=all $(BIN)/python -m pytest -n 2 tests
 
 # A run killed at a hundred random moments (half an hour).
 soak: .venv/ready

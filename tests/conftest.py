@@ -55,6 +55,7 @@ BY_METHOD = {
 TOGETHER = (
     "test_accumulate.py",
     "test_edges.py",
+    "test_export.py",
     "test_feature_parts.py",
     "test_feed.py",
     "test_finetune.py",
@@ -67,6 +68,7 @@ TOGETHER = (
     "test_python.py",
     "test_report.py",
     "test_scale.py",
+    "test_start.py",
     "test_step_program.py",
     "test_text_data.py",
 )

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 import tokenizers
-from conftest import ROOT, make_mesh
+from conftest import ROOT, in_make_laws, make_mesh
 from helpers import open_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,6 +105,7 @@ def test_bpe_keeps_every_byte_and_no_text_is_special(bpe, given_text):
         assert made.encode_batch([tried, "x"])[0].tolist() == ids
 
 
+@in_make_laws
 def test_bpe_is_the_same_in_every_process(tmp_path, bpe):
     made = tokenizer_module.load(bpe)
     assert made.vocab == {"size": 300, "pad": 0, "start": 1, "end": 2, "mask": 3}

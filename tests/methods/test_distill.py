@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-from conftest import make_mesh
+from conftest import in_make_laws, make_mesh
 from helpers.losses import close
 
 import jssl
@@ -146,6 +146,7 @@ def test_the_logits_of_the_teacher_are_those_of_its_prototypes():
     close(outputs["logits"], l2_normalize(z) @ unit.T * np.arange(12), 1e-4, 1e-5)
 
 
+@in_make_laws
 def test_a_run_goes_on_without_the_file(workdirs, tmp_path, monkeypatch):
     path = tmp_path / "teacher"
     shutil.copytree(workdirs["dino"][0], path)

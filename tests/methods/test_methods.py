@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, make_mesh
+from conftest import ROOT, in_make_laws, make_mesh
 from helpers import image_info
 from jax.sharding import PartitionSpec as P
 
@@ -57,6 +57,7 @@ def test_simclr_pairs_the_two_views_of_an_image():
     assert metrics["contrastive_top1"] == 1.0
 
 
+@in_make_laws
 def test_simclr_with_the_decoupled_loss():
     """The same views and weights, another loss."""
     plain = run_of("simclr_digits", *STILL.items())
@@ -170,6 +171,7 @@ def test_dinos_center_moves_by_its_momentum():
             )
 
 
+@in_make_laws
 def test_dino_with_sinkhorn_centering():
     run = run_of("dino_cifar10", ("centering", "sinkhorn"))
     ((_, metrics),) = steps(run, [batch_of(run)])

@@ -132,6 +132,7 @@ def alone():
     return one, one.steps(40, batches)[1]
 
 
+@in_make_laws
 def test_a_run_goes_on_with_fewer_devices(tmp_path):
     """8 -> 4 devices, through a checkpoint: the losses of a run on one."""
     one, wanted = alone()

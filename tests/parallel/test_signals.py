@@ -12,7 +12,7 @@ from concurrent import futures
 
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT, make_mesh
+from conftest import ROOT, in_make_laws, make_mesh
 from helpers.feeds import BATCH, example_source
 
 from jssl.config import UserError
@@ -283,6 +283,7 @@ def test_slow_steps_are_not_queued_and_fast_ones_are(monkeypatch):
 # -- called from Python --------------------------------------------------------------------------
 
 
+@in_make_laws
 def test_a_script_that_trains_when_it_is_imported(tmp_path, photos):
     path = tmp_path / "script.py"
     path.write_text(

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from conftest import in_make_laws
 from jax import lax
 
 from jssl import nn
@@ -70,6 +71,7 @@ def test_published_sizes(section, giga):
     assert count(loss, *args) == pytest.approx(2e9 * giga, rel=0.002)
 
 
+@in_make_laws
 def test_backward_is_twice_forward_but_for_the_images_gradient():
     loss, args = forward(nn.encoder(RESNET | {"name": "resnet50"}), 224)
     first = 2 * 112 * 112 * 64 * 7 * 7 * 3  # conv1: the images need no gradient

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import in_make_laws
 from helpers.command import jssl, refused
 
 from jssl import load
@@ -47,6 +48,7 @@ def config_of(**changes):
     return load_config("configs/simclr_digits.py:tiny", QUIET | section | {"steps": "20"} | changed)
 
 
+@in_make_laws
 def test_a_run_ends_early_again_after_a_restart_and_goes_on_when_extended(monkeypatch, tmp_path):
     worse(monkeypatch)
     ended = loop.train(config_of(), tmp_path)

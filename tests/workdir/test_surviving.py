@@ -18,7 +18,7 @@ import types
 
 import numpy as np
 import pytest
-from conftest import FAST, ROOT
+from conftest import FAST, ROOT, in_make_laws
 from helpers import image_info, with_content
 from helpers.command import TINY, jssl, own_images, refused
 from helpers.feeds import BATCH, assert_same, example_source
@@ -55,6 +55,7 @@ def test_batches_go_on_exactly_after_a_worker_was_killed(caplog):
         assert not worker.is_alive(), "the others of the old ones end as well"
 
 
+@in_make_laws
 def test_workers_that_are_killed_again_and_again_end_the_run():
     made = opened(Deadly())
     with pytest.raises(UserError, match=r"data.workers=2: one was killed 3 times in a row"):
@@ -85,6 +86,7 @@ def test_files_removed_while_they_are_read_are_counted_and_named(photos):
     assert after["image"].shape == before["image"].shape
 
 
+@in_make_laws
 def test_slow_storage_shows_as_waiting(capfd, tmp_path, monkeypatch, photos):
     """On a clock that only reading moves: each of five batches takes ten seconds, and is read no
     earlier than it is asked for."""
