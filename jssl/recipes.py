@@ -77,6 +77,7 @@ DEFAULTS: dict[str, Any] = dict(
         split="test",
         size=0,
         crop_fraction=1.0,
+        layer="",
         batch_size=256,
         knn_k=200,
         knn_temperature=0.1,

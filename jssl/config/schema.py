@@ -68,6 +68,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "crop_fraction": Annotated[
             float, Range(0.01, 1), "side of the evaluation crop / shorter side of the image"
         ],
+        "layer": Annotated[
+            str,
+            'evaluated layer: "stage3" of a ResNet, "block9" of a ViT; empty: the features',
+        ],
         "batch_size": Annotated[Count, "examples per batch of an evaluation"],
         "knn_k": Annotated[Count, "number of nearest neighbors that vote"],
         "knn_temperature": Annotated[
