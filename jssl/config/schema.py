@@ -96,6 +96,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "online_linear_epochs": Annotated[
             Whole, "epochs of the linear probe during training; 0: no probe"
         ],
+        "generated": Annotated[Count, "generation: number of images that are compared"],
+        "features": Annotated[
+            str, "generation: workdir of the encoder whose features are compared; empty: pixels"
+        ],
         "lowshot_per_class": Annotated[
             Whole, "labels per class of the low-shot probe; 0: use label_fraction"
         ],
