@@ -142,6 +142,15 @@ class UpdateFn(Protocol):
     def __call__(self, state: TrainState, rng: Array, /) -> TrainState: ...
 
 
+class GradientFn(Protocol):
+    """((loss, (buffers, metrics)), gradient of ``state.params``), as `jax.value_and_grad` of the
+    loss with ``has_aux`` returns it."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, rng: Array, /
+    ) -> tuple[tuple[Array, tuple[Buffers, Metrics]], Params]: ...
+
+
 class Objective(NamedTuple):
     """One scalar to minimize."""
 
@@ -153,6 +162,7 @@ class Objective(NamedTuple):
     before_update: UpdateFn | None = None
     stages: tuple[ForwardFn, OutputLossFn] | None = None  # see `split_objective`
     embeds: str = "encoder"  # whose encoder `embed` applies: "encoder", the trained one, "teacher"
+    gradient: GradientFn | None = None  # None: that of `loss`; of several losses, a sum of theirs
 
 
 def split_objective(

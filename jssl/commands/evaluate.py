@@ -27,7 +27,7 @@ from jssl.core import TrainState
 from jssl.data import DataConfig
 from jssl.data.source import Source
 from jssl.data.sources.absent import need
-from jssl.evals import knn, language, linear, lowshot
+from jssl.evals import generation, knn, language, linear, lowshot
 from jssl.evals.features import Features
 from jssl.evals.finetune import finetune
 from jssl.evals.online import evaluation_source, held_out
@@ -79,10 +79,12 @@ def evaluate(
         text_data = DataConfig(held_out(config, info), False, 0, 0.0)  # no other data is needed
     run = setup_run(config, source=text_data, data_info=info, training=False)
     bank = run.data.source
-    queries = bank if reads_text else labeled_queries(run, protocol)
+    queries = bank if reads_text else queries_of(run, protocol)
     state = load_state(run, run_dir, random_init, step)
     if reads_text:
         result = language.evaluate(run, state, queries, protocol, log_progress)
+    elif protocol == "generation":
+        result = generation.evaluate(run, state, queries, log_progress)
     elif protocol == "finetune":
         after = partial(save, run, int(state.step))
         result = finetune(run, state, queries, log_progress, after)
@@ -91,8 +93,8 @@ def evaluate(
     return {"protocol": protocol, "step": int(state.step), **result}
 
 
-def labeled_queries(run: Run, protocol: str) -> Source:
-    """Opens the evaluation data of a protocol that needs labels.
+def queries_of(run: Run, protocol: str) -> Source:
+    """Opens the evaluation data of a protocol; all but "generation" need labels.
 
     Raises:
       UserError: the training data is missing, or has no labels.
@@ -100,6 +102,9 @@ def labeled_queries(run: Run, protocol: str) -> Source:
     bank = run.data.source
     config = run.config
     need(bank, protocol, config)
+    if protocol == "generation":
+        generation.check(run)
+        return held_out(config, run.data_info)
     if bank.classes is None:
         raise ConfigError(
             "config.data.source",
@@ -197,7 +202,7 @@ def run_lowshot(
 Protocol = Callable[[Config, Mesh, int, Pair, Pair], dict[str, Any]]
 PROTOCOLS: dict[str, Protocol] = {"knn": run_knn, "linear": run_linear}
 FROZEN = PROTOCOLS | {"lowshot": run_lowshot}  # protocols of features; the others need the run
-KNOWN = (*FROZEN, "finetune", *language.PROTOCOLS)
+KNOWN = (*FROZEN, "finetune", "generation", *language.PROTOCOLS)
 
 
 def run(args: Args, overrides: Overrides) -> dict[str, Any]:

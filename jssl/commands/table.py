@@ -74,7 +74,7 @@ COMMANDS = {
             "workdir": WORKDIR,
             "protocol": Flag(
                 "knn (default), linear, lowshot, finetune; perplexity, generate, fill-mask for "
-                "text; or a module of your own with a function evaluate",
+                "text; generation for images; or a module of your own with a function evaluate",
                 "knn",
             ),
             "step": STEP,
@@ -100,6 +100,20 @@ COMMANDS = {
         }
         | MODULES,
         "embed",
+    ),
+    "sample": Command(
+        "writes images that a generative method draws, as PNG files",
+        {
+            "workdir": WORKDIR,
+            "n": Flag("number of images", "64"),
+            "out": Flag("folder to write"),
+            "truncation": Flag(
+                "largest absolute value of a latent (BigGAN's truncation trick); 0: off", "0"
+            ),
+            "step": STEP,
+        }
+        | MODULES,
+        "sample",
     ),
     "export": Command(
         "writes the encoder of a workdir as a folder that other libraries load",

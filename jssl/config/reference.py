@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 import ml_collections
 
 from jssl import methods, nn
-from jssl.config import flatten, resolve_key, schema, values
+from jssl.config import flatten, resolve_key, schema, tasks, values
 from jssl.config.values import INT, Length, Range
 from jssl.nn import heads
 from jssl.transforms import views
@@ -79,7 +79,7 @@ def section_kinds(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, A
     model: Any = config.get("model")
     name = model.get("name") if isinstance(model, ml_collections.ConfigDict) else ""
     builder = nn.builders().get(str(name))
-    return {
+    found = {
         **views.SECTIONS,
         **heads.SECTIONS,
         "model": values.documented_kinds(builder) if builder else {},
@@ -87,6 +87,10 @@ def section_kinds(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, A
         **schema.SECTIONS,
         "": {**getattr(method, "KEYS", {}), **schema.TOP},
     }
+    for task in tasks.methods_of(config):
+        for section, kinds in section_kinds(tasks.tree_of(config, task)).items():
+            found[f"{task}.{section}".rstrip(".")] = kinds
+    return found
 
 
 def stated_meaning(kind: Any) -> str:

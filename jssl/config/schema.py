@@ -68,6 +68,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "crop_fraction": Annotated[
             float, Range(0.01, 1), "side of the evaluation crop / shorter side of the image"
         ],
+        "layer": Annotated[
+            str,
+            'evaluated layer: "stage3" of a ResNet, "block9" of a ViT; empty: the features',
+        ],
         "batch_size": Annotated[Count, "examples per batch of an evaluation"],
         "knn_k": Annotated[Count, "number of nearest neighbors that vote"],
         "knn_temperature": Annotated[
@@ -91,6 +95,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "linear_standardize": Annotated[bool, "the linear probe standardizes each feature"],
         "online_linear_epochs": Annotated[
             Whole, "epochs of the linear probe during training; 0: no probe"
+        ],
+        "generated": Annotated[Count, "generation: number of images that are compared"],
+        "features": Annotated[
+            str, "generation: workdir of the encoder whose features are compared; empty: pixels"
         ],
         "lowshot_per_class": Annotated[
             Whole, "labels per class of the low-shot probe; 0: use label_fraction"

@@ -17,6 +17,7 @@ from jssl.config import ConfigError
 from jssl.core import (
     Batch,
     Buffers,
+    GradientFn,
     Method,
     Metrics,
     Objective,
@@ -28,7 +29,6 @@ from jssl.core import (
 
 # ((loss float32 [], (next buffers, metrics)), gradient as `params`)
 LossAndGradient = tuple[tuple[Array, tuple[Buffers, Metrics]], Params]
-GradientFn = Callable[[TrainState, Batch, Array], LossAndGradient]
 
 
 def minimize(
@@ -206,23 +206,30 @@ def gradient_fn(objective: Objective, n: int, grad_cache: bool) -> GradientFn:
             "set it to False",
         )
     if n == 1:
-        return lambda state, batch, rng: jax.value_and_grad(objective.loss, has_aux=True)(
-            state.params, state, batch, rng
-        )
+        return whole_gradient(objective)
     return partial(grad_cache_gradient if grad_cache else mean_gradient, objective, n=n)
+
+
+def whole_gradient(objective: Objective) -> GradientFn:
+    """The gradient of an objective over one batch."""
+    if objective.gradient:
+        return objective.gradient
+    return lambda state, batch, rng: jax.value_and_grad(objective.loss, has_aux=True)(
+        state.params, state, batch, rng
+    )
 
 
 def mean_gradient(
     objective: Objective, state: TrainState, batch: Batch, rng: Array, *, n: int
 ) -> LossAndGradient:
     """Averages loss, metrics and gradient over n micro-batches; one at a time is in memory."""
-    gradient = jax.value_and_grad(objective.loss, has_aux=True)
+    gradient = whole_gradient(objective)
 
     def add_gradient(carry: tuple[Buffers, Params], inputs: tuple[Batch, Array]) -> Any:
         buffers, total = carry
         now = state.replace(buffers=buffers)
         micro_batch, key = inputs
-        (value, (buffers, metrics)), grads = gradient(state.params, now, micro_batch, key)
+        (value, (buffers, metrics)), grads = gradient(now, micro_batch, key)
         return (buffers, jax.tree.map(jnp.add, total, grads)), (value, metrics)
 
     carry = (state.buffers, jax.tree.map(jnp.zeros_like, state.params))

@@ -72,7 +72,8 @@ def read_by(method: str) -> list[str]:
     names = list(getattr(module, "KEYS", {}))
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id == "config" and not hasattr(Config, node.attr):
+            private = node.attr.startswith("_")
+            if node.value.id == "config" and not private and not hasattr(Config, node.attr):
                 names.append(node.attr)
     return list(dict.fromkeys(names))
 

@@ -27,6 +27,7 @@ from jssl.data.source import Source, dataset_info, info_to_json
 from jssl.data.sources.absent import open_or_absent
 from jssl.errors import MissingKeyError
 from jssl.evals import finetune
+from jssl.evals.layers import evaluated_layer
 from jssl.interop.start import start_state
 from jssl.interop.teacher import described, start_teacher
 from jssl.parallel import agreement, mesh
@@ -104,6 +105,7 @@ def setup_run(
             info = data_info
     config = Config(durations.resolved(config._tree, info.num_examples), seen=config._seen)
     method = agreement.run_on_all_processes(lambda: build_method(config, info))
+    method = evaluated_layer(method, config, info)
     if training:
         check_honored(config, method)
         finetune.check(config, info)
