@@ -35,16 +35,18 @@ TASKS = {
 }  # fmt: skip
 TEACHER = COMMON | {"model.width": 32, "steps": 780}
 STUDENT = COMMON | {"steps": 390}
+WARMUP = {"optim.warmup_steps": 39}
 KINDS = {  # student: recipe, changes
     "simclr": ("simclr_cifar10", {}),
-    "distill": ("distill_cifar10", {}),
-    "distill, features alone": ("distill_cifar10", {"dense_weight": 0.0}),
+    "distill": ("distill_cifar10", WARMUP),
+    "distill, features alone": ("distill_cifar10", WARMUP | {"dense_weight": 0.0}),
     "distill, similarities": (
         "distill_cifar10",
-        {"global_weight": 0.0, "dense_weight": 0.0, "relation_weight": 1.0},
+        WARMUP | {"global_weight": 0.0, "dense_weight": 0.0, "relation_weight": 1.0},
     ),
 }
 TINY = {"data.split": "train[:1%]", "model.width": 4, "batch_size": 32}
+TINY_STEPS = {"log.every": 1, "checkpoint.every": 4}
 
 
 class Bench:
@@ -67,8 +69,9 @@ class Bench:
         """The words of `jssl train`, without workdir."""
         changes = {"data.dir": self.data} | TASKS[self.task] | changes
         if self.tiny:
-            steps = {"steps": min(changes["steps"], 4), "log.every": 1, "checkpoint.every": 4}
-            changes |= TINY | steps
+            changes |= TINY | TINY_STEPS | {"steps": min(changes["steps"], 4)}
+            if "optim.warmup_steps" in changes:
+                changes["optim.warmup_steps"] = 1
             split = changes.get("eval.split", "test")
             changes["eval.split"] = f"{split}[:1%]"
         return ("train", f"--config=configs/{recipe}.py", *words(changes))
