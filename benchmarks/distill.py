@@ -13,6 +13,7 @@ training is told beside them, and is not counted. Several seeds of each; kNN and
 
 import argparse
 import datetime
+import itertools
 import json
 import pathlib
 import statistics
@@ -135,7 +136,7 @@ def measure(bench: Bench, kinds: list[str], seeds: int) -> dict:
         "data": bench.task,
         "size": "tiny" if bench.tiny else "small",
         "date": datetime.date.today().isoformat(),
-        "commit": teacher["commit"],
+        "commit": commits([teacher, *itertools.chain(*students.values())]),
         "versions": settings["versions"],
         "examples_per_s": rates,
         "simclr_steps": steps,
@@ -144,6 +145,11 @@ def measure(bench: Bench, kinds: list[str], seeds: int) -> dict:
         "students": students,
         "summary": {kind: summary(rows) for kind, rows in students.items()},
     }
+
+
+def commits(rows: list[dict]) -> str:
+    """The commits of runs, "a, b": a folder of runs may hold those of an earlier call."""
+    return ", ".join(dict.fromkeys(row["commit"] for row in rows))
 
 
 def slug(kind: str) -> str:
