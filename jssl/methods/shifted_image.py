@@ -1,8 +1,9 @@
-"""Shifted image: the network sees a window of an image and an offset, and predicts the pixels of
-the window that is shifted by this offset.
+"""Shifted image: a still form of "Action-Conditional Video Prediction using Deep Networks in Atari
+Games" (Oh, Guo, Lee, Lewis, Singh; NeurIPS 2015; arXiv 1507.08750).
 
-No paper describes this task; it is close to the prediction of the next frame of a video, with a
-motion that is known. A part of the second window is also in the first one: the network can copy it,
+The network sees a window of an image and an offset, and predicts the pixels of the window that is
+shifted by this offset. No paper describes just this task. In the one above, a network sees frames
+of a video and an action, and predicts the next frame; here the offset is the action. A part of the second window is also in the first one: the network can copy it,
 if it follows the offset. The rest must be guessed from what the image shows.
 
 The encoder gives a feature map of the first window. A small convolutional decoder
