@@ -1,16 +1,18 @@
-"""Shifted image: a still form of "Action-Conditional Video Prediction using Deep Networks in Atari
-Games" (Oh, Guo, Lee, Lewis, Singh; NeurIPS 2015; arXiv 1507.08750).
+"""Shifted image: "Action-Conditional Video Prediction using Deep Networks in Atari Games"
+(Oh, Guo, Lee, Lewis, Singh; NeurIPS 2015; arXiv 1507.08750), for still images.
 
-The network sees a window of an image and an offset, and predicts the pixels of the window that is
-shifted by this offset. No paper describes just this task. In the one above, a network sees frames
-of a video and an action, and predicts the next frame; here the offset is the action. A part of the second window is also in the first one: the network can copy it,
-if it follows the offset. The rest must be guessed from what the image shows.
+In the paper, a network sees frames of a video and an action, and predicts the next frame. Here it
+sees a window of an image and an offset, and predicts the pixels of the window that is shifted by
+this offset. No paper describes just this task.
+
+A part of the second window is also in the first one: the network can copy it, if it follows the
+offset. It must guess the rest from what the image shows. The metrics "mse_seen" and "mse_new" are
+the errors of the two parts.
 
 The encoder gives a feature map of the first window. A small convolutional decoder
-(`config.decoder`) gets this map and the offset, and predicts a square of pixels at each position of
-the map. The loss is the squared error of all pixels, which are normalized by the mean and the
-deviation of the data set. The metrics "mse_seen" and "mse_new" are the errors of the part that the
-first window shows, and of the rest.
+(`config.decoder`, `jssl.nn.shift_decoder`) gets this map and the offset, and predicts a square of
+pixels at each position of the map. The loss is the squared error of all pixels, which are
+normalized by the mean and the deviation of the data set.
 """
 
 from typing import Annotated
