@@ -36,7 +36,6 @@ KEYS = {
     "max_shift": Annotated[Pixels, "largest offset of the second window, in pixels"],
 }
 
-
 SECTIONS = shift_decoder.SECTIONS
 
 
