@@ -30,7 +30,8 @@ def get_config(variant=""):
             finetune=dict(pool="mean"),
         ),
         tiny=TINY_VIT | {
-            "grid": 3, "tile": 8, "model.image_size": 24, "head.features": (16, 9), "eval.size": 24,
-            "optim.warmup_steps": 1,
+            "grid": 2, "tile": 12, "model.patch": 12, "model.image_size": 24, "eval.size": 24,
+            "head.features": (16, 4), "optim.warmup_steps": 1, "augment.crop_scale": (0.9, 1.0),
+            "augment.flip_prob": 0.0,
         },
     )  # fmt: skip

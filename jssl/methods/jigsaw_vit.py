@@ -36,8 +36,9 @@ KEYS = {
 def build(config: Config, data_info: DatasetInfo) -> Objective:
     """See the module; `config` is the whole config."""
     places = config.grid**2
-    encoder = masked_image.vit_from_config(config)
     check_patch(config)
+    of_tiles = config.changed({"augment.size": config.grid * config.tile})
+    encoder = masked_image.vit_from_config(of_tiles)
     cut = tile_cutter(config, config.grid)
     head = heads.classifier(config, places)
     random_view = masked_image.train_view(config)
