@@ -51,6 +51,8 @@ DEFAULTS: dict[str, Any] = dict(
         lr_scaling="none",
         warmup_steps=0,
         schedule="cosine",
+        drop_at=(),
+        drop_factor=0.1,
         weight_decay=0.0,
         weight_decay_final=-1.0,
         no_decay=("bias$", "scale$"),
@@ -245,19 +247,25 @@ USED_BY = {  # keys of `optim` that only some optimizers have
 }
 
 
+SCHEDULES_WITH = {  # keys of `optim` that only some schedules have
+    "lr_final": ("cosine",),
+    "drop_at": ("steps",),
+    "drop_factor": ("steps",),
+}
+
+
 def reset_unused(config: ml_collections.ConfigDict, overrides: Collection[str]) -> None:
     """Resets the keys of `optim` that mean nothing after the overrides of other keys, in place.
 
-    They are the settings of the optimizer before, the final rate of a schedule that is constant
-    now, and the patterns of a freeze that is off now. Keys in `overrides` stay: `jssl.optim`
-    refuses those of them that mean nothing.
+    They are the settings of the optimizer and of the schedule before, and the patterns of a freeze
+    that is off now. Keys in `overrides` stay: `jssl.optim` refuses those of them that mean nothing.
     """
     optim: Any = config.get("optim", {})
     unused = []
     if "optim.name" in overrides and not plugins.is_outside(optim.name):
         unused += [key for key, names in USED_BY.items() if optim.name not in names]
-    if "optim.schedule" in overrides and optim.schedule == "constant":
-        unused.append("lr_final")
+    if "optim.schedule" in overrides:
+        unused += [key for key, names in SCHEDULES_WITH.items() if optim.schedule not in names]
     if "optim.freeze_steps" in overrides and not optim.freeze_steps:
         unused.append("freeze")
     with config.unlocked():

@@ -17,7 +17,7 @@ from conftest import ROOT
 from jssl import losses, metrics, ops
 from jssl.nn import bank, heads, prototypes
 from jssl.ops import require_arrays
-from jssl.transforms import augment, color, masking, multiblock, views
+from jssl.transforms import augment, color, masking, multiblock, pretext, views
 
 RNG = jax.random.key(0)
 AUGMENT = {
@@ -157,6 +157,13 @@ CASES = [  # function, arguments, parts of the message
     (masking.mask_to_indices, (bools(2, 4, 9), 3), "mask must be bool [B, N]", "bool[2, 4, 9]"),
     (multiblock.Blocks.rows, (blocks(bools(3)),), "target_valid must be bool [T]", "bool[3]"),
     (multiblock.context_mask, (RNG, bools(2, 3, 16), 4, ints(2, 20), 1), "size must be int [2]"),
+    (pretext.rotations, (floats(2, 8, 6, 3),), "images must be [B, H, H, C]", "[2, 8, 6, 3]"),
+    (pretext.random_tiles, (RNG, floats(2, 8, 6, 3), 2, 3), "images must be [B, H, H, C]"),
+    (pretext.take_tiles, (floats(2, 4, 3, 3, 1), ints(4)), "order must be int [B, T]", "int32[4]"),
+    (pretext.drop_colors, (RNG, floats(2, 3, 3, 3)), "tiles must be float [B, T, h, w, C]"),
+    (pretext.project_colors, (floats(2, 4, 4, 1),), "images must be float [..., 3]"),
+    (pretext.shifted_windows, (RNG, floats(2, 8, 6, 3), 4, 2), "images must be [B, H, H, C]"),
+    (pretext.seen_part, (ints(2), 4), "offset must be int [B, 2]", "int32[2]"),
     (views.split_views, (floats(5, 8),), "5 is not divisible by 2", "x (5, 8)"),
     (head, (floats(2, 5, 8),), "x must be float [B, D]", "float32[2, 5, 8]"),
     (

@@ -137,6 +137,23 @@ def build(
     )
 
 
+def classifier(config: Config, classes: int) -> MLP:
+    """The MLP of ``config.head``, which gives the logits of `classes` classes.
+
+    Raises:
+      UserError: its last width is not `classes`.
+    """
+    widths = tuple(config.head.features)
+    if widths[-1:] != (classes,):
+        raise ConfigError(
+            "config.head.features",
+            widths,
+            f"must end in {classes}, the number of classes",
+            f"set it to {(*widths[:-1], classes)}",
+        )
+    return call_with_section(build, config.head, "head", dtype=config.model.dtype)
+
+
 # {section: its kinds}
 SECTIONS = dict.fromkeys(("head", "predictor", "patch_head"), values.documented_kinds(build))
 

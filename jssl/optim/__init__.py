@@ -12,7 +12,17 @@ from typing import Annotated, Any
 import optax
 
 from jssl.config import Config, ConfigError, call_with_section, plugins, suggest
-from jssl.config.values import INT, Duration, Every, NonNegative, Positive, Range, Rate
+from jssl.config.values import (
+    INT,
+    Duration,
+    Every,
+    Length,
+    NonNegative,
+    Part,
+    Positive,
+    Range,
+    Rate,
+)
 from jssl.optim import checks, layers, outside, schedules, transforms
 from jssl.optim.muon import matched, muon
 
@@ -50,6 +60,8 @@ def build(
     freeze_steps: Annotated[int, Range(-1, INT), Duration()],
     muon_params: Patterns,
     layer_decay: Annotated[float, Range(0.001, 1)] = 1.0,
+    drop_at: Annotated[tuple[Part, ...], Length(0, ordered=True)] = (),
+    drop_factor: Part = 0.1,
     steps: int,
     batch_size: int,
 ) -> optax.GradientTransformation:
@@ -62,7 +74,7 @@ def build(
       lr_scaling: factor of lr for batch size B: "none", "linear" (B / 256) or "sqrt" (sqrt B). See
         `schedules.peak_lr`.
       warmup_steps: steps of linear warm-up from 0 to the peak; 0: none.
-      schedule: after the warm-up: "cosine", to lr_final, or "constant". See
+      schedule: after the warm-up: "cosine", to lr_final, "constant", or "steps", with drop_at. See
         `schedules.learning_rate`.
       weight_decay: weight decay; if weight_decay_final is not -1, that of step 0.
       weight_decay_final: weight decay at the last step, along half a cosine (DINO); -1: constant.
@@ -88,6 +100,9 @@ def build(
         others. See `jssl.optim.muon`.
       layer_decay: factor of the rate from each layer of the encoder to the one below; 1.0: off.
         See `jssl.optim.layers`.
+      drop_at: shares of the run at which schedule "steps" lowers the learning rate, in ascending
+        order, as in (0.5, 0.75).
+      drop_factor: factor of the learning rate at each of drop_at.
       steps: of the run.
       batch_size: of an update, for `lr_scaling`.
 
@@ -104,6 +119,8 @@ def build(
         schedule=schedule,
         steps=steps,
         batch_size=batch_size,
+        drop_at=drop_at,
+        drop_factor=drop_factor,
     )
     settings = {
         "momentum": momentum,
@@ -118,7 +135,7 @@ def build(
     }
     if not plugins.is_outside(name):
         checks.check_settings(name, settings)
-    checks.check_schedule(schedule, lr_final)
+    checks.check_schedule(schedule, lr_final, drop_at, drop_factor)
     checks.check_freeze(freeze, freeze_steps)
     checks.check_pairs(lr_factors)
     decay = schedules.decay_schedule(weight_decay, weight_decay_final, steps)

@@ -9,7 +9,7 @@ import optax
 
 from jssl.config import ConfigError, UserError, suggest
 from jssl.optim.muon import path_name
-from jssl.recipes import DEFAULTS, USED_BY
+from jssl.recipes import DEFAULTS, SCHEDULES_WITH, USED_BY
 
 
 def check_settings(name: str, settings: dict[str, Any]) -> None:
@@ -22,11 +22,27 @@ def check_settings(name: str, settings: dict[str, Any]) -> None:
             )
 
 
-def check_schedule(schedule: str, lr_final: float) -> None:
-    """Raises `UserError` for a final learning rate of a schedule that has none."""
-    if schedule == "constant" and lr_final:
+def check_schedule(
+    schedule: str, lr_final: float, drop_at: tuple[float, ...], drop_factor: float
+) -> None:
+    """Raises `UserError` for a setting of another schedule that is not at its default, and for
+    schedule "steps" without `drop_at`."""
+    settings = {"lr_final": lr_final, "drop_at": drop_at, "drop_factor": drop_factor}
+    for key, value in settings.items():
+        default = DEFAULTS["optim"][key]
+        if schedule not in SCHEDULES_WITH[key] and value != default:
+            raise ConfigError(
+                f"config.optim.{key}",
+                value,
+                f"means nothing to schedule {schedule!r}",
+                f"set it to {default!r}",
+            )
+    if schedule == "steps" and not drop_at:
         raise ConfigError(
-            "config.optim.lr_final", lr_final, "means nothing to schedule 'constant'", "set it to 0"
+            "config.optim.drop_at",
+            drop_at,
+            "schedule 'steps' needs the shares of the run at which the rate drops",
+            "try (0.5, 0.75)",
         )
 
 

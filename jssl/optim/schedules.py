@@ -1,15 +1,17 @@
 """Schedules of the learning rate and of the weight decay."""
 
+from collections.abc import Sequence
 from typing import Any, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jssl import ops
 from jssl.config import Config, ConfigError, suggest
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "steps")
 
 
 def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
@@ -38,11 +40,14 @@ def learning_rate(
     schedule: str,
     steps: int,
     batch_size: int,
+    drop_at: tuple[float, ...] = (),
+    drop_factor: float = 0.1,
 ) -> optax.Schedule:
     """The schedule of the learning rate, step -> learning rate.
 
-    It is a linear warm-up from 0 for `warmup_steps`, then half a cosine to `lr_final` ("cosine") or
-    a constant ("constant"). `lr_final` is scaled as `lr` is, see `peak_lr`.
+    It is a linear warm-up from 0 for `warmup_steps`. After it, "cosine" is half a cosine to
+    `lr_final`, "constant" is constant, and "steps" is multiplied by `drop_factor` at each of
+    `drop_at`, which are shares of all steps. `lr_final` is scaled as `lr` is, see `peak_lr`.
 
     Raises:
       UserError: a name is not known, or the warm-up is not shorter than the run.
@@ -63,7 +68,23 @@ def learning_rate(
     first = 0.0 if warmup_steps else peak
     if schedule == "constant":
         return optax.warmup_constant_schedule(first, peak, warmup_steps)
+    if schedule == "steps":
+        return drop(
+            optax.warmup_constant_schedule(first, peak, warmup_steps),
+            [round(share * steps) for share in drop_at],
+            drop_factor,
+        )
     return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps, last)
+
+
+def drop(schedule: optax.Schedule, boundaries: Sequence[int], factor: float) -> optax.Schedule:
+    """The schedule times `factor` for each of `boundaries` that a step has reached."""
+
+    def dropped(step: Any) -> jax.Array:
+        count = jnp.sum(jnp.asarray(step) >= np.asarray(boundaries, np.int32))
+        return schedule(step) * jnp.float32(factor) ** count
+
+    return dropped
 
 
 def lr_per_step(config: Config) -> np.ndarray:
@@ -72,7 +93,7 @@ def lr_per_step(config: Config) -> np.ndarray:
     The log does not call the schedule during training, because that would queue work on the device
     and wait for it.
     """
-    keys = ("lr", "lr_final", "lr_scaling", "warmup_steps", "schedule")
+    keys = ("lr", "lr_final", "lr_scaling", "warmup_steps", "schedule", "drop_at", "drop_factor")
     settings = {key: config.optim[key] for key in keys}
     rate = learning_rate(**settings, steps=config.steps, batch_size=config.batch_size)
     return np.asarray(jax.jit(jax.vmap(rate))(np.arange(config.steps)), np.float32)

@@ -33,6 +33,7 @@ OTHER = {  # choices for kinds that do not list theirs
     "optim.name": ("adamw", "sgd"),
     "optim.lr_scaling": ("sqrt", "linear"),
     "optim.schedule": ("constant", "cosine"),
+    "optim.drop_at": ((0.5,),),
     "optim.no_decay": (("kernel$",),),
     "optim.lr_factors": ((("bias$", 0.5),),),
     "optim.lr_constant": (("bias$",),),

@@ -137,9 +137,43 @@ def test_cosine_with_warmup():
     assert schedules.peak_lr(0.075, "sqrt", 4096) == 0.075 * 64
 
 
+def test_steps_after_a_warmup():
+    """RotNet on CIFAR-10: .1, .02, .004, .0008 from epochs 60, 120 and 160 of 200."""
+    rate = schedules.learning_rate(
+        lr=0.1,
+        lr_final=0.0,
+        lr_scaling="linear",
+        warmup_steps=10,
+        schedule="steps",
+        steps=200,
+        batch_size=512,
+        drop_at=(0.3, 0.6, 0.8),
+        drop_factor=0.2,
+    )
+    at = np.array([0, 5, 10, 59, 60, 119, 120, 159, 160, 199])
+    found = jax.jit(jax.vmap(rate))(at)
+    wanted = 2 * np.array([0, 0.05, 0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    tx = build(name="sgd", schedule="steps", drop_at=(0.1, 0.2), momentum=0.0, weight_decay=0.0)
+    bias = PARAMS["layer"]["bias"] - (0.1 + 0.01 + 0.001) * GRADS["layer"]["bias"]
+    np.testing.assert_allclose(run(tx, 3)["bias"], bias, rtol=1e-6)
+
+
+def test_another_schedule_drops_the_settings_of_this_one():
+    tree = config.load("configs/rotation_cifar10.py", {"optim.schedule": "constant"})
+    assert (tree.optim.drop_at, tree.optim.drop_factor) == ((), 0.1)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"name": "sgd", "schedule": "steps"}, ["optim.drop_at=()", "try (0.5, 0.75)"]),
+        ({"name": "sgd", "drop_at": (0.5,)}, ["optim.drop_at=(0.5,)", "set it to ()"]),
+        ({"name": "sgd", "drop_factor": 0.5}, ["optim.drop_factor=0.5", "schedule 'constant'"]),
+        (
+            {"name": "sgd", "schedule": "steps", "drop_at": (0.5,), "lr_final": 0.1},
+            ["optim.lr_final=0.1", "schedule 'steps'"],
+        ),
         ({"name": "adamx"}, ["optim.name='adamx'", "adamw"]),
         ({"name": "sgd", "schedule": "cosin"}, ["optim.schedule='cosin'", "cosine"]),
         ({"name": "sgd", "lr_scaling": "lin"}, ["optim.lr_scaling='lin'", "linear"]),
