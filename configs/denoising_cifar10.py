@@ -1,4 +1,4 @@
-"""jssl train --config=configs/denoising_cifar10.py --config.data.dir=DATA --workdir=runs/denoise_c10
+"""jssl train --config=configs/denoising_cifar10.py --config.data.dir=DATA --workdir=runs/denoise
 
 A convolutional denoising autoencoder on CIFAR-10 (Vincent et al. 2010): Gaussian noise of deviation
 .3 on pixels in 0..1. :masking sets a fourth of the values to 0, :salt_pepper sets them to 0 or 1;

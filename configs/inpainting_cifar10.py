@@ -1,4 +1,4 @@
-"""jssl train --config=configs/inpainting_cifar10.py --config.data.dir=DATA --workdir=runs/inpaint_c10
+"""jssl train --config=configs/inpainting_cifar10.py --config.data.dir=DATA --workdir=runs/inpaint
 
 A context encoder on CIFAR-10 (Pathak et al. 2016): random rectangles of up to a fourth of an image,
 and a band of one pixel, as large beside the image as the published one. :center masks a square in

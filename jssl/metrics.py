@@ -68,7 +68,7 @@ def rankme(z: Array) -> Array:
 
 
 def psnr(images: Array, targets: Array, mask: Array | None = None) -> Array:
-    """Peak signal-to-noise ratio in dB, -10 log10(mean squared error), mean over images; float32 [].
+    """Peak signal-to-noise ratio, -10 log10(squared error) in dB, mean over images; float32 [].
 
     Args:
       images: float [B, H, W, C], pixels; they are clipped to 0..1.

@@ -61,7 +61,10 @@ def dequantized_gaussian(rng: Array, pixels: Array, mean: Array, log_scale: Arra
 
 
 def kl_standard_normal(mean: Array, log_variance: Array) -> Array:
-    """KL(N(mean, variance) || N(0, 1)), elementwise, float32 [...]: Kingma & Welling, appendix B."""
+    """KL(N(mean, variance) || N(0, 1)), elementwise, float32 [...].
+
+    Source: Kingma & Welling 2014, appendix B.
+    """
     require_arrays(mean=(mean, "float [...]"), log_variance=(log_variance, "float [...]"))
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance)
 

@@ -10,8 +10,8 @@ is below `config.free_bits` nats costs that much.
 `config.likelihood` is of 8-bit pixels (`jssl.losses.likelihood`): "discretized_logistic", or
 "gaussian" with uniform dequantization, which gives a bound. The decoder predicts the scale of each
 value. "bits_per_dim" is the bound with beta 1, of the pixels of the view, rounded to whole
-numbers. It is comparable with published figures only if the view is the image itself. "active_units"
-are the units whose mean has a variance above .01 in the batch (Burda et al. 2016,
+numbers. It is comparable with published figures only if the view is the image itself.
+"active_units" are the units whose mean has a variance above .01 in the batch (Burda et al. 2016,
 arXiv 1509.00519, section 4).
 
 There is no reference code. Differences: the networks are convolutional; z may be a map
@@ -38,7 +38,7 @@ KEYS = {
         Literal["discretized_logistic", "gaussian"], "distribution of a pixel value given z"
     ],
     "beta": Annotated[NonNegative, "weight of the KL divergence"],
-    "beta_warmup_steps": Annotated[Every, "steps in which beta rises from 0"],
+    "beta_warmup_steps": Annotated[Every, "steps in which beta rises from 0; 0: it does not"],
     "free_bits": Annotated[NonNegative, "least KL of a channel of z that counts, in nats; 0: off"],
 }
 SECTIONS = decoder.SECTIONS
@@ -61,6 +61,11 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         mean, log_variance = jnp.split(code, 2, axis=-1)
         return mean, log_variance.clip(-10, 10), features, stats
 
+    def beta_at(step):
+        if not config.beta_warmup_steps:
+            return jnp.float32(config.beta)
+        return linear_schedule(step, config.beta_warmup_steps, 0.0, config.beta)
+
     def log_likelihood(rng, pixels, mean, log_scale):
         if config.likelihood == "gaussian":
             return dequantized_gaussian(rng, pixels, mean, log_scale)
@@ -78,7 +83,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         distortion = -log_p.sum() / len(images)  # nats per image
         kl = kl_standard_normal(mean, log_variance)
         kl = kl.reshape(len(kl), -1, kl.shape[-1]).sum(1).mean(0)  # nats of each channel of z
-        beta = linear_schedule(state.step, config.beta_warmup_steps, 0.0, config.beta)
+        beta = beta_at(state.step)
         rate = beta * jnp.maximum(kl, config.free_bits).sum()
         num_values = images[0].size
         metrics = monitor(state.step, features) | {

@@ -5,7 +5,6 @@ google-deepmind/sonnet src/nets/vqvae.py `VectorQuantizerEMA`, with its bias cor
 (src/moving_averages.py).
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -44,8 +43,8 @@ class Codebook(NamedTuple):
     """K codes of D numbers; its state is a dict of arrays, a part of the buffers.
 
     "codes" float32 [K, D]; "count" [K] and "total" [K, D], the moving averages of how many
-    encodings a code gets, and of their sum; "updates" []; "candidates" [K, D], encodings of the last
-    batch, which replace codes that fall out of use.
+    encodings a code gets, and of their sum; "updates" []; "candidates" [K, D], encodings of the
+    last batch, which replace codes that fall out of use.
     """
 
     num_codes: int
@@ -139,10 +138,8 @@ def quantizer_from_config(config: Config) -> Codebook | FSQ:
     if config.quantizer == "ema":
         return Codebook(*own)
     if len(levels) != dim:
-        raise ConfigError(
-            "config.levels", levels, "must have a number for each number of a code",
-            f"set --config.decoder.dim={len(levels)}",
-        )  # fmt: skip
+        cure = f"set --config.decoder.dim={len(levels)}"
+        raise ConfigError("config.levels", levels, f"codes have {dim} numbers", cure)
     return FSQ(levels)
 
 

@@ -7,7 +7,6 @@ all combinations; it is not learned, and no part of it can fall out of use.
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
