@@ -26,7 +26,11 @@ def discretized_logistic(pixels: Array, mean: Array, log_scale: Array) -> Array:
     Returns:
       float32 [B, H, W, C], in nats.
     """
-    _check(pixels, mean, log_scale)
+    require_arrays(
+        pixels=(pixels, "float [B, H, W, C]"),
+        mean=(mean, "float [B, H, W, C]"),
+        log_scale=(log_scale, "float [B, H, W, C]"),
+    )
     scale = jnp.exp(-jnp.maximum(log_scale, MIN_LOG_SCALE))
     middle = pixels / 127.5 - 1 - mean
     upper = (middle + 1 / 255) * scale
@@ -53,7 +57,11 @@ def dequantized_gaussian(rng: Array, pixels: Array, mean: Array, log_scale: Arra
     Returns:
       float32 [B, H, W, C], in nats; the density is of pixels in 0..256.
     """
-    _check(pixels, mean, log_scale)
+    require_arrays(
+        pixels=(pixels, "float [B, H, W, C]"),
+        mean=(mean, "float [B, H, W, C]"),
+        log_scale=(log_scale, "float [B, H, W, C]"),
+    )
     log_scale = jnp.maximum(log_scale, MIN_LOG_SCALE)
     x = (pixels + jax.random.uniform(rng, pixels.shape)) / 128 - 1
     error = jnp.square((x - mean) * jnp.exp(-log_scale))
@@ -67,11 +75,3 @@ def kl_standard_normal(mean: Array, log_variance: Array) -> Array:
     """
     require_arrays(mean=(mean, "float [...]"), log_variance=(log_variance, "float [...]"))
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance)
-
-
-def _check(pixels: Array, mean: Array, log_scale: Array) -> None:
-    require_arrays(
-        pixels=(pixels, "float [B, H, W, C]"),
-        mean=(mean, "float [B, H, W, C]"),
-        log_scale=(log_scale, "float [B, H, W, C]"),
-    )

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jssl.config import Config
 from jssl.config.values import Every, NonNegative
 from jssl.core import DatasetInfo, Objective, Panel
-from jssl.losses.likelihood import dequantized_gaussian, discretized_logistic, kl_standard_normal
+from jssl.losses import dequantized_gaussian, discretized_logistic, kl_standard_normal
 from jssl.metrics import monitor_from_config
 from jssl.nn import decoder, masked_image
 from jssl.nn.autoencoder import autoencoder_from_config, picture_view
