@@ -67,6 +67,27 @@ def rankme(z: Array) -> Array:
     return jnp.exp(-(p * jnp.log(p + 1e-12)).sum())
 
 
+def psnr(images: Array, targets: Array, mask: Array | None = None) -> Array:
+    """Peak signal-to-noise ratio, -10 log10(squared error) in dB, mean over images; float32 [].
+
+    Args:
+      images: float [B, H, W, C], pixels; they are clipped to 0..1.
+      targets: float [B, H, W, C], pixels in 0..1.
+      mask: bool [B, H, W] or None; only where it is True counts. It is True somewhere.
+
+    An error of 0 counts as 1e-10, which is 100 dB.
+    """
+    require_arrays(
+        images=(images, "float [B, H, W, C]"),
+        targets=(targets, "float [B, H, W, C]"),
+        mask=(mask, "bool [B, H, W]"),
+    )
+    error = jnp.square(images.astype(jnp.float32).clip(0, 1) - targets).mean(-1)
+    weight = jnp.ones(error.shape) if mask is None else mask.astype(jnp.float32)
+    mse = (error * weight).sum((1, 2)) / jnp.maximum(weight.sum((1, 2)), 1)
+    return -10 * jnp.log10(jnp.maximum(mse, 1e-10)).mean()
+
+
 def monitor_from_config(config: Config) -> Callable[..., Metrics]:
     """``monitor(step, z_a, z_b=None)``, which computes the metrics of the table.
 
@@ -106,3 +127,9 @@ def entropy(p: Array) -> Metrics:
         "assignment_entropy": row_entropy(p).mean(),
         "usage_entropy": row_entropy(p.mean(0)),
     }
+
+
+def perplexity(ids: Array, num_codes: int) -> Array:
+    """exp of the entropy of how often each code occurs in ids int32 [...], float32 []."""
+    share = jnp.bincount(ids.ravel(), length=num_codes) / ids.size
+    return jnp.exp(jax.scipy.special.entr(share).sum())

@@ -430,6 +430,20 @@ def crop_and_flip(
     return sections | dict(flip_prob=flip, gray_prob=0.0, jitter_prob=float(any(jitter)))
 
 
+def whole_images(
+    size: int, pixels: dict[str, tuple[float, float, float]], *, flip: float = 0.0
+) -> dict[str, Any]:
+    """Section `augment` of square images that are `size` pixels large already: no crop, no resize.
+
+    Args:
+      size: height and width of the images in pixels.
+      pixels: mean and standard deviation of each channel.
+      flip: probability of a horizontal flip.
+    """
+    section = crop_and_flip(size, (1.0, 1.0), flip=flip)
+    return section | dict(crop_ratio=(1.0, 1.0)) | pixels
+
+
 # Sizes for tests: the embedded digits, two steps per second.
 TINY = {
     "steps": 6,

@@ -15,9 +15,9 @@ import pytest
 from conftest import ROOT
 
 from jssl import losses, metrics, ops
-from jssl.nn import bank, heads, prototypes
+from jssl.nn import bank, codebook, heads, prototypes
 from jssl.ops import require_arrays
-from jssl.transforms import augment, color, masking, multiblock, pretext, views
+from jssl.transforms import augment, color, corrupt, masking, multiblock, pretext, views
 
 RNG = jax.random.key(0)
 AUGMENT = {
@@ -123,6 +123,7 @@ CASES = [  # function, arguments, parts of the message
     (losses.similarity_preserving, (floats(4, 8), floats(1, 3)), "target must be float [B, E]"),
     (losses.barlow_twins, (floats(4, 8), floats(4, 1), 0.1), f"z_b {VALUES}", "z_b float32[4, 1]"),
     (ops.sinkhorn, (floats(4, 3), 0.1, 3, floats(4, 1)), "weight must be [B]", "[4, 1]"),
+    (metrics.psnr, (floats(2, 4, 4, 3), floats(2, 4, 4, 1)), "targets must be float [B, H, W, C]"),
     (metrics.alignment, (floats(4, 8), floats(1, 8)), "z_b must be float [N, D]", "[1, 8]"),
     (losses.off_diagonal_squares, (floats(4, 8), floats(4, 1)), f"b {VALUES}", "b float32[4, 1]"),
     (losses.vicreg, (floats(4, 8), floats(1, 8), 1, 1, 1), f"z_b {VALUES}", "z_b float32[1, 8]"),
@@ -133,6 +134,17 @@ CASES = [  # function, arguments, parts of the message
         "prediction float32[2, 4, 6], target float32[2, 4, 6], mask float32[4]",
     ),
     (losses.masked_l1, (floats(2, 4, 6), floats(2, 4, 1), floats(2, 4)), "target must be float [B"),
+    (
+        losses.discretized_logistic,
+        (floats(2, 4, 4, 3), floats(2, 4, 4, 3), floats(3)),
+        "log_scale must be float [B, H, W, C]",
+    ),
+    (
+        losses.dequantized_gaussian,
+        (RNG, floats(2, 4, 4, 3), floats(2, 4, 4, 1), floats(2, 4, 4, 3)),
+        "mean must be float [B, H, W, C]",
+    ),
+    (losses.kl_standard_normal, (floats(4, 8), floats(8)), "log_variance must be float [...]"),
     (losses.byol_loss, (floats(4, 8), floats(1, 8)), "z must be float [B, D]", "z float32[1, 8]"),
     (augment.turned, (uint8s(4, 8, 9, 3), ints(1, 2)), "valid must be int [B, 2]", "int32[1, 2]"),
     (augment.sample_params, (VIEW, RNG, ints(4, 1)), "valid must be int [B, 2]", "int32[4, 1]"),
@@ -151,6 +163,12 @@ CASES = [  # function, arguments, parts of the message
     (jitter, (floats(4, 8, 3, 8), view_params(1)), "order must be int [B, 4]", "x float32[4, 8, 3"),
     (color.rotate_hsv, (floats(2, 6, 6, 3), floats(2, 1, 1, 1)), "x must be float [B, h, 3, w]"),
     (color.rotate_gray, (floats(2, 6, 6, 3), floats(2, 1, 1, 1)), "x must be float [B, h, 3, w]"),
+    (
+        corrupt.add_noise,
+        (RNG, floats(4, 4, 3), "gaussian", 0.1),
+        "images must be float [B, H, W, C]",
+    ),
+    (corrupt.band_weight, (floats(2, 4, 4), 1, 10.0), "hole must be bool [B, H, W]"),
     (masking.cover, (floats(2, 5, 3), ints(3), ints(), 8), "height must be [...] or []"),
     (masking.lowest_k, (floats(4, 9), ints(1)), "count must be int [B] or []", "int32[1]"),
     (masking.beit_mask, (RNG, 4, 4, ints(1), 1, 8), "count must be int [B] or []", "int32[1]"),
@@ -173,6 +191,11 @@ CASES = [  # function, arguments, parts of the message
         "index int32[4], bank['a'] float32[9, 8], embeddings['a'] float32[8]",
     ),
     (bank.cluster_loss, ({"global": floats(7, 5)}, ints(3)), "logits_by_size['global'] (7, 5)"),
+    (
+        codebook.Codebook(5, 3, 0.9, 0.25, 0.0).update,
+        ({}, floats(8, 3), ints(2, 4), RNG),
+        "ids must be int [N]",
+    ),
     (bank.cluster_usage, (ints(4, 1), 5), "labels must be int [B]", "int32[4, 1]"),
     (prototypes.prototype_logits, ({"direction": floats(6, 8)}, floats(8)), "z must be float"),
     (

@@ -86,7 +86,7 @@ def check_published(model: Mapping[str, Any], library: str) -> None:
                 f"{library} has no ResNet with --config.model.{key}={model[key]}; "
                 "use --format=safetensors"
             )
-    if model["name"] in ("resnet10", "resnet_test"):
+    if model["name"] in ("resnet8", "resnet10", "resnet_test"):
         raise UserError(f"{library} has no {model['name']}; use --format=safetensors")
 
 

@@ -10,6 +10,7 @@ from jssl.losses import (
     distillation,
     distribution,
     language,
+    likelihood,
     redundancy,
     regression,
 )
@@ -34,6 +35,11 @@ from jssl.losses.distillation import (
 from jssl.losses.distribution import epps_pulley, koleo, sigreg
 from jssl.losses.gram import gram_loss
 from jssl.losses.language import next_token, next_token_nll
+from jssl.losses.likelihood import (
+    dequantized_gaussian,
+    discretized_logistic,
+    kl_standard_normal,
+)
 from jssl.losses.redundancy import barlow_twins, off_diagonal_squares, vicreg
 from jssl.losses.regression import byol_loss, masked_l1, masked_mse, smooth_l1
 
@@ -46,13 +52,17 @@ __all__ = [
     "cross_entropy",
     "cross_view_cross_entropy",
     "dcl",
+    "dequantized_gaussian",
+    "discretized_logistic",
     "distillation",
     "distribution",
     "epps_pulley",
     "gram_loss",
     "info_nce",
+    "kl_standard_normal",
     "koleo",
     "language",
+    "likelihood",
     "masked_l1",
     "masked_mse",
     "negatives_logsumexp",

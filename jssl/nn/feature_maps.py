@@ -32,6 +32,14 @@ def image_encoder(section: Config, name: str) -> Any:
         raise UserError(str(error).replace("config.model.", f"config.{name}.")) from None
 
 
+def reduction(encoder: Any) -> int:
+    """How many times larger an image is than the feature map of a ViT or a ResNet, at each side."""
+    if isinstance(encoder, ResNet):
+        of_stem = resnet.STEMS[encoder.stem][1] * (2 if encoder.stem == "imagenet" else 1)
+        return of_stem * 2 ** (len(encoder.depths) - 1)
+    return encoder.patch
+
+
 def run_encoder(
     encoder: Any,
     params: dict[str, Any],

@@ -101,6 +101,7 @@ def shortcut(block: BasicBlock | Bottleneck, x: Array) -> Array:
 
 SIZES = {
     "resnet_test": (BasicBlock, (1, 1)),
+    "resnet8": (BasicBlock, (1, 1, 1)),
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
@@ -162,8 +163,10 @@ def build(
     """A ResNet from a config's `model` section.
 
     Args:
-      name: network: resnet10, resnet18, 34, 50, 101 or 152. resnet10, with one block
-        per stage, is for demos; resnet_test, with two stages, is for tests.
+      name: network: resnet8, resnet10, resnet18, 34, 50, 101 or 152. resnet8, with three
+        stages of one block, is the paper's network for CIFAR (section 4.2, n = 1, there with
+        parameter-free shortcuts); resnet10, with one block per stage, is for demos; resnet_test,
+        with two stages, is for tests.
       stem: first layers: "imagenet" (7x7 stride 2, max-pooling) or "cifar" (3x3 stride 1). The
         pooling is 3x3 with stride 2 (the paper). "cifar" has none (SimCLR, arXiv:2002.05709,
         appendix B.9).

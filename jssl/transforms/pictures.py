@@ -14,6 +14,19 @@ def to_pixels(config: Config, images: Array) -> Array:
     return x * jnp.array(config.augment.std) + jnp.array(config.augment.mean)
 
 
+def from_pixels(config: Config, pixels: Array) -> Array:
+    """The inverse of `to_pixels`: pixels in 0..1, normalized as ``config.augment`` says."""
+    return (pixels - jnp.array(config.augment.mean)) / jnp.array(config.augment.std)
+
+
+def whole_pixels(config: Config, images: Array) -> Array:
+    """The pixels of normalized images as whole numbers, float32 [..., C] in 0..255.
+
+    They are exact where a view is the image itself: no crop, no resize, no change of color.
+    """
+    return jnp.round(255 * to_pixels(config, images)).clip(0, 255)
+
+
 def views_panel(config: Config, batch: Batch, rng: Array) -> Panel:
     """The evaluation view of each image, and its training views: two, or all of multi-crop.
 
