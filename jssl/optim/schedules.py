@@ -9,7 +9,7 @@ import optax
 from jssl import ops
 from jssl.config import Config, ConfigError, suggest
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
 
 
 def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
@@ -41,8 +41,9 @@ def learning_rate(
 ) -> optax.Schedule:
     """The schedule of the learning rate, step -> learning rate.
 
-    It is a linear warm-up from 0 for `warmup_steps`, then half a cosine to `lr_final` ("cosine") or
-    a constant ("constant"). `lr_final` is scaled as `lr` is, see `peak_lr`.
+    It is a linear warm-up from 0 for `warmup_steps`, then half a cosine to `lr_final` ("cosine"), a
+    straight line to it ("linear") or a constant ("constant"). `lr_final` is scaled as `lr` is, see
+    `peak_lr`.
 
     Raises:
       UserError: a name is not known, or the warm-up is not shorter than the run.
@@ -63,6 +64,10 @@ def learning_rate(
     first = 0.0 if warmup_steps else peak
     if schedule == "constant":
         return optax.warmup_constant_schedule(first, peak, warmup_steps)
+    if schedule == "linear":
+        warmup = optax.linear_schedule(first, peak, warmup_steps)
+        fall = optax.linear_schedule(peak, last, steps - warmup_steps)
+        return optax.join_schedules([warmup, fall], [warmup_steps])
     return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps, last)
 
 
