@@ -7,6 +7,7 @@ from jax import Array
 
 from jssl.config import ConfigError
 from jssl.core import Batch, Method, Metrics, Params, TrainState, TwoPlayers, gradient_step
+from jssl.parallel.mesh import on_cpu
 from jssl.training.gradients import of_state, skip_nonfinite, split_microbatches
 
 GENERATOR = "generator"  # the key of its parameters
@@ -74,7 +75,8 @@ def alternate(
         def turn(state: TrainState, inputs: tuple[Batch, Array]) -> tuple[TrainState, Metrics]:
             return step_of("discriminator", state, *inputs)
 
-        new, metrics = jax.lax.scan(turn, state, (parts, keys))
+        # XLA's convolutions in a loop take many times as long on CPUs.
+        new, metrics = jax.lax.scan(turn, state, (parts, keys), unroll=on_cpu() or 1)
         metrics = jax.tree.map(lambda x: x.mean(0), metrics)
         last = jax.tree.map(lambda x: x[-1], parts)
         new, of_generator = step_of(GENERATOR, new, last, rng_generator)
