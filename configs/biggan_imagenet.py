@@ -1,10 +1,10 @@
 """jssl train --config=configs/biggan_imagenet.py --config.data.dir=DATA --workdir=runs/biggan_in1k
 
-BigGAN on ImageNet at 128 pixels with the settings of BigGAN-PyTorch's launch_BigGAN_bs256x8.sh: 2,048
-images per step, rates 1e-4 and 4e-4, width 96, hierarchical latents, self-attention at 64 pixels,
-orthogonal initialization, EMA from step 20,000. :conditional reads labels, as published; the paper
-has FID 8.7 (table 2). Differences: images are flipped; the whole batch is one step (there 8
-accumulated parts, with BatchNorm of 256 images); activations are bfloat16.
+BigGAN on ImageNet at 128 pixels with the settings of BigGAN-PyTorch's launch_BigGAN_bs256x8.sh:
+2,048 images per step, rates 1e-4 and 4e-4, width 96, hierarchical latents, self-attention at 64
+pixels, orthogonal initialization, EMA from step 20,000. :conditional reads labels, as published;
+the paper has FID 8.7 (table 2). Differences: images are flipped; the whole batch is one step (there
+8 accumulated parts, with BatchNorm of 256 images); activations are bfloat16.
 """
 
 from jssl.recipes import TINY, crop_and_flip, recipe

@@ -238,7 +238,9 @@ def from_config(config: Config, data_info: DatasetInfo) -> Gan:
     encoder = nn_encoder(config.model)
     if not isinstance(encoder, Discriminator):
         names = "biggan_32, biggan_64 or biggan_128"
-        raise ConfigError("config.model.name", config.model.name, "no discriminator", f"use {names}")
+        raise ConfigError(
+            "config.model.name", config.model.name, "no discriminator", f"use {names}"
+        )
     if config.augment.size != encoder.size:
         problem = f"{config.model.name} is for {encoder.size}"
         raise ConfigError(

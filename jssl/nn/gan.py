@@ -117,11 +117,11 @@ class Gan(NamedTuple):
     def sample(self, buffers: Buffers, z: Array, labels: Array | None) -> Array:
         """Images of the average generator in evaluation mode, for latents [B, latent]."""
         average = buffers["ema"]
-        return apply(
-            self.generator, average["params"], average["stats"], z, labels, train=False
-        )[0]
+        return apply(self.generator, average["params"], average["stats"], z, labels, train=False)[0]
 
-    def _run(self, name: str, params: Params, buffers: Buffers, *inputs: Any) -> tuple[Any, Buffers]:
+    def _run(
+        self, name: str, params: Params, buffers: Buffers, *inputs: Any
+    ) -> tuple[Any, Buffers]:
         net: Any = getattr(self, name)
         stats = buffers["stats"]
         out, updated = apply(net, params[name], stats[name], *inputs, train=True)

@@ -1,6 +1,5 @@
 """Pictures of what a GAN makes: a grid of samples, and interpolations between two of them."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 

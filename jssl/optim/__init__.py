@@ -243,7 +243,7 @@ def base_optimizer(
 
 
 def for_discriminator(config: Config) -> Config:
-    """The config with the keys of its section `optim_discriminator`, if there is one, in `optim`."""
+    """The config with the keys of its section `optim_discriminator`, if any, in `optim`."""
     own = dict(config.optim_discriminator) if DISCRIMINATOR in config else {}
     return config.changed({f"optim.{key}": value for key, value in own.items()})
 

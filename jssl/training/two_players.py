@@ -97,4 +97,6 @@ def alternate(
 
 def own_params(params: Params, name: str) -> Params:
     """The parameters of one player: "discriminator" or "generator"."""
-    return {key: value for key, value in params.items() if (key == GENERATOR) == (name == GENERATOR)}
+    return {
+        key: value for key, value in params.items() if (key == GENERATOR) == (name == GENERATOR)
+    }

@@ -1,5 +1,5 @@
-"""Spectral norm against PyTorch's (tests/golden/torch_spectral_norm.py made the numbers) and against
-the singular values; the orthogonal penalty against plain NumPy."""
+"""Spectral norm against PyTorch's (tests/golden/torch_spectral_norm.py made the numbers) and the
+singular values; the orthogonal penalty against plain NumPy."""
 
 import json
 from functools import partial
@@ -33,7 +33,7 @@ def kernel(x):
 
 @pytest.mark.parametrize(("name", "layer"), [("conv", Conv), ("dense", Dense)])
 def test_three_training_passes_are_pytorchs(name, layer):
-    """The output, the next u, and both gradients; the gradient goes through sigma, not through u."""
+    """The output, the next u, and both gradients, which go through sigma and not through u."""
     case = GOLDEN[name]
     params = {"kernel": kernel(case["weight"])}
     module = layer(params["kernel"].shape[-1], train=True, use_bias=False, **SHARED)
@@ -52,9 +52,7 @@ def test_three_training_passes_are_pytorchs(name, layer):
         np.testing.assert_allclose(
             gradient["kernel"], kernel(wanted["weight_gradient"]), rtol=1e-4, atol=1e-4
         )
-        np.testing.assert_allclose(
-            of_input, ours(wanted["input_gradient"]), rtol=1e-4, atol=1e-4
-        )
+        np.testing.assert_allclose(of_input, ours(wanted["input_gradient"]), rtol=1e-4, atol=1e-4)
 
 
 def test_an_evaluation_pass_keeps_the_vector():

@@ -1,6 +1,5 @@
 """Two players: a discriminator w that scores w x, and a generator that makes the image z."""
 
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -72,9 +71,16 @@ def by_hand(x, w, h, g, steps):
         squares.append(grad_w @ grad_w + grad_h**2)
         w, h = w - RATES["discriminator"] * grad_w, h - RATES["discriminator"] * grad_h
     grad_g = -h * w * len(x) / steps
-    return w, h, g - RATES["generator"] * grad_g, losses, squares, reals, -h * g @ w * len(
-        x
-    ) / steps, np.linalg.norm(grad_g)
+    return (
+        w,
+        h,
+        g - RATES["generator"] * grad_g,
+        losses,
+        squares,
+        reals,
+        -h * g @ w * len(x) / steps,
+        np.linalg.norm(grad_g),
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2])
