@@ -42,6 +42,7 @@ def get_config(variant=""):
             eval=dict(every=12_500),
             log=dict(render_every=5_000),
         ),
+        epochs50={"steps": 12_500},
         conditional={"labels": True},
         ssgan={
             "steps": 100_000, "batch_size": 320, "discriminator_steps": 5, "rotate_every": 4,
