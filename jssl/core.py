@@ -1,8 +1,9 @@
 """The contract between a method and everything else: named tuples of pure functions.
 
 A method file ends in ``def build(config, data_info) -> Objective``. `jssl.training.setup` turns an
-`Objective` into a `Method`: it adds the optimizer, micro-batches and GradCache. A method of two
-players, such as a GAN, returns a `Method` and writes its `train_step` with two `gradient_step`s.
+`Objective` into a `Method`: it adds the optimizer, micro-batches and GradCache. A GAN returns
+`TwoPlayers`, to which setup adds two optimizers. Any other method may return a `Method` itself and
+write its `train_step` with `gradient_step`.
 """
 
 from collections.abc import Callable, Mapping
@@ -135,6 +136,18 @@ class TokenNllFn(Protocol):
     def __call__(self, params: Params, buffers: Buffers, batch: Batch, /) -> Array: ...
 
 
+class SampleFn(Protocol):
+    """float32 [count, H, W, C] in 0..1: new images of a generative model.
+
+    `truncation` bounds the latents: those with a larger absolute value are drawn again; 0: no
+    bound.
+    """
+
+    def __call__(
+        self, params: Params, buffers: Buffers, rng: Array, count: int, truncation: float = 0.0, /
+    ) -> Array: ...
+
+
 class UpdateFn(Protocol):
     """The state with what changes once per update, before all micro-batches: an EMA teacher,
     prototypes back on the sphere, new clusters."""
@@ -163,6 +176,37 @@ class Objective(NamedTuple):
     stages: tuple[ForwardFn, OutputLossFn] | None = None  # see `split_objective`
     embeds: str = "encoder"  # whose encoder `embed` applies: "encoder", the trained one, "teacher"
     gradient: GradientFn | None = None  # None: that of `loss`; of several losses, a sum of theirs
+    sample: SampleFn | None = None
+
+
+class TwoPlayers(NamedTuple):
+    """Two scalars that two players minimize in turn: a GAN.
+
+    ``params["generator"]`` are the parameters of the generator. All others, with
+    ``params["encoder"]``, are those of the discriminator. Each loss gets the parameters of its own
+    player, which are differentiated; ``state.params`` has those of both. Both losses return the
+    next buffers of all networks.
+
+    Attributes:
+      init: draws the parameters and the buffers of both.
+      discriminator_loss: at least 0; it is the metric "loss".
+      generator_loss: of as many examples as one step of the discriminator gets.
+      embed: the features that are evaluated, of the discriminator.
+      discriminator_steps: steps of the discriminator before each step of the generator. Each takes
+        an equal part of the batch.
+      before_update: runs once, before the steps of both: an EMA generator.
+      render: for people to look at.
+      sample: new images.
+    """
+
+    init: InitFn
+    discriminator_loss: LossFn
+    generator_loss: LossFn
+    embed: EmbedFn
+    discriminator_steps: int = 1
+    before_update: UpdateFn | None = None
+    render: RenderFn | None = None
+    sample: SampleFn | None = None
 
 
 def split_objective(
@@ -209,6 +253,9 @@ class Method(NamedTuple):
     grad_cache: bool = False  # whether the loss compares the examples of all of them
     compares: bool = False  # whether the loss compares the examples of a batch with each other
     embeds: str = "encoder"  # see `Objective`
+    sample: Callable[[TrainState, Array, int, float], Array] | None = None  # as `SampleFn`
+    accumulates: bool = False  # whether config.accumulate may be above 1
+    turns: int = 1  # steps of one update, each on an equal part of the batch
 
 
 def apply_gradients(
@@ -236,7 +283,7 @@ def gradient_step(
 ) -> tuple[Tree, Tree, Any, Metrics]:
     """Takes one optimizer step on ``loss(params) -> (scalar, aux)``.
 
-    Returns (params, opt_state, aux, metrics). A GAN calls it once per network.
+    Returns (params, opt_state, aux, metrics). A method of two players calls it once for each.
     """
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     params, opt_state, metrics = apply_gradients(value, grads, params, opt_state, tx)

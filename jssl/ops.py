@@ -1,6 +1,7 @@
 """Small pure functions that more than one method needs, and the check of their arguments."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -104,6 +105,22 @@ def enqueue(queue: Array, z: Array) -> Array:
     No gradient flows to z.
     """
     return jnp.concatenate([lax.stop_gradient(z).astype(queue.dtype), queue])[: len(queue)]
+
+
+def interleave_rows(parts: Sequence[Array], groups: int) -> Array:
+    """Joins batches [groups * n, ...], each with its own n, group by group: [N, ...].
+
+    All rows of a group, such as images and what is made of them, stay on one device.
+    """
+    grouped = [x.reshape(groups, -1, *x.shape[1:]) for x in parts]
+    return jnp.concatenate(grouped, axis=1).reshape(-1, *parts[0].shape[1:])
+
+
+def split_rows(x: Array, sizes: Sequence[int], groups: int) -> list[Array]:
+    """The inverse of `interleave_rows`: batches of these sizes from x [N, ...]."""
+    ends = np.cumsum([size // groups for size in sizes])[:-1]
+    parts = jnp.split(x.reshape(groups, -1, *x.shape[1:]), ends, axis=1)
+    return [part.reshape(-1, *x.shape[1:]) for part in parts]
 
 
 def sinkhorn(

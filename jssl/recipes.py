@@ -261,6 +261,7 @@ def reset_unused(config: ml_collections.ConfigDict, overrides: Collection[str]) 
     that is off now. Keys in `overrides` stay: `jssl.optim` refuses those of them that mean nothing.
     """
     optim: Any = config.get("optim", {})
+    second: Any = config.get("optim_discriminator", {})
     unused = []
     if "optim.name" in overrides and not plugins.is_outside(optim.name):
         unused += [key for key, names in USED_BY.items() if optim.name not in names]
@@ -274,6 +275,9 @@ def reset_unused(config: ml_collections.ConfigDict, overrides: Collection[str]) 
             if f"optim.{key}" not in overrides and optim[key] != default:
                 log.info("--config.optim.%s=%r is reset to %r", key, optim[key], default)
                 optim[key] = default
+            if key in second and f"optim_discriminator.{key}" not in overrides:
+                log.info("--config.optim_discriminator.%s=%r is left out", key, second[key])
+                del second[key]
 
 
 FAMILIES = {"resnet": "resnet", "vit": "vit", "bert": "text", "gpt": "text"}  # by prefix

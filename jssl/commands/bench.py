@@ -146,7 +146,10 @@ def made_up(config: Config, vocab_size: int = 0) -> data.DataConfig:
     shape = (*canvas_of(config.data.max_side, config.data.aspect), config.data.channels)
     count = max(2, min(config.batch_size, 2**26 // math.prod(shape)))
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
-    return data.DataConfig(packed.arrays(images, None, "made-up images", "train"), True, 0, 1.0)
+    labels = None
+    if "labels" in config and config.labels:  # class-conditional
+        labels = np.arange(count) % config.num_classes
+    return data.DataConfig(packed.arrays(images, labels, "made-up images", "train"), True, 0, 1.0)
 
 
 def made_up_text(config: Config, vocab_size: int) -> Tokens:

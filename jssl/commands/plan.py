@@ -129,7 +129,7 @@ def from_datasheet(
     axes = call_with_section(mesh.axis_sizes, sizes, "mesh", count=count, platform="gpu")
     here = mesh.make_mesh(data=-1, fsdp=1, devices=jax.devices()[:1])
     run = planned(config, here, num_examples, vocab_size)
-    parts = axes["data"] * axes["fsdp"] * config.accumulate
+    parts = axes["data"] * axes["fsdp"] * config.accumulate * run.method.turns
     mesh.check_batch("config.batch_size", config.batch_size, parts, "devices")
     flops = model_flops(run)
     there = AbstractMesh(tuple(axes.values()), mesh.AXES)
@@ -253,7 +253,7 @@ def largest(
     """
     config = run.config
     each = (bytes_per_device - state_bytes) / config.batch_size
-    parts = mesh.batch_parts(run.mesh) * config.accumulate
+    parts = mesh.batch_parts(run.mesh) * config.accumulate * run.method.turns
     if each <= 0:
         return None
     return max(int((chip.memory - state_bytes) / each // parts * parts), 0)

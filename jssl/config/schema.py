@@ -202,6 +202,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 for section, function in (("mesh", mesh.make_mesh), ("data", data.load), ("optim", optim.build)):
     SECTIONS[section] = values.documented_kinds(function)
+SECTIONS[optim.DISCRIMINATOR] = SECTIONS["optim"]  # those keys that differ
 # Each method passes these sections to a function of its choice.
 BOUND = (
     "model",
@@ -215,6 +216,7 @@ BOUND = (
     "teacher",
     "teacher_model",
     "teacher_head",
+    "generator",
 )
 
 

@@ -5,6 +5,7 @@ traced. The message has their names and shapes (`jssl.ops.require_arrays`).
 """
 
 from jssl.losses import (
+    adversarial,
     classification,
     contrastive,
     distillation,
@@ -14,6 +15,7 @@ from jssl.losses import (
     redundancy,
     regression,
 )
+from jssl.losses.adversarial import hinge_discriminator, hinge_generator
 from jssl.losses.classification import (
     cross_entropy,
     cross_view_cross_entropy,
@@ -44,6 +46,7 @@ from jssl.losses.redundancy import barlow_twins, off_diagonal_squares, vicreg
 from jssl.losses.regression import byol_loss, masked_l1, masked_mse, smooth_l1
 
 __all__ = [
+    "adversarial",
     "barlow_twins",
     "byol_loss",
     "classification",
@@ -58,6 +61,8 @@ __all__ = [
     "distribution",
     "epps_pulley",
     "gram_loss",
+    "hinge_discriminator",
+    "hinge_generator",
     "info_nce",
     "kl_standard_normal",
     "koleo",

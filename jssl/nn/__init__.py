@@ -8,7 +8,7 @@ from typing import Any
 from jssl.config import Config, ConfigError, UserError, call_with_section, plugins, suggest
 
 # Each module has SIZES {name: ...} and build(*, name, ...).
-FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit", "jssl.nn.text")
+FAMILIES = ("jssl.nn.resnet", "jssl.nn.vit", "jssl.nn.text", "jssl.nn.biggan")
 
 
 def encoder(section: Config | Mapping[str, Any], vocab: int = 0, packed: bool = True) -> Any:

@@ -5,13 +5,14 @@ parameter paths ("encoder/layer1_0/bn1/scale"). A parameter that matches gets no
 in LARS, no trust ratio.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
 import optax
 
-from jssl.config import Config, ConfigError, call_with_section, plugins, suggest
+from jssl.config import Config, ConfigError, UserError, call_with_section, plugins, suggest
 from jssl.config.values import (
     INT,
     Duration,
@@ -26,6 +27,7 @@ from jssl.config.values import (
 from jssl.optim import checks, layers, outside, schedules, transforms
 from jssl.optim.muon import matched, muon
 
+DISCRIMINATOR = "optim_discriminator"  # the section of the second optimizer of two players
 NAMES = ("sgd", "lars", "larc", "adamw", "lamb", "muon")
 PER_TENSOR = ("lars", "larc", "lamb")  # they use the norm of each tensor
 NO_DECAY = ("bias$", "scale$")
@@ -70,12 +72,12 @@ def build(
     Args:
       name: optimizer: "sgd", "lars", "larc", "adamw", "lamb" or "muon". See `base_optimizer`.
       lr: peak learning rate, before lr_scaling.
-      lr_final: learning rate at the end of schedule "cosine", before lr_scaling.
+      lr_final: learning rate at the end of schedules "cosine" and "linear", before lr_scaling.
       lr_scaling: factor of lr for batch size B: "none", "linear" (B / 256) or "sqrt" (sqrt B). See
         `schedules.peak_lr`.
       warmup_steps: steps of linear warm-up from 0 to the peak; 0: none.
-      schedule: after the warm-up: "cosine", to lr_final, "constant", or "steps", with drop_at. See
-        `schedules.learning_rate`.
+      schedule: after the warm-up: "cosine" or "linear", to lr_final, "constant", or "steps", with
+        drop_at. See `schedules.learning_rate`.
       weight_decay: weight decay; if weight_decay_final is not -1, that of step 0.
       weight_decay_final: weight decay at the last step, along half a cosine (DINO); -1: constant.
       no_decay: regular expressions of the parameters without weight decay and trust ratio. See the
@@ -255,6 +257,31 @@ def base_optimizer(
         eps=eps,
         hidden=muon_params,
     )
+
+
+def for_discriminator(config: Config) -> Config:
+    """The config with the keys of its section `optim_discriminator`, if any, in `optim`."""
+    own = dict(config.optim_discriminator) if DISCRIMINATOR in config else {}
+    return config.changed({f"optim.{key}": value for key, value in own.items()})
+
+
+def of_two_players(config: Config) -> dict[str, optax.GradientTransformation]:
+    """{"discriminator": optimizer, "generator": optimizer} of a config.
+
+    The section `optim` describes both. The section `optim_discriminator`, if there is one, changes
+    keys of it for the discriminator. Patterns of parameters must match those of their player.
+
+    Raises:
+      UserError: as `build` does; the message names the section that has the key.
+    """
+    try:
+        discriminator = from_config(for_discriminator(config))
+    except UserError as error:
+        text = str(error)
+        for key in dict(config.optim_discriminator) if DISCRIMINATOR in config else ():
+            text = re.sub(rf"config\.optim\.{key}\b", f"config.{DISCRIMINATOR}.{key}", text)
+        raise UserError(text) from None
+    return {"discriminator": discriminator, "generator": from_config(config)}
 
 
 def from_config(config: Config) -> optax.GradientTransformation:

@@ -32,7 +32,7 @@ def layer_scales(params: Tree, decay: float) -> Tree:
       params: {"encoder": ..., "head": ...}.
       decay: the factor from one layer to the layer below.
     """
-    last_norm = "" if "type_embed" in params["encoder"] else "encoder/norm/"
+    last_norm = "" if "type_embed" in params.get("encoder", {}) else "encoder/norm/"
 
     def layer(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -44,5 +44,6 @@ def layer_scales(params: Tree, decay: float) -> Tree:
         return math.inf if is_last else 0
 
     layers = jax.tree_util.tree_map_with_path(layer, params)
-    last = 1 + max(np.max(x) for x in jax.tree.leaves(layers) if np.max(x) < math.inf)
+    inside = [np.max(x) for x in jax.tree.leaves(layers) if np.max(x) < math.inf]
+    last = 1 + max(inside, default=0)  # a generator has no encoder
     return jax.tree.map(lambda x: np.float32(decay ** (last - np.minimum(x, last))), layers)

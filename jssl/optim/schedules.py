@@ -11,7 +11,7 @@ import optax
 from jssl import ops
 from jssl.config import Config, ConfigError, suggest
 
-SCHEDULES = ("cosine", "constant", "steps")
+SCHEDULES = ("cosine", "linear", "constant", "steps")
 
 
 def peak_lr(lr: float, lr_scaling: str, batch_size: int) -> float:
@@ -46,8 +46,9 @@ def learning_rate(
     """The schedule of the learning rate, step -> learning rate.
 
     It is a linear warm-up from 0 for `warmup_steps`. After it, "cosine" is half a cosine to
-    `lr_final`, "constant" is constant, and "steps" is multiplied by `drop_factor` at each of
-    `drop_at`, which are shares of all steps. `lr_final` is scaled as `lr` is, see `peak_lr`.
+    `lr_final`, "linear" a straight line to it, "constant" is constant, and "steps" is multiplied by
+    `drop_factor` at each of `drop_at`, which are shares of all steps. `lr_final` is scaled as `lr`
+    is, see `peak_lr`.
 
     Raises:
       UserError: a name is not known, or the warm-up is not shorter than the run.
@@ -74,6 +75,10 @@ def learning_rate(
             [round(share * steps) for share in drop_at],
             drop_factor,
         )
+    if schedule == "linear":
+        warmup = optax.linear_schedule(first, peak, warmup_steps)
+        fall = optax.linear_schedule(peak, last, steps - warmup_steps)
+        return optax.join_schedules([warmup, fall], [warmup_steps])
     return optax.warmup_cosine_decay_schedule(first, peak, warmup_steps, steps, last)
 
 

@@ -71,7 +71,7 @@ def shard_rows(shape: Sequence[int], mesh: AnyMesh) -> P:
 # First match wins. A path looks like "params/encoder/conv1/kernel", "opt_state/1/0/trace/...".
 # Transformers as Megatron-LM splits them (Shoeybi et al. 2019, section 3): the first product of a
 # pair by its outputs, the second by its inputs, so that one sum over `tensor` ends each branch.
-WEIGHTS = r"^(params|opt_state|buffers/(teacher|frozen))/"
+WEIGHTS = r"^(params|opt_state|buffers/(teacher|frozen|ema))/"
 RULES = (
     (WEIGHTS + r".*\b(qkv|fc1|gate)/kernel$", partial(shard_largest_dim, wide=-1)),
     (WEIGHTS + r".*\b(proj|fc2)/kernel$", partial(shard_largest_dim, wide=-2)),

@@ -131,10 +131,10 @@ def advice(run: Run, needed: int, free: int | None, batch: bool) -> str:
 def smaller_batches(run: Run, share: float) -> list[int]:
     """Lists the halved batch sizes, largest first, that need at most `share` of the memory.
 
-    The devices and config.accumulate divide them.
+    The devices, config.accumulate and the steps of a discriminator divide them.
     """
     config = run.config
-    parts = mesh.batch_parts(run.mesh) * config.accumulate
+    parts = mesh.batch_parts(run.mesh) * config.accumulate * run.method.turns
     sizes = []
     size = config.batch_size
     while size % 2 == 0 and size // 2 >= max(2, parts):
@@ -147,9 +147,11 @@ def smaller_batches(run: Run, share: float) -> list[int]:
 def more_parts(run: Run, share: float) -> int:
     """Returns the smallest doubled config.accumulate that needs at most `share` of the memory.
 
-    It divides the batch; 0 if there is none.
+    It divides the batch; 0 if there is none, or if the method does not accumulate.
     """
     config = run.config
+    if not run.method.accumulates:
+        return 0
     devices = mesh.batch_parts(run.mesh)
     count = config.accumulate
     while config.batch_size % (2 * count * devices) == 0:

@@ -70,17 +70,19 @@ def minimize(
     return Method(
         init,
         train_step,
-        embed=_of_state(objective.embed),
-        render=_of_state(objective.render) if objective.render else None,
-        token_nll=_of_state(objective.token_nll) if objective.token_nll else None,
+        embed=of_state(objective.embed),
+        render=of_state(objective.render) if objective.render else None,
+        token_nll=of_state(objective.token_nll) if objective.token_nll else None,
         accumulate=accumulate,
         grad_cache=grad_cache,
         compares=objective.stages is not None,
         embeds=objective.embeds,
+        sample=of_state(objective.sample) if objective.sample else None,
+        accumulates=True,
     )
 
 
-def _of_state(function: Callable[..., Any]) -> Callable[..., Any]:
+def of_state(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes ``f(params, buffers, ...)`` a function of (state, ...)."""
 
     def call(state: TrainState, *arguments: Any) -> Any:

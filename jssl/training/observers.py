@@ -60,7 +60,7 @@ class Recorder:
       flops: model FLOPs of one step.
       peak: FLOP/s of all devices; None if unknown.
       waited: returns the seconds that the loop has waited for data so far.
-      rates: float [steps], the learning rate of every step.
+      rates: {name: float [steps]}, the learning rates of every step; "lr" is one of them.
       newest: {name: (step, value)}, the last metrics from before the run was stopped.
       alarm: gets (step, metrics) in every process, so that all stop together.
       sinks: one `Outbox` per sink.
@@ -83,7 +83,7 @@ class Recorder:
         flops: float,
         peak: float | None,
         waited: Callable[[], float],
-        rates: np.ndarray,
+        rates: Mapping[str, np.ndarray],
         newest: Mapping[str, tuple[int, float]],
         alarm: Callable[[int, dict[str, float]], None],
         sinks: Sequence[Outbox],
@@ -96,7 +96,7 @@ class Recorder:
         self.flops = flops
         self.peak = peak
         self.waited = waited
-        self.lr = rates
+        self.rates = rates
         self.alarm = alarm
         self.last = {name: value for name, (_, value) in newest.items()}
         self.seen = {name: step for name, (step, _) in newest.items()}
@@ -140,7 +140,7 @@ class Recorder:
         if self.peak:
             speed["mfu"] = speed["flops_per_s"] / self.peak
         self.windows.append((done - done_before, seconds))
-        values = {**values, **speed, "lr": float(self.lr[step - 1])}
+        values = {**values, **speed, **self._rates(step)}
         self.write(step, values)
         self.progress(step, values, per_step)
         if alarm:
@@ -165,7 +165,10 @@ class Recorder:
     def end_early(self, step: int, metrics: Metrics) -> None:
         """Call if the run ends before its last step: records the metrics of `step`."""
         if self.seen.get("loss") != step:
-            self.write(step, {**fetch(metrics), "lr": float(self.lr[step - 1])})
+            self.write(step, {**fetch(metrics), **self._rates(step)})
+
+    def _rates(self, step: int) -> dict[str, float]:
+        return {name: float(rates[step - 1]) for name, rates in self.rates.items()}
 
     def begin(self) -> None:
         """Call when the loop begins: the time before it does not count for the speed."""

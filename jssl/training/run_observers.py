@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
+import numpy as np
 
-from jssl.config import call_with_section, plugins
+from jssl import optim
+from jssl.config import Config, call_with_section, plugins
 from jssl.core import Metrics, TrainState
 from jssl.data.loader import Feed
 from jssl.optim.schedules import lr_per_step
@@ -51,11 +53,19 @@ def make_recorder(
         flops=model_flops(run),
         waited=lambda: feeds[-1].waited,
         peak=None if peak is None else peak * run.mesh.devices.size,
-        rates=lr_per_step(config),
+        rates=learning_rates(config),
         newest=loggers.newest(folder, start),
         alarm=make_alarms(run, folder, start, checkpoints),
         sinks=outboxes,
     )
+
+
+def learning_rates(config: Config) -> dict[str, np.ndarray]:
+    """{"lr": float32 [steps]}; "d_lr" is that of a discriminator with its own section."""
+    rates = {"lr": lr_per_step(config)}
+    if optim.DISCRIMINATOR in config:
+        rates["d_lr"] = lr_per_step(optim.for_discriminator(config))
+    return rates
 
 
 def make_alarms(

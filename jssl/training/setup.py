@@ -20,7 +20,7 @@ from jssl.config import (
     schema,
     suggest,
 )
-from jssl.core import Batch, DatasetInfo, Method, Metrics, Objective, TrainState
+from jssl.core import Batch, DatasetInfo, Method, Metrics, Objective, TrainState, TwoPlayers
 from jssl.data import DataConfig
 from jssl.data.loader import Feed
 from jssl.data.source import Source, dataset_info, info_to_json
@@ -34,6 +34,7 @@ from jssl.parallel import agreement, mesh
 from jssl.perf import compiler, flops, memory
 from jssl.training import missing_keys
 from jssl.training.gradients import minimize, skip_nonfinite_updates
+from jssl.training.two_players import alternate
 from jssl.transforms.pictures import add_views
 from jssl.workdir import claim
 
@@ -154,8 +155,9 @@ def check_tokenizer(config: Config, stored: DatasetInfo, found: DatasetInfo) -> 
 
 
 def build_method(config: Config, data_info: DatasetInfo) -> Method:
-    """Builds the method of a config; an `Objective` gets optimizer, micro-batches and GradCache.
+    """Builds the method of a config.
 
+    An `Objective` gets optimizer, micro-batches and GradCache, and `TwoPlayers` get two optimizers.
     The step skips updates that are not finite (`gradients.skip_nonfinite_updates`).
     """
     try:
@@ -166,6 +168,9 @@ def build_method(config: Config, data_info: DatasetInfo) -> Method:
         tx = optim.from_config(config)
         built = add_views(built, config, data_info)
         built = minimize(built, tx, config.accumulate, config.grad_cache)
+    elif isinstance(built, TwoPlayers):
+        optimizers = optim.of_two_players(config)
+        built = alternate(built, optimizers, config.accumulate, config.grad_cache)
     return skip_nonfinite_updates(built, config.method)
 
 
@@ -227,9 +232,10 @@ def check_batch(run: Run) -> None:
     config = run.config
     if config.batch_size < 2:
         raise ConfigError("config.batch_size", config.batch_size, "must be at least 2", "try 2")
-    parts = mesh.batch_parts(run.mesh) * config.accumulate
+    parts = mesh.batch_parts(run.mesh) * config.accumulate * run.method.turns
     what = "parts of data and fsdp" if run.mesh.shape["tensor"] > 1 else "devices"
     what += " x config.accumulate" if config.accumulate > 1 else ""
+    what += " x steps of the discriminator" if run.method.turns > 1 else ""
     mesh.check_batch("config.batch_size", config.batch_size, parts, what)
 
 

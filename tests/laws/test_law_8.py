@@ -168,7 +168,11 @@ def test_8_micro_batches_have_an_effect(recipe):
 
 def check_micro_batches(recipe):
     once = program(recipe, {"accumulate": 1})
-    twice = program(recipe, {"accumulate": 2})
+    try:
+        twice = program(recipe, {"accumulate": 2})
+    except UserError as error:  # of two players
+        assert "config.accumulate=2" in str(error)
+        return
     assert twice != once
     try:
         assert program(recipe, {"accumulate": 2, "grad_cache": True}) != twice

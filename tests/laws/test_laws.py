@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from conftest import ALL, BY_METHOD, FAST, ROOT, make_mesh, recipes
 from helpers.laws import EASY, GENTLE, Small, losses
+from jax.interpreters import partial_eval
 
+from jssl.config import Config, load
 from jssl.parallel import mesh
+from jssl.training.setup import setup_run
 from jssl.workdir.checkpoint import Checkpoints
 
 # Each clustering of DeepCluster draws a new classifier, so a loss falls only until the next one.
@@ -76,6 +79,8 @@ def test_2_the_loss_falls(recipe):
 @each_recipe
 def test_3_labels_never_reach_the_step(recipe, small):
     one = small(recipe)
+    config = one.run.config  # the one exception, below
+    assert "labels" not in config or config.labels is False
     image = "image" in one.batches[0]  # rows of text have no labels
     assert image == ("label" in one.batches[0])
 
@@ -87,6 +92,27 @@ def test_3_labels_never_reach_the_step(recipe, small):
     (state, losses), (again, losses_again) = one.steps(), one.steps(batches=other, step=step)
     assert losses == losses_again
     chex.assert_trees_all_equal(state, again)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_3_only_config_labels_lets_labels_reach_the_step(labels):
+    """The one exception is a class-conditional method: with labels=True the step depends on them.
+    The same recipe with labels=False does not; nor does any `embed`."""
+    words = {"labels": str(labels), "discriminator_steps": "1"}
+    config = Config(load("configs/biggan_cifar10.py:conditional+tiny", words))
+    run = setup_run(config, make_mesh(1))
+    batch = jax.tree.map(lambda x: np.repeat(x, 8, axis=0), run.example)
+    state = run.shapes
+    assert reads_labels(run.method.train_step, state, batch, jax.random.key(0)) == labels
+    assert not reads_labels(run.method.embed, state, batch)
+
+
+def reads_labels(function, state, batch, *more):
+    """Whether a result of ``function(state, batch, ...)`` depends on the labels of the batch."""
+    jaxpr = jax.make_jaxpr(function)(state, batch, *more).jaxpr
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    arguments = jax.tree.unflatten(jax.tree.structure((state, batch, *more)), used)
+    return arguments[1]["label"]
 
 
 @each_recipe

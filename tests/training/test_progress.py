@@ -180,7 +180,7 @@ def test_the_speed_is_that_of_the_device_however_many_steps_are_queued(monkeypat
     records = []
     recorder = observers.Recorder(
         start=0, steps=40, every=4, examples=8, flops=1.0, peak=None, waited=lambda: 0.0,
-        rates=np.ones(40), newest={}, sinks=[],
+        rates={"lr": np.ones(40)}, newest={}, sinks=[],
         alarm=lambda step, values: records.append((step, values["examples_per_s"])),
     )  # fmt: skip
     recorder.begin()
