@@ -95,6 +95,39 @@ def undistorted_views(config: Config, scale: int) -> Callable[[Array, Batch], Ar
     return lambda rng, batch: two(jax.random.split(rng)[0], batch)
 
 
+def shifted_views(config: Config, shift: int) -> Callable[[Array, Batch], tuple[Array, Array]]:
+    """f(rng, batch) -> (window, shifted window with other colors), each float32 [B, S, S, C].
+
+    Both are of one crop with S + `shift` pixels a side: the first is its upper left corner, the
+    second up to `shift` pixels away. ``config.augment`` describes the crop, and
+    ``config.augment_second_view`` the colors of the second window. Source: CMAE (arXiv 2207.13532),
+    section 3.2; ZhichengHuang/CMAE datasets/cmae_dataset.py.
+    """
+    first, second = sections(config)
+    size = first["size"]
+    mean, std = jnp.asarray(first["mean"]), jnp.asarray(first["std"])
+    larger = first | {"size": size + shift, "mean": (0.0,), "std": (1.0,)}
+    crop_of = call_with_section(augment.view, larger, "augment", dtype="float32")
+    whole = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip_prob": 0.0}
+    colored = call_with_section(
+        augment.view, (second or first) | whole, "augment_second_view", dtype="float32"
+    )
+
+    def views(rng, batch):
+        rng_crop, rng_shift, rng_color = jax.random.split(rng, 3)
+        crop = jnp.round(crop_of(rng_crop, batch["image"], batch["size"]) * 255).astype(jnp.uint8)
+        corners = jax.random.randint(rng_shift, (len(crop), 2), 0, shift + 1)
+
+        def window(image, corner):
+            return jax.lax.dynamic_slice(image, (*corner, 0), (size, size, image.shape[-1]))
+
+        moved = jax.vmap(window)(crop, corners)
+        valid = jnp.full((len(crop), 2), size, jnp.int32)
+        return (crop[:, :size, :size] / 255 - mean) / std, colored(rng_color, moved, valid)
+
+    return views
+
+
 def eval_view(config: Config) -> Callable[[Batch], Array]:
     """f(batch) -> [B, H, W, C]: the center of each image, for evaluation.
 
