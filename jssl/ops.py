@@ -99,6 +99,17 @@ def linear_schedule(step: Array | int, steps: int, first: float, last: float) ->
     return first + (last - first) * jnp.minimum(step / max(steps, 1), 1)
 
 
+def normal_latents(rng: Array, shape: tuple[int, ...], truncation: float = 0.0) -> Array:
+    """Standard normal numbers, float32, for a generative model.
+
+    With `truncation`, those of a larger absolute value are drawn again (BigGAN, arXiv 1809.11096,
+    section 3.1); 0: none are.
+    """
+    if truncation:
+        return jax.random.truncated_normal(rng, -truncation, truncation, shape)
+    return jax.random.normal(rng, shape)
+
+
 def enqueue(queue: Array, z: Array) -> Array:
     """The queue [N, D] with the rows of z [B, D] in front and without its last B rows, the oldest.
 

@@ -9,8 +9,9 @@ satellite images.
 Reference code: gidariss/FeatureLearningRotNet. As there, all copies of an image are in one batch,
 and the rotation is exact and comes after the crop. Difference: the networks are those of jssl.
 
-Deep layers specialize in angles. The paper therefore evaluates a middle layer, and jssl the last
-one (docs of mmselfsup: linear probe 54.2 % on stage 3 of 4 of a ResNet-50, 45.9 % on the last).
+Deep layers specialize in angles. The paper therefore evaluates a middle layer, as
+`--config.eval.layer=stage3` does (docs of mmselfsup: linear probe 54.2 % on the best layer of a
+ResNet-50, 45.9 % on the last).
 """
 
 import jax

@@ -30,7 +30,7 @@ from jssl.losses import dequantized_gaussian, discretized_logistic, kl_standard_
 from jssl.metrics import monitor_from_config
 from jssl.nn import decoder, masked_image
 from jssl.nn.autoencoder import autoencoder_from_config, picture_view
-from jssl.ops import linear_schedule
+from jssl.ops import linear_schedule, normal_latents
 from jssl.transforms.pictures import to_pixels, whole_pixels
 
 KEYS = {
@@ -101,6 +101,9 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
         output, _ = net.decode(params, buffers["stats"], z, train=False)
         return jnp.split(output, 2, axis=-1)[0] / 2 + 0.5  # the mean of each pixel, in 0..1
 
+    def sample(params, buffers, rng, count, truncation=0.0):
+        return decoded(params, buffers, normal_latents(rng, (count, *net.code_shape), truncation))
+
     def render(params, buffers, batch, rng):
         images = picture(batch)
         mean, _, _, _ = posterior(params, buffers["stats"], images, train=False)
@@ -118,4 +121,4 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
             "interpolated": panel((), between, tuple(f"{t:.0%} of the next" for t in steps)),
         }
 
-    return Objective(init, loss, embed, render)
+    return Objective(init, loss, embed, render, sample=sample)

@@ -58,6 +58,12 @@ class Autoencoder(NamedTuple):
         images, new = apply(self.decoder, params["decoder"], stats["decoder"], code, train=train)
         return images, stats | {"decoder": new}
 
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """The shape of the code that the decoder gets, of one image."""
+        side = self.decoder.side
+        return (side, side, self.dim) if self.bottleneck.kind == "map" else (self.dim,)
+
     def embed(self, params: Tree, stats: Tree, images: Array) -> Array:
         """The features of the encoder in evaluation mode, float32 [B, D]."""
         return self._map(params, stats, images, train=False)[0]

@@ -16,7 +16,7 @@ from jax import Array
 from jssl.core import Buffers, Params, TrainState
 from jssl.nn.apply import apply
 from jssl.nn.apply import init as init_module
-from jssl.ops import ema, interleave_rows, split_rows
+from jssl.ops import ema, interleave_rows, normal_latents, split_rows
 
 View = tuple[Array, Array | None]  # images [B, H, W, C], and their classes, int [B], or None
 Outputs = dict[str, Array]  # "features" [B, D], and what the head gives of them
@@ -61,16 +61,12 @@ class Gan(NamedTuple):
         return params, {"stats": stats, "ema": jax.tree.map(jnp.copy, average)}
 
     def draw(self, rng: Array, count: int, truncation: float = 0.0) -> tuple[Array, Array | None]:
-        """Normal latents, float32 [count, latent], and random classes, int32 [count], or None.
+        """Latents, float32 [count, latent] (`normal_latents`), and random classes, int32 [count].
 
-        With `truncation`, numbers whose absolute value is larger are drawn again (BigGAN, section
-        3.1); 0: none are.
+        The classes are None if the networks get no labels.
         """
         rng_latent, rng_label = jax.random.split(rng)
-        shape = (count, self.latent)
-        z = jax.random.normal(rng_latent, shape)
-        if truncation:
-            z = jax.random.truncated_normal(rng_latent, -truncation, truncation, shape)
+        z = normal_latents(rng_latent, (count, self.latent), truncation)
         if not self.num_classes:
             return z, None
         return z, jax.random.randint(rng_label, (count,), 0, self.num_classes)
