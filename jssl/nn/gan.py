@@ -17,6 +17,7 @@ from jssl.core import Buffers, Params, TrainState
 from jssl.nn.apply import apply
 from jssl.nn.apply import init as init_module
 from jssl.ops import ema, interleave_rows, split_rows
+from jssl.parallel.mesh import shard_batch
 
 View = tuple[Array, Array | None]  # images [B, H, W, C], and their classes, int [B], or None
 Outputs = dict[str, Array]  # "features" [B, D], and what the head gives of them
@@ -71,9 +72,11 @@ class Gan(NamedTuple):
         z = jax.random.normal(rng_latent, shape)
         if truncation:
             z = jax.random.truncated_normal(rng_latent, -truncation, truncation, shape)
+        # Else XLA may spread random rows over more devices than a batch has parts.
+        z = shard_batch(z)
         if not self.num_classes:
             return z, None
-        return z, jax.random.randint(rng_label, (count,), 0, self.num_classes)
+        return z, shard_batch(jax.random.randint(rng_label, (count,), 0, self.num_classes))
 
     def generate(
         self, params: Params, buffers: Buffers, rng: Array, count: int
@@ -92,7 +95,7 @@ class Gan(NamedTuple):
         (`jssl.ops.interleave_rows`).
         """
         sizes = [len(images) for images, _ in views.values()]
-        x = interleave_rows([images for images, _ in views.values()], groups)
+        x = shard_batch(interleave_rows([images for images, _ in views.values()], groups))
         labels = None
         if self.num_classes:
             labels = interleave_rows([labels for _, labels in views.values()], groups)
