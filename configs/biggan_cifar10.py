@@ -38,6 +38,7 @@ def get_config(variant=""):
                 crop_ratio=(1.0, 1.0), mean=(0.5,), std=(0.5,)
             ),
             optim=dict(name="adamw", lr=2e-4, schedule="constant", b1=0.0, b2=0.999),
+            optim_discriminator=dict(lr=2e-4),
             checkpoint=dict(every=5_000),
             eval=dict(every=12_500),
             log=dict(render_every=5_000),
@@ -51,7 +52,7 @@ def get_config(variant=""):
             "ema_decay": 0.0,
         },
         tiny=TINY | {
-            "discriminator_steps": 2, "rotate_every": 4, "model.width": 4, "generator.latent": 16,
+            "discriminator_steps": 2, "rotate_every": 1, "model.width": 4, "generator.latent": 16,
             "generator.width": 4, "generator.class_width": 8, "ema_start": 2,
             "log.render_every": 0,
         },

@@ -25,6 +25,7 @@ from jssl.nn.gan import Gan
 from jssl.nn.gan_blocks import ConditionalBatchNorm, DownBlock, SelfAttention, UpBlock
 from jssl.nn.spectral_norm import INITIALIZERS, Conv, Dense
 from jssl.ops import require_arrays
+from jssl.parallel.mesh import shard_batch
 
 SIZES = {"biggan_32": 32, "biggan_64": 64, "biggan_128": 128}  # pixels
 BOTTOM = 4  # pixels of the generator's first map
@@ -135,7 +136,7 @@ class Generator(nn.Module):
             one_hot = jax.nn.one_hot(labels, self.num_classes)
             shared = [embed(self.class_width, name="classes")(one_hot)]
         x = dense(BOTTOM**2 * plan[0], name="linear")(chunks[0])
-        x = x.reshape(len(z), BOTTOM, BOTTOM, plan[0])
+        x = shard_batch(x.reshape(len(z), BOTTOM, BOTTOM, plan[0]))
         for i, features in enumerate(plan[1:]):
             parts = shared + ([chunks[i + 1]] if self.hierarchical else [])
             condition = jnp.concatenate(parts, axis=1) if parts else None

@@ -17,6 +17,7 @@ from jssl.core import Buffers, Params, TrainState
 from jssl.nn.apply import apply
 from jssl.nn.apply import init as init_module
 from jssl.ops import ema, interleave_rows, normal_latents, split_rows
+from jssl.parallel.mesh import shard_batch
 
 View = tuple[Array, Array | None]  # images [B, H, W, C], and their classes, int [B], or None
 Outputs = dict[str, Array]  # "features" [B, D], and what the head gives of them
@@ -66,10 +67,11 @@ class Gan(NamedTuple):
         The classes are None if the networks get no labels.
         """
         rng_latent, rng_label = jax.random.split(rng)
-        z = normal_latents(rng_latent, (count, self.latent), truncation)
+        # Else XLA may spread random rows over more devices than a batch has parts.
+        z = shard_batch(normal_latents(rng_latent, (count, self.latent), truncation))
         if not self.num_classes:
             return z, None
-        return z, jax.random.randint(rng_label, (count,), 0, self.num_classes)
+        return z, shard_batch(jax.random.randint(rng_label, (count,), 0, self.num_classes))
 
     def generate(
         self, params: Params, buffers: Buffers, rng: Array, count: int
@@ -88,7 +90,7 @@ class Gan(NamedTuple):
         (`jssl.ops.interleave_rows`).
         """
         sizes = [len(images) for images, _ in views.values()]
-        x = interleave_rows([images for images, _ in views.values()], groups)
+        x = shard_batch(interleave_rows([images for images, _ in views.values()], groups))
         labels = None
         if self.num_classes:
             labels = interleave_rows([labels for _, labels in views.values()], groups)

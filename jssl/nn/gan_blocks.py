@@ -81,7 +81,7 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, condition: Array | None) -> Array:
         h = nn.relu(self.norm(name="bn1")(x, condition))
-        h = self.conv(self.features, name="conv1")(upsample(h))
+        h = shard_batch(self.conv(self.features, name="conv1")(upsample(h)))
         h = nn.relu(self.norm(name="bn2")(h, condition))
         h = self.conv(self.features, name="conv2")(h)
         return shard_batch(h + self.conv(self.features, size=1, name="conv_sc")(upsample(x)))

@@ -102,8 +102,8 @@ def build(
         others. See `jssl.optim.muon`.
       layer_decay: factor of the rate from each layer of the encoder to the one below; 1.0: off.
         See `jssl.optim.layers`.
-      drop_at: shares of the run at which schedule "steps" lowers the learning rate, in ascending
-        order, as in (0.5, 0.75).
+      drop_at: shares of the run at which schedule "steps" lowers the learning rate. They ascend, as
+        in (0.5, 0.75).
       drop_factor: factor of the learning rate at each of drop_at.
       steps: of the run.
       batch_size: of an update, for `lr_scaling`.

@@ -23,6 +23,14 @@ EASY = {  # an optimizer under which any objective should fall within a few step
 
 # Rounding differs with the number of devices, and a large rate amplifies it without bound.
 GENTLE = EASY | {"optim.name": "sgd", "optim.lr": "1e-6"}
+SECOND_RATE = "optim_discriminator.lr"
+
+
+def for_both(recipe, overrides):
+    """Overrides of a recipe of two players: both optimizers have the rate that they name."""
+    if overrides and "optim.lr" in overrides and "optim_discriminator" in load(recipe):
+        return {SECOND_RATE: overrides["optim.lr"]} | overrides
+    return overrides
 
 
 class Small:
@@ -32,7 +40,7 @@ class Small:
     """
 
     def __init__(self, recipe, overrides=None, devices=None, like=None):
-        config = Config(load(recipe, overrides))
+        config = Config(load(recipe, for_both(recipe, overrides)))
         self.run = setup_run(config, devices or make_mesh(1))
         feed = Feed(self.run.data, config.seed, config.batch_size, self.run.mesh, 0)
         self.batches = [feed.batch(feed.held, feed.next()) for _ in range(3)]
