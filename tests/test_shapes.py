@@ -15,9 +15,19 @@ import pytest
 from conftest import ROOT
 
 from jssl import losses, metrics, ops
-from jssl.nn import bank, codebook, heads, prototypes
+from jssl.nn import bank, biggan, codebook, heads, prototypes
+from jssl.nn.spectral_norm import spectral_norm
 from jssl.ops import require_arrays
-from jssl.transforms import augment, color, corrupt, masking, multiblock, pretext, views
+from jssl.transforms import (
+    augment,
+    color,
+    corrupt,
+    masking,
+    multiblock,
+    pretext,
+    quarter_turns,
+    views,
+)
 
 RNG = jax.random.key(0)
 AUGMENT = {
@@ -75,6 +85,19 @@ def head(x):
     return mlp.init(RNG, x, train=False)
 
 
+@functools.wraps(biggan.Head.__call__)
+def judge(features, labels):
+    head = biggan.Head(0, False, jax.nn.initializers.zeros)
+    return head.init(RNG, features, labels, train=False)
+
+
+@functools.wraps(biggan.Generator.__call__)
+def generate(z, labels):
+    zeros = jax.nn.initializers.zeros
+    net = biggan.Generator(32, 3, 4, 2, False, 0, 2, 0, False, zeros, jnp.dtype("float32"))
+    return net.init(RNG, z, labels, train=False)
+
+
 def blocks(target_valid):
     return multiblock.Blocks(ints(2, 5), bools(2, 5), ints(2, 4, 6), target_valid)
 
@@ -115,6 +138,13 @@ CASES = [  # function, arguments, parts of the message
     (losses.info_nce, (floats(4, 8), floats(1, 8), 0.1), f"k {VALUES}", "k float32[1, 8]"),
     (losses.info_nce, (floats(4, 8), floats(4, 8), 0.1, floats(8)), "queue must be float [N, D]"),
     (losses.koleo, (floats(4),), "x must be float [N, D]", "float32[4]"),
+    (losses.hinge_discriminator, (floats(4, 1), floats(4)), "real must be float [N]", "[4, 1]"),
+    (losses.hinge_generator, (floats(4, 1),), "fake must be float [M]", "float32[4, 1]"),
+    (quarter_turns.quarter_turns, (floats(2, 4, 5, 3),), "images must be [B, H, H, C]"),
+    (quarter_turns.rotation_loss, (floats(2, 4), floats(6)), "turned must be float [T, 4]"),
+    (spectral_norm, (floats(3, 4), floats(3)), "u must be float [K]", "float32[3]"),
+    (judge, (floats(4), None), "features must be float [B, D]", "float32[4]"),
+    (generate, (floats(4), None), "z must be float [B, D]", "float32[4]"),
     (losses.gram_loss, (floats(4), floats(4)), "x must be float [B, N, D]", "float32[4]"),
     (losses.sigreg, (RNG, floats(2, 4, 5, 8), 3), "z must be float [V, B, D]", "[2, 4, 5, 8]"),
     (losses.epps_pulley, (floats(4),), "x must be float [..., B, M]", "float32[4]"),

@@ -212,6 +212,7 @@ BOUND = (
     "head",
     "predictor",
     "decoder",
+    "feature_decoder",
     "patch_head",
     "teacher",
     "teacher_model",

@@ -1,7 +1,7 @@
-"""Several self-supervised tasks at once on one shared encoder, as in "Multi-task Self-Supervised
-Visual Learning" (Doersch, Zisserman; ICCV 2017; arXiv 1708.07860).
+"""Multitask: "Multi-task Self-Supervised Visual Learning"
+(Doersch, Zisserman; ICCV 2017; arXiv 1708.07860).
 
-`config.tasks` lists methods with their weights, (("simclr", 1.0), ("rotation", 0.5)). Each is built
+Several tasks train one shared encoder at once. `config.tasks` lists methods with their weights, (("simclr", 1.0), ("rotation", 0.5)). Each is built
 from the config and the section of its name (`jssl.config.tasks`). All tasks see the whole batch,
 each through views of its own, and train the same encoder. Heads, buffers and metrics of a task have
 its name; the BatchNorm statistics of the encoder are shared. A task of weight 0 is left out. The

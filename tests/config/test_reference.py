@@ -8,8 +8,8 @@ from conftest import recipes
 from jssl import data, nn, optim
 from jssl.config import UserError, load, reference, values
 from jssl.config.values import Count, Every, Length, Part, Positive, ShareSpan, Span, Steps
-from jssl.methods import ijepa, mae
-from jssl.nn import heads
+from jssl.methods import ijepa
+from jssl.nn import heads, mae_decoder
 from jssl.parallel import mesh
 from jssl.transforms import augment
 
@@ -36,7 +36,7 @@ def test_a_key_has_one_meaning_and_an_entry_has_an_argument():
                 rules = getattr(kind, "__metadata__", ())
                 assert sum(isinstance(rule, str) for rule in rules) <= 1, (section, name, rules)
     functions = (data.load, mesh.make_mesh, optim.build, augment.view, heads.build)
-    functions += (ijepa.predictor, mae.decoder, *nn.builders().values())
+    functions += (ijepa.predictor, mae_decoder.decoder, *nn.builders().values())
     for function in functions:
         stale = values.argument_meanings(function).keys() - values.kinds_of(function).keys()
         assert not stale, (function, stale)

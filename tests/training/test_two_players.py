@@ -164,7 +164,7 @@ def test_the_second_optimizer_differs_in_the_given_keys_alone():
     ("changes", "said"),
     [
         ({"trust_clip": True}, "config.optim_discriminator.trust_clip=True: means nothing to"),
-        ({"schedule": "steps"}, "config.optim_discriminator.schedule='steps': unknown"),
+        ({"schedule": "stairs"}, "config.optim_discriminator.schedule='stairs': unknown"),
     ],
 )
 def test_a_message_names_the_section_of_the_key(changes, said):
