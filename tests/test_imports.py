@@ -27,7 +27,8 @@ UPWARD = {  # the exceptions, (module, what it imports)
     ("config.reference", "methods"), ("config.reference", "nn"),
     ("config.reference", "transforms"), ("config.loading", "recipes"),
     ("parallel.agreement", "data"),
-    ("evals.finetune", "training"), ("evals.generation", "training"), ("evals.language", "training"), ("evals.online", "training"),
+    ("evals.finetune", "training"), ("evals.generation", "training"),
+    ("evals.language", "training"), ("evals.online", "training"),
     ("perf.memory", "training"),
 }  # fmt: skip
 

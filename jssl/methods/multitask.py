@@ -1,13 +1,13 @@
 """Multitask: "Multi-task Self-Supervised Visual Learning"
 (Doersch, Zisserman; ICCV 2017; arXiv 1708.07860).
 
-Several tasks train one shared encoder at once. `config.tasks` lists methods with their weights, (("simclr", 1.0), ("rotation", 0.5)). Each is built
-from the config and the section of its name (`jssl.config.tasks`). All tasks see the whole batch,
-each through views of its own, and train the same encoder. Heads, buffers and metrics of a task have
-its name; the BatchNorm statistics of the encoder are shared. A task of weight 0 is left out. The
-gradients are summed with weights: those of `config.tasks`, or learned ones (`config.balance`, see
-`jssl.optim.balance`). How well the tasks agree is logged: the cosines of their gradients of the
-encoder, in pairs.
+Several tasks train one shared encoder at once. `config.tasks` lists methods with their weights,
+(("simclr", 1.0), ("rotation", 0.5)). Each is built from the config and the section of its name
+(`jssl.config.tasks`). All tasks see the whole batch, each through views of its own. Heads, buffers
+and metrics of a task have its name; the BatchNorm statistics of the encoder are shared. A task of
+weight 0 is left out. The gradients are summed with weights: those of `config.tasks`, or learned
+ones (`config.balance`, see `jssl.optim.balance`). How well the tasks agree is logged: the cosines
+of their gradients of the encoder, in pairs.
 
 The features are those of the first task. Difference from the paper: one optimizer for all, and no
 lasso that chooses layers for each task.
