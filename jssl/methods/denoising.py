@@ -1,6 +1,7 @@
 """Denoising autoencoder: "Extracting and Composing Robust Features with Denoising Autoencoders"
 (Vincent, Larochelle, Bengio, Manzagol; ICML 2008), and "Stacked Denoising Autoencoders" (Vincent,
-Larochelle, Lajoie, Bengio, Manzagol; JMLR 11, 2010), section 3.
+Larochelle, Lajoie, Bengio, Manzagol; JMLR 11, 2010), section 3:
+https://www.jmlr.org/papers/v11/vincent10a.html
 
 An image is corrupted: by Gaussian noise, or by values that are set to 0 ("masking"), or to 0 or 1
 ("salt_pepper"). A network encodes the corrupted image and decodes it to the clean one. The loss is
