@@ -103,7 +103,8 @@ def generate(
 ) -> Images:
     """`count` images that the method of a run draws; the same ones for a state and a seed."""
     size = run.config.eval.batch_size
-    sample = jax.jit(lambda state, rng: run.method.sample(state, rng, size, truncation))
+    draw: Any = run.method.sample
+    sample = jax.jit(lambda state, rng: draw(state, rng, size, truncation))
     rng = jax.random.fold_in(rng_keys(run.config)[1], STREAM)
     found = []
     for i in range(-(-count // size)):

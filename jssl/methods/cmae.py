@@ -69,7 +69,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
     def encode(params, images, mask, train, rng=None):
         """Decoded pixels and features of all patches of masked images."""
         keep_ids, _, restore = mask
-        rngs = {"drop_path": rng} if train else None
+        rngs = None if rng is None else {"drop_path": rng}
         tokens, _ = apply(
             encoder, params["encoder"], {}, images, train=train, keep_ids=keep_ids, rngs=rngs
         )

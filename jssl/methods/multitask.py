@@ -83,7 +83,7 @@ def build(config: Config, data_info: DatasetInfo) -> Objective:
             if name == first:
                 metrics |= {key: x for key, x in found.items() if key in MONITOR}
         factors = balance.factors(state.params, state.buffers)
-        total = sum(factors[name] * losses[name] for name in parts) + balance.constant(state.params)
+        total = balance.total(state.params, factors, losses)
         of_encoder = {name: grads["encoder"] for name, grads in gradients.items()}
         norms = {name: optax.tree.norm(grads) for name, grads in of_encoder.items()}
         buffers = buffers | balance.updated(state.buffers, losses, norms, state.step)

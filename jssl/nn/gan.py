@@ -93,7 +93,8 @@ class Gan(NamedTuple):
         x = shard_batch(interleave_rows([images for images, _ in views.values()], groups))
         labels = None
         if self.num_classes:
-            labels = interleave_rows([labels for _, labels in views.values()], groups)
+            given = [labels for _, labels in views.values() if labels is not None]
+            labels = interleave_rows(given, groups)
         features, buffers = self._run("encoder", params, buffers, x)
         out, buffers = self._run("head", params, buffers, features, labels)
         rows = {key: split_rows(x, sizes, groups) for key, x in out.items()}

@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
         batch, height, width, channels = x.shape
 
         def rows(features: int, name: str, pool: bool) -> Array:
-            y = self.conv(max(features, 1), size=1, use_bias=False, name=name)(x)
+            y: Array = self.conv(max(features, 1), size=1, use_bias=False, name=name)(x)
             y = max_pool(y, 2, 2, 0) if pool else y
             return y.reshape(batch, -1, y.shape[-1])
 

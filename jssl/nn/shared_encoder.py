@@ -72,8 +72,8 @@ def cosines(gradients: Mapping[str, Tree], norms: Mapping[str, Array]) -> Metric
       gradients: {task: gradient of the encoder}.
       norms: {task: its norm, float32 []}.
     """
-    return {
-        f"cosine_{a}_{b}": optax.tree.vdot(gradients[a], gradients[b])
-        / jnp.maximum(norms[a] * norms[b], 1e-30)
-        for a, b in itertools.combinations(gradients, 2)
-    }
+    found = {}
+    for a, b in itertools.combinations(gradients, 2):
+        product = jnp.asarray(optax.tree.vdot(gradients[a], gradients[b]))
+        found[f"cosine_{a}_{b}"] = product / jnp.maximum(norms[a] * norms[b], 1e-30)
+    return found

@@ -10,6 +10,7 @@ gradient of the whole encoder, not of its last layer; the weights follow by plai
 on gradients that are divided by the mean norm, so that their rate does not depend on the losses.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -77,11 +78,14 @@ class Balance(NamedTuple):
             found[task] = jnp.where(outward, 0.0, slope)
         return {"balance": found}
 
-    def constant(self, params: Params) -> Array | float:
-        """What the total has beside the weighted losses."""
-        if self.kind != "uncertainty":
-            return 0.0
-        return sum(bounded(s) for s in params["balance"].values()) / 2
+    def total(self, params: Params, factors: Mapping[str, Array | float], losses: Scalars) -> Array:
+        """The loss of all tasks, float32 []; see the module."""
+        total = jnp.zeros(())
+        for task, loss in losses.items():
+            total = total + factors[task] * loss
+            if self.kind == "uncertainty":
+                total = total + bounded(params["balance"][task]) / 2
+        return total
 
     def updated(self, buffers: Buffers, losses: Scalars, norms: Scalars, step: Array) -> Buffers:
         """The next {"balance": ...} of the buffers; {} but for "gradnorm".
