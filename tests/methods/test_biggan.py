@@ -1,6 +1,6 @@
 """BigGAN and SS-GAN: what the steps of the two players compute, and what the average samples.
 
-The networks are toys, which compile fast; tests/nn/test_biggan.py tests those of the paper.
+The networks are toys, which compile fast; tests/nn/test_gan_networks.py tests those of the paper.
 """
 
 import flax.linen as linen
