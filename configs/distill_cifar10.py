@@ -41,7 +41,7 @@ def get_config(variant=""):
         smooth_l1={"loss": "smooth_l1", "hidden": (2048,)},
         prototypes={"global_weight": 0.0, "dense_weight": 0.0, "prototype_weight": 1.0},
         tiny=TINY_RESNET | {
-            "optim.warmup_steps": 1,
+            "optim.warmup_steps": 0,
             "teacher_model": vit("vit_test", 8, 32) | dict(dtype="float32"),
             "teacher_head": mlp(16, 8, last="bias"), "out_dim": 12, "hidden": (16,),
             "dense_weight": 0.5, "relation_weight": 1.0, "prototype_weight": 0.1,

@@ -168,7 +168,8 @@ def run_of(batch_size, accumulate=1, devices=2, grad_cache=False):
     )
     there = make_mesh(devices)
     mesh = types.SimpleNamespace(local_devices=list(there.devices.flat), shape=there.shape)
-    return types.SimpleNamespace(config=config, mesh=mesh)
+    method = types.SimpleNamespace(accumulates=True, turns=1)
+    return types.SimpleNamespace(config=config, mesh=mesh, method=method)
 
 
 def needs(batch_size, accumulate):
