@@ -31,6 +31,7 @@ def get_config(variant=""):
             log=dict(render_every=3_700),
         ),
         tiny=TINY_RESNET | {
-            "tile": 8, "head.features": (16, 8), "optim.warmup_steps": 1, "eval.size": 32,
+            "tile": 10, "head.features": (16, 8), "optim.warmup_steps": 1, "eval.size": 32,
+            "augment.crop_scale": (0.9, 1.0), "augment.flip_prob": 0.0,
         },
     )  # fmt: skip
